@@ -1,1 +1,29 @@
+"""Tasks by name: text classification and instructions, each split by source."""
 
+from __future__ import annotations
+
+from geodistill.errors import InputError
+from geodistill.tasks import sentiment
+from geodistill.tasks.base import ClassificationData, InstructionData, few_shot
+
+__all__ = [
+    "CLASSIFICATION",
+    "ClassificationData",
+    "InstructionData",
+    "few_shot",
+    "load_classification",
+]
+
+CLASSIFICATION = dict.fromkeys(sentiment.FILES, sentiment.load)
+
+
+def load_classification(name: str) -> ClassificationData:
+    """The classification task ``name``.
+
+    Raises:
+        InputError: no such task; the message lists the known ones.
+        AssetError: its data is missing and can't be downloaded.
+    """
+    if name not in CLASSIFICATION:
+        raise InputError(f"unknown task {name!r}; known: {', '.join(CLASSIFICATION)}")
+    return CLASSIFICATION[name](name)

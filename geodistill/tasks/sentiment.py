@@ -1,0 +1,114 @@
+"""Is a sentence positive or negative? Four sets of texts rated by at least 20 people each.
+
+The texts and ratings are those of Hutto and Gilbert, "VADER: a parsimonious rule-based model for
+sentiment analysis of social media text" (ICWSM 2014), as shipped in the ``vaderSentiment`` source
+distribution (MIT). A rating is the mean over raters on a scale from -4 to 4.
+"""
+
+from __future__ import annotations
+
+import html
+from dataclasses import dataclass
+from functools import lru_cache
+
+from geodistill.errors import InputError
+from geodistill.tasks import assets
+from geodistill.tasks.base import (
+    ClassificationData,
+    Row,
+    content_hash,
+    link_sources,
+    normalise,
+    split_by_source,
+    to_datasets,
+)
+
+FILES = {
+    "movie": "movieReviewSnippets_GroundTruth.txt",
+    "product": "amazonReviewSnippets_GroundTruth.txt",
+    "news": "nytEditorialSnippets_GroundTruth.txt",
+    "tweets": "tweets_GroundTruth.txt",
+}
+TEST, VALIDATION = 0.25, 0.08
+"""Shares of the sources that are kept for test and validation."""
+DEGREE_WORDS = frozenset(
+    normalise(
+        "a an the and it is so very really super extremely far seriously just kinda sorta uber "
+        "fucking absolutely rt anonymous"
+    ).split()
+)
+)
+
+
+@dataclass(frozen=True)
+class Rated:
+    """One text with its mean human rating in [-4, 4]."""
+
+    item: str
+    source: str
+    text: str
+    rating: float
+
+
+@lru_cache
+def rated_texts(name: str) -> tuple[Rated, ...]:
+    """All texts of one set in the order of the file, the neutral ones (rating 0) too.
+
+    The source of a product or news sentence is its review or article (the id's first part), that
+    of a movie sentence or a tweet the text itself; sources are one where two of their texts have
+    the same words (:func:`_gist`). Texts without a letter or digit are left out.
+
+    Raises:
+        InputError: no such set.
+        AssetError: the texts are missing and can't be downloaded.
+    """
+    if name not in FILES:
+        raise InputError(f"unknown sentiment set {name!r}; known: {', '.join(FILES)}")
+    file = assets.path("sentiment") / FILES[name]
+    lines = file.read_text(encoding="utf-8").splitlines()
+    rows = [(key, float(rating), _clean(text)) for key, rating, text in map(_fields, lines)]
+    rows = [row for row in rows if normalise(row[2])]
+    roots = link_sources([(f"id {key.split('_')[0]}", _gist(text)) for key, _, text in rows])
+    return tuple(
+        Rated(f"{name}/{key}", f"{name}/{rows[root][0].split('_')[0]}", text, rating)
+        for (key, rating, text), root in zip(rows, roots, strict=True)
+    )
+
+
+def load(name: str) -> ClassificationData:
+    """``"movie"``, ``"product"``, ``"news"`` or ``"tweets"``: the sign of the mean rating.
+
+    Texts rated exactly 0 are left out. Metric: accuracy.
+    """
+    rows: list[Row] = [
+        {"item": r.item, "source": r.source, "sentence": r.text, "label": int(r.rating > 0)}
+        for r in rated_texts(name)
+        if r.rating != 0
+    ]
+    splits = split_by_source(rows, test=TEST, validation=VALIDATION)
+    return ClassificationData(
+        name=name,
+        **to_datasets(splits),
+        text_columns=("sentence",),
+        label_names=("negative", "positive"),
+        metric="accuracy",
+        data_hash=content_hash(splits),
+    )
+
+
+def _fields(line: str) -> list[str]:
+    return line.split("\t", maxsplit=2)
+
+
+def _gist(text: str) -> str:
+    """The set of words but for degree words and addressees, so that variants have one source.
+
+    The tweets hold sentences rewritten with capitals, exclamation marks and degree words.
+    """
+    words = set(normalise(text).split())
+    return " ".join(sorted(words - DEGREE_WORDS or words))
+
+
+def _clean(text: str) -> str:
+    """Entities resolved (tweets write ``&amp;``), white space single."""
+    return " ".join(html.unescape(text).split())

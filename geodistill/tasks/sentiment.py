@@ -37,7 +37,6 @@ DEGREE_WORDS = frozenset(
         "fucking absolutely rt anonymous"
     ).split()
 )
-)
 
 
 @dataclass(frozen=True)

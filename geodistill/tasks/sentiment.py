@@ -34,7 +34,7 @@ TEST, VALIDATION = 0.25, 0.08
 DEGREE_WORDS = frozenset(
     normalise(
         "a an the and it is so very really super extremely far seriously just kinda sorta uber "
-        "fucking absolutely rt anonymous"
+        "fucking absolutely major especially rt anonymous"
     ).split()
 )
 

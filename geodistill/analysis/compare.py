@@ -1,0 +1,177 @@
+"""From tidy item scores to comparisons of methods, one by one or as a Holm-corrected family."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pandas as pd
+from statsmodels.stats.multitest import multipletests
+
+from geodistill.analysis.crossed import Array, Estimate, estimate, fold_sources
+from geodistill.errors import InputError
+
+
+@dataclass(frozen=True)
+class Comparison(Estimate):
+    """One answer: how much better `method` scores than `baseline`, and how sure that is.
+
+    The estimate is positive where the method is better. The interval is not adjusted for other
+    tests; p_holm is, over the `family` tests made together, and is None where one stands alone.
+    seeds_left_out: seeds that only one side, or only some of the tasks, have run.
+    """
+
+    method: str
+    baseline: str
+    tasks: tuple[str, ...]
+    n_seeds: int
+    n_items: int
+    n_sources: int
+    seeds_left_out: int
+    run_ids: tuple[str, ...]
+    test: str = "paired difference, seeds × items crossed (random-effects ANOVA, Satterthwaite t)"
+    family: int = 1
+    p_holm: float | None = None
+
+    @property
+    def label(self) -> str:
+        return f"{self.method} − {self.baseline}"
+
+    @property
+    def task(self) -> str:
+        """The task's name, or "pooled" for the mean over several."""
+        return self.tasks[0] if len(self.tasks) == 1 else "pooled"
+
+    @property
+    def correction(self) -> str:
+        return "none, one test" if self.p_holm is None else f"Holm over {self.family}"
+
+    @property
+    def p_decisive(self) -> float:
+        """The p-value that a verdict goes by: Holm's where the test belongs to a family."""
+        return self.p if self.p_holm is None else self.p_holm
+
+
+@dataclass(frozen=True)
+class Paired:
+    """Differences method − baseline: one (seeds, items) frame a task, all with the same seeds."""
+
+    tables: dict[str, pd.DataFrame]
+    seeds_left_out: int
+
+
+def paired_differences(
+    items: pd.DataFrame, method: str, baseline: str, tasks: Sequence[str] | None = None
+) -> Paired:
+    """Item scores of `method` minus those of `baseline`, on the seeds that both ran in every task.
+
+    Args:
+        items: `task, method, seed, item, score`; a higher score is better.
+        method: the method that is asked about.
+        baseline: the method it is compared with.
+        tasks: names of tasks; all in `items` by default.
+
+    Raises:
+        InputError: an unknown method or task, fewer than two shared seeds, or unlike items.
+    """
+    names = tuple(sorted(items["task"].unique())) if tasks is None else tuple(tasks)
+    sides = {task: [_scores(items, task, m) for m in (method, baseline)] for task in names}
+    seen = [set(table.index) for pair in sides.values() for table in pair]
+    seeds = sorted(set.intersection(*seen))
+    if len(seeds) < 2:
+        raise InputError(
+            f"{method} and {baseline} share {len(seeds)} seeds in {', '.join(names)}; "
+            "a comparison of methods needs at least 2"
+        )
+    tables = {}
+    for task, (ours, theirs) in sides.items():
+        unlike = set(ours.columns) ^ set(theirs.columns)
+        if unlike:
+            raise InputError(
+                f"{method} and {baseline} were not scored on the same items of {task}: "
+                f"{len(unlike)} items on one side only, such as {min(unlike)}"
+            )
+        tables[task] = ours.loc[seeds] - theirs.loc[seeds]
+    return Paired(tables, seeds_left_out=len(set.union(*seen)) - len(seeds))
+
+
+def compare(
+    items: pd.DataFrame,
+    method: str,
+    baseline: str,
+    tasks: Sequence[str] | None = None,
+    level: float = 0.95,
+) -> Comparison:
+    """The primary analysis of `method` against `baseline`; several tasks are weighted equally.
+
+    The claim is about these tasks, new seeds and new items (new sources, where items share one).
+
+    Args:
+        items: `run_id, task, method, seed, item, source, score`; a higher score is better.
+        method: the method that is asked about.
+        baseline: the method it is compared with, on the same seeds and items.
+        tasks: names of tasks to average over; all in `items` by default.
+        level: of the two-sided interval, in (0, 1).
+
+    Raises:
+        InputError: as `paired_differences`, or differences that do not vary.
+    """
+    paired = paired_differences(items, method, baseline, tasks)
+    tables = [_by_source(items, task, table) for task, table in paired.tables.items()]
+    some = next(iter(paired.tables.values()))
+    used = items["task"].isin(paired.tables) & items["method"].isin((method, baseline))
+    return Comparison(
+        **vars(estimate(tables, level)),
+        method=method,
+        baseline=baseline,
+        tasks=tuple(paired.tables),
+        n_seeds=len(some),
+        n_items=sum(table.shape[1] for table in paired.tables.values()),
+        n_sources=sum(table.shape[1] for table in tables),
+        seeds_left_out=paired.seeds_left_out,
+        run_ids=tuple(sorted(items.loc[used & items["seed"].isin(some.index), "run_id"].unique())),
+    )
+
+
+def compare_family(
+    items: pd.DataFrame, pairs: Iterable[tuple[str, str]], tasks: Sequence[str] | None = None
+) -> tuple[Comparison, ...]:
+    """`compare` for each (method, baseline), with p-values corrected by Holm over all of them.
+
+    Raises:
+        InputError: as `compare`, or no pair at all.
+    """
+    answers = [compare(items, method, baseline, tasks) for method, baseline in pairs]
+    if not answers:
+        raise InputError("a family of comparisons needs at least one (method, baseline) pair")
+    corrected = multipletests([answer.p for answer in answers], method="holm")[1]
+    return tuple(
+        replace(answer, p_holm=float(p), family=len(answers))
+        for answer, p in zip(answers, corrected, strict=True)
+    )
+
+
+def _scores(items: pd.DataFrame, task: str, method: str) -> pd.DataFrame:
+    """(seeds, items) of one method's scores in one task, complete."""
+    for column, name in (("task", task), ("method", method)):
+        known = sorted(items[column].unique())
+        if name not in known:
+            raise InputError(f"unknown {column} {name!r}; the rows hold {', '.join(known)}")
+    rows = items[(items["task"] == task) & (items["method"] == method)]
+    if rows.duplicated(["seed", "item"]).any():
+        raise InputError(f"{task}/{method} has an item twice under one seed; keep one run a seed")
+    scores = rows.pivot(index="seed", columns="item", values="score")
+    gaps = int(scores.isna().sum().sum())
+    if gaps:
+        raise InputError(
+            f"{task}/{method} lacks {gaps} of {scores.size} scores: each seed needs every item"
+        )
+    return scores
+
+
+def _by_source(items: pd.DataFrame, task: str, differences: pd.DataFrame) -> Array:
+    known = items.loc[items["task"] == task, ["item", "source"]].drop_duplicates()
+    twice = known[known["item"].duplicated()]
+    if len(twice):
+        raise InputError(f"item {twice['item'].iloc[0]} of {task} has two sources; it needs one")
+    sources = known.set_index("item")["source"].loc[list(differences.columns)]
+    return fold_sources(differences.to_numpy(np.float64), sources.astype(str).tolist())

@@ -1,0 +1,173 @@
+"""The primary analysis: method − baseline with items and seeds *crossed*.
+
+Every seed is scored on the same items, so the paired difference of seed s on item i is
+
+    D_si = μ + A_s + B_i + E_si,   variances σ²_A, σ²_B, σ²_E,
+
+and the mean over S seeds and I items varies by σ²_A/S + σ²_B/I + σ²_E/(S·I). In a balanced table
+the mean squares give it in closed form, (MS_seed + MS_item − MS_rest)/(S·I), with Satterthwaite's
+degrees of freedom (Satterthwaite 1946; Searle, Casella, McCulloch, *Variance Components*, ch. 4).
+An interval from the items alone leaves out σ²_A: it speaks of these trained models, not of the
+method. Simulated, 95 % intervals cover 93.5 to 96 % at 5 seeds, and 92 to 97 % at 3.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from scipy import stats
+
+from geodistill.errors import InputError
+
+Array = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class MeanSquares:
+    """Two-way table of differences without replicates: its mean and its three mean squares."""
+
+    mean: float
+    seed: float
+    item: float
+    residual: float
+    n_seeds: int
+    n_items: int
+
+
+@dataclass(frozen=True)
+class Components:
+    """Variance of the mean difference in its three parts, at the items measured.
+
+    seed: σ²_A; item: σ²_B/I; residual: σ²_E/I, the part of one seed that more items remove. Pooled
+    over tasks each is that of the tasks' mean. Negative estimates are set to 0, which only widens.
+    """
+
+    seed: float
+    item: float
+    residual: float
+    df_item: float
+
+    def variance(self, n_seeds: int, times_items: float = 1.0) -> float:
+        """Variance of the mean over `n_seeds` seeds and `times_items` × the items measured."""
+        per_seed = self.seed + self.residual / times_items
+        return per_seed / n_seeds + self.item / times_items
+
+    def df(self, n_seeds: int, times_items: float = 1.0) -> float:
+        """Satterthwaite's degrees of freedom of that variance."""
+        rest = self.residual / (n_seeds * times_items)
+        by_seed = self.seed / n_seeds + rest
+        by_item = self.item / times_items + rest
+        df_item = self.df_item * times_items
+        spread = by_seed**2 / (n_seeds - 1) + by_item**2 / df_item
+        spread += rest**2 / ((n_seeds - 1) * df_item)
+        return float(self.variance(n_seeds, times_items) ** 2 / spread)
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean difference with its interval, in the item score's own unit.
+
+    level: of the two-sided interval (low, high); se: standard error; df: Satterthwaite's degrees of
+    freedom; p: two-sided; p_better: chance that one new seed on as many new items ends above 0.
+    """
+
+    estimate: float
+    low: float
+    high: float
+    level: float
+    se: float
+    df: float
+    p: float
+    p_better: float
+    components: Components
+
+
+def mean_squares(differences: Array) -> MeanSquares:
+    """Mean squares of a (seeds, items) table, each row a seed; needs two of each."""
+    n_seeds, n_items = differences.shape
+    mean = float(differences.mean())
+    seeds, items = differences.mean(1) - mean, differences.mean(0) - mean
+    rest = differences - mean - seeds[:, None] - items[None, :]
+    return MeanSquares(
+        mean,
+        seed=float(n_items * (seeds @ seeds) / (n_seeds - 1)),
+        item=float(n_seeds * (items @ items) / (n_items - 1)),
+        residual=float((rest**2).sum() / ((n_seeds - 1) * (n_items - 1))),
+        n_seeds=n_seeds,
+        n_items=n_items,
+    )
+
+
+def fold_sources(differences: Array, sources: Sequence[str]) -> Array:
+    """(seeds, items) to (seeds, sources), where items of one source are not independent.
+
+    A source counts by its number of items, and the table keeps every seed's mean over items: the
+    linearised ratio estimator of cluster samples (Cochran, *Sampling Techniques*, 3rd ed., ch. 9A).
+    With one item a source it changes nothing.
+    """
+    codes, names = pd.factorize(np.asarray(sources, dtype=object))
+    sizes = np.bincount(codes).astype(np.float64)
+    totals = np.zeros((len(differences), len(names)))
+    np.add.at(totals.T, codes, differences.T)
+    mean = differences.mean()
+    return np.asarray(mean + (totals - sizes * mean) * len(names) / len(codes))
+
+
+def components(tables: Sequence[Array]) -> Components:
+    """Variance components of the equally weighted mean over tasks, one (seeds, items) table each.
+
+    Tasks are fixed. A seed is one draw for all tasks, so what it does to their mean is measured
+    on the mean, and tasks that share luck are not counted as independent.
+    """
+    squares = [mean_squares(table) for table in tables]
+    weight = 1 / len(tables) ** 2
+    n_seeds = squares[0].n_seeds
+    residual = weight * sum(m.residual / m.n_items for m in squares)
+    per_seed = np.mean([table.mean(1) for table in tables], axis=0).var(ddof=1)
+    by_item = [weight * m.item / (n_seeds * m.n_items) for m in squares]
+    spread = sum(b**2 / (m.n_items - 1) for b, m in zip(by_item, squares, strict=True))
+    return Components(
+        seed=max(0.0, float(per_seed) - residual),
+        item=max(0.0, sum(by_item) - residual / n_seeds),
+        residual=residual,
+        df_item=sum(by_item) ** 2 / spread
+        if spread
+        else float(sum(m.n_items - 1 for m in squares)),
+    )
+
+
+def estimate(tables: Sequence[Array], level: float = 0.95) -> Estimate:
+    """Mean over tasks of the mean difference, one (seeds, items) table a task, same seeds in each.
+
+    Raises:
+        InputError: tables with fewer than two seeds or items, unlike numbers of seeds, or
+            differences that do not vary at all.
+    """
+    shapes = [table.shape for table in tables]
+    if len({n_seeds for n_seeds, _ in shapes}) != 1 or min(min(shape) for shape in shapes) < 2:
+        raise InputError(
+            f"tables of differences need 2 or more shared seeds and 2 or more items; got {shapes}"
+        )
+    n_seeds = shapes[0][0]
+    parts = components(tables)
+    mean = float(np.mean([table.mean() for table in tables]))
+    variance = parts.variance(n_seeds)
+    if variance <= 1e-24 * max(1.0, mean**2):
+        raise InputError(
+            f"the differences are all {mean:g}: no variance to judge by; are these the same runs?"
+        )
+    se, df = float(np.sqrt(variance)), parts.df(n_seeds)
+    half = float(stats.t.ppf((1 + level) / 2, df)) * se
+    return Estimate(
+        estimate=mean,
+        low=mean - half,
+        high=mean + half,
+        level=level,
+        se=se,
+        df=df,
+        p=float(2 * stats.t.sf(abs(mean) / se, df)),
+        p_better=float(stats.norm.cdf(mean / np.sqrt(parts.variance(1)))),
+        components=parts,
+    )

@@ -1,0 +1,85 @@
+"""Figures as functions: each takes an `ax` and tidy data, draws, and returns the `ax`."""
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+
+from geodistill.analysis.style import look
+
+
+def forest(ax: Axes, answers: pd.DataFrame, unit: str, margin: float | None = None) -> Axes:
+    """Differences with their intervals, one line a comparison and task; pooled ones are filled.
+
+    Args:
+        ax: where to draw.
+        answers: `method, baseline, task, estimate, low, high`, as `report.tidy` makes them.
+        unit: of the differences, for the axis label.
+        margin: half width of the shaded band of equivalence, in that unit.
+    """
+    if margin is not None:
+        ax.axvspan(-margin, margin, color="#EFEFEF", zorder=0)
+    ax.axvline(0, color="black", linewidth=0.8)
+    names = []
+    for y, row in enumerate(answers.to_dict("records")):
+        style, pooled = look(row["method"]), row["task"] == "pooled"
+        width = 2.4 if pooled else 1.2
+        ax.plot([row["low"], row["high"]], [y, y], color=style.color, linewidth=width)
+        face = style.color if pooled else "white"
+        ax.plot(row["estimate"], y, style.marker, color=style.color, markerfacecolor=face)
+        names.append(f"{style.label} − {look(row['baseline']).label}, {row['task']}")
+    ax.set_yticks(range(len(names)), names)
+    ax.set_ylim(len(names) - 0.5, -0.5)
+    ax.grid(axis="y", visible=False)
+    ax.set_xlabel(f"difference, {unit} (line: 95 % interval)")
+    return ax
+
+
+def seed_dots(ax: Axes, differences: pd.DataFrame, unit: str) -> Axes:
+    """One dot a seed: its paired difference; a bar marks the mean over seeds.
+
+    Args:
+        ax: where to draw.
+        differences: `method, seed, difference`, methods in the order to draw them.
+        unit: of the differences, for the axis label.
+    """
+    ax.axhline(0, color="black", linewidth=0.8)
+    methods = list(dict.fromkeys(differences["method"]))
+    for x, method in enumerate(methods):
+        style = look(method)
+        values = differences.loc[differences["method"] == method, "difference"].to_numpy()
+        shift = np.linspace(-0.15, 0.15, len(values)) if len(values) > 1 else np.zeros(1)
+        ax.plot(x + shift, values, style.marker, color=style.color, alpha=0.8)
+        ax.hlines(values.mean(), x - 0.25, x + 0.25, color=style.color, linewidth=2.4)
+    ax.set_xticks(range(len(methods)), [look(method).label for method in methods], rotation=20)
+    ax.grid(axis="x", visible=False)
+    ax.set_ylabel(f"difference, {unit}")
+    return ax
+
+
+def kept_against_score(ax: Axes, runs: pd.DataFrame, kept: str, score: str) -> Axes:
+    """Geometry kept against the score: a small mark a run, a large one the method's mean.
+
+    Args:
+        ax: where to draw.
+        runs: one row a run, with `method` and the two columns named below.
+        kept: column of the geometry kept: 0 is the null, 1 the best for this width.
+        score: column of the score.
+    """
+    for method, rows in runs.groupby("method", sort=False):
+        style = look(str(method))
+        ax.plot(rows[kept], rows[score], style.marker, color=style.color, alpha=0.35, markersize=4)
+        mean = rows[[kept, score]].mean()
+        ax.plot(
+            mean[kept],
+            mean[score],
+            style.marker,
+            color=style.color,
+            markersize=9,
+            markeredgecolor="white",
+            linestyle="none",
+            label=style.label,
+        )
+    ax.set_xlabel(f"{kept} (0: rows shuffled, 1: best at this width)")
+    ax.set_ylabel(score)
+    ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
+    return ax

@@ -1,0 +1,86 @@
+"""Tables and captions, made from the same answers that the figures draw."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+
+from geodistill.analysis.compare import Comparison
+from geodistill.analysis.rows import digest
+from geodistill.analysis.verdict import Verdict, verdict
+
+
+@dataclass(frozen=True)
+class Unit:
+    """How a score's differences are printed: times `factor`, with `digits` decimals, in `name`."""
+
+    name: str
+    factor: float = 1.0
+    digits: int = 2
+
+    def show(self, value: float) -> str:
+        return f"{value * self.factor:+.{self.digits}f}"
+
+    def interval(self, answer: Comparison) -> str:
+        return f"{self.show(answer.low)} to {self.show(answer.high)}"
+
+
+POINTS = Unit("points", factor=100, digits=1)
+NATS = Unit("nats per token", digits=3)
+
+
+def tidy(answers: Sequence[Comparison], unit: Unit) -> pd.DataFrame:
+    """One row an answer, for figures: `method, baseline, task, estimate, low, high` in the unit."""
+    return pd.DataFrame(
+        [
+            {
+                "method": a.method,
+                "baseline": a.baseline,
+                "task": a.task,
+                "estimate": a.estimate * unit.factor,
+                "low": a.low * unit.factor,
+                "high": a.high * unit.factor,
+            }
+            for a in answers
+        ]
+    )
+
+
+def comparison_table(answers: Sequence[Comparison], margin: float, unit: Unit) -> pd.DataFrame:
+    """The answers as a table for a page, with verdicts at `margin` (in the score's unit)."""
+    return pd.DataFrame([_line(a, verdict(a, margin), unit) for a in answers])
+
+
+def caption(answers: Sequence[Comparison], margin: float, unit: Unit) -> str:
+    """What a reader must know beside the table: n, test, correction, margin, and the rows' hash."""
+    seeds = _span([a.n_seeds for a in answers])
+    items = _span([a.n_items for a in answers])
+    sources = _span([a.n_sources for a in answers])
+    tests = "; ".join(dict.fromkeys(a.test for a in answers))
+    corrections = "; ".join(dict.fromkeys(a.correction for a in answers))
+    ids = [run_id for a in answers for run_id in a.run_ids]
+    return (
+        f"{seeds} seeds; {items} test items from {sources} sources. Test: {tests}. "
+        f"Correction: {corrections}. Intervals: {answers[0].level:.0%}, not adjusted. "
+        f"Margin: {margin * unit.factor:g} {unit.name}. Rows: {len(set(ids))} runs, {digest(ids)}."
+    )
+
+
+def _line(answer: Comparison, given: Verdict, unit: Unit) -> dict[str, str | int]:
+    holm = {} if answer.p_holm is None else {"p (Holm)": f"{answer.p_holm:.2g}"}
+    return {
+        "comparison": answer.label,
+        "task": answer.task,
+        f"difference ({unit.name})": unit.show(answer.estimate),
+        f"{answer.level:.0%} interval": unit.interval(answer),
+        "p": f"{answer.p:.2g}",
+        **holm,
+        "P(better)": f"{answer.p_better:.2f}",
+        "verdict": given.word,
+        "seeds": answer.n_seeds,
+    }
+
+
+def _span(values: Sequence[int]) -> str:
+    low, high = min(values), max(values)
+    return f"{low:,}" if low == high else f"{low:,} to {high:,}"

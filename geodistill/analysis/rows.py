@@ -1,0 +1,143 @@
+"""The door for stored results: reads and checks them, and counts what it leaves out."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from geodistill.errors import InputError
+
+CELL = ("task", "method", "seed")
+ROW_COLUMNS = ("run_id", *CELL, "metric", "value", "status", "dirty")
+ITEM_COLUMNS = ("run_id", *CELL, "item", "source", "score")
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of finished, clean runs only.
+
+    frame: the tidy rows; left_out: reason -> number of runs that the tables do not count.
+    """
+
+    frame: pd.DataFrame
+    left_out: dict[str, int]
+
+    @property
+    def run_ids(self) -> tuple[str, ...]:
+        return tuple(sorted(self.frame["run_id"].unique()))
+
+    @property
+    def says(self) -> str:
+        """One line for a caption: runs used and runs left out, by reason."""
+        left = "; ".join(f"{n} {reason}" for reason, n in self.left_out.items() if n)
+        return f"{len(self.run_ids)} runs used, left out: {left or 'none'}"
+
+
+def digest(run_ids: Sequence[str]) -> str:
+    """A short name for a set of runs, in any order: 10 hexadecimal digits of its SHA-256."""
+    return sha256("\n".join(sorted(set(run_ids))).encode()).hexdigest()[:10]
+
+
+def load_rows(folder: Path) -> Table:
+    """One row a metric from `folder/rows.parquet`: `run_id, task, method, seed, metric, value`.
+
+    Raises:
+        InputError: no such file, missing columns, a run with one metric twice, a value that is not
+            finite, or two clean runs of one task, method and seed.
+    """
+    frame = _read(folder, "rows.parquet", ROW_COLUMNS)
+    _refuse_duplicates(frame, ["run_id", "metric"], folder / "rows.parquet")
+    dirty, unfinished = frame["dirty"].astype(bool), frame["status"] != "finished"
+    left_out = {
+        "unfinished": int(frame.loc[unfinished, "run_id"].nunique()),
+        "from a changed checkout": int(frame.loc[dirty & ~unfinished, "run_id"].nunique()),
+    }
+    kept = frame[~dirty & ~unfinished].reset_index(drop=True)
+    _refuse_not_finite(kept, "value", folder / "rows.parquet")
+    _refuse_rivals(kept, folder / "rows.parquet")
+    return Table(kept, left_out)
+
+
+def load_items(folder: Path) -> Table:
+    """One row a run and test item from `folder/items.parquet`, of the runs that `load_rows` keeps.
+
+    Raises:
+        InputError: as `load_rows`; or a run with one item twice, or a score that is not finite.
+    """
+    runs = load_rows(folder)
+    frame = _read(folder, "items.parquet", ITEM_COLUMNS)
+    kept = frame[frame["run_id"].isin(runs.run_ids)].reset_index(drop=True)
+    _refuse_duplicates(kept, ["run_id", "item"], folder / "items.parquet")
+    _refuse_not_finite(kept, "score", folder / "items.parquet")
+    without = len(set(runs.run_ids) - set(kept["run_id"]))
+    return Table(kept, {**runs.left_out, "without items": without})
+
+
+def missing_cells(frame: pd.DataFrame) -> list[tuple[str, str, int]]:
+    """The (task, method, seed) cells of a full grid of all three that `frame` lacks."""
+    full = pd.MultiIndex.from_product([sorted(frame[name].unique()) for name in CELL])
+    return sorted(set(full) - set(frame[list(CELL)].itertuples(index=False, name=None)))
+
+
+def check_complete(frame: pd.DataFrame) -> None:
+    """Raises InputError, naming the missing cells, unless every method ran every task and seed."""
+    missing = missing_cells(frame)
+    if missing:
+        some = ", ".join(f"{task}/{method}/seed {seed}" for task, method, seed in missing[:3])
+        raise InputError(
+            f"the grid is not complete: {len(missing)} cells are missing ({some}, ...); "
+            "finish it with `geodistill grid`"
+        )
+
+
+def wide(frame: pd.DataFrame) -> pd.DataFrame:
+    """One row a run, one column a metric, beside `run_id, task, method, seed`."""
+    index = ["run_id", *CELL]
+    return frame.pivot(index=index, columns="metric", values="value").reset_index()
+
+
+def _read(folder: Path, name: str, columns: Sequence[str]) -> pd.DataFrame:
+    path = folder / name
+    if not path.is_file():
+        raise InputError(
+            f"no stored rows at {path}: make them with `geodistill grid {folder.name}`"
+        )
+    frame = pd.read_parquet(path)
+    absent = [column for column in columns if column not in frame]
+    if absent:
+        raise InputError(
+            f"{path} lacks the columns {', '.join(absent)}; it has {', '.join(frame.columns)}"
+        )
+    return frame
+
+
+def _refuse_duplicates(frame: pd.DataFrame, key: list[str], path: Path) -> None:
+    twice = frame.loc[frame.duplicated(key), key]
+    if len(twice):
+        first = " ".join(str(value) for value in twice.iloc[0])
+        raise InputError(
+            f"{path} holds {len(twice)} rows twice, the first: {' × '.join(key)} = {first}"
+        )
+
+
+def _refuse_not_finite(frame: pd.DataFrame, column: str, path: Path) -> None:
+    bad = frame[~np.isfinite(frame[column].astype(float))]
+    if len(bad):
+        raise InputError(
+            f"{path}: {len(bad)} rows have a {column} that is not finite, the first in run "
+            f"{bad['run_id'].iloc[0]}"
+        )
+
+
+def _refuse_rivals(frame: pd.DataFrame, path: Path) -> None:
+    runs = frame[["run_id", *CELL]].drop_duplicates()
+    rivals = runs[runs.duplicated(list(CELL), keep=False)].sort_values(list(CELL))
+    if len(rivals):
+        cell = "/".join(str(rivals.iloc[0][name]) for name in CELL)
+        raise InputError(
+            f"{path} holds two clean runs of {cell}: {rivals.iloc[0]['run_id']} and "
+            f"{rivals.iloc[1]['run_id']}; keep one"
+        )

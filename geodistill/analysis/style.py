@@ -1,0 +1,66 @@
+"""One look for every figure: a colour, marker and label per method, and the style sheet."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.resources import as_file, files
+
+import matplotlib.pyplot as plt
+
+from geodistill.errors import InputError
+
+# Okabe & Ito (2008), colour-blind safe; yellow is left out, too pale on white.
+BLACK, ORANGE, SKY, GREEN = "#000000", "#E69F00", "#56B4E9", "#009E73"
+BLUE, VERMILLION, PURPLE, GREY = "#0072B2", "#D55E00", "#CC79A7", "#7F7F7F"
+
+
+@dataclass(frozen=True)
+class Look:
+    """How one method is drawn everywhere: a matplotlib colour and marker, and its name in text."""
+
+    color: str
+    marker: str
+    label: str
+
+
+# A loss keeps colour and marker whether it is optimised alone or added to KD.
+_LOSSES = {
+    "procrustes": Look(VERMILLION, "o", "Procrustes"),
+    "gram": Look(BLUE, "s", "Gram"),
+    "cka": Look(ORANGE, "^", "CKA"),
+    "projection": Look(GREEN, "D", "learned projection"),
+    "pca": Look(SKY, "v", "PCA target"),
+    "spectrum": Look(PURPLE, "P", "spectrum part"),
+    "isotropy": Look(PURPLE, "*", "isotropy, no teacher"),
+    "orthogonal-projection": Look(GREEN, "h", "orthogonal projection"),
+    "procrustes-shuffled": Look(GREY, "X", "Procrustes, rows shuffled"),
+}
+METHOD_STYLE: dict[str, Look] = {
+    "ce": Look(GREY, ".", "cross-entropy"),
+    "sft": Look(GREY, ".", "SFT"),
+    "kd": Look(BLACK, "p", "KD"),
+    **_LOSSES,
+    **{
+        f"kd+{name}": Look(look.color, look.marker, f"KD + {look.label}")
+        for name, look in _LOSSES.items()
+    },
+}
+
+
+def look(method: str) -> Look:
+    """The method's colour, marker and label.
+
+    Raises:
+        InputError: a method without a look; add it to `METHOD_STYLE`.
+    """
+    if method not in METHOD_STYLE:
+        raise InputError(f"no style for method {method!r}; known: {', '.join(METHOD_STYLE)}")
+    return METHOD_STYLE[method]
+
+
+@contextmanager
+def geodistill_style() -> Iterator[None]:
+    """Figures drawn inside look like the book's; matplotlib's settings are restored afterwards."""
+    sheet = files("geodistill.analysis") / "geodistill.mplstyle"
+    with as_file(sheet) as path, plt.style.context(path):
+        yield

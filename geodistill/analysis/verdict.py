@@ -1,0 +1,113 @@
+"""One ordered rule from a comparison to a word.
+
+1. The superiority test, Holm-corrected where it belongs to a family, at α: *better* or *worse*; "by
+   less than the margin" is added where the interval says so too.
+2. Else two one-sided tests (Schuirmann 1987) at α, that the difference lies inside ± the margin:
+   *equivalent*.
+3. Else *cannot tell*, with the seeds and items that would settle it.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from scipy import stats
+
+from geodistill.analysis.compare import Comparison
+from geodistill.errors import InputError
+
+BETTER, WORSE, EQUIVALENT, CANNOT_TELL = "better", "worse", "equivalent", "cannot tell"
+WORDS = (BETTER, WORSE, EQUIVALENT, CANNOT_TELL)
+MOST_TIMES = 10_000  # beyond so many times the present design, no number is said
+
+
+@dataclass(frozen=True)
+class Settle:
+    """Designs after which the rule cannot answer "cannot tell", whatever the estimate.
+
+    seeds: with the present items; items: with the present seeds; both: (seeds, items), the present
+    design scaled up alike. None: no number in reach is enough.
+    """
+
+    seeds: int | None
+    items: int | None
+    both: tuple[int, int] | None
+
+    def __str__(self) -> str:
+        seeds = f"{self.seeds:,} seeds" if self.seeds else "no number of seeds"
+        items = f"{self.items:,} items" if self.items else "no number of items"
+        alike = f", or {self.both[0]:,} seeds × {self.both[1]:,} items" if self.both else ""
+        return f"{seeds} with these items, {items} with these seeds{alike}"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """word: of WORDS; reason: the step of the rule that gave it; settle: for "cannot tell"."""
+
+    word: str
+    reason: str
+    p_equivalent: float
+    margin: float
+    settle: Settle | None = None
+
+
+def p_equivalent(answer: Comparison, margin: float) -> float:
+    """TOST: the larger p of the two tests that the difference is beyond −margin or +margin."""
+    nearest = (margin - abs(answer.estimate)) / answer.se
+    return float(stats.t.sf(nearest, answer.df))
+
+
+def verdict(answer: Comparison, margin: float, alpha: float = 0.05) -> Verdict:
+    """The rule above for one comparison; `margin` > 0 in the score's unit, the least that matters.
+
+    Raises:
+        InputError: a margin that is not above 0.
+    """
+    if not margin > 0:
+        raise InputError(f"margin is {margin}; it must be above 0, in the unit of the score")
+    p, same = answer.p_decisive, p_equivalent(answer, margin)
+    if p <= alpha:
+        word = BETTER if answer.estimate > 0 else WORSE
+        small = max(abs(answer.low), abs(answer.high)) < margin
+        less = ", by less than the margin" if small else ""
+        return Verdict(word, f"differs from 0{less} (p = {p:.2g})", same, margin)
+    if same <= alpha:
+        return Verdict(EQUIVALENT, f"inside ± the margin (TOST p = {same:.2g})", same, margin)
+    reason = (
+        f"neither differs from 0 (p = {p:.2g}) nor lies inside ± the margin (TOST p = {same:.2g})"
+    )
+    return Verdict(CANNOT_TELL, reason, same, margin, settle(answer, margin, alpha))
+
+
+def settle(answer: Comparison, margin: float, alpha: float = 0.05) -> Settle:
+    """The least designs whose intervals are too short to hold both 0 and a margin.
+
+    That is t(1 − α/2m)·se + t(1 − α)·se ≤ margin, m tests in the family, from the variance
+    components measured here: a plan that inherits their uncertainty, not a promise.
+    """
+    parts, seeds, items = answer.components, answer.n_seeds, answer.n_items
+
+    def enough(n_seeds: int, times: float) -> bool:
+        df = parts.df(n_seeds, times)
+        t = stats.t.ppf(1 - alpha / (2 * answer.family), df) + stats.t.ppf(1 - alpha, df)
+        return bool(t * parts.variance(n_seeds, times) ** 0.5 <= margin)
+
+    more_seeds = _least(lambda n: enough(n, 1.0), seeds)
+    more_items = _least(lambda n: enough(seeds, n / items), items)
+    alike = _least(lambda n: enough(n, n / seeds), seeds)
+    both = None if alike is None else (alike, -(-items * alike // seeds))
+    return Settle(more_seeds, more_items, both)
+
+
+def _least(enough: Callable[[int], bool], present: int) -> int | None:
+    """The smallest n ≥ `present` with `enough(n)`, found by doubling; None if none is in reach."""
+    if enough(present):
+        return present
+    low, high = present, 2 * present
+    while not enough(high):
+        low, high = high, 2 * high
+        if high > MOST_TIMES * present:
+            return None
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if enough(middle) else (middle, high)
+    return high

@@ -1,0 +1,117 @@
+"""Stored rows are checked at the door; what is left out is counted."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from geodistill.analysis.rows import (
+    check_complete,
+    digest,
+    load_items,
+    load_rows,
+    missing_cells,
+    wide,
+)
+from geodistill.errors import InputError
+
+CELLS = [(t, m, s) for t in ("movie", "product") for m in ("kd", "kd+gram") for s in range(3)]
+
+
+def rows(**change):
+    frame = pd.DataFrame(
+        {"run_id": f"{t}-{m}-{s}", "task": t, "method": m, "seed": s, "metric": k, "value": 0.5}
+        for t, m, s in CELLS
+        for k in ("accuracy", "nll")
+    )
+    config = json.dumps({"n": 500})
+    return frame.assign(status="finished", dirty=False, config=config).assign(**change)
+
+
+def items():
+    frame = pd.DataFrame(
+        {"run_id": f"{t}-{m}-{s}", "task": t, "method": m, "seed": s, "item": f"i{i}"}
+        for t, m, s in CELLS
+        for i in range(4)
+    )
+    return frame.assign(source=frame["item"], score=1.0)
+
+
+def store(folder, rows_frame, items_frame=None):
+    rows_frame.to_parquet(folder / "rows.parquet")
+    if items_frame is not None:
+        items_frame.to_parquet(folder / "items.parquet")
+    return folder
+
+
+def test_clean_rows_come_back_whole(tmp_path):
+    store(tmp_path, rows(), items())
+    table, scores = load_rows(tmp_path), load_items(tmp_path)
+    assert (len(table.frame), len(table.run_ids), len(scores.frame)) == (24, 12, 48)
+    assert table.says == "12 runs used, left out: none"
+    check_complete(scores.frame)
+
+
+def test_unfinished_and_dirty_runs_are_left_out_and_counted(tmp_path):
+    frame = rows()
+    frame.loc[frame["run_id"] == "movie-kd-0", "status"] = "failed"
+    frame.loc[frame["run_id"].isin(["movie-kd-1", "movie-kd-2"]), "dirty"] = True
+    store(tmp_path, frame, items().query("run_id != 'product-kd-0'"))
+    table, scores = load_rows(tmp_path), load_items(tmp_path)
+    assert table.says == "9 runs used, left out: 1 unfinished; 2 from a changed checkout"
+    assert set(scores.run_ids) == set(table.run_ids) - {"product-kd-0"}
+    assert scores.left_out["without items"] == 1
+
+
+def test_missing_cells_are_named(tmp_path):
+    frame = rows().query("not (task == 'movie' and method == 'kd' and seed == 2)")
+    assert missing_cells(rows()) == []
+    assert missing_cells(frame) == [("movie", "kd", 2)]
+    with pytest.raises(InputError, match=r"1 cells are missing \(movie/kd/seed 2"):
+        check_complete(frame)
+
+
+def test_wide_has_a_column_a_metric():
+    table = wide(rows())
+    assert len(table) == 12
+    assert {"accuracy", "nll", "seed"} <= set(table)
+
+
+def test_digest_knows_the_runs_and_not_their_order():
+    assert digest(["a", "b"]) == digest(["b", "a", "a"])
+    assert digest(["a", "b"]) != digest(["a", "c"])
+
+
+BAD = [
+    (lambda: rows().drop(columns=["value", "dirty"]), "lacks the columns value, dirty"),
+    (lambda: pd.concat([rows(), rows().head(1)]), r"1 rows twice.*movie-kd-0 accuracy"),
+    (lambda: rows(value=np.nan), "24 rows have a value that is not finite"),
+    (
+        lambda: pd.concat([rows(), rows().head(2).assign(run_id="other")]),
+        "two clean runs of movie/kd/0: .* and ",
+    ),
+]
+
+
+@pytest.mark.parametrize(("make", "message"), BAD)
+def test_bad_rows_are_refused(tmp_path, make, message):
+    with pytest.raises(InputError, match=message):
+        load_rows(store(tmp_path, make()))
+
+
+def test_bad_items_are_refused(tmp_path):
+    store(tmp_path, rows(), pd.concat([items(), items().head(1)]))
+    with pytest.raises(InputError, match="twice, the first: run_id × item = movie-kd-0 i0"):
+        load_items(tmp_path)
+    store(tmp_path, rows(), items().assign(score=np.inf))
+    with pytest.raises(InputError, match="score that is not finite"):
+        load_items(tmp_path)
+
+
+def test_no_rows_is_one_line_that_says_what_to_do(tmp_path):
+    with pytest.raises(
+        InputError, match=r"no stored rows at .*rows.parquet: .*geodistill grid"
+    ) as e:
+        load_items(tmp_path / "classification")
+    assert "\n" not in str(e.value)

@@ -1,1 +1,50 @@
+"""Measures of representation geometry, exact and calibrated. Needs torch alone."""
 
+from geodistill.geometry.calibration import best, best_student, geometry_kept, null
+from geodistill.geometry.constructions import (
+    Construction,
+    antiparallel,
+    controlled_teacher,
+    flat_halves,
+    from_spectra,
+    spread_mass,
+)
+from geodistill.geometry.measures import (
+    MEASURES,
+    Measure,
+    cka,
+    feature_gram_distance,
+    procrustes_distance,
+    procrustes_parts,
+    projection_distance,
+)
+from geodistill.geometry.nuclear import nuclear_norm
+from geodistill.geometry.orthogonality import (
+    epsilon_orthogonal_subset,
+    orthogonality,
+    participation_ratio,
+)
+
+__all__ = [
+    "MEASURES",
+    "Construction",
+    "Measure",
+    "antiparallel",
+    "best",
+    "best_student",
+    "cka",
+    "controlled_teacher",
+    "epsilon_orthogonal_subset",
+    "feature_gram_distance",
+    "flat_halves",
+    "from_spectra",
+    "geometry_kept",
+    "nuclear_norm",
+    "null",
+    "orthogonality",
+    "participation_ratio",
+    "procrustes_distance",
+    "procrustes_parts",
+    "projection_distance",
+    "spread_mass",
+]

@@ -1,0 +1,170 @@
+"""Second moments XᵀX, YᵀY, XᵀY: all that the measures need of two sets of features.
+
+X (n, d_x) and Y (n, d_y) hold one row an example; K = XXᵀ and L = YYᵀ are their Gram matrices,
+which are never formed unless n is the small side.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from geodistill.errors import InputError
+from geodistill.geometry.inputs import PAIR, paired
+
+Scale = Literal["frobenius", "rms"] | None
+SCALES = (None, "frobenius", "rms")
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Moments of paired rows; every quantity is batched over the leading dimensions."""
+
+    n: Tensor  # (...) rows that count
+    xx: Tensor  # (..., d_x, d_x)
+    yy: Tensor  # (..., d_y, d_y)
+    xy: Tensor  # (..., d_x, d_y)
+
+    @property
+    def size_x(self) -> Tensor:
+        """‖X‖_F² = tr K."""
+        return _trace(self.xx)
+
+    @property
+    def size_y(self) -> Tensor:
+        """‖Y‖_F² = tr L."""
+        return _trace(self.yy)
+
+    @property
+    def kk(self) -> Tensor:
+        """‖K‖_F² = ‖XᵀX‖_F²."""
+        return _sum_of_squares(self.xx)
+
+    @property
+    def ll(self) -> Tensor:
+        """‖L‖_F²."""
+        return _sum_of_squares(self.yy)
+
+    @property
+    def kl(self) -> Tensor:
+        """⟨K, L⟩ = ‖XᵀY‖_F²."""
+        return _sum_of_squares(self.xy)
+
+
+@dataclass(frozen=True)
+class RowMoments:
+    """The same quantities from rows at hand, each computed when asked, on the cheaper side."""
+
+    n: Tensor  # (...)
+    x: Tensor  # (..., n, d_x), masked rows zero
+    y: Tensor  # (..., n, d_y)
+
+    @cached_property
+    def xx(self) -> Tensor:
+        return self.x.mT @ self.x
+
+    @cached_property
+    def yy(self) -> Tensor:
+        return self.y.mT @ self.y
+
+    @cached_property
+    def xy(self) -> Tensor:
+        return self.x.mT @ self.y
+
+    @cached_property
+    def size_x(self) -> Tensor:
+        return _sum_of_squares(self.x)
+
+    @cached_property
+    def size_y(self) -> Tensor:
+        return _sum_of_squares(self.y)
+
+    @cached_property
+    def kk(self) -> Tensor:
+        return _sum_of_squares(self.x @ self.x.mT if _wide(self.x) else self.xx)
+
+    @cached_property
+    def ll(self) -> Tensor:
+        return _sum_of_squares(self.y @ self.y.mT if _wide(self.y) else self.yy)
+
+    @cached_property
+    def kl(self) -> Tensor:
+        if _wide(self.x) and _wide(self.y):
+            return ((self.x @ self.x.mT) * (self.y @ self.y.mT)).sum((-2, -1))
+        return _sum_of_squares(self.xy)
+
+    def row_overlaps(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Σ|x|⁴, Σ|y|⁴, Σ|x|²|y|²: the Gram diagonals that a debiased estimate removes."""
+        k, el = self.x.square().sum(-1), self.y.square().sum(-1)
+        return k.square().sum(-1), el.square().sum(-1), (k * el).sum(-1)
+
+
+AnyMoments = Moments | RowMoments
+
+
+def moments_of(
+    x: Tensor,
+    y: Tensor,
+    *,
+    center: bool,
+    scale: Scale,
+    mask: Tensor | None = None,
+    names: tuple[str, str] = PAIR,
+) -> RowMoments:
+    """Moments in float64 of batched features (..., n, d), centred and scaled as asked."""
+    x, y, mask = paired(x, y, mask, torch.float64, names)
+    return row_moments(x, y, center=center, scale=scale, mask=mask)
+
+
+def row_moments(
+    x: Tensor, y: Tensor, *, center: bool, scale: Scale, mask: Tensor | None = None
+) -> RowMoments:
+    """Moments of checked rows, in their own dtype; masked rows must be zero already."""
+    if scale not in SCALES:
+        raise InputError(f"scale is {scale!r}: expected one of {SCALES}")
+    n = torch.full(x.shape[:-2], x.shape[-2], device=x.device) if mask is None else mask.sum(-1)
+    x, y = (standardised(f, n, center=center, scale=scale, mask=mask) for f in (x, y))
+    return RowMoments(n, x, y)
+
+
+def standardised(
+    x: Tensor, n: Tensor, *, center: bool, scale: Scale, mask: Tensor | None = None
+) -> Tensor:
+    """Rows centred and scaled: "frobenius" gives ‖X‖_F = 1, "rms" a mean squared row norm of 1.
+
+    Rows that are all equal have no geometry: they stay at (almost) zero with a finite gradient,
+    where a plain division would blow rounding noise up to norm 1.
+    """
+    raw = _sum_of_squares(x)
+    if center:
+        x = x - x.sum(-2, keepdim=True) / n[..., None, None]
+        x = x if mask is None else torch.where(mask[..., None], x, 0)
+    if scale is None:
+        return x
+    size = _sum_of_squares(x)
+    noise = (16 * torch.finfo(x.dtype).eps) ** 2 * raw
+    norm = torch.where(size > noise, size, torch.ones_like(size)).sqrt()
+    x = x / norm[..., None, None]
+    return x if scale == "frobenius" else x * n[..., None, None].to(x.dtype).sqrt()
+
+
+def _wide(x: Tensor) -> bool:
+    return x.shape[-2] < x.shape[-1]
+
+
+def _sum_of_squares(a: Tensor) -> Tensor:
+    return a.square().sum((-2, -1))
+
+
+def _trace(a: Tensor) -> Tensor:
+    return a.diagonal(dim1=-2, dim2=-1).sum(-1)
+
+
+def safe_sqrt(a: Tensor) -> Tensor:
+    """√max(a, 0), of gradient 0, not infinity, where a ≤ 0 (a squared distance may round below)."""
+    positive = a > 0
+    return torch.where(positive, torch.where(positive, a, 1).sqrt(), 0)

@@ -1,0 +1,161 @@
+"""The nuclear norm ‖C‖_* with its gradient, the polar factor: no differentiation through an SVD.
+
+If C = U S Vᵀ then ‖C‖_* = tr S and d‖C‖_*/dC = U Vᵀ over the non-zero singular values, which is
+the subgradient of least norm where C is rank-deficient (zero at C = 0) (Watson, 1992).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from geodistill.errors import InputError
+
+Solver = Literal["auto", "svd", "eigh", "polar_express"]
+
+
+def nuclear_norm(c: Tensor, solver: Solver = "auto") -> Tensor:
+    """Sum of the singular values of c (..., p, q) -> (...), differentiable once.
+
+    Solvers: "svd", the reference; "eigh" of the smaller Gram in float64, the fastest on CPUs for
+    float32 (singular values below about 1e-8 of the largest are lost in it, hence not for float64);
+    "polar_express", matrix products alone, for GPUs; "auto" takes one of these by dtype and device.
+    Half precision is computed, and returned, in float32, under autocast too.
+
+    Raises InputError for an unknown solver or a c that is not a floating point matrix.
+    """
+    if not c.is_floating_point() or c.ndim < 2 or 0 in c.shape[-2:]:
+        raise InputError(
+            f"c has shape {tuple(c.shape)} and dtype {c.dtype}: expected floating point (..., p, q)"
+        )
+    if solver != "auto" and solver not in _SOLVERS:
+        raise InputError(f"solver is {solver!r}: expected one of {('auto', *_SOLVERS)}")
+    c = c.to(torch.promote_types(c.dtype, torch.float32))
+    if solver == "auto":
+        solver = _choose(c)
+    norm: Tensor = _NuclearNorm.apply(c, solver)  # type: ignore[no-untyped-call]
+    return norm
+
+
+def _choose(c: Tensor) -> Solver:
+    if c.dtype == torch.float64:
+        return "svd"
+    return "eigh" if c.device.type == "cpu" else "polar_express"
+
+
+class _NuclearNorm(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, c: Tensor, solver: str) -> Tensor:
+        with torch.autocast(c.device.type, enabled=False):
+            value, polar = _SOLVERS[solver](c)
+        ctx.save_for_backward(polar)
+        return value
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        (polar,) = ctx.saved_tensors
+        return grad[..., None, None] * polar, None
+
+
+def _svd(c: Tensor) -> tuple[Tensor, Tensor]:
+    u, s, vh = torch.linalg.svd(c, full_matrices=False)
+    kept = s > rank_floor(c) * s[..., :1]
+    return s.sum(-1), (u * kept[..., None, :]) @ vh
+
+
+def _eigh(c: Tensor) -> tuple[Tensor, Tensor]:
+    """C = (CCᵀ)^½ · polar; float64, since a float32 Gram loses a tenth of the gradient."""
+    if c.shape[-2] > c.shape[-1]:
+        value, polar = _eigh(c.mT)
+        return value, polar.mT
+    double = c.double()
+    squares, u = torch.linalg.eigh(double @ double.mT)
+    s = squares.clamp_min(0).sqrt()
+    floor = max(rank_floor(c), 1e-7)  # a float64 Gram resolves singular values to √eps only
+    kept = s > floor * s[..., -1:]
+    inverse = torch.where(kept, torch.where(kept, s, 1).reciprocal(), 0)
+    polar = (u * inverse[..., None, :]) @ (u.mT @ double)
+    return s.sum(-1).to(c.dtype), polar.to(c.dtype)
+
+
+def _polar_express(c: Tensor) -> tuple[Tensor, Tensor]:
+    """QR to the small square, then odd polynomials that drive every singular value to 1.
+
+    Amsel, Persson, Musco, Gower, arXiv 2505.16932; coefficients for this interval are computed
+    below. (Muon's fixed Newton-Schulz coefficients do not converge to 1.)
+    """
+    if c.shape[-2] < c.shape[-1]:
+        value, polar = _polar_express(c.mT)
+        return value, polar.mT
+    q, r = torch.linalg.qr(c)
+    norm = torch.linalg.matrix_norm(r, keepdim=True)
+    a = r / torch.where(norm > 0, norm, 1)
+    with _no_tf32():
+        for first, third, fifth in _coefficients(rank_floor(c)):
+            gram = a.mT @ a
+            a = first * a + a @ (third * gram + fifth * (gram @ gram))
+        polar = q @ a
+    return (c * polar).sum((-2, -1)), polar
+
+
+@lru_cache
+def _coefficients(lower: float) -> tuple[tuple[float, float, float], ...]:
+    """Odd quintics, each the best approximation of 1 on what the last one made of [lower, 1]."""
+    low, high, steps = lower, 1.0, []
+    while high - low > 1e-7:
+        first, third, fifth, error = _best_quintic(low, high)
+        steps.append((first, third, fifth))
+        low, high = 1 - error, 1 + error
+    return tuple(steps)
+
+
+def _best_quintic(low: float, high: float) -> tuple[float, float, float, float]:
+    """Remez exchange: a x + b x³ + c x⁵ meets 1 - E, 1 + E, 1 - E, 1 + E at four points."""
+    if low > 0.95:  # the Taylor limit of the exchange, which is ill-conditioned here
+        a, b, c = 15 / 8, -10 / 8, 3 / 8
+        return a, b, c, max(abs(1 - (a * x + b * x**3 + c * x**5)) for x in (low, high))
+    inner = [low + (high - low) * share for share in (0.25, 0.75)]
+    signs = torch.tensor([1.0, -1.0, 1.0, -1.0], dtype=torch.float64)
+    for _ in range(100):
+        x = torch.tensor([low, *inner, high], dtype=torch.float64)
+        system = torch.stack([x, x**3, x**5, signs], dim=1)
+        a, b, c, error = torch.linalg.solve(system, torch.ones(4, dtype=torch.float64)).tolist()
+        root = (9 * b * b - 20 * a * c) ** 0.5
+        moved = [((-3 * b + sign * root) / (10 * c)) ** 0.5 for sign in (-1, 1)]
+        if max(abs(m - i) for m, i in zip(moved, inner, strict=True)) < 1e-14:
+            break
+        inner = moved
+    return a, b, c, error
+
+
+def rank_floor(c: Tensor) -> float:
+    """Singular values at or below this share of the largest count as zero.
+
+    The rounding of a product XᵀY leaves singular values of about eps where exact ones are zero;
+    this is some fifty times that, and less strict than `matrix_rank`, which takes max(p, q) eps.
+    """
+    return float(2 * max(c.shape[-2:]) ** 0.5 * torch.finfo(c.dtype).eps)
+
+
+class _no_tf32:
+    """Full float32 products: TF32's ten bits would end the iteration at 1e-3."""
+
+    def __enter__(self) -> None:
+        self.was = torch.backends.cuda.matmul.allow_tf32
+        torch.backends.cuda.matmul.allow_tf32 = False
+
+    def __exit__(self, *_: object) -> None:
+        torch.backends.cuda.matmul.allow_tf32 = self.was
+
+
+_SOLVERS: dict[str, Callable[[Tensor], tuple[Tensor, Tensor]]] = {
+    "svd": _svd,
+    "eigh": _eigh,
+    "polar_express": _polar_express,
+}

@@ -1,0 +1,231 @@
+"""The claims under test, as data, and the verdicts that stored rows give on them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from geodistill.analysis.compare import Comparison, compare_family
+from geodistill.analysis.report import NATS, POINTS, Unit
+from geodistill.analysis.rows import load_items
+from geodistill.analysis.style import look
+from geodistill.analysis.verdict import CANNOT_TELL, WORDS, verdict
+from geodistill.errors import InputError
+
+HOLDS, FAILS = "holds", "does not hold"
+VERDICTS = (*WORDS, HOLDS, FAILS)
+YET = f"{CANNOT_TELL} yet"
+
+
+@dataclass(frozen=True)
+class StoredTest:
+    """A family of comparisons on committed item scores, pooled over the study's tasks.
+
+    study: folder under the results; pairs: (method, baseline), corrected together by Holm;
+    margin: the least difference that matters, in the item score's unit; grid: the command that
+    makes the rows.
+    """
+
+    study: str
+    pairs: tuple[tuple[str, str], ...]
+    margin: float
+    unit: Unit
+    grid: str
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One line of the ledger: what is claimed, by whom, how we test it, and on which page.
+
+    page: stem of the notebook that records the verdict; stored: set where it comes from rows.
+    """
+
+    key: str
+    whose: str
+    statement: str
+    test: str
+    page: str
+    stored: StoredTest | None = None
+
+
+@dataclass(frozen=True)
+class Record:
+    """A verdict as a notebook's cell recorded it; value, low, high in `unit`, None if unsaid."""
+
+    claim: str
+    verdict: str
+    value: float | None = None
+    low: float | None = None
+    high: float | None = None
+    unit: str = ""
+    detail: str = ""
+    rows: str = ""
+    run_ids: tuple[str, ...] = field(default=())
+
+    def __post_init__(self) -> None:
+        claim(self.claim)
+        if self.verdict not in VERDICTS:
+            known = ", ".join(VERDICTS)
+            raise InputError(f"verdict {self.verdict!r} of {self.claim} is unknown; known: {known}")
+        for name in ("value", "low", "high"):
+            number = getattr(self, name)
+            if number is not None and not math.isfinite(number):
+                raise InputError(f"{name} of claim {self.claim} is {number}; it must be finite")
+
+    @property
+    def says(self) -> str:
+        """The verdict with its number and interval, in words."""
+        number = "" if self.value is None else f", {self.value:+.3g}"
+        if self.low is not None and self.high is not None:
+            number += f" ({self.low:+.3g} to {self.high:+.3g})"
+        unit = f" {self.unit}" if number and self.unit else ""
+        return f"{self.verdict}{number}{unit}"
+
+
+BERT, OPT = "exploratory/classification", "exploratory/instruction"
+KD, PROCRUSTES, GRAM = "kd", "kd+procrustes", "kd+gram"
+PLACEBO = "kd+procrustes-shuffled"
+
+
+def _bert(*pairs: tuple[str, str]) -> StoredTest:
+    return StoredTest(BERT, pairs, 0.01, POINTS, "geodistill grid classification")
+
+
+def _opt(*pairs: tuple[str, str]) -> StoredTest:
+    return StoredTest(OPT, pairs, 0.05, NATS, "geodistill grid instruction")
+
+
+_ON_BERT = "Accuracy of a narrow BERT student taught by few labelled sentences, on two tasks pooled"
+_ON_OPT = "Log-likelihood per token of held-out answers, by a narrow student of OPT's architecture"
+CLAIMS: tuple[Claim, ...] = (
+    Claim(
+        "C1",
+        "paper",
+        "A projection loss or CKA can be nearly perfect while the student has lost the teacher's "
+        "feature geometry.",
+        "Constructed pairs with exact values, and the bounds that say how near.",
+        "01_theory",
+    ),
+    Claim(
+        "C2",
+        "paper",
+        "The Procrustes distance and the distance of feature Gram matrices vanish together, "
+        "exactly where the geometry is the same.",
+        "Zero sets on constructed pairs, two-sided bounds on random ones.",
+        "01_theory",
+    ),
+    Claim(
+        "C3a",
+        "paper",
+        "Students trained on CKA or a learned projection reach a low loss and lose the geometry.",
+        "Synthetic teachers of controlled orthogonality, free students, each loss optimised.",
+        "02_synthetic",
+    ),
+    Claim(
+        "C3b",
+        "paper",
+        "Students trained on the Procrustes distance keep the geometry.",
+        "The same students, by geometry kept.",
+        "02_synthetic",
+    ),
+    Claim(
+        "C3c",
+        "paper",
+        "Random students gain little orthogonality from CKA or a projection.",
+        "The same students, by the share of nearly orthogonal pairs.",
+        "02_synthetic",
+    ),
+    Claim(
+        "C4a",
+        "paper",
+        "A Procrustes or Gram term improves BERT classification over distilling logits alone (KD).",
+        f"{_ON_BERT}.",
+        "05_significance",
+        _bert((PROCRUSTES, KD), (GRAM, KD)),
+    ),
+    Claim(
+        "C4b",
+        "paper",
+        "On BERT classification those terms do better than a learned projection and than CKA.",
+        f"{_ON_BERT}.",
+        "05_significance",
+        _bert(
+            *(
+                (ours, f"kd+{rival}")
+                for ours in (PROCRUSTES, GRAM)
+                for rival in ("projection", "cka")
+            )
+        ),
+    ),
+    Claim(
+        "P1-bert",
+        "ours",
+        "On BERT classification the gain needs the teacher's rows: Procrustes beats the same term "
+        "on shuffled rows.",
+        f"{_ON_BERT}, against the placebo.",
+        "05_significance",
+        _bert((PROCRUSTES, PLACEBO)),
+    ),
+    Claim(
+        "C5",
+        "paper",
+        "A Procrustes term improves instruction following of OPT students over KD.",
+        f"{_ON_OPT}.",
+        "05_significance",
+        _opt((PROCRUSTES, KD)),
+    ),
+    Claim(
+        "P1-opt",
+        "ours",
+        "In instruction following the gain needs the teacher's rows: Procrustes beats the same "
+        "term on shuffled rows.",
+        f"{_ON_OPT}, against the placebo.",
+        "05_significance",
+        _opt((PROCRUSTES, PLACEBO)),
+    ),
+)
+
+
+def claim(key: str) -> Claim:
+    """The claim of that key; InputError with the known keys if there is none."""
+    for candidate in CLAIMS:
+        if candidate.key == key:
+            return candidate
+    raise InputError(f"unknown claim {key!r}; known: {', '.join(c.key for c in CLAIMS)}")
+
+
+def answers(key: str, results: Path) -> tuple[Comparison, ...]:
+    """The comparisons that claim `key` asks for, on the rows under `results`.
+
+    Raises:
+        InputError: a claim that stored rows do not decide, or rows that are missing or unfit.
+    """
+    test = _stored(key)
+    return compare_family(load_items(results / test.study).frame, test.pairs)
+
+
+def judge(key: str, results: Path) -> Iterator[Record]:
+    """One record a comparison of claim `key`, computed from the rows under `results`."""
+    test = _stored(key)
+    for answer in answers(key, results):
+        yield Record(
+            claim=key,
+            verdict=verdict(answer, test.margin).word,
+            value=answer.estimate * test.unit.factor,
+            low=answer.low * test.unit.factor,
+            high=answer.high * test.unit.factor,
+            unit=test.unit.name,
+            detail=f"{look(answer.method).label} − {look(answer.baseline).label}",
+            rows=f"data/results/{test.study}",
+            run_ids=answer.run_ids,
+        )
+
+
+def _stored(key: str) -> StoredTest:
+    test = claim(key).stored
+    if test is None:
+        known = ", ".join(c.key for c in CLAIMS if c.stored)
+        raise InputError(f"claim {key} is not decided by stored rows; these are: {known}")
+    return test

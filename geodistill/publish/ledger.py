@@ -1,0 +1,152 @@
+"""The claims ledger: notebooks record verdicts, the home page and README show them.
+
+A record lives in the metadata of the cell output that shows it, so it is as fresh as the executed
+page and needs no store of its own. `python -m geodistill.publish.ledger` prints README's block.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import asdict
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from geodistill.analysis.rows import digest
+from geodistill.publish.claims import CLAIMS, YET, Claim, Record, judge
+
+KEY = "geodistill-claim"
+
+
+def record(
+    claim: str,
+    verdict: str,
+    value: float | None = None,
+    low: float | None = None,
+    high: float | None = None,
+    unit: str = "",
+    detail: str = "",
+    rows: str = "",
+    run_ids: Sequence[str] = (),
+) -> None:
+    """Record a computed verdict for the ledger and show it in one line; call it from a cell.
+
+    Args:
+        claim: key of one of `CLAIMS`.
+        verdict: "better", "worse", "equivalent", "cannot tell", "holds" or "does not hold".
+        value: the measured number, in `unit`, with its interval `low` to `high`.
+        low: lower end of the interval.
+        high: upper end of the interval.
+        unit: of the three numbers.
+        detail: which part of the claim this is, where it has several.
+        rows: the stored table behind it; nothing for what the page computes live.
+        run_ids: of those rows.
+
+    Raises:
+        InputError: an unknown claim or verdict, or a number that is not finite.
+    """
+    from IPython.display import display
+
+    found = Record(claim, verdict, value, low, high, unit, detail, rows, tuple(run_ids))
+    text = f"Claim {claim}{_about(found)}: {found.says}"
+    display(  # type: ignore[no-untyped-call]
+        {
+            "text/html": f'<p class="gd-claim" id="{_anchor(found)}">{escape(text)}</p>',
+            "text/plain": text,
+        },
+        raw=True,
+        metadata={KEY: asdict(found)},
+    )
+
+
+def read(executed: Path) -> list[Record]:
+    """The records in an executed notebook, in order; a later one of the same part replaces."""
+    found: dict[tuple[str, str], Record] = {}
+    for cell in json.loads(executed.read_text())["cells"]:
+        for output in cell.get("outputs", []):
+            if KEY in output.get("metadata", {}):
+                one = _record(output["metadata"][KEY])
+                found[one.claim, one.detail] = one
+    return list(found.values())
+
+
+def render(executed: Sequence[Path]) -> str:
+    """The ledger as a MyST table, from the executed notebooks of one book.
+
+    A claim that no page has recorded stands there as "cannot tell yet". Links are relative to a
+    page in `book/`.
+    """
+    pages = {path.stem: read(path) for path in executed}
+    lines = [
+        "````{list-table}",
+        ":header-rows: 1",
+        ":class: gd-ledger",
+        "",
+        "* - Claim",
+        "  - Our test",
+        "  - Verdict",
+        "  - Where",
+    ]
+    for one in CLAIMS:
+        records = [r for found in pages.values() for r in found if r.claim == one.key]
+        lines += [
+            f"* - **{one.key}** ({one.whose}) {one.statement}",
+            f"  - {one.test}",
+            f"  - {'<br>'.join(map(_verdict, records)) or f'**{YET}**'}",
+            f"  - {_where(one, records, one.page in pages)}",
+        ]
+    return "\n".join([*lines, "````"])
+
+
+def verdict_block(results: Path) -> str:
+    """README's lines: the verdict words of the claims that the committed rows decide."""
+    lines = ["| claim | verdict on the committed rows |", "|---|---|"]
+    for one in CLAIMS:
+        if one.stored is None:
+            continue
+        there = (results / one.stored.study / "rows.parquet").is_file()
+        words = [f"{r.detail}: **{r.verdict}**" for r in judge(one.key, results)] if there else []
+        lines.append(f"| {one.key}: {one.statement} | {'<br>'.join(words) or f'**{YET}**'} |")
+    return "\n".join(lines)
+
+
+def _record(facts: dict[str, Any]) -> Record:
+    return Record(**{**facts, "run_ids": tuple(facts["run_ids"])})
+
+
+def _about(found: Record) -> str:
+    return f", {found.detail}" if found.detail else ""
+
+
+def _anchor(found: Record) -> str:
+    words = f"claim {found.claim} {found.detail}".lower()
+    return "-".join(re.findall(r"[a-z0-9]+", words))
+
+
+def _verdict(found: Record) -> str:
+    about = f"{found.detail}: " if found.detail else ""
+    numbers = found.says.removeprefix(found.verdict)
+    return f"{about}**{found.verdict}**{numbers}"
+
+
+def _where(one: Claim, records: Sequence[Record], published: bool) -> str:
+    if not published:
+        return f"notebook {one.page}, not in this book"
+    anchor = f"#{_anchor(records[0])}" if records else ""
+    link = f'<a href="../notebooks/{one.page}.html{anchor}">{one.page[3:].replace("_", " ")}</a>'
+    ids = [run_id for found in records for run_id in found.run_ids]
+    tables = ", ".join(f"`{rows}`" for rows in dict.fromkeys(r.rows for r in records if r.rows))
+    return f"{link}; rows {tables}, hash `{digest(ids)}`" if ids else f"{link}, live"
+
+
+def main() -> None:
+    """Print README's verdict block."""
+    from geodistill.experiments.store import results_dir
+
+    print(verdict_block(results_dir()))
+
+
+if __name__ == "__main__":
+    main()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from geodistill.errors import InputError
-from geodistill.tasks import sentiment
+from geodistill.tasks import glue, instruct, sentiment
 from geodistill.tasks.base import ClassificationData, InstructionData, few_shot
 
 __all__ = [
@@ -12,9 +12,14 @@ __all__ = [
     "InstructionData",
     "few_shot",
     "load_classification",
+    "load_instructions",
 ]
 
-CLASSIFICATION = dict.fromkeys(sentiment.FILES, sentiment.load)
+load_instructions = instruct.load
+CLASSIFICATION = {
+    **dict.fromkeys(sentiment.FILES, sentiment.load),
+    **dict.fromkeys(glue.TASKS, glue.load),
+}
 
 
 def load_classification(name: str) -> ClassificationData:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from geodistill.errors import InputError
@@ -53,9 +55,34 @@ class InstructionData:
     data_hash: str
 
 
+def data_dir() -> Path | None:
+    """The folder of local data files, ``$GEODISTILL_DATA_DIR``, or ``None`` where it isn't set.
+
+    Raises:
+        InputError: the variable names no folder.
+    """
+    chosen = os.environ.get("GEODISTILL_DATA_DIR")
+    if not chosen:
+        return None
+    if not Path(chosen).is_dir():
+        raise InputError(f"GEODISTILL_DATA_DIR: {chosen!r} is not a folder")
+    return Path(chosen)
+
+
 def normalise(text: str) -> str:
     """Lower-case words and digits, single spaces: texts alike in this form are the same text."""
     return " ".join(re.findall(r"\w+", text.lower()))
+
+
+def text_key(text: str) -> str:
+    """:func:`normalise`, or the text itself where it has neither letters nor digits."""
+    return normalise(text) or text
+
+
+def word_runs(text: str, n: int) -> set[str]:
+    """All runs of ``n`` words of the normalised text."""
+    words = normalise(text).split()
+    return {" ".join(words[i : i + n]) for i in range(len(words) - n + 1)}
 
 
 def link_sources(keys: Sequence[Iterable[str]]) -> list[int]:
@@ -102,13 +129,16 @@ def content_hash(splits: Mapping[str, Sequence[Row]]) -> str:
 
 
 def to_datasets(splits: Mapping[str, Sequence[Row]]) -> dict[str, Dataset]:
-    """One ``datasets.Dataset`` a split, in memory; an empty split is an error, never a surprise."""
+    """One ``datasets.Dataset`` a split, in memory; an empty split keeps the columns of the test."""
     from datasets import Dataset
 
-    empty = [name for name in SPLITS if not splits[name]]
-    if empty:
-        raise InputError(f"no rows for {', '.join(empty)}; each of {', '.join(SPLITS)} needs some")
-    return {name: Dataset.from_list(list(splits[name])) for name in SPLITS}
+    if not splits["test"]:
+        raise InputError("the data has no test rows")
+    columns = list(splits["test"][0])
+    return {
+        name: Dataset.from_dict({key: [row[key] for row in splits[name]] for key in columns})
+        for name in SPLITS
+    }
 
 
 def few_shot(dataset: Dataset, n: int, seed: int) -> Dataset:

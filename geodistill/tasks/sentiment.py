@@ -41,12 +41,17 @@ DEGREE_WORDS = frozenset(
 
 @dataclass(frozen=True)
 class Rated:
-    """One text with its mean human rating in [-4, 4]."""
+    """One text of the set ``domain`` with its mean human rating in [-4, 4].
 
+    Texts with the same ``gist`` are the same but for spelling, order and degree words.
+    """
+
+    domain: str
     item: str
     source: str
     text: str
     rating: float
+    gist: str
 
 
 @lru_cache
@@ -67,10 +72,12 @@ def rated_texts(name: str) -> tuple[Rated, ...]:
     lines = file.read_text(encoding="utf-8").splitlines()
     rows = [(key, float(rating), _clean(text)) for key, rating, text in map(_fields, lines)]
     rows = [row for row in rows if normalise(row[2])]
-    roots = link_sources([(f"id {key.split('_')[0]}", _gist(text)) for key, _, text in rows])
+    gists = [_gist(text) for _, _, text in rows]
+    origins = [key.split("_")[0] for key, _, _ in rows]
+    roots = link_sources([(f"id {at}", gist) for at, gist in zip(origins, gists, strict=True)])
     return tuple(
-        Rated(f"{name}/{key}", f"{name}/{rows[root][0].split('_')[0]}", text, rating)
-        for (key, rating, text), root in zip(rows, roots, strict=True)
+        Rated(name, f"{name}/{key}", f"{name}/{origins[root]}", text, rating, gist)
+        for (key, rating, text), root, gist in zip(rows, roots, gists, strict=True)
     )
 
 

@@ -1,0 +1,200 @@
+"""Instruction data by name: the embedded set, local copies of public sets, a user's own file."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from geodistill.errors import AssetError, InputError
+from geodistill.tasks import templates
+from geodistill.tasks.base import (
+    SPLITS,
+    InstructionData,
+    Row,
+    content_hash,
+    data_dir,
+    link_sources,
+    split_by_source,
+    split_of,
+    text_key,
+    to_datasets,
+    word_runs,
+)
+
+TEST, VALIDATION = 0.1, 0.05
+"""Shares of the sources of a user's file; ``VALIDATION`` also of T0's training file."""
+RUN, RARE = 12, 25
+"""T0 prompts are made from one passage where they share a run of ``RUN`` words that at most
+``RARE`` prompts have; each template holds 60 prompts, so a run of its own wording is not rare."""
+
+
+def load(name: str) -> InstructionData:
+    """The instruction set ``name``, or the file where it ends in ``.jsonl``.
+
+    ``"embedded"``: :mod:`geodistill.tasks.templates`. ``"t0"``: P3 pairs. ``"self_instruct"`` and
+    ``"vicuna"`` are for evaluation only: their train and validation are empty. A file has one JSON
+    object a line with ``prompt`` and ``completion``, and is split by prompt.
+
+    Raises:
+        InputError: unknown name, or a malformed line; the message gives file and line.
+        AssetError: a set that needs ``$GEODISTILL_DATA_DIR`` without it.
+    """
+    if name.endswith(".jsonl"):
+        return _data(name, _user_file(Path(name)))
+    if name not in KNOWN:
+        raise InputError(
+            f"unknown instruction set {name!r}; known: {', '.join(KNOWN)}, or a .jsonl file"
+        )
+    return _data(name, KNOWN[name]())
+
+
+def read_pairs(path: Path) -> Iterator[Row]:
+    """The prompt/completion pairs of a JSONL file, with ``line``, from 1, beside their fields.
+
+    Raises:
+        InputError: no such file, or a line that is no object with a prompt and a completion.
+    """
+    for line, row in _read_jsonl(path):
+        for field in ("prompt", "completion"):
+            text = row.get(field)
+            if not isinstance(text, str) or not text.strip():
+                raise InputError(f"{path}, line {line}: {field} is {text!r}, expected a text")
+        yield {**row, "line": line}
+
+
+def _read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    if not path.is_file():
+        raise InputError(f"{path}: no such file")
+    with path.open(encoding="utf-8") as file:
+        for line, text in enumerate(file, start=1):
+            try:
+                row = json.loads(text)
+            except json.JSONDecodeError as error:
+                raise InputError(f"{path}, line {line}: not JSON ({error.msg})") from error
+            if not isinstance(row, dict):
+                raise InputError(f"{path}, line {line}: {type(row).__name__}, expected an object")
+            yield line, row
+
+
+def _data(name: str, splits: Mapping[str, Sequence[Row]]) -> InstructionData:
+    return InstructionData(name=name, **to_datasets(splits), data_hash=content_hash(splits))
+
+
+def _row(item: str, source: str, template: str, prompt: str, completion: str) -> Row:
+    return {
+        "item": item,
+        "source": source,
+        "template": template,
+        "prompt": prompt,
+        "completion": completion,
+    }
+
+
+def _embedded() -> dict[str, list[Row]]:
+    return {side: list(templates.rows(side)) for side in SPLITS}
+
+
+def _user_file(path: Path) -> dict[str, list[Row]]:
+    pairs = list(read_pairs(path))
+    roots = link_sources([[text_key(pair["prompt"])] for pair in pairs])
+    rows = [
+        _row(
+            f"{path.stem}/{pair['line']}",
+            f"{path.stem}/{pairs[root]['line']}",
+            "user",
+            pair["prompt"],
+            pair["completion"],
+        )
+        for pair, root in zip(pairs, roots, strict=True)
+    ]
+    splits = split_by_source(rows, test=TEST, validation=VALIDATION)
+    short = [side for side in SPLITS if not splits[side]]
+    if short:
+        raise InputError(f"{path}: {len(rows)} pairs are too few, none fell to {short[0]}")
+    return splits
+
+
+def _t0() -> dict[str, list[Row]]:
+    """T0's training file for train and validation, its validation file for test.
+
+    Test prompts that stand in the training file are dropped, then the training prompts made from a
+    passage that a test prompt has (most of its passages serve several templates).
+    """
+    folder = _local("t0")
+    train, test = (list(read_pairs(folder / f"t0_{part}.jsonl")) for part in ("train", "valid"))
+    known = {pair["prompt"] for pair in train}
+    fresh = [pair for pair in test if pair["prompt"] not in known]
+    pairs = fresh + train
+    items = [f"t0/valid/{pair['line']}" for pair in fresh]
+    items += [f"t0/train/{pair['line']}" for pair in train]
+    roots = link_sources(_passages([pair["prompt"] for pair in pairs]))
+    tested = set(roots[: len(fresh)])
+    splits: dict[str, list[Row]] = {side: [] for side in SPLITS}
+    for place, (pair, item, root) in enumerate(zip(pairs, items, roots, strict=True)):
+        if place < len(fresh):
+            side = "test"
+        elif root in tested:
+            continue
+        else:
+            side = split_of(items[root], test=0.0, validation=VALIDATION)
+        row = _row(item, items[root], pair["template"], pair["prompt"], pair["completion"])
+        splits[side].append(row)
+    return splits
+
+
+def _passages(prompts: Sequence[str]) -> list[list[str]]:
+    """The keys by which prompts are linked: the prompt, and its runs of words that are rare."""
+    runs = [sorted(word_runs(prompt, RUN)) for prompt in prompts]
+    times = Counter(run for own in runs for run in own)
+    return [
+        [text_key(prompt), *(run for run in own if times[run] <= RARE)]
+        for prompt, own in zip(prompts, runs, strict=True)
+    ]
+
+
+def _self_instruct() -> dict[str, list[Row]]:
+    rows = []
+    for _, task in _read_jsonl(_local("self_instruct") / "self_instruct_eval.jsonl"):
+        for number, instance in enumerate(task["instances"]):
+            prompt = "\n\n".join(text for text in (task["instruction"], instance["input"]) if text)
+            item, source = f"self_instruct/{task['id']}/{number}", f"self_instruct/{task['id']}"
+            rows.append(_row(item, source, "self_instruct", prompt, instance["output"]))
+    return {"train": [], "validation": [], "test": rows}
+
+
+def _vicuna() -> dict[str, list[Row]]:
+    """The questions that have a reference answer: first turns alone."""
+    folder = _local("vicuna")
+    answers = {
+        row["question_id"]: row["choices"][0]["turns"][0]
+        for _, row in _read_jsonl(folder / "vicuna_reference_gpt4.jsonl")
+    }
+    rows = [
+        _row(item, item, row["category"], row["turns"][0], answers[row["question_id"]])
+        for _, row in _read_jsonl(folder / "vicuna_questions.jsonl")
+        if row["question_id"] in answers
+        for item in [f"vicuna/{row['question_id']}"]
+    ]
+    return {"train": [], "validation": [], "test": rows}
+
+
+def _local(name: str) -> Path:
+    root = data_dir()
+    if root is None or not (root / "instruct").is_dir():
+        raise AssetError(
+            f"instruction set {name!r} is read from $GEODISTILL_DATA_DIR/instruct, which "
+            f"{'is not set' if root is None else 'is missing'}; data/cards/{name}.md says how to "
+            'get it; "embedded" needs no file'
+        )
+    return root / "instruct"
+
+
+KNOWN: dict[str, Callable[[], dict[str, list[Row]]]] = {
+    "embedded": _embedded,
+    "t0": _t0,
+    "self_instruct": _self_instruct,
+    "vicuna": _vicuna,
+}

@@ -68,7 +68,7 @@ def spectra_overlap(m: AnyMoments) -> Tensor:
     return (sx[..., :k] * sy[..., :k]).sum(-1)
 
 
-def _residual_squared(m: AnyMoments, direction: Direction) -> Tensor:
+def residual_squared(m: AnyMoments, direction: Direction) -> Tensor:
     """min_A ‖X − YA‖² ("to_teacher") or min_A ‖Y − XA‖²."""
     size, cross, gram = m.size_x, m.xy, m.yy
     if direction == "to_student":
@@ -184,7 +184,7 @@ def projection_distance(
     if direction not in ("to_teacher", "to_student"):
         raise InputError(f"direction is {direction!r}: expected 'to_teacher' or 'to_student'")
     m = moments_of(x, y, center=center, scale=scale, mask=mask)
-    return safe_sqrt(_residual_squared(m, direction))
+    return safe_sqrt(residual_squared(m, direction))
 
 
 def procrustes_parts(x: Tensor, y: Tensor, *, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:

@@ -136,8 +136,8 @@ def standardised(
 ) -> Tensor:
     """Rows centred and scaled: "frobenius" gives ‖X‖_F = 1, "rms" a mean squared row norm of 1.
 
-    Rows that are all equal have no geometry: they stay at (almost) zero with a finite gradient,
-    where a plain division would blow rounding noise up to norm 1.
+    Rows that are all equal have no geometry: they become exactly zero, with gradient zero, where a
+    plain division would blow rounding noise up to norm 1.
     """
     raw = _sum_of_squares(x)
     if center:
@@ -147,8 +147,8 @@ def standardised(
         return x
     size = _sum_of_squares(x)
     noise = (16 * torch.finfo(x.dtype).eps) ** 2 * raw
-    norm = torch.where(size > noise, size, torch.ones_like(size)).sqrt()
-    x = x / norm[..., None, None]
+    varies = (size > noise)[..., None, None]
+    x = torch.where(varies, x, 0) / torch.where(varies, size[..., None, None], 1).sqrt()
     return x if scale == "frobenius" else x * n[..., None, None].to(x.dtype).sqrt()
 
 

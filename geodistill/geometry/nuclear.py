@@ -88,7 +88,8 @@ def _polar_express(c: Tensor) -> tuple[Tensor, Tensor]:
     """QR to the small square, then odd polynomials that drive every singular value to 1.
 
     Amsel, Persson, Musco, Gower, arXiv 2505.16932; coefficients for this interval are computed
-    below. (Muon's fixed Newton-Schulz coefficients do not converge to 1.)
+    below. (Muon's fixed Newton-Schulz coefficients do not converge to 1.) The interval ends ten
+    times above the rank floor, so that rounding noise stays a few hundredths of a direction.
     """
     if c.shape[-2] < c.shape[-1]:
         value, polar = _polar_express(c.mT)
@@ -97,19 +98,26 @@ def _polar_express(c: Tensor) -> tuple[Tensor, Tensor]:
     norm = torch.linalg.matrix_norm(r, keepdim=True)
     a = r / torch.where(norm > 0, norm, 1)
     with _no_tf32():
-        for first, third, fifth in _coefficients(rank_floor(c)):
+        for first, third, fifth in _coefficients(10 * rank_floor(c)):
             gram = a.mT @ a
             a = first * a + a @ (third * gram + fifth * (gram @ gram))
         polar = q @ a
     return (c * polar).sum((-2, -1)), polar
 
 
+_NEAR_ONE = 0.95
+
+
 @lru_cache
 def _coefficients(lower: float) -> tuple[tuple[float, float, float], ...]:
-    """Odd quintics, each the best approximation of 1 on what the last one made of [lower, 1]."""
+    """Odd quintics, each the best approximation of 1 on what the last one made of [lower, 1].
+
+    Intervals are widened by a hundredth: past its upper end a quintic is steep, and rounding there
+    would grow from step to step.
+    """
     low, high, steps = lower, 1.0, []
-    while high - low > 1e-7:
-        first, third, fifth, error = _best_quintic(low, high)
+    while high - low > 1e-9:
+        first, third, fifth, error = _best_quintic(low, high if low > _NEAR_ONE else 1.01 * high)
         steps.append((first, third, fifth))
         low, high = 1 - error, 1 + error
     return tuple(steps)
@@ -117,7 +125,7 @@ def _coefficients(lower: float) -> tuple[tuple[float, float, float], ...]:
 
 def _best_quintic(low: float, high: float) -> tuple[float, float, float, float]:
     """Remez exchange: a x + b x³ + c x⁵ meets 1 - E, 1 + E, 1 - E, 1 + E at four points."""
-    if low > 0.95:  # the Taylor limit of the exchange, which is ill-conditioned here
+    if low > _NEAR_ONE:  # the Taylor limit of the exchange, which is ill-conditioned here
         a, b, c = 15 / 8, -10 / 8, 3 / 8
         return a, b, c, max(abs(1 - (a * x + b * x**3 + c * x**5)) for x in (low, high))
     inner = [low + (high - low) * share for share in (0.25, 0.75)]

@@ -2,7 +2,10 @@
 
 
 class InputError(ValueError):
-    """An argument, parameter or file is not usable; the message names it, what was given, what was expected."""
+    """An argument, parameter or file is not usable.
+
+    The message names it, what was given and what was expected.
+    """
 
 
 class AssetError(RuntimeError):

@@ -1,0 +1,133 @@
+"""`geodistill`: run a notebook, run a grid, build the book, ask where a figure comes from."""
+
+import ast
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from geodistill.errors import AssetError, InputError
+
+if TYPE_CHECKING:  # at run time `--help` must need no torch
+    from geodistill.experiments.grid import Study
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+
+
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def run(
+    context: typer.Context,
+    name: Annotated[str, typer.Argument(help="notebook, or a unique part of its name")],
+) -> None:
+    """Execute one notebook by papermill; set parameters by -p NAME VALUE, as often as needed."""
+    from geodistill.publish.notebooks import run_notebook
+
+    run_notebook(name, _parameters(context.args))
+
+
+@app.command()
+def grid(
+    study: Annotated[str, typer.Argument(help="classification or instruction")],
+    workers: Annotated[int, typer.Option(min=1, help="processes, one compute thread each")] = 2,
+    verify: Annotated[int, typer.Option(min=0, help="rerun this many stored runs instead")] = 0,
+    dry_run: Annotated[bool, typer.Option(help="say what would run, and how long")] = False,
+) -> None:
+    """Make every run of a study that is not stored yet; killed at any point, it goes on."""
+    from geodistill.experiments import grid as grids
+    from geodistill.experiments.studies import study as find
+
+    chosen = find(study)
+    if dry_run:
+        typer.echo(grids.plan(chosen, workers))
+    elif verify:
+        _verify(chosen, verify, workers)
+    else:
+        _run_grid(chosen, workers)
+
+
+def _run_grid(study: "Study", workers: int) -> None:
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    from geodistill.experiments.grid import pending, plan, run_grid
+
+    typer.echo(plan(study, workers))
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    with Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn()) as progress:
+        bar = progress.add_task(study.folder, total=len(pending(study)))
+        for job in run_grid(study, workers=workers, report=progress.console.print):
+            progress.console.print(f"stored {job.label}")
+            progress.advance(bar)
+    typer.echo(f"{len(study.jobs)} runs stored under {study.path}")
+
+
+def _verify(study: "Study", count: int, workers: int) -> None:
+    from geodistill.experiments.grid import verify
+
+    for table in verify(study, count, workers=workers, report=typer.echo):
+        typer.echo(table.to_string(float_format="{:.4f}".format))
+
+
+@app.command()
+def assets() -> None:
+    """Download the embedded models and texts (once), checking their hashes."""
+    from geodistill.tasks.assets import fetch_all
+
+    fetch_all(typer.echo)
+
+
+@app.command()
+def book(
+    profile: Annotated[str, typer.Option(help="smoke, laptop or paper")] = "laptop",
+    clean: Annotated[bool, typer.Option(help="remove the former pages first")] = False,
+) -> None:
+    """Execute the notebooks that changed and build the HTML book."""
+    from geodistill.publish.book import build_book
+
+    build_book(profile, clean=clean)
+
+
+@app.command()
+def why(figure: Annotated[str, typer.Argument(help="name printed under the figure")]) -> None:
+    """Say which command, rows and runs a figure or table was made from."""
+    from geodistill.publish.provenance import why as explain
+
+    typer.echo(explain(figure))
+
+
+def _parameters(words: Sequence[str]) -> dict[str, object]:
+    """`-p seed 3 -p profile smoke` as a dictionary."""
+    triples = [words[i : i + 3] for i in range(0, len(words), 3)]
+    for triple in triples:
+        if len(triple) < 3 or triple[0] not in ("-p", "--parameter"):
+            raise InputError(f"got {' '.join(triple)!r}; expected -p NAME VALUE")
+    return {name: _literal(value) for _, name, value in triples}
+
+
+def _literal(text: str) -> object:
+    """A command-line value as the number, boolean or list it spells, else as text."""
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
+
+
+def main() -> None:
+    """Run the command; an error that a user can mend is one line and exit code 2."""
+    try:
+        app()
+    except (InputError, AssetError) as error:
+        typer.echo(f"error: {error}", err=True)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        typer.echo(
+            "stopped; what is finished is kept, the same command goes on from there", err=True
+        )
+        sys.exit(130)

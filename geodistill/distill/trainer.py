@@ -1,0 +1,290 @@
+"""Feature distillation for `transformers.Trainer` and every trainer built on it."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from transformers import Trainer
+
+from geodistill.distill.cache import TeacherCache, TeacherOutputs
+from geodistill.distill.terms import FeatureTerm, kept_rows, resolve_layer, select_rows
+from geodistill.errors import InputError
+from geodistill.losses import KLDivergenceLoss
+
+if TYPE_CHECKING:
+    _Base = Trainer
+else:
+    _Base = object
+TERMS_FILE = "feature_terms.safetensors"
+
+
+class BalancedTerm(nn.Module):
+    """A `FeatureTerm` in training: its loss, its weight, and the window that sets the weight."""
+
+    def __init__(self, term: FeatureTerm) -> None:
+        super().__init__()
+        self.term = term
+        self.loss = term.loss
+        self.measured: Tensor
+        self.norms: Tensor
+        # Sums of gradient norms over the window: base loss, term.
+        self.register_buffer("norms", torch.zeros(2, dtype=torch.float64))
+        self.register_buffer("measured", torch.zeros((), dtype=torch.int64))
+
+    @property
+    def balancing(self) -> bool:
+        """Whether the window is still open (the term is off until it closes)."""
+        return int(self.measured) < self.term.balance
+
+    @property
+    def weight(self) -> float:
+        """The factor in force: 0 during the window, then fixed."""
+        if self.term.balance == 0:
+            return self.term.weight
+        if self.balancing:
+            return 0.0
+        base, own = self.norms.tolist()
+        if own == 0:
+            raise InputError(
+                f"{self.term.name} has no gradient at the student's features during its balance "
+                "window; give a fixed weight (balance=0)"
+            )
+        return float(self.term.weight * base / own)
+
+    def forward(self, student: Tensor, teacher: Tensor, mask: Tensor) -> Tensor:
+        """The term's unweighted loss on (b, t, d) features with a (b, t) mask."""
+        student, kept = select_rows(student, mask, self.term.rows)
+        teacher, _ = select_rows(teacher, mask, self.term.rows)
+        return self.loss(student, teacher, kept)  # type: ignore[no-any-return]
+
+    def measure(self, base: Tensor, own: Tensor, features: Tensor) -> None:
+        """Add one step's gradient norms at the student's `features` to the window."""
+        for i, loss in enumerate((base, own)):
+            (grad,) = torch.autograd.grad(loss, features, retain_graph=True)
+            self.norms[i] += float(grad.norm())
+        self.measured += 1
+
+
+class FeatureDistillation(_Base):
+    """Mixin for any `transformers` trainer: task loss + logit KD + feature terms.
+
+    The loss of a step is
+
+        task_weight * task + logit_weight * logit_loss + sum(term.weight * term.loss)
+
+    Under gradient accumulation the task and logit losses are means over the items of the whole
+    accumulated batch; feature terms, which do not add up over micro-batches, are the *mean of their
+    micro-batch values*: the geometry batch is the micro-batch. Parameters of a term (a learned
+    projection) join the optimiser without weight decay or gradient clipping, are saved in
+    checkpoints, and never in an exported model.
+
+    Args:
+        teacher_model: runs live, frozen, in eval mode. Its tokenizer must be the student's.
+        teacher_cache: stored outputs instead; training examples need a `row` column, their index
+            in the cache. Exactly one of the two is needed where logits or features are asked for.
+        terms: the feature terms.
+        logit_loss: compares student and teacher logits; None for no logit distillation.
+        task_weight, logit_weight: factors, at least 0.
+        **kwargs: of the trainer below.
+
+    Raises:
+        InputError: no such layer, no teacher, a cache that lacks what the terms need, logits of
+            different size. All before the first step.
+    """
+
+    # We divide by the number of micro-batches ourselves, loss by loss.
+    loss_is_scaled_for_ga: bool | None = True
+
+    def __init__(
+        self,
+        *args: Any,
+        teacher_model: nn.Module | None = None,
+        teacher_cache: TeacherCache | None = None,
+        terms: Sequence[FeatureTerm] = (),
+        logit_loss: KLDivergenceLoss | None = None,
+        task_weight: float = 1.0,
+        logit_weight: float = 1.0,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(*args, **kwargs)
+        self.teacher_model = teacher_model
+        self.teacher_cache = teacher_cache
+        self.logit_loss = logit_loss
+        self.task_weight, self.logit_weight = task_weight, logit_weight
+        self.terms = nn.ModuleList(BalancedTerm(term) for term in terms).to(self.args.device)
+        self._logged: dict[str, list[Tensor]] = defaultdict(list)
+        self._check_needs()
+
+    def _check_needs(self) -> None:
+        """Every need of the losses must meet an offer of the teacher before any step runs."""
+        teacher, cache = self.teacher_model, self.teacher_cache
+        needed = bool(len(self.terms)) or self.logit_loss is not None
+        if needed and (teacher is None) == (cache is None):
+            given = "neither" if teacher is None else "both"
+            raise InputError(
+                f"teacher_model and teacher_cache: {given} given; expected exactly one"
+            )
+        student_config = self.accelerator.unwrap_model(self.model).config
+        self._layers: list[tuple[int, int]] = []
+        for term in self._each_term():
+            config = cache.config if cache is not None else teacher.config  # type: ignore[union-attr]
+            pair = (
+                resolve_layer(term.term.teacher_layer, config, "teacher"),
+                resolve_layer(term.term.student_layer, student_config, "student"),
+            )
+            if cache is not None:
+                cache.require_layer(pair[0])
+            self._layers.append(pair)
+        if self.logit_loss is not None and cache is not None:
+            cache.require_logits(self.logit_loss.temperature)
+        if teacher is not None:
+            teacher.to(self.args.device).eval().requires_grad_(False)
+        if self.args.world_size > 1 and any(True for _ in self.terms.parameters()):
+            raise InputError(
+                f"terms with their own weights on {self.args.world_size} processes; such losses "
+                "train on one process only"
+            )
+
+    def _each_term(self) -> list[BalancedTerm]:
+        return [term for term in self.terms if isinstance(term, BalancedTerm)]
+
+    # ---- the loss of a step ----
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Any:
+        """The distillation loss in training, the trainer's own loss in evaluation."""
+        inputs = dict(inputs)
+        rows = inputs.pop("row", None)
+        if not model.training:
+            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        wanted = {**inputs, "output_hidden_states": True} if len(self.terms) else inputs
+        task, outputs = super().compute_loss(model, wanted, True, num_items_in_batch)
+        per_item = num_items_in_batch is not None and self.model_accepts_loss_kwargs
+        share = 1 / self.current_gradient_accumulation_steps
+        loss = self.task_weight * task * (1 if per_item else share)
+        self._note("task", task)
+        if self.logit_loss is not None or len(self.terms):
+            mask = kept_rows(inputs)
+            teacher = self._teacher_outputs(inputs, mask, rows)
+            if self.logit_loss is not None:
+                logit, count = self._logit_term(outputs["logits"], teacher, inputs, mask)
+                fraction: float | Tensor = share
+                if num_items_in_batch is not None:
+                    ranks = self.args.world_size if self.args.average_tokens_across_devices else 1
+                    fraction = ranks * count / num_items_in_batch
+                loss = loss + self.logit_weight * logit * fraction
+                self._note("logit", logit)
+            if len(self.terms):
+                hidden = outputs["hidden_states"]
+                loss = self._add_feature_terms(loss, hidden, teacher, mask, share)
+        self._refuse_non_finite(loss)
+        return (loss, outputs) if return_outputs else loss
+
+    def _teacher_outputs(
+        self, inputs: dict[str, Any], mask: Tensor, rows: Tensor | None
+    ) -> TeacherOutputs:
+        layers = {teacher for teacher, _ in self._layers}
+        if self.teacher_cache is not None:
+            if rows is None:
+                raise InputError("the batch has no `row` column, which teacher_cache is read by")
+            return self.teacher_cache.lookup(rows, mask, layers)
+        assert self.teacher_model is not None
+        given = {k: v for k, v in inputs.items() if k != "labels"}
+        with torch.no_grad():
+            out = self.teacher_model(**given, output_hidden_states=bool(layers))
+        return TeacherOutputs(out.logits, {i: out.hidden_states[i] for i in layers})
+
+    def _logit_term(
+        self, student: Tensor, teacher: TeacherOutputs, inputs: dict[str, Any], mask: Tensor
+    ) -> tuple[Tensor, Tensor | int]:
+        """Mean logit loss over the micro-batch's items, and their number."""
+        assert self.logit_loss is not None
+        if student.dim() == 2:
+            return self.logit_loss(student, teacher.logits), len(student)
+        student, target = teacher.comparable_logits(student, mask)
+        return self.logit_loss(student, target), mask.sum()
+
+    def _add_feature_terms(
+        self,
+        loss: Tensor,
+        hidden: Sequence[Tensor],
+        teacher: TeacherOutputs,
+        mask: Tensor,
+        share: float,
+    ) -> Tensor:
+        base = loss / share
+        for term, (teacher_layer, student_layer) in zip(
+            self._each_term(), self._layers, strict=True
+        ):
+            features = hidden[student_layer]
+            value = term(features, teacher.features[teacher_layer], mask)
+            self._note(term.term.name, value)
+            if term.balancing:
+                term.measure(base, value, features)
+            loss = loss + term.weight * share * value
+            self._note(f"{term.term.name} weight", torch.tensor(term.weight))
+        return loss
+
+    def _refuse_non_finite(self, loss: Tensor) -> None:
+        if bool(torch.isfinite(loss)):
+            return
+        parts = ", ".join(f"{name} {float(seen[-1]):.4g}" for name, seen in self._logged.items())
+        raise FloatingPointError(
+            f"the loss is {float(loss.detach())} at step {self.state.global_step}: {parts}"
+        )
+
+    def term_weights(self) -> dict[str, float]:
+        """The factor in force of each term, for the record: `{"weight/CKALoss[-1--1]": ...}`."""
+        return {f"weight/{term.term.name}": term.weight for term in self._each_term()}
+
+    # ---- logs, optimiser, checkpoints ----
+
+    def _note(self, name: str, value: Tensor) -> None:
+        self._logged[name].append(value.detach().float().cpu())
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Add the mean of each loss since the last log."""
+        if "loss" in logs:
+            logs.update(
+                {f"loss/{k}": float(torch.stack(v).mean()) for k, v in self._logged.items()}
+            )
+            self._logged.clear()
+        super().log(logs, start_time)
+
+    def _set_signature_columns_if_needed(self) -> None:
+        super()._set_signature_columns_if_needed()
+        columns: Any = self._signature_columns
+        if "row" not in columns:
+            columns.append("row")
+
+    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
+        """The trainer's optimiser, with the terms' own weights as a last group."""
+        fresh = self.optimizer is None
+        optimizer: torch.optim.Optimizer = super().create_optimizer(model)
+        own = [p for p in self.terms.parameters() if p.requires_grad]
+        if fresh and own:
+            optimizer.add_param_group({"params": own, "weight_decay": 0.0})
+        return optimizer
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        super()._save_optimizer_and_scheduler(output_dir)
+        if self.args.should_save and len(self.terms):
+            save_file(self.terms.state_dict(), Path(output_dir) / TERMS_FILE)
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        super()._load_optimizer_and_scheduler(checkpoint)
+        if checkpoint is not None and len(self.terms):
+            self.terms.load_state_dict(load_file(Path(checkpoint) / TERMS_FILE))
+
+
+class FeatureDistillationTrainer(FeatureDistillation, Trainer):
+    """`transformers.Trainer` with `FeatureDistillation`."""

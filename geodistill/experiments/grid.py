@@ -1,0 +1,168 @@
+"""A grid: independent runs on the cores of one machine, resumed where they stopped.
+
+Each worker computes with one thread and stores its run itself, so a killed grid loses at most the
+runs in flight. (joblib pins no cores; without the one-thread rule two workers fight for both.)
+"""
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from geodistill.errors import InputError
+from geodistill.experiments.store import Run, collect, finished, results_dir, write_run
+
+Report = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run to make.
+
+    Attributes:
+        run_id: the name its rows will carry.
+        label: task, method, seed for people.
+        minutes: a first guess at its duration; measured runs correct it.
+        work: makes the run; sent to a worker process.
+    """
+
+    run_id: str
+    label: str
+    minutes: float
+    work: Callable[[], Run]
+
+
+@dataclass(frozen=True)
+class Study:
+    """A named list of jobs and what they share.
+
+    Attributes:
+        folder: under the results folder.
+        jobs: all runs, in order.
+        prepare: makes what the pending jobs share (a teacher and its cache), given those jobs.
+    """
+
+    folder: str
+    jobs: Sequence[Job]
+    prepare: Callable[[Sequence[Job], Report], None]
+
+    @property
+    def path(self) -> Path:
+        """Where the study's rows live."""
+        return results_dir() / self.folder
+
+
+def pending(study: Study) -> list[Job]:
+    """The jobs without a finished run."""
+    done = finished(study.path)
+    return [job for job in study.jobs if job.run_id not in done]
+
+
+def plan(study: Study, workers: int) -> str:
+    """What `run_grid` would do, in one line: runs, minutes."""
+    todo = pending(study)
+    minutes = sum(_minutes(study, job) for job in todo) / workers
+    done = len(study.jobs) - len(todo)
+    return (
+        f"{study.folder}: {len(study.jobs)} runs, {done} finished, {len(todo)} to do, "
+        f"about {minutes:.0f} minutes with {workers} workers"
+    )
+
+
+def _minutes(study: Study, job: Job) -> float:
+    seconds = list(finished(study.path).values())
+    return sum(seconds) / len(seconds) / 60 if seconds else job.minutes
+
+
+def run_grid(study: Study, *, workers: int, report: Report) -> Iterator[Job]:
+    """Make every pending run, yield each as it is stored, and build the two tables.
+
+    Args:
+        study: the runs.
+        workers: processes, each with one compute thread.
+        report: called with a line for each stage.
+    """
+    todo = pending(study)
+    if todo:
+        study.prepare(todo, report)
+        try:
+            yield from _in_parallel(todo, workers, _Store(study.path))
+        finally:
+            collect(study.path)
+    else:
+        collect(study.path)
+
+
+def _in_parallel(jobs: Sequence[Job], workers: int, act: Callable[[Job], Any]) -> Iterator[Any]:
+    from joblib import Parallel, delayed
+
+    runner = Parallel(n_jobs=workers, return_as="generator_unordered")
+    yield from runner(delayed(act)(job) for job in jobs)
+
+
+@dataclass(frozen=True)
+class _Store:
+    """Runs a job in a worker and stores it there."""
+
+    folder: Path
+
+    def __call__(self, job: Job) -> Job:
+        write_run(self.folder, _compute(job))
+        return job
+
+
+def _compute(job: Job) -> Run:
+    import torch
+
+    torch.set_num_threads(1)
+    run = job.work()
+    if run.run_id != job.run_id:
+        raise InputError(f"run {run.run_id} came out of the job of {job.run_id}")
+    return run
+
+
+def verify(study: Study, count: int, *, workers: int, report: Report) -> Iterator[pd.DataFrame]:
+    """Rerun `count` stored runs, spread over the study, and compare them item by item.
+
+    Yields:
+        One table a run: metric, stored, again. The metric `same_items` is the share of test items
+        with the stored prediction (classification) or an NLL within 1 %, stored as 1.
+
+    Raises:
+        InputError: the study has no stored rows.
+    """
+    rows_file, items_file = (study.path / f"{k}.parquet" for k in ("rows", "items"))
+    if not rows_file.is_file():
+        raise InputError(f"no stored rows at {rows_file}; run `geodistill grid` first")
+    rows, items = pd.read_parquet(rows_file), pd.read_parquet(items_file)
+    stored = [job for job in study.jobs if job.run_id in set(rows["run_id"])]
+    if not 1 <= count <= len(stored):
+        raise InputError(f"verify is {count}; expected 1 to {len(stored)}, the stored runs")
+    chosen = [stored[i * len(stored) // count] for i in range(count)]
+    study.prepare(chosen, report)
+    for run in _in_parallel(chosen, min(workers, count), _compute):
+        old = rows[rows["run_id"] == run.run_id].set_index("metric")["value"]
+        yield _compare(run, old, items[items["run_id"] == run.run_id])
+
+
+def _compare(run: Run, old: pd.Series, old_items: pd.DataFrame) -> pd.DataFrame:
+    table = pd.DataFrame({"stored": old, "again": pd.Series(run.metrics)})
+    both = old_items.merge(run.items, on="item", suffixes=("", "_again"))
+    if "prediction" in both:
+        same = both["prediction"] == both["prediction_again"]
+    else:
+        same = (both["nll_again"] / both["nll"] - 1).abs() < 0.01
+    table.loc["same_items"] = [1.0, same.sum() / len(old_items)]
+    return table.rename_axis(run.run_id)
+
+
+def stored_config(folder: Path, run: str) -> dict[str, Any]:
+    """The configuration that a stored run was made with."""
+    rows = pd.read_parquet(folder / "rows.parquet", filters=[("run_id", "==", run)])
+    if rows.empty:
+        raise InputError(f"run_id {run!r} is not in {folder / 'rows.parquet'}")
+    config: dict[str, Any] = json.loads(rows["config"].iloc[0])
+    return config

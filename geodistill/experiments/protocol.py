@@ -1,0 +1,62 @@
+"""The methods under comparison: the base loss, and the feature term that each adds to it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from geodistill.errors import InputError
+from geodistill.losses import (
+    CKALoss,
+    FeatureGramLoss,
+    PCATargetLoss,
+    ProcrustesLoss,
+    ProjectionLoss,
+    ShuffledRows,
+)
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """What a feature loss may depend on besides the batch.
+
+    Attributes:
+        d_student, d_teacher: feature widths.
+        teacher_rows: gives teacher features (n, d_teacher) of the training examples.
+        seed: for losses that draw.
+    """
+
+    d_student: int
+    d_teacher: int
+    teacher_rows: Callable[[], Tensor]
+    seed: int
+
+
+FEATURE_LOSSES: dict[str, Callable[[Geometry], nn.Module]] = {
+    "projection": lambda g: ProjectionLoss(g.d_student, g.d_teacher),
+    "pca": lambda g: PCATargetLoss.fit(g.teacher_rows(), g.d_student),
+    "cka": lambda g: CKALoss(),
+    "procrustes": lambda g: ProcrustesLoss(),
+    "gram": lambda g: FeatureGramLoss(),
+    # The placebo: the same loss, weight and teacher rows, but no row meets its own.
+    "procrustes-shuffled": lambda g: ShuffledRows(ProcrustesLoss(), seed=g.seed),
+}
+CLASSIFICATION_METHODS = ("ce", "kd", *(f"kd+{name}" for name in FEATURE_LOSSES))
+INSTRUCTION_METHODS = ("sft", "kd", "kd+procrustes", "kd+procrustes-shuffled")
+
+
+def check_method(method: str, known: tuple[str, ...]) -> None:
+    """Raise InputError unless `method` is one of `known`."""
+    if method not in known:
+        raise InputError(f"method is {method!r}; expected one of {', '.join(known)}")
+
+
+def uses_teacher(method: str) -> bool:
+    """Whether the method distils at all ("ce" and "sft" learn from labels alone)."""
+    return method.startswith("kd")
+
+
+def feature_loss(method: str, geometry: Geometry) -> nn.Module | None:
+    """The feature loss of `method`, None for "ce", "sft" and "kd"."""
+    _, _, name = method.partition("+")
+    return FEATURE_LOSSES[name](geometry) if name else None

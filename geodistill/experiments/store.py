@@ -1,0 +1,179 @@
+"""Measured runs on disk: a pair of files a run while a grid works, two tidy tables after it.
+
+A run is written whole or not at all: its items first, its rows last, each by rename. `rows.parquet`
+(a row a metric) and `items.parquet` (a row a test item) are built from the finished runs.
+"""
+
+import functools
+import hashlib
+import importlib.metadata
+import json
+import os
+import platform
+import subprocess
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from geodistill.errors import InputError
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+VERSIONED = ("geodistill", "torch", "transformers", "tokenizers", "datasets", "numpy", "peft")
+
+
+def data_dir() -> Path:
+    """The checkout's `data` folder.
+
+    Raises:
+        InputError: the package runs outside a checkout.
+    """
+    folder = CHECKOUT / "data"
+    if not folder.is_dir():
+        raise InputError(
+            f"no data folder at {folder}; run from a clone installed by pip install -e ."
+        )
+    return folder
+
+
+def results_dir() -> Path:
+    """Where measured rows live: $GEODISTILL_RESULTS, else `data/results` of the checkout."""
+    given = os.environ.get("GEODISTILL_RESULTS")
+    return Path(given) if given else data_dir() / "results"
+
+
+def cache_dir() -> Path:
+    """Where teachers and their outputs are kept: $GEODISTILL_CACHE or ~/.cache/geodistill."""
+    given = os.environ.get("GEODISTILL_CACHE")
+    return Path(given) if given else Path.home() / ".cache" / "geodistill"
+
+
+def config_hash(config: dict[str, Any]) -> str:
+    """Twelve hex digits that name a configuration (key order does not matter)."""
+    return hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()[:12]
+
+
+@dataclass(frozen=True)
+class Run:
+    """One finished run.
+
+    Attributes:
+        study, task, method, seed: what ran.
+        config: every setting that the result depends on.
+        data_hash: of the task's texts and labels.
+        metrics: name to value.
+        items: a row a test item: item, source, score, and label, prediction or nll.
+        wall_seconds: of training and evaluation, without the shared teacher.
+    """
+
+    study: str
+    task: str
+    method: str
+    seed: int
+    config: dict[str, Any]
+    data_hash: str
+    metrics: dict[str, float]
+    items: pd.DataFrame
+    wall_seconds: float
+
+    @property
+    def run_id(self) -> str:
+        """Readable name, equal for equal task, method, seed and configuration."""
+        return run_id(self.task, self.method, self.seed, self.config)
+
+
+def run_id(task: str, method: str, seed: int, config: dict[str, Any]) -> str:
+    """Name of a run: `movie-kd+gram-s3-<configuration hash>`."""
+    return f"{task}-{method}-s{seed}-{config_hash(config)}"
+
+
+@functools.cache
+def provenance() -> dict[str, Any]:
+    """Commit, dirty flag, versions and device of this process, as stored with every row."""
+    versions = {name: importlib.metadata.version(name) for name in VERSIONED}
+    versions["python"] = platform.python_version()
+    commit = _git("rev-parse", "HEAD")
+    # Rows appear while a grid runs; they do not change the code that makes them.
+    changed = _git("status", "--porcelain", "--", ".", ":!data/results")
+    return {
+        "versions": json.dumps(versions),
+        "commit": commit or "unknown",
+        "dirty": commit is None or changed != "",
+        "device": _device(),
+    }
+
+
+def _git(*words: str) -> str | None:
+    done = subprocess.run(
+        ["git", *words], cwd=CHECKOUT, capture_output=True, text=True, check=False
+    )
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
+def _device() -> str:
+    import torch
+
+    if torch.cuda.is_available():
+        return f"cuda: {torch.cuda.get_device_name()}"
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.is_file() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return f"cpu: {names[0] if names else platform.machine()}"
+
+
+def write_run(folder: Path, run: Run) -> None:
+    """Store a finished run under `folder`/runs; atomic."""
+    runs = folder / "runs"
+    runs.mkdir(parents=True, exist_ok=True)
+    key = {"run_id": run.run_id, "task": run.task, "method": run.method, "seed": run.seed}
+    items = pd.DataFrame([key]).merge(run.items, how="cross")
+    shared = {
+        "study": run.study,
+        **key,
+        "n_train": run.config["n_train"],
+        "config": json.dumps(run.config, sort_keys=True),
+        "config_hash": config_hash(run.config),
+        "data_hash": run.data_hash,
+        **provenance(),
+        "wall_seconds": run.wall_seconds,
+        "status": "finished",
+        "finished_at": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    rows = pd.DataFrame([{**shared, "metric": k, "value": v} for k, v in run.metrics.items()])
+    _write(items, runs / f"{run.run_id}.items.parquet")
+    _write(rows, runs / f"{run.run_id}.rows.parquet")
+
+
+def _write(table: pd.DataFrame, path: Path) -> None:
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    table.to_parquet(partial, index=False, compression="zstd")
+    partial.replace(path)
+
+
+def finished(folder: Path) -> dict[str, float]:
+    """Wall seconds by run id of all finished runs, collected or not."""
+    known: dict[str, float] = {}
+    for path in [folder / "rows.parquet", *sorted((folder / "runs").glob("*.rows.parquet"))]:
+        if path.is_file():
+            rows = pd.read_parquet(path, columns=["run_id", "wall_seconds"])
+            known.update(dict(zip(rows["run_id"], rows["wall_seconds"], strict=True)))
+    return known
+
+
+def collect(folder: Path) -> None:
+    """Merge the finished runs into the two tables; a newer run replaces its elder."""
+    for kind in ("items", "rows"):
+        table = folder / f"{kind}.parquet"
+        parts = [
+            pd.read_parquet(path) for path in sorted((folder / "runs").glob(f"*.{kind}.parquet"))
+        ]
+        if not parts:
+            continue
+        fresh = pd.concat(parts, ignore_index=True)
+        if table.is_file():
+            old = pd.read_parquet(table)
+            fresh = pd.concat([old[~old["run_id"].isin(fresh["run_id"])], fresh], ignore_index=True)
+        order = ["task", "method", "seed", "item" if kind == "items" else "metric"]
+        _write(fresh.sort_values(order, ignore_index=True), table)

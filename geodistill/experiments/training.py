@@ -1,0 +1,93 @@
+"""What the studies share: tokenised data sets, padding, and one set of Trainer arguments."""
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def training_arguments(folder: Path, *, seed: int, **settings: Any) -> Any:
+    """`TrainingArguments` for a short run: fused AdamW, no reports, no checkpoints on the way.
+
+    Args:
+        folder: scratch.
+        seed: of the order of examples and of dropout.
+        **settings: what the study fixes (epochs, batch size, learning rate, ...).
+    """
+    from transformers import TrainingArguments
+
+    fixed: dict[str, Any] = {
+        "output_dir": str(folder),
+        "seed": seed,
+        "data_seed": seed,
+        "report_to": "none",
+        "save_strategy": "no",
+        "disable_tqdm": True,
+        "logging_strategy": "steps",
+        "logging_steps": 20,
+        "lr_scheduler_type": "linear",
+        "warmup_steps": 0.1,
+        # Sentences of like length together: half the padding, half the time.
+        "train_sampling_strategy": "group_by_length",
+        "dataloader_pin_memory": torch.cuda.is_available(),
+    }
+    return TrainingArguments(**{**fixed, **settings})
+
+
+def scratch() -> "tempfile.TemporaryDirectory[str]":
+    """A folder for one run's Trainer, removed after it."""
+    return tempfile.TemporaryDirectory(prefix="geodistill-")
+
+
+def quiet() -> None:
+    """Only errors from `transformers` and `datasets`; our own progress tells where a run is."""
+    import datasets
+    import transformers
+
+    transformers.utils.logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    datasets.disable_progress_bars()
+
+
+def pad(examples: list[dict[str, Any]], pad_id: int) -> dict[str, Tensor]:
+    """Examples with `input_ids` (and `labels`, a list or a number, and `row`) as one padded batch.
+
+    Returns:
+        `input_ids`, `attention_mask` (b, t); `labels` (b, t) padded with -100, or (b,); `row` (b,).
+    """
+    length = max(len(e["input_ids"]) for e in examples)
+
+    def fill(name: str, value: int) -> Tensor:
+        return torch.tensor([e[name] + [value] * (length - len(e[name])) for e in examples])
+
+    batch = {"input_ids": fill("input_ids", pad_id)}
+    ones = [[1] * len(e["input_ids"]) + [0] * (length - len(e["input_ids"])) for e in examples]
+    batch["attention_mask"] = torch.tensor(ones)
+    if "labels" in examples[0]:
+        whole = isinstance(examples[0]["labels"], list)
+        batch["labels"] = (
+            fill("labels", -100) if whole else torch.tensor([e["labels"] for e in examples])
+        )
+    if "row" in examples[0]:
+        batch["row"] = torch.tensor([e["row"] for e in examples])
+    return batch
+
+
+def in_batches(
+    examples: list[dict[str, Any]], size: int, pad_id: int
+) -> Iterator[dict[str, Tensor]]:
+    """Padded batches, longest examples first; `row` is an example's place in the list."""
+    order = sorted(range(len(examples)), key=lambda i: -len(examples[i]["input_ids"]))
+    for start in range(0, len(order), size):
+        yield pad([{**examples[i], "row": i} for i in order[start : start + size]], pad_id)
+
+
+def train(trainer: Any) -> None:
+    """Train without printing; the log stays in `trainer.state.log_history`."""
+    from transformers import PrinterCallback
+
+    trainer.remove_callback(PrinterCallback)
+    trainer.train()

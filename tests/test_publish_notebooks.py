@@ -156,11 +156,14 @@ def test_a_failed_notebook_is_refused_and_the_others_are_kept(tmp_path, capsys):
     project = tiny_project(
         tmp_path, _01_one=notebook("One", SAY), _02_bad=bad, _03_three=notebook("Three", SAY)
     )
-    with pytest.raises(NotebookError, match="02_bad.*ValueError: no rows") as caught:
+    with pytest.raises(NotebookError, match=r"02_bad.*ValueError: no rows") as caught:
         run_all(project, "smoke", project.sources())
     assert str(caught.value).count("\n") == 0
     folder = project.executed("smoke")
-    assert sorted(path.name for path in folder.glob("*.ipynb")) == ["01_one.ipynb", "03_three.ipynb"]
+    assert sorted(path.name for path in folder.glob("*.ipynb")) == [
+        "01_one.ipynb",
+        "03_three.ipynb",
+    ]
     assert printed(folder / "unfinished" / "02_bad.ipynb") == "so far\n"
     shown = capsys.readouterr().out
     assert 'raise ValueError("no rows")' in shown  # the traceback

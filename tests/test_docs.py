@@ -1,0 +1,210 @@
+"""README, CONTRIBUTING and the book name only what exists, and their code runs."""
+
+import importlib
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import typer
+import yaml
+from tiny_project import REPOSITORY
+
+import geodistill
+
+DOCUMENTS = [
+    REPOSITORY / "README.md",
+    REPOSITORY / "CONTRIBUTING.md",
+    REPOSITORY / "CHANGELOG.md",
+    REPOSITORY / "LICENSE-prose",
+    *sorted((REPOSITORY / "book").glob("*.md")),
+]
+MADE = ("_build/", "book/_build/", ".venv/", "~/")  # by the commands, not committed
+FILES = r"\.(?:py|md|yml|toml|txt|cff|bib)$"
+
+
+def name(document: Path) -> str:
+    return document.name
+
+
+def spans(document: Path) -> Iterator[str]:
+    """Inline code, and the targets of links."""
+    prose = re.sub(r"```.*?```", "", document.read_text(), flags=re.DOTALL)
+    yield from re.findall(r"`([^`\n]+)`", prose)
+    yield from re.findall(r"\]\(([^)#\s]+)\)", prose)
+
+
+def commands(document: Path) -> Iterator[list[str]]:
+    """Command lines in code blocks and inline code, split, without their comments."""
+    text = document.read_text()
+    fenced = re.findall(r"^```(\w*)\n(.*?)^```", text, flags=re.DOTALL | re.MULTILINE)
+    blocks = [block for language, block in fenced if not language]
+    inline = re.findall(r"`((?:make|geodistill|pip)\s[^`]+)`", text)
+    for line in [*"\n".join(blocks).splitlines(), *inline]:
+        words = shlex.split(line.replace("<", "'<").replace(">", ">'"), comments=True)
+        if words:
+            yield words
+
+
+def is_path(text: str) -> bool:
+    return bool(re.fullmatch(r"[\w~.-]+(/[\w.*-]*)+", text) or re.search(FILES, text))
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=name)
+def test_every_path_exists(document):
+    for text in spans(document):
+        if "://" in text or not is_path(text) or text.startswith(MADE) or "NN_" in text:
+            continue
+        near = [REPOSITORY / text, document.parent / text]
+        chapters = [path.with_suffix(".py") for path in near]  # the book links pages, not files
+        pages = [path.with_suffix(".md") for path in near]
+        assert any(path.exists() for path in near + chapters + pages), text
+
+
+def test_the_path_check_finds_paths():
+    found = {text for document in DOCUMENTS for text in spans(document) if is_path(text)}
+    assert {"constraints.txt", "data/cards/", "../notebooks/01_theory", "LICENSE"} - found == {
+        "LICENSE"
+    }
+    assert len(found) > 25
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=name)
+def test_every_command_exists(document):
+    targets = re.findall(r"^([\w-]+):", (REPOSITORY / "Makefile").read_text(), flags=re.MULTILINE)
+    for words in commands(document):
+        while "=" in words[0]:  # variables before the command
+            words = words[1:]
+        program, *rest = words
+        if program == "make":
+            named = [word for word in rest if "=" not in word]
+            assert set(named) <= set(targets), words
+        elif program == "geodistill":
+            check_cli(rest)
+        elif program == "pip":
+            check_extras(rest)
+        else:
+            assert program.startswith(".venv/bin/"), words
+            assert Path(sys.executable).with_name(Path(program).name).exists(), words
+
+
+def check_cli(words: list[str]) -> None:
+    from geodistill.cli import app
+
+    group = typer.main.get_command(app)
+    command = group.commands[words[0]]
+    known = {option for parameter in command.params for option in parameter.opts}
+    known |= {"-p"} if words[0] == "run" else set()  # taken apart by hand there
+    assert {word for word in words if word.startswith("-")} <= known, words
+    if words[0] == "run":
+        from geodistill.publish.project import Project
+
+        assert Project.at(REPOSITORY).find(words[1]).exists()
+
+
+def check_extras(words: list[str]) -> None:
+    pyproject = (REPOSITORY / "pyproject.toml").read_text()
+    for extra in re.findall(r"\[(\w+)\]", " ".join(words)):
+        assert re.search(rf"^{extra} = \[", pyproject, flags=re.MULTILINE), words
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=name)
+def test_every_name_of_the_library_exists(document):
+    for text in spans(document):
+        if re.fullmatch(r"geodistill(\.\w+)+(\(.*\))?", text):
+            module, _, attribute = text.partition("(")[0].rpartition(".")
+            assert hasattr(importlib.import_module(module), attribute), text
+        elif re.fullmatch(r"[A-Z]\w*(Loss|Rows|Trainer|Distillation|Term)|\w+_distance", text):
+            found = hasattr(geodistill, text) or any(
+                hasattr(importlib.import_module(f"geodistill.{room}"), text)
+                for room in ("losses", "geometry", "distill")
+            )
+            assert found, text
+
+
+def python_blocks(document: str) -> list[str]:
+    text = (REPOSITORY / document).read_text()
+    return re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
+
+
+def test_the_eight_lines_run_and_learn_with_the_base_install():
+    (code,) = python_blocks("README.md")
+    assert code == python_blocks("book/use_it.md")[0]
+    assert len([line for line in code.splitlines() if line.strip()]) <= 8
+    probe = (
+        "import sys, torch; torch.manual_seed(0); losses = []\n"
+        + code.replace(
+            "    optimizer.zero_grad()", "    losses.append(loss.item()); optimizer.zero_grad()"
+        )
+        + "assert losses[-1] < 0.7 * losses[0], losses\n"
+        "assert not {'transformers', 'pandas', 'matplotlib'} & set(sys.modules)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", probe], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.smoke
+def test_the_page_use_it_runs(tmp_path):
+    """Its blocks in order; what the trainer's block calls yours is made here."""
+    _, masks, trainer = python_blocks("book/use_it.md")
+    namespace: dict[str, object] = {}
+    exec("import torch\nfrom geodistill import ProcrustesLoss\n" + masks, namespace)
+    assert 0 < float(namespace["loss"]) < 2
+    exec(YOURS.format(folder=tmp_path), namespace)
+    before = namespace["student"].state_dict()["bert.embeddings.word_embeddings.weight"].clone()
+    exec(trainer, namespace)
+    after = namespace["student"].state_dict()["bert.embeddings.word_embeddings.weight"]
+    assert not before.equal(after)
+
+
+YOURS = """
+from datasets import Dataset
+from transformers import BertConfig, BertForSequenceClassification, TrainingArguments
+
+def bert(width, layers):
+    return BertForSequenceClassification(BertConfig(vocab_size=50, hidden_size=width,
+        num_hidden_layers=layers, num_attention_heads=2, intermediate_size=16))
+
+teacher, student = bert(24, 6), bert(16, 3)
+rows = [{{"input_ids": [1, i, i + 1, 2], "labels": i % 2}} for i in range(8)]
+dataset = Dataset.from_list(rows)
+training_arguments = TrainingArguments("{folder}", max_steps=2, per_device_train_batch_size=4,
+    report_to=[], disable_tqdm=True, save_strategy="no", use_cpu=True)
+"""
+
+
+def test_every_citation_is_in_the_bibliography():
+    keys = set(re.findall(r"^@\w+\{(\w+),", (REPOSITORY / "book/references.bib").read_text(), re.M))
+    sources = [*DOCUMENTS, *(REPOSITORY / "notebooks").glob("*.py")]
+    cited = {
+        key.strip()
+        for source in sources
+        for group in re.findall(r"\{cite(?::\w+)?\}`([^`]+)`", source.read_text())
+        for key in group.split(",")
+    }
+    assert cited <= keys
+    assert len(cited) > 10
+
+
+def test_citation_file_agrees_with_the_package():
+    citation = yaml.safe_load((REPOSITORY / "CITATION.cff").read_text())
+    assert citation["version"] == geodistill.__version__
+    assert citation["license"] == "Apache-2.0"
+    assert citation["references"][0]["url"].endswith("2509.25253")
+
+
+def test_constraints_hold_the_installed_versions_without_local_suffix():
+    from importlib.metadata import version
+
+    lines = (REPOSITORY / "constraints.txt").read_text().splitlines()
+    pins = dict(line.split("==") for line in lines if not line.startswith("#"))
+    assert "torch" in pins
+    assert not any("+" in pin for pin in pins.values())
+    for package in ("jupyter-book", "papermill", "sphinx", "myst-nb", "numpy", "transformers"):
+        (pin,) = [pins[key] for key in pins if key.lower() == package]
+        assert version(package) == pin

@@ -79,9 +79,9 @@ class ClassificationSetting:
 
     task: str
     n_train: int = 500
-    epochs: float = 20.0
+    epochs: float = 15.0
     batch_size: int = 32
-    learning_rate: float = 5e-4
+    learning_rate: float = 1e-3
     width: int = 128
     layers: int = 3
     temperature: float = 2.0

@@ -1,8 +1,8 @@
 """The synthetic study: teachers of controlled orthogonality, free students, one loss at a time.
 
-A student is a matrix of n feature vectors that start at random and are moved by one loss alone, with
-no network between, so that what it ends with is the doing of the loss. Every loss gets the same
-optimiser, learning rate and number of steps.
+A student is a matrix of n feature vectors that start at random and are moved by one loss alone,
+with no network between, so that what it ends with is the doing of the loss. Every loss gets the
+same optimiser, learning rate and number of steps.
 """
 
 from __future__ import annotations
@@ -127,8 +127,8 @@ def measurements(
 ) -> Iterator[dict[str, Any]]:
     """Train one student; measure it at the start, on the way, at low loss (once) and at the end.
 
-    `loss` is the objective, `left` the share of its reducible part that is left, `kept` the geometry
-    kept by Procrustes distance, `pairs` and `vectors` the ε-orthogonal ones.
+    `loss` is the objective, `left` the share of its reducible part that is left, `kept` the
+    geometry kept by Procrustes distance, `pairs` and `vectors` the ε-orthogonal ones.
     """
     low = False
     lowest = floor(objective, probe.teacher, setting.d_student)

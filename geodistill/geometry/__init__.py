@@ -1,6 +1,13 @@
 """Measures of representation geometry, exact and calibrated. Needs torch alone."""
 
-from geodistill.geometry.calibration import best, best_student, geometry_kept, null
+from geodistill.geometry.calibration import (
+    Calibration,
+    best,
+    best_student,
+    calibrate,
+    geometry_kept,
+    null,
+)
 from geodistill.geometry.constructions import (
     Construction,
     antiparallel,
@@ -27,11 +34,13 @@ from geodistill.geometry.orthogonality import (
 
 __all__ = [
     "MEASURES",
+    "Calibration",
     "Construction",
     "Measure",
     "antiparallel",
     "best",
     "best_student",
+    "calibrate",
     "cka",
     "controlled_teacher",
     "epsilon_orthogonal_subset",

@@ -7,6 +7,7 @@ Everything is for centred features of unit Frobenius norm. λ is the spectrum of
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -49,6 +50,38 @@ def best_student(measure: MeasureFunction, teacher: Tensor, d_student: int) -> T
     return scores
 
 
+@dataclass(frozen=True)
+class Calibration:
+    """A measure against one teacher: what students of one width can reach, what shuffling gives."""
+
+    measure: MeasureFunction
+    teacher: Tensor  # (n, d_t)
+    best: float
+    null: float
+
+    def kept(self, student: Tensor) -> float:
+        """Geometry kept of student (n, d_s): (null − D)/(null − best)."""
+        value = float(_CALIBRATED[self.measure](self.teacher, student))
+        return (self.null - value) / (self.null - self.best)
+
+
+def calibrate(
+    measure: MeasureFunction, teacher: Tensor, d_student: int, *, seed: int = 0
+) -> Calibration:
+    """Best and null of `measure` for teacher (n, d_t), once for any number of students.
+
+    Raises InputError where the two can't be told apart.
+    """
+    shuffled = null(measure, teacher, d_student, seed=seed)
+    reachable = best(measure, teacher, d_student)
+    if abs(shuffled - reachable) < 1e-6:
+        raise InputError(
+            f"teacher of shape {tuple(teacher.shape)}: shuffled rows score {shuffled:.6g}, the "
+            f"best student of width {d_student} {reachable:.6g}: expected rows enough to differ"
+        )
+    return Calibration(measure, teacher, reachable, shuffled)
+
+
 def best(measure: MeasureFunction, teacher: Tensor, d_student: int) -> float:
     """The value of `measure` that no student of width d_student can better (CKA: exceed).
 
@@ -89,14 +122,7 @@ def geometry_kept(
     paired(teacher, student, mask, torch.float64, ("teacher", "student"))
     if mask is not None:
         teacher, student = teacher[mask.bool()], student[mask.bool()]
-    d_student = student.shape[-1]
-    shuffled, reachable = (f(measure, teacher, d_student) for f in (partial(null, seed=seed), best))
-    if abs(shuffled - reachable) < 1e-6:
-        raise InputError(
-            f"teacher of shape {tuple(teacher.shape)}: shuffled rows score {shuffled:.6g}, the "
-            f"best student of width {d_student} {reachable:.6g}: expected rows enough to differ"
-        )
-    return (shuffled - float(_CALIBRATED[measure](teacher, student))) / (shuffled - reachable)
+    return calibrate(measure, teacher, student.shape[-1], seed=seed).kept(student)
 
 
 def _known(measure: MeasureFunction) -> None:

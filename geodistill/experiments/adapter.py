@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 
 from geodistill.experiments.instruction import _collate, choose, load_teacher, score
 from geodistill.experiments.store import data_dir, provenance
-from geodistill.experiments.training import scratch, train, training_arguments
+from geodistill.experiments.training import fit, scratch, training_arguments
 from geodistill.tasks import load_instructions
 
 NAME = "smollm2-embedded"
@@ -66,7 +66,7 @@ def fit_adapter(setting: AdapterSetting, folder: Path) -> None:
         )
         collate = partial(_without_rows, tokenizer.pad_token_id)
         trainer = Trainer(model=model, args=arguments, train_dataset=rows, data_collator=collate)
-        train(trainer)
+        fit(trainer)
     after, _ = score(model, tokenizer, held_out, setting.new_tokens)
     model.save_pretrained(str(folder))
     weights = folder / "adapter_model.safetensors"

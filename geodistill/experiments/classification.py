@@ -35,11 +35,11 @@ from geodistill.experiments.protocol import (
 )
 from geodistill.experiments.store import Run, cache_dir
 from geodistill.experiments.training import (
+    fit,
     in_batches,
     pad,
     quiet,
     scratch,
-    train,
     training_arguments,
 )
 from geodistill.geometry import cka, feature_gram_distance, geometry_kept, procrustes_distance
@@ -200,7 +200,7 @@ def _train_teacher(
         )
         collate = partial(_collate, tokenizer.pad_token_id, ("input_ids", "labels"))
         trainer = Trainer(model=model, args=arguments, train_dataset=train, data_collator=collate)
-        train(trainer)
+        fit(trainer)
         partial_folder = folder.with_name(f"{folder.name}.partial")
         model.save_pretrained(partial_folder)
     partial_folder.rename(folder)
@@ -247,7 +247,7 @@ def run_classification(room: Classroom, method: str, seed: int) -> tuple[Run, An
             data_collator=partial(_collate, room.pad_id, ("input_ids", "labels", "row")),
             **_distillation(room, method, seed, shots),
         )
-        train(trainer)
+        fit(trainer)
     metrics, items = _score(room, student)
     metrics |= trainer.term_weights()
     config = classification_config(setting, method)

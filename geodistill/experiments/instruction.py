@@ -35,11 +35,11 @@ from geodistill.experiments.protocol import (
 )
 from geodistill.experiments.store import Run, cache_dir, data_dir
 from geodistill.experiments.training import (
+    fit,
     in_batches,
     pad,
     quiet,
     scratch,
-    train,
     training_arguments,
 )
 from geodistill.losses import KLDivergenceLoss
@@ -258,7 +258,7 @@ def run_instruction(room: InstructionRoom, method: str, seed: int) -> tuple[Run,
             data_collator=partial(_collate, room.tokenizer.pad_token_id),
             **_distillation(room, method, seed),
         )
-        train(trainer)
+        fit(trainer)
     metrics, items = score(student, room.tokenizer, room.test, setting.new_tokens)
     run = Run(
         STUDY, setting.task, method, seed, instruction_config(setting, method), room.data_hash,

@@ -85,7 +85,7 @@ def in_batches(
         yield pad([{**examples[i], "row": i} for i in order[start : start + size]], pad_id)
 
 
-def train(trainer: Any) -> None:
+def fit(trainer: Any) -> None:
     """Train without printing; the log stays in `trainer.state.log_history`."""
     from transformers import PrinterCallback
 

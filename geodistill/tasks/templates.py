@@ -33,8 +33,10 @@ ALONE = ("movie", "tweets")
 that a test prompt shares its source with no other and intervals can be clustered by it."""
 LONGEST = 110
 """Characters of a text; three of them and a question stay below 420."""
-UNWANTED = re.compile(r"http|@|&|fuck|shit|bitch|cunt|slut|whore|nigg|\bfags?\b|\bass\b", re.I)
-"""Addresses, and words that we would rather not print in a book."""
+UNWANTED = re.compile(
+    r"^\d+[.)]|http|@|&|fuck|shit|bitch|cunt|slut|whore|nigg|\bfags?\b|\bass\b", re.I
+)
+"""Numbered lines, addresses, and words that we would rather not print in a book."""
 
 
 @dataclass(frozen=True)

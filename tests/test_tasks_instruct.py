@@ -1,0 +1,290 @@
+"""Instructions: answers are those of the ratings, balanced, and no text stands on two sides."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections import Counter, defaultdict
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from geodistill.errors import AssetError, InputError
+from geodistill.tasks import InstructionData, load_instructions, sentiment, templates
+from geodistill.tasks.base import SPLITS
+
+REAL = os.environ.get("GEODISTILL_DATA_DIR")
+needs_files = pytest.mark.skipif(not REAL, reason="GEODISTILL_DATA_DIR is not set")
+# The committed results were measured on exactly these prompts.
+HASH = "7e2c0473d4114ac689890515fb96ac1a16fafb66de6208a3f49ea3e537cc2dac"
+
+
+@pytest.fixture(scope="module")
+def data() -> InstructionData:
+    return load_instructions("embedded")
+
+
+@pytest.fixture(scope="module")
+def ratings() -> dict[str, float]:
+    """Mean rating by text, as the text stands in prompts: from the set, not from the templates."""
+    return {
+        re.sub(r"^(RT\s+)?(@anonymous[\s:]*)+", "", rated.text): rated.rating
+        for name in sentiment.FILES
+        for rated in sentiment.rated_texts(name)
+    }
+
+
+def _quoted(row: dict[str, Any], ratings: dict[str, float]) -> list[str]:
+    """The rated texts in a prompt, in their order: whole lines, without their numbers."""
+    lines = [re.sub(r"^[123]\. ", "", line) for line in row["prompt"].split("\n")]
+    return [line for line in lines if line in ratings]
+
+
+def test_sizes_and_lengths(data: InstructionData) -> None:
+    assert len(data.train) >= 4000
+    assert len(data.validation) >= 300
+    assert len(data.test) >= 500
+    assert len(set(data.train["template"])) >= 12
+    for side in SPLITS:
+        rows = getattr(data, side)
+        assert rows.column_names == ["item", "source", "template", "prompt", "completion"]
+        assert max(map(len, rows["prompt"])) <= 420
+        assert all(prompt.strip() and answer.strip() for prompt, answer in _pairs(data, side))
+    assert len(set(data.test["prompt"])) == len(data.test)
+    items = [item for side in SPLITS for item in getattr(data, side)["item"]]
+    assert len(set(items)) == len(items)
+
+
+def _pairs(data: InstructionData, side: str) -> list[tuple[str, str]]:
+    rows = getattr(data, side)
+    return list(zip(rows["prompt"], rows["completion"], strict=True))
+
+
+def test_no_text_and_no_source_on_two_sides(
+    data: InstructionData, ratings: dict[str, float]
+) -> None:
+    sides: dict[str, set[str]] = defaultdict(set)
+    for side in SPLITS:
+        for row in getattr(data, side):
+            for source in row["source"].split():
+                sides[f"source {source}"].add(side)
+            for text in _quoted(row, ratings):
+                sides[f"text {sentiment._gist(text)}"].add(side)
+    assert len(sides) > 5000
+    assert all(len(where) == 1 for where in sides.values())
+
+
+def test_sides_are_those_of_classification(data: InstructionData) -> None:
+    """A teacher trained on the movie task has not seen the movies that instructions test on."""
+    from geodistill.tasks import load_classification
+
+    movie = load_classification("movie")
+    used = {source for row in data.test["source"] for source in row.split()}
+    assert len(used & set(movie.test["source"])) > 300
+    assert not used & set(movie.train["source"])
+
+
+def test_a_test_prompt_shares_its_source_with_no_other_cluster(data: InstructionData) -> None:
+    clusters: dict[str, set[str]] = defaultdict(set)
+    for row in data.test["source"]:
+        for source in row.split():
+            clusters[source].add(row)
+    assert any(" " in row for row in data.test["source"])
+    assert all(len(where) == 1 for where in clusters.values())
+
+
+def test_the_majority_answer_of_a_template_scores_low(data: InstructionData) -> None:
+    for side in SPLITS:
+        answers: dict[str, Counter[str]] = defaultdict(Counter)
+        for row in getattr(data, side):
+            answers[row["template"]][row["completion"]] += 1
+        assert len(answers) == len(templates.TEMPLATES)
+        for name, counts in answers.items():
+            assert max(counts.values()) <= sum(counts.values()) / min(len(counts), 6) + 1, name
+
+
+def _sign(x: float) -> str:
+    return "positive" if x > 0 else "negative"
+
+
+def _very(x: float) -> str:
+    return "very " if abs(x) > 1.75 else ""
+
+
+def _positives(r: list[float]) -> int:
+    return sum(x > 0 for x in r)
+
+
+# The answer by another road: from the ratings r themselves, never from levels.
+EXPECTED: dict[str, Callable[[list[float]], str]] = {
+    "label": lambda r: _sign(r[0]),
+    "pleased": lambda r: "yes" if r[0] > 0 else "no",
+    "critical": lambda r: "no" if r[0] > 0 else "yes",
+    "three_way": lambda r: "neutral" if abs(r[0]) < 0.45 else _sign(r[0]),
+    "band": lambda r: _very(r[0]) + _sign(r[0]),
+    "stars": lambda r: ["one star", "two stars", "four stars", "five stars"][
+        sum(r[0] > edge for edge in (-1.75, 0, 1.75))
+    ],
+    "strength": lambda r: "strong" if abs(r[0]) > 1.75 else "mild",
+    "thinks": lambda r: f"The writer thinks {_very(r[0])}{'well' if r[0] > 0 else 'badly'} of it.",
+    "finish": lambda r: "a good thing." if r[0] > 0 else "a bad thing.",
+    "more_positive": lambda r: "1" if r[0] > r[1] else "2",
+    "more_negative": lambda r: "the first" if r[0] < r[1] else "the second",
+    "same_opinion": lambda r: "a different one" if _positives(r) == 1 else "the same",
+    "claim": lambda r: "true" if r[0] < r[1] else "false",
+    "both": lambda r: f"The first is {_sign(r[0])}, the second is {_sign(r[1])}.",
+    "copy_positive": lambda r: f"text {r.index(max(r))}",
+    "odd_one_out": lambda r: str(r.index(max(r) if _positives(r) == 1 else min(r)) + 1),
+    "strongest": lambda r: f"text {max(range(3), key=lambda i: abs(r[i])) + 1}",
+    "count": lambda r: ["none", "one", "two", "three"][_positives(r)],
+    "order": lambda r: ", ".join(str(r.index(x) + 1) for x in sorted(r)),
+}
+
+
+@pytest.mark.parametrize("template", [template.name for template in templates.TEMPLATES])
+def test_answers_are_decided_by_the_ratings_with_a_margin(
+    template: str, data: InstructionData, ratings: dict[str, float]
+) -> None:
+    number = {t.name: t.texts for t in templates.TEMPLATES}[template]
+    rows = [row for side in SPLITS for row in getattr(data, side) if row["template"] == template]
+    assert len(rows) > 300
+    for row in rows:
+        texts = _quoted(row, ratings)
+        assert len(set(texts)) == number, row
+        r = [ratings[text] for text in texts]
+        answer = row["completion"]
+        if template == "copy_positive":
+            answer = f"text {texts.index(answer)}"
+        assert answer == EXPECTED[template](r), row
+        edges = [-1.75, 0.0, 1.75] if template != "three_way" else [-0.45, 0.45]
+        assert min(abs(x - edge) for x in r for edge in edges) > 0.249, row
+        if template in {"more_positive", "more_negative", "claim", "order"}:
+            ordered = sorted(r)
+            assert min(b - a for a, b in pairwise(ordered)) >= 0.5, row
+
+
+def test_a_prefix_is_a_balanced_smaller_set(data: InstructionData) -> None:
+    counts = Counter(data.train["template"][:500])
+    assert len(counts) == len(templates.TEMPLATES)
+    assert max(counts.values()) - min(counts.values()) <= 1
+
+
+def test_deterministic_and_those_of_the_committed_results(data: InstructionData) -> None:
+    assert load_instructions("embedded").data_hash == data.data_hash == HASH
+
+
+# Other sets.
+
+
+def test_unknown_name_lists_the_known() -> None:
+    with pytest.raises(InputError, match=r"unknown instruction set 'alpaca'; known: embedded, t0"):
+        load_instructions("alpaca")
+
+
+def test_t0_without_its_folder_says_what_to_do(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.delenv("GEODISTILL_DATA_DIR", raising=False)
+    with pytest.raises(AssetError, match=r"'t0' .*GEODISTILL_DATA_DIR.*not set; data/cards/t0.md"):
+        load_instructions("t0")
+    monkeypatch.setenv("GEODISTILL_DATA_DIR", str(tmp_path))
+    with pytest.raises(AssetError, match="is missing"):
+        load_instructions("t0")
+
+
+def _write(path: Path, rows: list[Any]) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def _passage(i: int) -> str:
+    return " ".join(f"word{i}x{j}" for j in range(20))
+
+
+def test_t0_drops_known_prompts_and_passages_of_test(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Boilerplate shared by a whole template links nothing; a shared passage does."""
+    monkeypatch.setenv("GEODISTILL_DATA_DIR", str(tmp_path))
+    boilerplate = "here is a passage please read it with care and then answer this question: "
+
+    def row(prompt: str) -> dict[str, str]:
+        return {"template": "t", "prompt": boilerplate + prompt, "completion": "yes"}
+
+    train = [row(_passage(i)) for i in range(60)]
+    test = [row(_passage(7)), row(_passage(8) + " otherwise"), row(_passage(100))]
+    _write(tmp_path / "instruct" / "t0_train.jsonl", train)
+    _write(tmp_path / "instruct" / "t0_valid.jsonl", test)
+    data = load_instructions("t0")
+    assert data.test["item"] == ["t0/valid/2", "t0/valid/3"]  # the first stands in train
+    kept = set(data.train["item"]) | set(data.validation["item"])
+    assert kept == {f"t0/train/{i}" for i in range(1, 61)} - {"t0/train/9"}
+
+
+@needs_files
+def test_the_real_t0_files() -> None:
+    folder = Path(str(REAL)) / "instruct"
+    known = {json.loads(line)["prompt"] for line in (folder / "t0_train.jsonl").open()}
+    valid = [json.loads(line)["prompt"] for line in (folder / "t0_valid.jsonl").open()]
+    assert sum(prompt in known for prompt in valid) == 40
+    data = load_instructions("t0")
+    assert len(data.test) == len(valid) - 40 == 860
+    assert not set(data.test["prompt"]) & known
+    assert len(data.train) > 4000
+    sources = [set(getattr(data, side)["source"]) for side in SPLITS]
+    assert sum(map(len, sources)) == len(set.union(*sources))
+
+
+@needs_files
+@pytest.mark.parametrize(("name", "rows"), [("self_instruct", 252), ("vicuna", 10)])
+def test_sets_for_evaluation_only(name: str, rows: int) -> None:
+    data = load_instructions(name)
+    assert (len(data.train), len(data.validation), len(data.test)) == (0, 0, rows)
+    assert data.train.column_names == data.test.column_names
+
+
+def test_a_users_file(tmp_path: Path) -> None:
+    rows = [{"prompt": f"Question {i // 2}?", "completion": f"Answer {i}"} for i in range(400)]
+    file = _write(tmp_path / "mine.jsonl", rows)
+    data = load_instructions(str(file))
+    assert sum(len(getattr(data, side)) for side in SPLITS) == 400
+    prompts = [set(getattr(data, side)["prompt"]) for side in SPLITS]
+    assert all(prompts)
+    assert sum(map(len, prompts)) == 200  # both answers to a question on one side
+
+
+BAD_LINES = {
+    "not JSON": ('{"prompt": "a"', "line 2: not JSON"),
+    "no object": ("[1]", "line 2: list, expected an object"),
+    "empty prompt": (
+        '{"prompt": " ", "completion": "b"}',
+        "line 2: prompt is ' ', expected a text",
+    ),
+    "no answer": ('{"prompt": "a"}', "line 2: completion is None, expected a text"),
+    "a number": ('{"prompt": "a", "completion": 3}', "line 2: completion is 3, expected a text"),
+    "blank line": ("", "line 2: not JSON"),
+}
+
+
+@pytest.mark.parametrize("case", list(BAD_LINES))
+def test_a_malformed_line_is_named(case: str, tmp_path: Path) -> None:
+    line, message = BAD_LINES[case]
+    file = tmp_path / "bad.jsonl"
+    file.write_text('{"prompt": "a", "completion": "b"}\n' + line + "\n", encoding="utf-8")
+    with pytest.raises(InputError, match=message) as caught:
+        load_instructions(str(file))
+    assert str(caught.value).startswith(str(file))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_that_is_missing_or_too_small(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"none\.jsonl: no such file"):
+        load_instructions(str(tmp_path / "none.jsonl"))
+    file = _write(tmp_path / "small.jsonl", [{"prompt": "a", "completion": "b"}])
+    with pytest.raises(InputError, match="1 pairs are too few"):
+        load_instructions(str(file))

@@ -1,0 +1,101 @@
+"""The human-rated sets: counts by an independent reader, and no source on two sides."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+
+import pytest
+
+from geodistill.errors import InputError
+from geodistill.tasks import ClassificationData, load_classification, sentiment
+from geodistill.tasks.base import SPLITS
+
+# Positive and negative texts, counted with awk over the files as shipped:
+# awk -F'\t' '$3 ~ /[A-Za-z0-9_]/ && $2+0 > 0' FILE | wc -l
+COUNTS = {
+    "movie": (5242, 5326),
+    "product": (2125, 1481),
+    "news": (2204, 2742),
+    "tweets": (2897, 1299),
+}
+# The committed results were measured on exactly these rows and sides.
+HASHES = {
+    "movie": "4a0483ec0433ba9915e1a4bfce5b3f117a792deda4ad11db2640cda71236f504",
+    "product": "e2841b48fbe3ad734591f80d5da6a016cab81c8952c3e402bd4d86d9180dee78",
+}
+
+
+@pytest.fixture(scope="module", params=list(COUNTS))
+def data(request: pytest.FixtureRequest) -> ClassificationData:
+    return load_classification(request.param)
+
+
+def _rows(data: ClassificationData) -> list[tuple[str, dict[str, object]]]:
+    return [(side, dict(row)) for side in SPLITS for row in getattr(data, side)]
+
+
+def test_label_counts(data: ClassificationData) -> None:
+    labels = Counter(row["label"] for _, row in _rows(data))
+    assert (labels[1], labels[0]) == COUNTS[data.name]
+    assert sum(labels.values()) == sum(COUNTS[data.name])
+
+
+def test_no_source_and_no_text_on_two_sides(data: ClassificationData) -> None:
+    gist_of = {rated.item: rated.gist for rated in sentiment.rated_texts(data.name)}
+    sides: dict[str, set[str]] = defaultdict(set)
+    for side, row in _rows(data):
+        sides[f"source {row['source']}"].add(side)
+        sides[f"text {gist_of[str(row['item'])]}"].add(side)
+    assert len(sides) > 2000
+    assert all(len(where) == 1 for where in sides.values())
+
+
+def test_a_split_by_item_would_fail_the_check_above() -> None:
+    """Reviews do give several sentences: the check is not vacuous."""
+    product = load_classification("product")
+    by_item = Counter(row["source"] for row in product.test)
+    assert max(by_item.values()) > 20
+    assert len(by_item) < len(product.test) / 5
+
+
+def test_shape_and_sizes(data: ClassificationData) -> None:
+    items = [row["item"] for _, row in _rows(data)]
+    assert len(set(items)) == len(items)
+    assert data.text_columns == ("sentence",)
+    assert data.label_names == ("negative", "positive")
+    assert data.metric == "accuracy"
+    assert data.train.column_names == ["item", "source", "sentence", "label"]
+    for side in SPLITS:
+        share = len(getattr(data, side)) / len(items)
+        assert share == pytest.approx(
+            {"train": 0.67, "validation": 0.08, "test": 0.25}[side], abs=0.04
+        )
+        assert set(getattr(data, side)["label"]) == {0, 1}
+    assert all(row["sentence"] == " ".join(str(row["sentence"]).split()) for _, row in _rows(data))
+
+
+def test_known_rows() -> None:
+    rows = {str(row["item"]): row for _, row in _rows(load_classification("movie"))}
+    assert rows["movie/3"]["sentence"] == "Effective but too tepid biopic"
+    assert rows["movie/3"]["label"] == 0
+    assert rows["movie/4"]["label"] == 1
+    rated = {r.item: r for r in sentiment.rated_texts("tweets")}
+    assert rated["tweets/3"].text.startswith("We were 17 deep last night & the love")
+    assert rated["tweets/3"].rating == pytest.approx(2.873684211)
+
+
+def test_variants_of_one_tweet_have_one_source() -> None:
+    """3861 to 3866 are "Ugh! I hate hate hate getting blood drawn!" in capitals and so on."""
+    rated = {r.item: r for r in sentiment.rated_texts("tweets")}
+    assert len({rated[f"tweets/{i}"].source for i in range(3861, 3867)}) == 1
+    assert rated["tweets/3867"].source != rated["tweets/3866"].source
+
+
+@pytest.mark.parametrize("name", list(HASHES))
+def test_the_rows_are_those_of_the_committed_results(name: str) -> None:
+    assert load_classification(name).data_hash == HASHES[name]
+
+
+def test_unknown_set() -> None:
+    with pytest.raises(InputError, match="unknown sentiment set 'books'; known: movie, product"):
+        sentiment.rated_texts("books")

@@ -46,7 +46,7 @@ def fit_adapter(setting: AdapterSetting, folder: Path) -> None:
 
     started = time.perf_counter()
     data = load_instructions("embedded")
-    teacher, tokenizer = load_teacher("")
+    teacher, tokenizer = load_teacher("smollm2", "")
     rows, _ = choose(data.train, setting.n_train, tokenizer, setting.max_length)
     held_out, _ = choose(data.validation, setting.n_validation, tokenizer, setting.max_length)
     before, _ = score(teacher, tokenizer, held_out, setting.new_tokens)

@@ -54,8 +54,14 @@ INIT, ORDER = 1_000, 2_000
 
 @dataclass(frozen=True)
 class TeacherSetting:
-    """Fine-tuning of the embedded 6-layer BERT on the whole training part."""
+    """Fine-tuning of a BERT on the task's training part.
 
+    Attributes:
+        model: "minilm", the embedded 6-layer BERT, or a folder or hub name of another.
+        max_train: training sentences used, by the teacher and by students; 0 for all.
+    """
+
+    model: str = "minilm"
     epochs: float = 3.0
     batch_size: int = 32
     learning_rate: float = 1e-4
@@ -73,6 +79,7 @@ class ClassificationSetting:
         factor: feature-term weight, as a multiple of the gradient-norm ratio.
         balance: optimiser steps over which that ratio is measured.
         temperature: of the logit distillation; `kd_share` of the loss, the labels have the rest.
+        max_length: longest text in tokens; what is longer is cut.
         max_test: test items used; 0 for all.
         probe: test items whose token features measure the geometry kept.
     """
@@ -111,6 +118,7 @@ class Classroom:
         train, test: examples with input_ids, labels, item, source.
         train_cache: teacher outputs of all training examples, whose `row` is their place.
         test_cache: the same for the test part.
+        metric: the task's own metric, beside accuracy.
     """
 
     setting: ClassificationSetting
@@ -121,6 +129,7 @@ class Classroom:
     train_cache: TeacherCache
     test_cache: TeacherCache
     data_hash: str
+    metric: str
 
 
 def open_classroom(setting: ClassificationSetting, report: Report = lambda line: None) -> Classroom:
@@ -135,10 +144,13 @@ def open_classroom(setting: ClassificationSetting, report: Report = lambda line:
     data = load_classification(setting.task)
     if not data.label_names:
         raise InputError(f"task {setting.task!r} has no classes; expected a classification task")
-    base = assets.path("minilm")
+    base = assets.path("minilm") if setting.teacher.model == "minilm" else setting.teacher.model
     tokenizer = AutoTokenizer.from_pretrained(base)
     tokenise = partial(_tokenise, tokenizer, data.text_columns, setting.max_length)
-    train = data.train.map(tokenise, batched=True, with_indices=True)
+    train = data.train
+    if setting.teacher.max_train:
+        train = few_shot(train, setting.teacher.max_train, setting.teacher.seed)
+    train = train.map(tokenise, batched=True, with_indices=True)
     test = data.test if not setting.max_test else few_shot(data.test, setting.max_test, seed=0)
     test = test.map(tokenise, batched=True, with_indices=True)
 
@@ -164,7 +176,7 @@ def open_classroom(setting: ClassificationSetting, report: Report = lambda line:
             )
         )
     return Classroom(
-        setting, teacher, tokenizer.pad_token_id, train, test, caches[0], caches[1], data.data_hash
+        setting, teacher, tokenizer.pad_token_id, train, test, *caches, data.data_hash, data.metric
     )
 
 
@@ -181,13 +193,11 @@ def _tokenise(
 
 
 def _train_teacher(
-    base: Path, labels: int, train: Any, setting: TeacherSetting, tokenizer: Any, folder: Path
+    base: Path | str, labels: int, train: Any, setting: TeacherSetting, tokenizer: Any, folder: Path
 ) -> None:
     """Fine-tune and save; by rename, so that a killed training leaves no half teacher."""
     from transformers import AutoModelForSequenceClassification, Trainer, set_seed
 
-    if setting.max_train:
-        train = few_shot(train, setting.max_train, setting.seed)
     set_seed(setting.seed)
     model = AutoModelForSequenceClassification.from_pretrained(base, num_labels=labels)
     with scratch() as folder_of_run:
@@ -315,13 +325,33 @@ def _score(room: Classroom, student: Any) -> tuple[dict[str, float], pd.DataFram
         }
     )
     metrics = {
-        "accuracy": float(items["score"].mean()),
+        "accuracy": _accuracy(items["label"], items["prediction"]),
         "nll": float(items["nll"].mean()),
         "agreement": float((predicted == teacher).double().mean()),
         "teacher_accuracy": float((teacher == labels).double().mean()),
         "majority_accuracy": float(labels.bincount().max() / len(labels)),
     }
+    metrics[room.metric] = METRICS[room.metric](items["label"], items["prediction"])
     return metrics | _geometry(room.test_cache, [probe[i] for i in range(len(probe))]), items
+
+
+def _accuracy(labels: Any, predictions: Any) -> float:
+    return float((labels == predictions).mean())
+
+
+def _f1(labels: Any, predictions: Any) -> float:
+    from sklearn.metrics import f1_score
+
+    return float(f1_score(labels, predictions))
+
+
+def _matthews(labels: Any, predictions: Any) -> float:
+    from sklearn.metrics import matthews_corrcoef
+
+    return float(matthews_corrcoef(labels, predictions))
+
+
+METRICS = {"accuracy": _accuracy, "f1": _f1, "matthews_correlation": _matthews}
 
 
 def _geometry(cache: TeacherCache, rows: list[Tensor]) -> dict[str, float]:

@@ -59,6 +59,7 @@ class InstructionSetting:
 
     Attributes:
         task: name of an instruction set.
+        teacher: "smollm2", the embedded one, or a folder or hub name of a causal language model.
         n_train, n_test: prompts used, the same for every seed.
         width, layers: of the OPT student.
         weight: fixed factor of a feature term (a gradient-norm match misleads for decoders).
@@ -69,6 +70,7 @@ class InstructionSetting:
     """
 
     task: str = "embedded"
+    teacher: str = "smollm2"
     n_train: int = 1000
     n_test: int = 300
     epochs: float = 6.0
@@ -112,8 +114,8 @@ class InstructionRoom:
     data_hash: str
 
 
-def load_teacher(adapter: str) -> tuple[Any, Any]:
-    """SmolLM2-135M-Instruct, with an adapter of data/adapters merged in, and its tokenizer.
+def load_teacher(name: str, adapter: str) -> tuple[Any, Any]:
+    """A causal language model, with an adapter of data/adapters merged in, and its tokenizer.
 
     Raises:
         InputError: no such adapter.
@@ -122,9 +124,12 @@ def load_teacher(adapter: str) -> tuple[Any, Any]:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     quiet()
-    folder, file = assets.path("smollm2"), assets.SMOLLM2_GGUF
-    tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=file)
-    model = AutoModelForCausalLM.from_pretrained(folder, gguf_file=file, dtype=torch.float32)
+    where: dict[str, Any] = {"pretrained_model_name_or_path": name}
+    if name == "smollm2":
+        folder, file = assets.path("smollm2"), assets.SMOLLM2_GGUF
+        where = {"pretrained_model_name_or_path": folder, "gguf_file": file}
+    tokenizer = AutoTokenizer.from_pretrained(**where)
+    model = AutoModelForCausalLM.from_pretrained(**where, dtype=torch.float32)
     if adapter:
         stored = data_dir() / "adapters" / adapter
         if not (stored / "adapter_model.safetensors").is_file():
@@ -175,11 +180,11 @@ def open_instruction_room(
     """
     data = load_instructions(setting.task)
     report("loading the teacher")
-    teacher, tokenizer = load_teacher(setting.adapter)
+    teacher, tokenizer = load_teacher(setting.teacher, setting.adapter)
     train_rows, left = choose(data.train, setting.n_train, tokenizer, setting.max_length)
     test_rows, left_test = choose(data.test, setting.n_test, tokenizer, setting.max_length)
     key = cache_key(
-        json.dumps([e["input_ids"] for e in train_rows]), setting.adapter, _digest(setting.adapter),
+        json.dumps([e["input_ids"] for e in train_rows]), setting.teacher, _digest(setting.adapter),
         str(setting.top_k),
     )  # fmt: skip
     cache = build_cache(

@@ -176,7 +176,15 @@ def open_classroom(setting: ClassificationSetting, report: Report = lambda line:
             )
         )
     return Classroom(
-        setting, teacher, tokenizer.pad_token_id, train, test, *caches, data.data_hash, data.metric
+        setting,
+        teacher,
+        tokenizer.pad_token_id,
+        train,
+        test,
+        caches[0],
+        caches[1],
+        data.data_hash,
+        data.metric,
     )
 
 

@@ -33,7 +33,7 @@ from geodistill.experiments.protocol import (
     feature_loss,
     uses_teacher,
 )
-from geodistill.experiments.store import Run, cache_dir
+from geodistill.experiments.store import Run
 from geodistill.experiments.training import (
     fit,
     in_batches,
@@ -155,7 +155,7 @@ def open_classroom(setting: ClassificationSetting, report: Report = lambda line:
     test = test.map(tokenise, batched=True, with_indices=True)
 
     recipe = json.dumps([asdict(setting.teacher), setting.max_length, data.data_hash])
-    folder = cache_dir() / "teachers" / f"{setting.task}-{cache_key(recipe)}"
+    folder = assets.cache_dir() / "teachers" / f"{setting.task}-{cache_key(recipe)}"
     if not (folder / "config.json").is_file():
         report(f"training the {setting.task} teacher")
         _train_teacher(base, len(data.label_names), train, setting.teacher, tokenizer, folder)
@@ -171,7 +171,7 @@ def open_classroom(setting: ClassificationSetting, report: Report = lambda line:
                 teacher,
                 in_batches(examples, 64, tokenizer.pad_token_id),
                 lengths,
-                cache_dir() / "outputs" / key,
+                assets.cache_dir() / "outputs" / key,
                 layers=(-1,),
             )
         )

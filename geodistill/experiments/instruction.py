@@ -33,7 +33,7 @@ from geodistill.experiments.protocol import (
     feature_loss,
     uses_teacher,
 )
-from geodistill.experiments.store import Run, cache_dir, data_dir
+from geodistill.experiments.store import Run, data_dir
 from geodistill.experiments.training import (
     fit,
     in_batches,
@@ -130,6 +130,7 @@ def load_teacher(name: str, adapter: str) -> tuple[Any, Any]:
         where = {"pretrained_model_name_or_path": folder, "gguf_file": file}
     tokenizer = AutoTokenizer.from_pretrained(**where)
     model = AutoModelForCausalLM.from_pretrained(**where, dtype=torch.float32)
+    model.is_quantized = False  # GGUF weights are whole again once loaded, and may be trained
     if adapter:
         stored = data_dir() / "adapters" / adapter
         if not (stored / "adapter_model.safetensors").is_file():
@@ -191,7 +192,7 @@ def open_instruction_room(
         teacher,
         in_batches([_inputs(e) for e in train_rows], 16, tokenizer.pad_token_id),
         [sum(label != -100 for label in e["labels"]) for e in train_rows],
-        cache_dir() / "outputs" / key,
+        assets.cache_dir() / "outputs" / key,
         layers=(-1,),
         top_k=setting.top_k,
         report=lambda done, total: report(f"teacher: {done} of {total} prompts"),

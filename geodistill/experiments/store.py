@@ -44,12 +44,6 @@ def results_dir() -> Path:
     return Path(given) if given else data_dir() / "results"
 
 
-def cache_dir() -> Path:
-    """Where teachers and their outputs are kept: $GEODISTILL_CACHE or ~/.cache/geodistill."""
-    given = os.environ.get("GEODISTILL_CACHE")
-    return Path(given) if given else Path.home() / ".cache" / "geodistill"
-
-
 def config_hash(config: dict[str, Any]) -> str:
     """Twelve hex digits that name a configuration (key order does not matter)."""
     return hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()[:12]

@@ -129,7 +129,7 @@ def load_teacher(name: str, adapter: str) -> tuple[Any, Any]:
         folder, file = assets.path("smollm2"), assets.SMOLLM2_GGUF
         where = {"pretrained_model_name_or_path": folder, "gguf_file": file}
     tokenizer = AutoTokenizer.from_pretrained(**where)
-    model = AutoModelForCausalLM.from_pretrained(**where, dtype=torch.float32)
+    model: Any = AutoModelForCausalLM.from_pretrained(**where, dtype=torch.float32)
     model.is_quantized = False  # GGUF weights are whole again once loaded, and may be trained
     if adapter:
         stored = data_dir() / "adapters" / adapter

@@ -62,7 +62,7 @@ class TeacherSetting:
     """
 
     model: str = "minilm"
-    epochs: float = 3.0
+    epochs: float = 2.0
     batch_size: int = 32
     learning_rate: float = 1e-4
     max_train: int = 0

@@ -71,9 +71,9 @@ class InstructionSetting:
 
     task: str = "embedded"
     teacher: str = "smollm2"
-    n_train: int = 1000
+    n_train: int = 800
     n_test: int = 300
-    epochs: float = 6.0
+    epochs: float = 4.0
     batch_size: int = 32
     learning_rate: float = 1e-3
     width: int = 256

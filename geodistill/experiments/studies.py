@@ -4,23 +4,18 @@ from collections.abc import Callable, Sequence
 from functools import cache, partial
 
 from geodistill.errors import InputError
-from geodistill.experiments.classification import (
-    STUDY,
-    ClassificationSetting,
-    Classroom,
-    classification_config,
-    open_classroom,
-    run_classification,
-)
+from geodistill.experiments import classification, instruction
+from geodistill.experiments.classification import ClassificationSetting
 from geodistill.experiments.grid import Job, Report, Study
-from geodistill.experiments.protocol import CLASSIFICATION_METHODS
+from geodistill.experiments.instruction import InstructionSetting
+from geodistill.experiments.protocol import CLASSIFICATION_METHODS, INSTRUCTION_METHODS
 from geodistill.experiments.store import Run, run_id
 
 CLASSIFICATION_TASKS = ("product", "movie")
 SEEDS = range(5)
 
 
-def classification() -> Study:
+def classification_study() -> Study:
     """Exploratory: both sentiment tasks, all methods, five seeds, 500 labelled sentences."""
     jobs = [
         _classification_job(ClassificationSetting(task), method, seed)
@@ -28,11 +23,11 @@ def classification() -> Study:
         for task in CLASSIFICATION_TASKS
         for method in CLASSIFICATION_METHODS
     ]
-    return Study(STUDY, jobs, _prepare_classification)
+    return Study(classification.STUDY, jobs, _prepare_classification)
 
 
 def _classification_job(setting: ClassificationSetting, method: str, seed: int) -> Job:
-    config = classification_config(setting, method)
+    config = classification.classification_config(setting, method)
     return Job(
         run_id=run_id(setting.task, method, seed, config),
         label=f"{setting.task} {method} seed {seed}",
@@ -41,23 +36,53 @@ def _classification_job(setting: ClassificationSetting, method: str, seed: int) 
     )
 
 
-@cache
-def _classroom(setting: ClassificationSetting) -> Classroom:
-    """One classroom a worker process and task."""
-    return open_classroom(setting)
+# One room a worker process and setting: opening it again costs seconds.
+_classroom = cache(classification.open_classroom)
+_instruction_room = cache(instruction.open_instruction_room)
 
 
 def _classification_run(setting: ClassificationSetting, method: str, seed: int) -> Run:
-    return run_classification(_classroom(setting), method, seed)[0]
+    return classification.run_classification(_classroom(setting), method, seed)[0]
 
 
 def _prepare_classification(jobs: Sequence[Job], report: Report) -> None:
     """Train the teachers of the pending jobs' tasks, and cache what they say."""
     for setting in {job.work.args[0]: None for job in jobs}:  # type: ignore[attr-defined]
-        open_classroom(setting, report)
+        classification.open_classroom(setting, report)
 
 
-STUDIES: dict[str, Callable[[], Study]] = {"classification": classification}
+def instruction_study() -> Study:
+    """Exploratory: the embedded prompts, all methods, five seeds."""
+    setting = InstructionSetting()
+    jobs = [
+        Job(
+            run_id=run_id(
+                setting.task, method, seed, instruction.instruction_config(setting, method)
+            ),
+            label=f"{setting.task} {method} seed {seed}",
+            minutes=2.0,
+            work=partial(_instruction_run, setting, method, seed),
+        )
+        for seed in SEEDS
+        for method in INSTRUCTION_METHODS
+    ]
+    return Study(instruction.STUDY, jobs, _prepare_instruction)
+
+
+def _instruction_run(setting: InstructionSetting, method: str, seed: int) -> Run:
+    return instruction.run_instruction(_instruction_room(setting), method, seed)[0]
+
+
+def _prepare_instruction(jobs: Sequence[Job], report: Report) -> None:
+    """Run the teacher once over the training prompts."""
+    for setting in {job.work.args[0]: None for job in jobs}:  # type: ignore[attr-defined]
+        instruction.open_instruction_room(setting, report)
+
+
+STUDIES: dict[str, Callable[[], Study]] = {
+    "classification": classification_study,
+    "instruction": instruction_study,
+}
 
 
 def study(name: str) -> Study:

@@ -273,6 +273,8 @@ class FeatureDistillation(_Base):
         own = [p for p in self.terms.parameters() if p.requires_grad]
         if fresh and own:
             optimizer.add_param_group({"params": own, "weight_decay": 0.0})
+            # The trainer clears the gradients of its model only.
+            optimizer.register_step_post_hook(lambda *_: self.terms.zero_grad())
         return optimizer
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:

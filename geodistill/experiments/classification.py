@@ -40,6 +40,7 @@ from geodistill.experiments.training import (
     pad,
     quiet,
     scratch,
+    threads,
     training_arguments,
 )
 from geodistill.geometry import cka, feature_gram_distance, geometry_kept, procrustes_distance
@@ -48,6 +49,7 @@ from geodistill.tasks import assets, few_shot, load_classification
 
 Report = Callable[[str], None]
 STUDY = "exploratory/classification"
+TEACHER_THREADS = 2
 INIT, ORDER = 1_000, 2_000
 """Added to a run's seed: its seeds of subsample, start and order never coincide."""
 
@@ -218,7 +220,8 @@ def _train_teacher(
         )
         collate = partial(_collate, tokenizer.pad_token_id, ("input_ids", "labels"))
         trainer = Trainer(model=model, args=arguments, train_dataset=train, data_collator=collate)
-        fit(trainer)
+        with threads(TEACHER_THREADS):
+            fit(trainer)
         partial_folder = folder.with_name(f"{folder.name}.partial")
         model.save_pretrained(partial_folder)
     partial_folder.rename(folder)
@@ -251,7 +254,7 @@ def run_classification(room: Classroom, method: str, seed: int) -> tuple[Run, An
     student = bert_student(
         room.teacher, width=setting.width, layers=setting.layers, seed=INIT + seed
     )
-    with scratch() as folder:
+    with scratch() as folder, threads(1):
         trainer = FeatureDistillationTrainer(
             model=student,
             args=training_arguments(

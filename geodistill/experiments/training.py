@@ -2,6 +2,7 @@
 
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,17 @@ def training_arguments(folder: Path, *, seed: int, **settings: Any) -> Any:
 def scratch() -> "tempfile.TemporaryDirectory[str]":
     """A folder for one run's Trainer, removed after it."""
     return tempfile.TemporaryDirectory(prefix="geodistill-")
+
+
+@contextmanager
+def threads(count: int) -> Iterator[None]:
+    """Compute with `count` threads: sums depend on it, so equal runs need an equal number."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def quiet() -> None:

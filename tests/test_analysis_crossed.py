@@ -105,6 +105,20 @@ def test_intervals_cover_at_their_level(n_seeds, truth, rng):
     assert 0.95 - 0.015 - 3 * 0.007 < share < 0.95 + 0.015 + 3 * 0.007
 
 
+def test_seeds_and_items_without_effect_leave_every_number_its_say(rng):
+    # Both components at 0: the variance rests on all 5 × 100 differences, not on five of them.
+    parts = components([np.array([[1.0, -1.0] * 50, [-1.0, 1.0] * 50] * 2)])
+    assert (parts.seed, parts.item) == (0, 0)
+    assert parts.df(4) == pytest.approx(3 * 99 / 3)
+
+    def interval(table):
+        answer = estimate([table])
+        return answer.low, answer.high
+
+    share = coverage(interval, Truth(seed=0.0, item=0.0), 5, 100, 1000, rng)
+    assert 0.93 < share < 0.993
+
+
 def test_items_only_intervals_are_too_short_where_seeds_matter(rng):
     def interval(table):
         answer = checks.over_items(table)

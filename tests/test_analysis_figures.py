@@ -9,7 +9,7 @@ from matplotlib.colors import to_hex
 
 from geodistill.analysis import figures
 from geodistill.analysis.compare import compare_family
-from geodistill.analysis.report import NATS, POINTS, caption, comparison_table, tidy
+from geodistill.analysis.report import NATS, POINTS, caption, comparison_table, in_words, tidy
 from geodistill.analysis.style import METHOD_STYLE, geodistill_style, look
 from geodistill.errors import InputError
 
@@ -70,7 +70,7 @@ def test_forest_draws_each_interval_in_the_methods_colour(ax, answers):
     for line, row in zip(lines, data.itertuples(), strict=True):
         assert list(line.get_xdata()) == [row.low, row.high]
         assert to_hex(line.get_color()).upper() == look(row.method).color
-    assert ax.get_yticklabels()[0].get_text() == "KD + Procrustes − KD, pooled"
+    assert ax.get_yticklabels()[0].get_text() == "KD + Procrustes vs KD, pooled"
     assert "points" in ax.get_xlabel()
 
 
@@ -88,20 +88,34 @@ def test_kept_against_score_marks_the_mean(ax):
     figures.kept_against_score(ax, runs, "kept", "accuracy")
     means = [line for line in ax.lines if line.get_markersize() == 9]
     assert [(*m.get_xdata(), *m.get_ydata()) for m in means] == [(1, 5), (2, 6)]
-    assert [t.get_text() for t in ax.get_legend().get_texts()] == [look(m).label for m in METHODS]
+    assert ax.get_legend_handles_labels()[1] == [look(m).label for m in METHODS]
 
 
 def test_table_and_caption_say_what_was_done(answers):
     table = comparison_table(answers, 0.01, POINTS)
     assert table["verdict"].tolist() == ["better", "cannot tell"]
-    shown = float(table["difference (points)"][0])
+    shown = float(table["points (95% interval)"][0].split()[0])
     assert shown == pytest.approx(100 * answers[0].estimate, abs=0.051)
     text = caption(answers, 0.01, POINTS)
-    for part in ("5 seeds", "80 test items from 80 sources", "crossed", "Holm over 2", "1 points",
-                 "not adjusted", "30 runs"):  # fmt: skip
+    assert text.startswith("5 seeds; 80 test items from 80 sources. Test: paired")
+    for part in ("crossed", "Holm over 2", "Margin: 1 (points)", "not adjusted", "30 runs"):
         assert part in text
 
 
 def test_units_scale_and_round():
     assert POINTS.show(0.0123) == "+1.2"
     assert NATS.show(-0.01234) == "-0.012"
+
+
+def test_repeated_intervals_show_the_misses(ax):
+    ends = np.array([[-1.0, 1.0], [0.5, 2.0], [-3, -1], [0, 2]])
+    figures.repeated_intervals(ax, ends, 0, "points", "items only")
+    assert ax.get_title("left") == "items only: 2 of 4 miss"
+    red = [tuple(line.get_xdata()) for line in ax.lines if line.get_color() == "#D55E00"]
+    assert sorted(red) == [(-3, -1), (0.5, 2)]
+
+
+def test_alternative_text_holds_the_numbers(answers):
+    text = in_words(answers, POINTS)
+    assert f"KD + Gram vs KD, pooled: {POINTS.show(answers[1].estimate)} (" in text
+    assert POINTS.show(answers[0].high) in text

@@ -33,17 +33,13 @@ class Comparison(Estimate):
     p_holm: float | None = None
 
     @property
-    def label(self) -> str:
-        return f"{self.method} − {self.baseline}"
-
-    @property
     def task(self) -> str:
         """The task's name, or "pooled" for the mean over several."""
         return self.tasks[0] if len(self.tasks) == 1 else "pooled"
 
     @property
     def correction(self) -> str:
-        return "none, one test" if self.p_holm is None else f"Holm over {self.family}"
+        return "none, one test" if self.family == 1 else f"Holm over {self.family}"
 
     @property
     def p_decisive(self) -> float:
@@ -53,10 +49,20 @@ class Comparison(Estimate):
 
 @dataclass(frozen=True)
 class Paired:
-    """Differences method − baseline: one (seeds, items) frame a task, all with the same seeds."""
+    """Differences method − baseline by task, all with the same seeds.
+
+    tables: (seeds, items); by_source: the same with items of one source folded, (seeds, sources).
+    """
 
     tables: dict[str, pd.DataFrame]
+    by_source: dict[str, Array]
     seeds_left_out: int
+
+    @property
+    def seed_means(self) -> pd.Series:
+        """The mean difference of each seed, tasks weighted equally; indexed by seed."""
+        means = pd.DataFrame({task: table.mean(axis=1) for task, table in self.tables.items()})
+        return means.mean(axis=1).rename("difference")
 
 
 def paired_differences(
@@ -65,13 +71,14 @@ def paired_differences(
     """Item scores of `method` minus those of `baseline`, on the seeds that both ran in every task.
 
     Args:
-        items: `task, method, seed, item, score`; a higher score is better.
+        items: `task, method, seed, item, source, score`; a higher score is better.
         method: the method that is asked about.
         baseline: the method it is compared with.
         tasks: names of tasks; all in `items` by default.
 
     Raises:
-        InputError: an unknown method or task, fewer than two shared seeds, or unlike items.
+        InputError: an unknown method or task, fewer than two shared seeds, unlike items, or an item
+            with two sources.
     """
     names = tuple(sorted(items["task"].unique())) if tasks is None else tuple(tasks)
     sides = {task: [_scores(items, task, m) for m in (method, baseline)] for task in names}
@@ -91,7 +98,9 @@ def paired_differences(
                 f"{len(unlike)} items on one side only, such as {min(unlike)}"
             )
         tables[task] = ours.loc[seeds] - theirs.loc[seeds]
-    return Paired(tables, seeds_left_out=len(set.union(*seen)) - len(seeds))
+    pair = items[items["method"].isin((method, baseline))]
+    by_source = {task: _by_source(pair, task, table) for task, table in tables.items()}
+    return Paired(tables, by_source, seeds_left_out=len(set.union(*seen)) - len(seeds))
 
 
 def compare(
@@ -116,17 +125,16 @@ def compare(
         InputError: as `paired_differences`, or differences that do not vary.
     """
     paired = paired_differences(items, method, baseline, tasks)
-    tables = [_by_source(items, task, table) for task, table in paired.tables.items()]
     some = next(iter(paired.tables.values()))
     used = items["task"].isin(paired.tables) & items["method"].isin((method, baseline))
     return Comparison(
-        **vars(estimate(tables, level)),
+        **vars(estimate(list(paired.by_source.values()), level)),
         method=method,
         baseline=baseline,
         tasks=tuple(paired.tables),
         n_seeds=len(some),
         n_items=sum(table.shape[1] for table in paired.tables.values()),
-        n_sources=sum(table.shape[1] for table in tables),
+        n_sources=sum(table.shape[1] for table in paired.by_source.values()),
         seeds_left_out=paired.seeds_left_out,
         run_ids=tuple(sorted(items.loc[used & items["seed"].isin(some.index), "run_id"].unique())),
     )

@@ -4,7 +4,8 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from geodistill.analysis.style import look
+from geodistill.analysis.crossed import Array
+from geodistill.analysis.style import GREY, VERMILLION, look, versus
 
 
 def forest(ax: Axes, answers: pd.DataFrame, unit: str, margin: float | None = None) -> Axes:
@@ -26,7 +27,7 @@ def forest(ax: Axes, answers: pd.DataFrame, unit: str, margin: float | None = No
         ax.plot([row["low"], row["high"]], [y, y], color=style.color, linewidth=width)
         face = style.color if pooled else "white"
         ax.plot(row["estimate"], y, style.marker, color=style.color, markerfacecolor=face)
-        names.append(f"{style.label} − {look(row['baseline']).label}, {row['task']}")
+        names.append(f"{versus(row['method'], row['baseline'])}, {row['task']}")
     ax.set_yticks(range(len(names)), names)
     ax.set_ylim(len(names) - 0.5, -0.5)
     ax.grid(axis="y", visible=False)
@@ -56,13 +57,36 @@ def seed_dots(ax: Axes, differences: pd.DataFrame, unit: str) -> Axes:
     return ax
 
 
+def repeated_intervals(ax: Axes, intervals: Array, truth: float, unit: str, name: str) -> Axes:
+    """Intervals of repeated experiments, one line each; those that miss the truth are red.
+
+    Args:
+        ax: where to draw.
+        intervals: (n, 2), the lower and upper ends.
+        truth: the value that each should hold.
+        unit: of the ends, for the axis label.
+        name: of the analysis, for the title, which counts the misses.
+    """
+    order = intervals.mean(1).argsort()
+    missed = (intervals[order, 0] > truth) | (intervals[order, 1] < truth)
+    for y, (low, high) in enumerate(intervals[order]):
+        ax.plot([low, high], [y, y], color=VERMILLION if missed[y] else GREY, linewidth=1.2)
+    ax.axvline(truth, color="black", linewidth=0.8)
+    ax.set_yticks([])
+    ax.set_xlabel(f"difference, {unit}")
+    ax.set_title(f"{name}: {missed.sum()} of {len(intervals)} miss", loc="left")
+    return ax
+
+
 def kept_against_score(ax: Axes, runs: pd.DataFrame, kept: str, score: str) -> Axes:
     """Geometry kept against the score: a small mark a run, a large one the method's mean.
+
+    Each method is labelled, for a legend that the caller places.
 
     Args:
         ax: where to draw.
         runs: one row a run, with `method` and the two columns named below.
-        kept: column of the geometry kept: 0 is the null, 1 the best for this width.
+        kept: column of the geometry kept.
         score: column of the score.
     """
     for method, rows in runs.groupby("method", sort=False):
@@ -79,7 +103,6 @@ def kept_against_score(ax: Axes, runs: pd.DataFrame, kept: str, score: str) -> A
             linestyle="none",
             label=style.label,
         )
-    ax.set_xlabel(f"{kept} (0: rows shuffled, 1: best at this width)")
+    ax.set_xlabel(kept)
     ax.set_ylabel(score)
-    ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
     return ax

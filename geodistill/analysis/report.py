@@ -7,6 +7,7 @@ import pandas as pd
 
 from geodistill.analysis.compare import Comparison
 from geodistill.analysis.rows import digest
+from geodistill.analysis.style import versus
 from geodistill.analysis.verdict import Verdict, verdict
 
 
@@ -51,6 +52,15 @@ def comparison_table(answers: Sequence[Comparison], margin: float, unit: Unit) -
     return pd.DataFrame([_line(a, verdict(a, margin), unit) for a in answers])
 
 
+def in_words(answers: Sequence[Comparison], unit: Unit) -> str:
+    """The numbers of a figure as a sentence, for its alternative text."""
+    return "; ".join(
+        f"{versus(a.method, a.baseline)}, {a.task}: {unit.show(a.estimate)} "
+        f"({unit.interval(a)}) {unit.name}"
+        for a in answers
+    )
+
+
 def caption(answers: Sequence[Comparison], margin: float, unit: Unit) -> str:
     """What a reader must know beside the table: n, test, correction, margin, and the rows' hash."""
     seeds = _span([a.n_seeds for a in answers])
@@ -62,22 +72,21 @@ def caption(answers: Sequence[Comparison], margin: float, unit: Unit) -> str:
     return (
         f"{seeds} seeds; {items} test items from {sources} sources. Test: {tests}. "
         f"Correction: {corrections}. Intervals: {answers[0].level:.0%}, not adjusted. "
-        f"Margin: {margin * unit.factor:g} {unit.name}. Rows: {len(set(ids))} runs, {digest(ids)}."
+        f"Margin: {margin * unit.factor:g} ({unit.name}). "
+        f"Rows: {len(set(ids))} runs, {digest(ids)}."
     )
 
 
-def _line(answer: Comparison, given: Verdict, unit: Unit) -> dict[str, str | int]:
-    holm = {} if answer.p_holm is None else {"p (Holm)": f"{answer.p_holm:.2g}"}
+def _line(answer: Comparison, given: Verdict, unit: Unit) -> dict[str, str]:
     return {
-        "comparison": answer.label,
+        "comparison": versus(answer.method, answer.baseline),
         "task": answer.task,
-        f"difference ({unit.name})": unit.show(answer.estimate),
-        f"{answer.level:.0%} interval": unit.interval(answer),
-        "p": f"{answer.p:.2g}",
-        **holm,
+        f"{unit.name} ({answer.level:.0%} interval)": (
+            f"{unit.show(answer.estimate)} ({unit.interval(answer)})"
+        ),
+        "p" if answer.family == 1 else "p (Holm)": f"{answer.p_decisive:.2g}",
         "P(better)": f"{answer.p_better:.2f}",
         "verdict": given.word,
-        "seeds": answer.n_seeds,
     }
 
 

@@ -37,8 +37,8 @@ class Table:
 
 
 def digest(run_ids: Sequence[str]) -> str:
-    """A short name for a set of runs, in any order: 10 hexadecimal digits of its SHA-256."""
-    return sha256("\n".join(sorted(set(run_ids))).encode()).hexdigest()[:10]
+    """A short name for a set of runs, in any order: 8 hexadecimal digits of its SHA-256."""
+    return sha256("\n".join(sorted(set(run_ids))).encode()).hexdigest()[:8]
 
 
 def load_rows(folder: Path) -> Table:
@@ -72,7 +72,7 @@ def load_items(folder: Path) -> Table:
     kept = frame[frame["run_id"].isin(runs.run_ids)].reset_index(drop=True)
     _refuse_duplicates(kept, ["run_id", "item"], folder / "items.parquet")
     _refuse_not_finite(kept, "score", folder / "items.parquet")
-    without = len(set(runs.run_ids) - set(kept["run_id"]))
+    without = len(runs.run_ids) - kept["run_id"].nunique()
     return Table(kept, {**runs.left_out, "without items": without})
 
 

@@ -58,6 +58,11 @@ def look(method: str) -> Look:
     return METHOD_STYLE[method]
 
 
+def versus(method: str, baseline: str) -> str:
+    """How a comparison is named in tables, figures and the ledger."""
+    return f"{look(method).label} vs {look(baseline).label}"
+
+
 @contextmanager
 def geodistill_style() -> Iterator[None]:
     """Figures drawn inside look like the book's; matplotlib's settings are restored afterwards."""

@@ -10,7 +10,7 @@ from pathlib import Path
 from geodistill.analysis.compare import Comparison, compare_family
 from geodistill.analysis.report import NATS, POINTS, Unit
 from geodistill.analysis.rows import load_items
-from geodistill.analysis.style import look
+from geodistill.analysis.style import versus
 from geodistill.analysis.verdict import CANNOT_TELL, WORDS, verdict
 from geodistill.errors import InputError
 
@@ -75,13 +75,20 @@ class Record:
                 raise InputError(f"{name} of claim {self.claim} is {number}; it must be finite")
 
     @property
-    def says(self) -> str:
-        """The verdict with its number and interval, in words."""
-        number = "" if self.value is None else f", {self.value:+.3g}"
+    def number(self) -> str:
+        """The value with its interval and unit, to two digits of the interval's width; or ""."""
+        if self.value is None:
+            return ""
+        shown = f"{self.value:.3g}"
         if self.low is not None and self.high is not None:
-            number += f" ({self.low:+.3g} to {self.high:+.3g})"
-        unit = f" {self.unit}" if number and self.unit else ""
-        return f"{self.verdict}{number}{unit}"
+            digits = _decimals(self.high - self.low)
+            low, value, high = (f"{x:+.{digits}f}" for x in (self.low, self.value, self.high))
+            shown = f"{value} ({low} to {high})"
+        return f"{shown} {self.unit}".strip()
+
+
+def _decimals(width: float) -> int:
+    return max(0, 1 - math.floor(math.log10(width))) if width > 0 else 3
 
 
 BERT, OPT = "exploratory/classification", "exploratory/instruction"
@@ -217,7 +224,7 @@ def judge(key: str, results: Path) -> Iterator[Record]:
             low=answer.low * test.unit.factor,
             high=answer.high * test.unit.factor,
             unit=test.unit.name,
-            detail=f"{look(answer.method).label} − {look(answer.baseline).label}",
+            detail=versus(answer.method, answer.baseline),
             rows=f"data/results/{test.study}",
             run_ids=answer.run_ids,
         )

@@ -50,7 +50,7 @@ def record(
     from IPython.display import display
 
     found = Record(claim, verdict, value, low, high, unit, detail, rows, tuple(run_ids))
-    text = f"Claim {claim}{_about(found)}: {found.says}"
+    text = f"Claim {claim}: {_plain(found)}"
     display(  # type: ignore[no-untyped-call]
         {
             "text/html": f'<p class="gd-claim" id="{_anchor(found)}">{escape(text)}</p>',
@@ -83,6 +83,7 @@ def render(executed: Sequence[Path]) -> str:
         "````{list-table}",
         ":header-rows: 1",
         ":class: gd-ledger",
+        ":widths: 30 22 30 18",
         "",
         "* - Claim",
         "  - Our test",
@@ -116,8 +117,8 @@ def _record(facts: dict[str, Any]) -> Record:
     return Record(**{**facts, "run_ids": tuple(facts["run_ids"])})
 
 
-def _about(found: Record) -> str:
-    return f", {found.detail}" if found.detail else ""
+def _plain(found: Record) -> str:
+    return ", ".join(part for part in (found.verdict, found.detail, found.number) if part)
 
 
 def _anchor(found: Record) -> str:
@@ -126,9 +127,7 @@ def _anchor(found: Record) -> str:
 
 
 def _verdict(found: Record) -> str:
-    about = f"{found.detail}: " if found.detail else ""
-    numbers = found.says.removeprefix(found.verdict)
-    return f"{about}**{found.verdict}**{numbers}"
+    return f"**{found.verdict}**{_plain(found).removeprefix(found.verdict)}"
 
 
 def _where(one: Claim, records: Sequence[Record], published: bool) -> str:
@@ -137,8 +136,10 @@ def _where(one: Claim, records: Sequence[Record], published: bool) -> str:
     anchor = f"#{_anchor(records[0])}" if records else ""
     link = f'<a href="../notebooks/{one.page}.html{anchor}">{one.page[3:].replace("_", " ")}</a>'
     ids = [run_id for found in records for run_id in found.run_ids]
-    tables = ", ".join(f"`{rows}`" for rows in dict.fromkeys(r.rows for r in records if r.rows))
-    return f"{link}; rows {tables}, hash `{digest(ids)}`" if ids else f"{link}, live"
+    if not ids:
+        return f"{link}, live"
+    folders = dict.fromkeys(found.rows.replace("/", "/<wbr>") for found in records if found.rows)
+    return f"{link}, stored rows <code>{', '.join(folders)}</code>, hash `{digest(ids)}`"
 
 
 def main() -> None:

@@ -40,6 +40,7 @@ def browser():
 def page(browser):
     """A fresh page; `page.faults` collects console errors, failed and outside requests."""
     page = browser.new_page(viewport={"width": 1280, "height": 900})
+    page.set_default_timeout(15_000)
     faults: list[str] = []
     page.on("console", lambda m: faults.append(m.text) if m.type == "error" else None)
     page.on("pageerror", lambda error: faults.append(str(error)))
@@ -67,7 +68,7 @@ def test_the_collector_sees_outside_requests_and_errors(page, tmp_path):
 def test_page_is_whole(name, page, smoke_book):
     tab, faults = page
     tab.goto((smoke_book.html / f"{name}.html").as_uri(), wait_until="load")
-    tab.wait_for_selector("h1")
+    tab.wait_for_selector("article h1")
     if PAGES[name]:
         tab.wait_for_selector("mjx-container", state="attached")
     tab.wait_for_load_state("networkidle")

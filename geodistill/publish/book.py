@@ -18,6 +18,7 @@ from geodistill.publish.project import Project, check_profile, find_project
 
 LEDGER = "<!-- ledger -->"
 REPOSITORY_KEYS = ("repository", "launch_buttons")  # shown only where repository.url is set
+SMOKE = "Built with the profile smoke: tiny models, a few steps. No number means much."
 JUPYTER_BOOK = "from jupyter_book.cli.main import main; main()"  # it has no `python -m`
 
 
@@ -41,7 +42,7 @@ def build_book(
     executed = run_all(project, profile, sources)
     if clean:
         _forget(project)
-    stage(project, executed)
+    stage(project, profile, executed)
     _jupyter_book(project, warnings_as_errors)
     index = project.html / "index.html"
     say(f"The book is built. Open {index}")
@@ -53,7 +54,7 @@ def _forget(project: Project) -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def stage(project: Project, executed: Sequence[Path]) -> None:
+def stage(project: Project, profile: str, executed: Sequence[Path]) -> None:
     """Lay out `_build/src` anew; its paths mirror the repository's, or launch links break."""
     source, target = project.root, project.staged
     shutil.rmtree(target, ignore_errors=True)
@@ -66,9 +67,11 @@ def stage(project: Project, executed: Sequence[Path]) -> None:
     pages = {f"notebooks/{path.stem}" for path in executed}
     toc = _without(yaml.safe_load((source / "_toc.yml").read_text()), project, pages)
     (target / "_toc.yml").write_text(yaml.safe_dump(toc, sort_keys=False))
-    config = yaml.safe_load((source / "_config.yml").read_text())
-    (target / "_config.yml").write_text(yaml.safe_dump(with_launch_links(config), sort_keys=False))
-    _write_ledger(target / "book" / "index.md")
+    config = with_launch_links(yaml.safe_load((source / "_config.yml").read_text()))
+    if profile == "smoke":
+        config["html"]["announcement"] = SMOKE
+    (target / "_config.yml").write_text(yaml.safe_dump(config, sort_keys=False))
+    _write_ledger(target / "book" / "index.md", executed)
 
 
 def _without(toc: dict[str, Any], project: Project, pages: set[str]) -> dict[str, Any]:
@@ -82,18 +85,18 @@ def _without(toc: dict[str, Any], project: Project, pages: set[str]) -> dict[str
 def with_launch_links(config: Mapping[str, Any]) -> dict[str, Any]:
     """The configuration for Jupyter Book: without `repository.url` no buttons, said in a line."""
     if (config.get("repository") or {}).get("url"):
-        return {**config, "html": {**config.get("html", {}), "use_repository_button": True}}
+        return {**config, "html": {**config["html"], "use_repository_button": True}}
     say("repository.url is not set in _config.yml: the pages get no Binder or Colab button")
     return {key: value for key, value in config.items() if key not in REPOSITORY_KEYS}
 
 
-def _write_ledger(index: Path) -> None:
+def _write_ledger(index: Path, executed: Sequence[Path]) -> None:
     text = index.read_text()
     if LEDGER not in text:
         return
     from geodistill.publish.ledger import render  # pandas: only where there is a ledger to write
 
-    index.write_text(text.replace(LEDGER, render()))
+    index.write_text(text.replace(LEDGER, render(executed)))
 
 
 def _jupyter_book(project: Project, warnings_as_errors: bool) -> None:

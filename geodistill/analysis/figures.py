@@ -51,7 +51,8 @@ def seed_dots(ax: Axes, differences: pd.DataFrame, unit: str) -> Axes:
         shift = np.linspace(-0.15, 0.15, len(values)) if len(values) > 1 else np.zeros(1)
         ax.plot(x + shift, values, style.marker, color=style.color, alpha=0.8)
         ax.hlines(values.mean(), x - 0.25, x + 0.25, color=style.color, linewidth=2.4)
-    ax.set_xticks(range(len(methods)), [look(method).label for method in methods], rotation=20)
+    labels = [look(method).label for method in methods]
+    ax.set_xticks(range(len(methods)), labels, rotation=25, ha="right", rotation_mode="anchor")
     ax.grid(axis="x", visible=False)
     ax.set_ylabel(f"difference, {unit}")
     return ax
@@ -81,7 +82,7 @@ def repeated_intervals(ax: Axes, intervals: Array, truth: float, unit: str, name
 def kept_against_score(ax: Axes, runs: pd.DataFrame, kept: str, score: str) -> Axes:
     """Geometry kept against the score: a small mark a run, a large one the method's mean.
 
-    Each method is labelled, for a legend that the caller places.
+    The legend stands on the right; of panels side by side, remove all but the last one's.
 
     Args:
         ax: where to draw.
@@ -105,4 +106,5 @@ def kept_against_score(ax: Axes, runs: pd.DataFrame, kept: str, score: str) -> A
         )
     ax.set_xlabel(kept)
     ax.set_ylabel(score)
+    ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
     return ax

@@ -141,7 +141,7 @@ CLAIMS: tuple[Claim, ...] = (
         "C3c",
         "paper",
         "Random students gain little orthogonality from CKA or a projection.",
-        "The same students, by the share of nearly orthogonal pairs.",
+        "The same students: how far they go toward the teacher's nearly orthogonal vectors.",
         "02_synthetic",
     ),
     Claim(

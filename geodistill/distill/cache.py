@@ -48,7 +48,7 @@ class TeacherOutputs:
         Raises:
             InputError: the vocabularies differ.
         """
-        student = student[mask]
+        student = student[mask].float()
         if self.top is None:
             assert self.logits is not None
             if self.logits.shape[-1] != student.shape[-1]:
@@ -123,10 +123,15 @@ class TeacherCache:
         """Outputs for examples `rows` (b,), laid out like the (b, t) `mask` of kept positions.
 
         Raises:
-            InputError: an example's number of kept tokens is not the stored one: other texts,
-                tokenizer or truncation than the cache was built from.
+            InputError: no such example, or its number of kept tokens is not the stored one: other
+                texts, tokenizer or truncation than the cache was built from.
         """
         index = rows.cpu().numpy()
+        if index.min() < 0 or index.max() >= len(self):
+            raise InputError(
+                f"teacher cache {self.folder} holds examples 0 to {len(self) - 1}; the batch asks "
+                f"for rows {index.min()} to {index.max()}"
+            )
         begin, end = self._offsets[index], self._offsets[index + 1]
         kept = mask.sum(dim=1).cpu().numpy()
         if not np.array_equal(end - begin, kept):
@@ -213,6 +218,8 @@ def build_cache(
                 arrays[name][span] = values.cpu().numpy()
         done += len(batch["row"])
         report(done, len(lengths))
+    if done != len(lengths):
+        raise InputError(f"lengths has {len(lengths)} examples, the batches hold {done}")
     for array in arrays.values():
         array.flush()
     np.save(partial / "offsets.npy", offsets)

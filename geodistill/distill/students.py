@@ -44,7 +44,7 @@ def bert_student(teacher: Any, *, width: int, layers: int, seed: int) -> Any:
     """
     from transformers import BertConfig, BertForSequenceClassification, set_seed
 
-    if width % 32:
+    if width < 32 or width % 32:
         raise InputError(f"width is {width}; expected a multiple of 32, the size of one head")
     keep = (
         "vocab_size",
@@ -86,7 +86,7 @@ def opt_student(teacher: Any, *, width: int, layers: int, positions: int, seed: 
     """
     from transformers import OPTConfig, OPTForCausalLM, set_seed
 
-    if width % 64:
+    if width < 64 or width % 64:
         raise InputError(f"width is {width}; expected a multiple of 64, the size of one head")
     embeddings = teacher.get_input_embeddings()
     config = OPTConfig(

@@ -1,5 +1,6 @@
 """What a feature term compares: which layers, which rows, by which loss, at which weight."""
 
+import math
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -22,13 +23,13 @@ class FeatureTerm:
         teacher_layer: layer of the teacher.
         student_layer: layer of the student.
         loss: module called as `loss(student, teacher, mask)`; its parameters, if any, are trained.
-        weight: factor of the loss; at least 0.
+        weight: factor of the loss; finite, at least 0.
         rows: "all" gives one row a token (for language models: a response token), "first" the
-            first token, "last" the last kept token, "mean" the mean over kept tokens.
-        balance: 0 uses `weight` as it is. A positive number of optimiser steps measures, with the
+            first kept token, "last" the last one, "mean" the mean over kept tokens.
+        balance: 0 uses `weight` as it is. A positive number of micro-batches measures, with the
             term switched off, the gradient norms of the base loss and of the term at the student's
-            features; from then on the factor is `weight` times the ratio of the two means. (At step
-            0 alone the ratio misleads, most of all for decoders.)
+            features; from the last of them on the factor is `weight` times the ratio of the two
+            means. (At step 0 alone the ratio misleads, most of all for decoders.)
     """
 
     teacher_layer: int
@@ -41,10 +42,12 @@ class FeatureTerm:
     def __post_init__(self) -> None:
         if self.rows not in get_args(Rows):
             raise InputError(f"rows is {self.rows!r}; expected one of {', '.join(get_args(Rows))}")
-        if not self.weight >= 0:
-            raise InputError(f"weight is {self.weight}; expected a number of at least 0")
+        if not (math.isfinite(self.weight) and self.weight >= 0):
+            raise InputError(f"weight is {self.weight}; expected a finite number of at least 0")
         if self.balance < 0:
-            raise InputError(f"balance is {self.balance}; expected a number of steps, 0 for none")
+            raise InputError(
+                f"balance is {self.balance}; expected a number of micro-batches, 0 for none"
+            )
 
     @property
     def name(self) -> str:
@@ -90,17 +93,69 @@ def select_rows(features: Tensor, mask: Tensor, rows: Rows) -> tuple[Tensor, Ten
         (b, t, d) with its mask for "all"; (b, d) and None for "first", "last" and "mean".
 
     Raises:
-        InputError: an example has no kept token, for "last" and "mean".
+        InputError: an example has no kept token, for all but "all".
     """
     if rows == "all":
         return features, mask
-    if rows == "first":
-        return features[:, 0], None
     if not bool(mask.any(dim=1).all()):
         raise InputError(f"mask keeps no token of example {int((~mask.any(1)).nonzero()[0])}")
     if rows == "mean":
         weight = mask.unsqueeze(-1).to(features.dtype)
         return (features * weight).sum(1) / weight.sum(1), None
-    position = torch.arange(mask.shape[1], device=mask.device)
-    last = torch.where(mask, position, -1).argmax(dim=1)
-    return features[torch.arange(len(features), device=mask.device), last], None
+    # argmax takes the first of equal values.
+    backwards = rows == "last"
+    place = (mask.flip(1) if backwards else mask).int().argmax(dim=1)
+    chosen = mask.shape[1] - 1 - place if backwards else place
+    return features[torch.arange(len(features), device=mask.device), chosen], None
+
+
+class BalancedTerm(nn.Module):
+    """A `FeatureTerm` in training: its loss, its weight, and the window that sets the weight."""
+
+    def __init__(self, term: FeatureTerm) -> None:
+        super().__init__()
+        self.term = term
+        self.loss = term.loss
+        self.measured: Tensor
+        self.norms: Tensor
+        # Sums of gradient norms over the window: base loss, term.
+        self.register_buffer("norms", torch.zeros(2, dtype=torch.float64))
+        self.register_buffer("measured", torch.zeros((), dtype=torch.int64))
+
+    @property
+    def balancing(self) -> bool:
+        """Whether the window is still open (the term is off until it closes)."""
+        return int(self.measured) < self.term.balance
+
+    @property
+    def weight(self) -> float:
+        """The factor in force: 0 during the window, then fixed."""
+        if self.term.balance == 0:
+            return self.term.weight
+        if self.balancing:
+            return 0.0
+        base, own = self.norms.tolist()
+        if base == 0 or own == 0:
+            raise InputError(
+                f"{'the base loss' if base == 0 else self.term.name} has no gradient at the "
+                f"student's features during the balance window of {self.term.name}; "
+                "give a fixed weight (balance=0)"
+            )
+        return float(self.term.weight * base / own)
+
+    def forward(self, student: Tensor, teacher: Tensor, mask: Tensor) -> Tensor:
+        """The term's unweighted loss on (b, t, d) features with a (b, t) mask."""
+        student, kept = select_rows(student, mask, self.term.rows)
+        teacher, _ = select_rows(teacher, mask, self.term.rows)
+        try:
+            value: Tensor = self.loss(student, teacher, kept)
+        except InputError as error:
+            raise InputError(f"{self.term.name}: {error}") from error
+        return value
+
+    def measure(self, base: Tensor, own: Tensor, features: Tensor) -> None:
+        """Add one micro-batch's gradient norms at the student's `features` to the window."""
+        for i, loss in enumerate((base, own)):
+            (grad,) = torch.autograd.grad(loss, features, retain_graph=True)
+            self.norms[i] += float(grad.norm())
+        self.measured += 1

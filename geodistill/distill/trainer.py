@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from transformers import Trainer
+from transformers import Trainer, TrainerCallback
 
 from geodistill.distill.cache import TeacherCache, TeacherOutputs
-from geodistill.distill.terms import FeatureTerm, kept_rows, resolve_layer, select_rows
+from geodistill.distill.terms import BalancedTerm, FeatureTerm, kept_rows, resolve_layer
 from geodistill.errors import InputError
 from geodistill.losses import KLDivergenceLoss
 
@@ -20,53 +20,6 @@ if TYPE_CHECKING:
 else:
     _Base = object
 TERMS_FILE = "feature_terms.safetensors"
-
-
-class BalancedTerm(nn.Module):
-    """A `FeatureTerm` in training: its loss, its weight, and the window that sets the weight."""
-
-    def __init__(self, term: FeatureTerm) -> None:
-        super().__init__()
-        self.term = term
-        self.loss = term.loss
-        self.measured: Tensor
-        self.norms: Tensor
-        # Sums of gradient norms over the window: base loss, term.
-        self.register_buffer("norms", torch.zeros(2, dtype=torch.float64))
-        self.register_buffer("measured", torch.zeros((), dtype=torch.int64))
-
-    @property
-    def balancing(self) -> bool:
-        """Whether the window is still open (the term is off until it closes)."""
-        return int(self.measured) < self.term.balance
-
-    @property
-    def weight(self) -> float:
-        """The factor in force: 0 during the window, then fixed."""
-        if self.term.balance == 0:
-            return self.term.weight
-        if self.balancing:
-            return 0.0
-        base, own = self.norms.tolist()
-        if own == 0:
-            raise InputError(
-                f"{self.term.name} has no gradient at the student's features during its balance "
-                "window; give a fixed weight (balance=0)"
-            )
-        return float(self.term.weight * base / own)
-
-    def forward(self, student: Tensor, teacher: Tensor, mask: Tensor) -> Tensor:
-        """The term's unweighted loss on (b, t, d) features with a (b, t) mask."""
-        student, kept = select_rows(student, mask, self.term.rows)
-        teacher, _ = select_rows(teacher, mask, self.term.rows)
-        return self.loss(student, teacher, kept)  # type: ignore[no-any-return]
-
-    def measure(self, base: Tensor, own: Tensor, features: Tensor) -> None:
-        """Add one step's gradient norms at the student's `features` to the window."""
-        for i, loss in enumerate((base, own)):
-            (grad,) = torch.autograd.grad(loss, features, retain_graph=True)
-            self.norms[i] += float(grad.norm())
-        self.measured += 1
 
 
 class FeatureDistillation(_Base):
@@ -80,7 +33,8 @@ class FeatureDistillation(_Base):
     accumulated batch; feature terms, which do not add up over micro-batches, are the *mean of their
     micro-batch values*: the geometry batch is the micro-batch. Parameters of a term (a learned
     projection) join the optimiser without weight decay or gradient clipping, are saved in
-    checkpoints, and never in an exported model.
+    checkpoints, and never in an exported model. A loss that is not finite raises FloatingPointError
+    with its name and the step.
 
     Args:
         teacher_model: runs live, frozen, in eval mode. Its tokenizer must be the student's.
@@ -116,6 +70,7 @@ class FeatureDistillation(_Base):
         self.logit_loss = logit_loss
         self.task_weight, self.logit_weight = task_weight, logit_weight
         self.terms = nn.ModuleList(BalancedTerm(term) for term in terms).to(self.args.device)
+        self.add_callback(_ClearGradients(self.terms))
         self._logged: dict[str, list[Tensor]] = defaultdict(list)
         self._check_needs()
 
@@ -166,28 +121,37 @@ class FeatureDistillation(_Base):
         rows = inputs.pop("row", None)
         if not model.training:
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
-        wanted = {**inputs, "output_hidden_states": True} if len(self.terms) else inputs
-        task, outputs = super().compute_loss(model, wanted, True, num_items_in_batch)
-        per_item = num_items_in_batch is not None and self.model_accepts_loss_kwargs
+        # The trainer may take the labels out of what it is given (label smoothing). It gets no
+        # count of items, which some models divide by and others ignore: the loss is then a mean.
+        wanted = {**inputs, **({"output_hidden_states": True} if len(self.terms) else {})}
+        task, outputs = super().compute_loss(model, wanted, True)
         share = 1 / self.current_gradient_accumulation_steps
-        loss = self.task_weight * task * (1 if per_item else share)
-        self._note("task", task)
+        part = share if num_items_in_batch is None else self._part(inputs, num_items_in_batch)
+        loss = self.task_weight * task * part
+        self._note("task", task * part / share)
         if self.logit_loss is not None or len(self.terms):
             mask = kept_rows(inputs)
             teacher = self._teacher_outputs(inputs, mask, rows)
             if self.logit_loss is not None:
-                logit, count = self._logit_term(outputs["logits"], teacher, inputs, mask)
-                fraction: float | Tensor = share
-                if num_items_in_batch is not None:
-                    ranks = self.args.world_size if self.args.average_tokens_across_devices else 1
-                    fraction = ranks * count / num_items_in_batch
-                loss = loss + self.logit_weight * logit * fraction
-                self._note("logit", logit)
+                logit = self._logit_term(outputs["logits"], teacher, mask)
+                loss = loss + self.logit_weight * logit * part
+                self._note("logit", logit * part / share)
             if len(self.terms):
                 hidden = outputs["hidden_states"]
                 loss = self._add_feature_terms(loss, hidden, teacher, mask, share)
-        self._refuse_non_finite(loss)
         return (loss, outputs) if return_outputs else loss
+
+    def _part(self, inputs: dict[str, Any], items: Tensor | int) -> Tensor:
+        """The micro-batch's share of the items (labels but -100) of its accumulated batch."""
+        labels: Tensor = inputs["labels"]
+        if labels.shape == inputs["input_ids"].shape:  # a language model's; the first has no input
+            labels = labels[:, 1:]
+        count = (labels != -100).sum()
+        if not count:
+            raise InputError("all labels of a batch are -100; leave examples without answer out")
+        # `items` may count all ranks, whose gradients are then averaged.
+        ranks = self.args.world_size if self.args.average_tokens_across_devices else 1
+        return ranks * count / items
 
     def _teacher_outputs(
         self, inputs: dict[str, Any], mask: Tensor, rows: Tensor | None
@@ -203,15 +167,14 @@ class FeatureDistillation(_Base):
             out = self.teacher_model(**given, output_hidden_states=bool(layers))
         return TeacherOutputs(out.logits, {i: out.hidden_states[i] for i in layers})
 
-    def _logit_term(
-        self, student: Tensor, teacher: TeacherOutputs, inputs: dict[str, Any], mask: Tensor
-    ) -> tuple[Tensor, Tensor | int]:
-        """Mean logit loss over the micro-batch's items, and their number."""
+    def _logit_term(self, student: Tensor, teacher: TeacherOutputs, mask: Tensor) -> Tensor:
+        """Mean logit loss over the micro-batch's items."""
         assert self.logit_loss is not None
-        if student.dim() == 2:
-            return self.logit_loss(student, teacher.logits), len(student)
-        student, target = teacher.comparable_logits(student, mask)
-        return self.logit_loss(student, target), mask.sum()
+        target = teacher.logits
+        if student.dim() > 2:
+            student, target = teacher.comparable_logits(student, mask)
+        value: Tensor = self.logit_loss(student, target)
+        return value
 
     def _add_feature_terms(
         self,
@@ -234,14 +197,6 @@ class FeatureDistillation(_Base):
             self._note(f"{term.term.name} weight", torch.tensor(term.weight))
         return loss
 
-    def _refuse_non_finite(self, loss: Tensor) -> None:
-        if bool(torch.isfinite(loss)):
-            return
-        parts = ", ".join(f"{name} {float(seen[-1]):.4g}" for name, seen in self._logged.items())
-        raise FloatingPointError(
-            f"the loss is {float(loss.detach())} at step {self.state.global_step}: {parts}"
-        )
-
     def term_weights(self) -> dict[str, float]:
         """The factor in force of each term, for the record: `{"weight/CKALoss[-1--1]": ...}`."""
         return {f"weight/{term.term.name}": term.weight for term in self._each_term()}
@@ -249,10 +204,14 @@ class FeatureDistillation(_Base):
     # ---- logs, optimiser, checkpoints ----
 
     def _note(self, name: str, value: Tensor) -> None:
-        self._logged[name].append(value.detach().float().cpu())
+        noted = value.detach().float().cpu()
+        if not bool(torch.isfinite(noted)):
+            step = self.state.global_step
+            raise FloatingPointError(f"the loss {name} is {float(noted)} at step {step}")
+        self._logged[name].append(noted)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Add the mean of each loss since the last log."""
+        """Add the mean of each loss since the last log, unweighted."""
         if "loss" in logs:
             logs.update(
                 {f"loss/{k}": float(torch.stack(v).mean()) for k, v in self._logged.items()}
@@ -267,25 +226,38 @@ class FeatureDistillation(_Base):
             columns.append("row")
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
-        """The trainer's optimiser, with the terms' own weights as a last group."""
-        fresh = self.optimizer is None
+        """The trainer's optimiser, made or given, with the terms' own weights as a last group."""
         optimizer: torch.optim.Optimizer = super().create_optimizer(model)
-        own = [p for p in self.terms.parameters() if p.requires_grad]
-        if fresh and own:
+        known = {id(p) for group in optimizer.param_groups for p in group["params"]}
+        own = [p for p in self.terms.parameters() if p.requires_grad and id(p) not in known]
+        if own:
             optimizer.add_param_group({"params": own, "weight_decay": 0.0})
-            # The trainer clears the gradients of its model only.
-            optimizer.register_step_post_hook(lambda *_: self.terms.zero_grad())
         return optimizer
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
         super()._save_optimizer_and_scheduler(output_dir)
         if self.args.should_save and len(self.terms):
-            save_file(self.terms.state_dict(), Path(output_dir) / TERMS_FILE)
+            # Copies, since safetensors takes no views, nor one tensor under two names.
+            state = {k: v.clone().contiguous() for k, v in self.terms.state_dict().items()}
+            save_file(state, Path(output_dir) / TERMS_FILE)
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         super()._load_optimizer_and_scheduler(checkpoint)
         if checkpoint is not None and len(self.terms):
             self.terms.load_state_dict(load_file(Path(checkpoint) / TERMS_FILE))
+
+
+class _ClearGradients(TrainerCallback):
+    """The trainer clears the gradients of its model only; those of the terms go here.
+
+    Before a step, not after it: a step that mixed precision skips must not leave its infinities.
+    """
+
+    def __init__(self, terms: nn.Module) -> None:
+        self.terms = terms
+
+    def on_step_begin(self, *args: Any, **kwargs: Any) -> None:
+        self.terms.zero_grad()
 
 
 class FeatureDistillationTrainer(FeatureDistillation, Trainer):

@@ -1,0 +1,110 @@
+"""Models of a few thousand weights and random data for the tests of `geodistill.distill`."""
+
+from functools import partial
+from pathlib import Path
+
+import torch
+from transformers import (
+    BertConfig,
+    BertForSequenceClassification,
+    OPTConfig,
+    OPTForCausalLM,
+    TrainingArguments,
+)
+
+from geodistill.experiments.training import pad
+
+VOCABULARY = 100
+
+
+def tiny_bert(seed=0, width=32, layers=2, labels=3, vocabulary=VOCABULARY, **settings):
+    torch.manual_seed(seed)
+    config = BertConfig(
+        vocab_size=vocabulary,
+        hidden_size=width,
+        num_hidden_layers=layers,
+        num_attention_heads=2,
+        intermediate_size=2 * width,
+        max_position_embeddings=32,
+        hidden_dropout_prob=0.0,
+        attention_probs_dropout_prob=0.0,
+        # Larger than usual, so that teachers differ visibly.
+        initializer_range=0.2,
+        num_labels=labels,
+        pad_token_id=0,
+        **settings,
+    )
+    return BertForSequenceClassification(config)
+
+
+def tiny_opt(seed=0, width=32, layers=2, vocabulary=VOCABULARY):
+    torch.manual_seed(seed)
+    config = OPTConfig(
+        vocab_size=vocabulary,
+        hidden_size=width,
+        word_embed_proj_dim=width,
+        num_hidden_layers=layers,
+        num_attention_heads=2,
+        ffn_dim=2 * width,
+        max_position_embeddings=32,
+        dropout=0.0,
+        init_std=0.2,
+        pad_token_id=0,
+        bos_token_id=1,
+        eos_token_id=1,
+    )
+    return OPTForCausalLM(config)
+
+
+def sentences(lengths, seed=0, labels=3):
+    """Classification examples of these lengths; `row` is an example's place."""
+    generator = torch.Generator().manual_seed(seed)
+    return [
+        {
+            "input_ids": torch.randint(2, VOCABULARY, (n,), generator=generator).tolist(),
+            "labels": int(torch.randint(labels, (), generator=generator)),
+            "row": i,
+        }
+        for i, n in enumerate(lengths)
+    ]
+
+
+def answers(lengths, kept, seed=0):
+    """Language-model examples: the last `kept[i]` tokens of example i are its answer."""
+    rows = sentences(lengths, seed)
+    return [
+        {**row, "labels": [-100] * (n - k) + row["input_ids"][n - k :]}
+        for row, n, k in zip(rows, lengths, kept, strict=True)
+    ]
+
+
+def arguments(folder: Path, **settings):
+    """Plain SGD in the order of the data, no clipping, no schedule: a step can be done by hand."""
+    fixed = {
+        "output_dir": str(folder),
+        "optim": "sgd",
+        "learning_rate": 0.1,
+        "lr_scheduler_type": "constant",
+        "max_grad_norm": 0.0,
+        "train_sampling_strategy": "sequential",
+        "remove_unused_columns": False,
+        "report_to": "none",
+        "save_strategy": "no",
+        "disable_tqdm": True,
+        "logging_steps": 1,
+        "use_cpu": True,
+        "dataloader_pin_memory": False,
+    }
+    return TrainingArguments(**{**fixed, **settings})
+
+
+collate = partial(pad, pad_id=0)
+
+
+def weights(model):
+    return {name: p.detach().clone() for name, p in model.named_parameters()}
+
+
+def moved(before, after):
+    """Largest change over all weights."""
+    return max(float((before[name] - after[name]).abs().max()) for name in before)

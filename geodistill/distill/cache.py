@@ -188,12 +188,14 @@ def build_cache(
         report: called with examples done and their total.
 
     Raises:
-        InputError: the disk can't hold it, no such layer, features outside float16's range, lengths
-            that are not the batches'.
+        InputError: the disk can't hold it, no such layer, top_k out of range, features outside
+            float16's range, lengths that are not the batches'.
     """
     if (folder / "manifest.json").is_file():
         return TeacherCache(folder)
     indices = [resolve_layer(layer, teacher.config, "teacher") for layer in layers]
+    if top_k and not 0 < top_k < teacher.config.vocab_size:
+        raise InputError(f"top_k is {top_k}; expected 0 to {teacher.config.vocab_size - 1}")
     offsets = np.concatenate([[0], np.cumsum(lengths)])
     partial = folder.with_name(folder.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)

@@ -27,7 +27,7 @@ NAME = "smollm2-embedded"
 class AdapterSetting:
     """LoRA of every linear layer; prompts from the training part only, scored on validation."""
 
-    n_train: int = 2400
+    n_train: int = 1600
     n_validation: int = 100
     rank: int = 8
     alpha: int = 16

@@ -71,7 +71,7 @@ class InstructionSetting:
 
     task: str = "embedded"
     teacher: str = "smollm2"
-    n_train: int = 800
+    n_train: int = 600
     n_test: int = 300
     epochs: float = 4.0
     batch_size: int = 32

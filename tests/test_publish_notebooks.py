@@ -12,6 +12,7 @@ import pytest
 from tiny_project import FIGURE, PARAMETERS, notebook, printed, tiny_project
 
 from geodistill.errors import InputError
+from geodistill.publish.console import Indented
 from geodistill.publish.notebooks import (
     NotebookError,
     Run,
@@ -149,6 +150,13 @@ def test_run_notebook_takes_parameters(tmp_path):
     path = run_notebook("one", {"seed": 3}, project)
     assert printed(path) == "ran as laptop 3\n"
     assert path.name == "01_one-seed-3.ipynb"
+
+
+def test_a_progress_bar_takes_one_line(capsys):
+    stream = Indented()
+    for text in ("1/3", "\r2/3", "\r3/3\nnext", " line\r\n", "\nrest"):
+        stream.write(text)
+    assert capsys.readouterr().out == "    3/3\n    next line\n"
 
 
 def test_a_failed_notebook_is_refused_and_the_others_are_kept(tmp_path, capsys):

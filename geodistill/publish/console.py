@@ -14,15 +14,20 @@ def say(text: str) -> None:
 
 
 class Indented:
-    """A write-only stream: passes on whole lines of a running cell, indented."""
+    """A write-only stream: passes on whole lines of a running cell, indented.
+
+    Of a line that a progress bar overwrites, only what stands in the end.
+    """
 
     def __init__(self) -> None:
         self._rest = ""
 
     def write(self, text: str) -> None:
-        *lines, self._rest = (self._rest + text).replace("\r", "\n").split("\n")
-        for line in filter(str.strip, lines):
-            say(f"    {line}")
+        *lines, self._rest = (self._rest + text).split("\n")
+        for line in lines:
+            last = line.rstrip("\r").rpartition("\r")[2]
+            if last.strip():
+                say(f"    {last}")
 
     def flush(self) -> None:
         """Nothing is held back but an unfinished line."""

@@ -99,7 +99,9 @@ def _papermill(run: Run) -> None:
             stdout_file=Indented(),
             stderr_file=Indented(),
             cwd=run.source.parent,
-            extra_arguments=["--IPKernelApp.log_level=40"],  # errors; it warns of TCP at each start
+            extra_arguments=[
+                "--IPKernelApp.log_level=50"
+            ],  # it warns at each start and at each end
         )
 
 

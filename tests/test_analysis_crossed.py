@@ -145,6 +145,13 @@ def test_type_one_error_and_power_of_a_comparison(rng):
     assert rejects(0.15) > 0.9
 
 
+def test_p_better_is_how_often_a_new_run_on_new_items_wins(rng):
+    truth = Truth(effect=0.05, seed=0.05, item=0.3, residual=0.3)
+    wins = np.mean([truth.draw(rng, 1, 200).mean() > 0 for _ in range(4000)])
+    said = np.mean([estimate([truth.draw(rng, 40, 200)]).p_better for _ in range(20)])
+    assert said == pytest.approx(wins, abs=0.03)
+
+
 def test_pooling_one_task_twice_changes_nothing_but_the_item_part(rng):
     table = Truth(effect=0.1, seed=0.3).draw(rng, 5, 50)
     one, two = components([table]), components([table, table])

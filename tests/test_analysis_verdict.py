@@ -74,6 +74,11 @@ def test_settle_is_the_least_design_that_is_short_enough():
     assert "no number of items with these seeds" in str(plan)
 
 
+def test_settle_asks_more_of_a_family():
+    one, of_four = settle(answer(0.1), 2.0), settle(replace(answer(0.1), family=4), 2.0)
+    assert of_four.seeds > one.seeds
+
+
 def test_settle_needs_items_where_items_are_the_doubt():
     parts = Components(seed=0.0, item=4.0, residual=0.1, df_item=999.0)
     plan = settle(answer(0.1, parts=parts), 2.0)

@@ -99,6 +99,7 @@ class Probe:
 
     teacher: Tensor  # (n, d_teacher), float32
     eps: float
+    of_teacher: dict[str, float]
     procrustes: Calibration
     gram: Calibration
 
@@ -108,7 +109,11 @@ class Probe:
             calibrate(measure, teacher, setting.d_student)
             for measure in (procrustes_distance, feature_gram_distance)
         )
-        return cls(teacher.float(), setting.eps, *calibrations)
+        of_teacher = {
+            "teacher_pairs": orthogonality(teacher, setting.eps),
+            "teacher_vectors": len(epsilon_orthogonal_subset(teacher, setting.eps)),
+        }
+        return cls(teacher.float(), setting.eps, of_teacher, *calibrations)
 
     def __call__(self, student: Tensor) -> dict[str, float]:
         return {
@@ -117,8 +122,7 @@ class Probe:
             "cka": float(cka(self.teacher, student)),
             "pairs": orthogonality(student, self.eps),
             "vectors": len(epsilon_orthogonal_subset(student, self.eps)),
-            "teacher_pairs": orthogonality(self.teacher, self.eps),
-            "teacher_vectors": len(epsilon_orthogonal_subset(self.teacher, self.eps)),
+            **self.of_teacher,
         }
 
 

@@ -39,10 +39,13 @@ def epsilon_orthogonal_subset(x: Tensor, eps: float, *, mask: Tensor | None = No
     Raises InputError for a zero row or eps outside [0, 1].
     """
     unit = _unit_rows(x, eps, mask)
+    free = torch.ones(len(unit), dtype=torch.bool, device=x.device)
     kept: list[int] = []
-    for i, row in enumerate(unit):
-        if not kept or bool((unit[kept] @ row).abs().le(eps).all()):
-            kept.append(i)
+    while free.any():
+        i = int(free.nonzero()[0])
+        kept.append(i)
+        free &= (unit @ unit[i]).abs() <= eps
+        free[i] = False
     return torch.tensor(kept, device=x.device)
 
 

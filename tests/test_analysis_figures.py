@@ -70,7 +70,7 @@ def test_forest_draws_each_interval_in_the_methods_colour(ax, answers):
     for line, row in zip(lines, data.itertuples(), strict=True):
         assert list(line.get_xdata()) == [row.low, row.high]
         assert to_hex(line.get_color()).upper() == look(row.method).color
-    assert ax.get_yticklabels()[0].get_text() == "KD + Procrustes vs KD, pooled"
+    assert ax.get_yticklabels()[0].get_text() == "KD + Procrustes\nvs KD, pooled"
     assert "points" in ax.get_xlabel()
 
 

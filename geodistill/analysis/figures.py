@@ -5,7 +5,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from geodistill.analysis.crossed import Array
-from geodistill.analysis.style import GREY, VERMILLION, look, versus
+from geodistill.analysis.style import GREY, VERMILLION, look
 
 
 def forest(ax: Axes, answers: pd.DataFrame, unit: str, margin: float | None = None) -> Axes:
@@ -27,7 +27,7 @@ def forest(ax: Axes, answers: pd.DataFrame, unit: str, margin: float | None = No
         ax.plot([row["low"], row["high"]], [y, y], color=style.color, linewidth=width)
         face = style.color if pooled else "white"
         ax.plot(row["estimate"], y, style.marker, color=style.color, markerfacecolor=face)
-        names.append(f"{versus(row['method'], row['baseline'])}, {row['task']}")
+        names.append(f"{style.label}\nvs {look(row['baseline']).label}, {row['task']}")
     ax.set_yticks(range(len(names)), names)
     ax.set_ylim(len(names) - 0.5, -0.5)
     ax.grid(axis="y", visible=False)

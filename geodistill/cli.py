@@ -12,6 +12,8 @@ from geodistill.errors import AssetError, InputError
 if TYPE_CHECKING:  # at run time `--help` must need no torch
     from geodistill.experiments.grid import Study
 
+INTERRUPTED = 130
+"""Exit code that typer gives to Ctrl-C."""
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
 
@@ -123,11 +125,12 @@ def main() -> None:
     """Run the command; an error that a user can mend is one line and exit code 2."""
     try:
         app()
-    except (InputError, AssetError) as error:
+    except (InputError, AssetError, FloatingPointError) as error:
         typer.echo(f"error: {error}", err=True)
         sys.exit(2)
-    except KeyboardInterrupt:
-        typer.echo(
-            "stopped; what is finished is kept, the same command goes on from there", err=True
-        )
-        sys.exit(130)
+    except SystemExit as end:
+        if end.code == INTERRUPTED:
+            typer.echo(
+                "stopped; what is finished is kept, the same command goes on from there", err=True
+            )
+        raise

@@ -4,7 +4,11 @@ Each worker computes with one thread and stores its run itself, so a killed grid
 runs in flight. (joblib pins no cores; without the one-thread rule two workers fight for both.)
 """
 
+import functools
 import json
+import os
+import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,18 +67,14 @@ def pending(study: Study) -> list[Job]:
 
 def plan(study: Study, workers: int) -> str:
     """What `run_grid` would do, in one line: runs, minutes."""
-    todo = pending(study)
-    minutes = sum(_minutes(study, job) for job in todo) / workers
-    done = len(study.jobs) - len(todo)
+    done = finished(study.path)
+    todo = [job for job in study.jobs if job.run_id not in done]
+    measured = sum(done.values()) / len(done) / 60 if done else None
+    minutes = sum(job.minutes if measured is None else measured for job in todo) / workers
     return (
-        f"{study.folder}: {len(study.jobs)} runs, {done} finished, {len(todo)} to do, "
-        f"about {minutes:.0f} minutes with {workers} workers"
+        f"{study.folder}: {len(study.jobs)} runs, {len(study.jobs) - len(todo)} finished, "
+        f"{len(todo)} to do, about {minutes:.0f} minutes with {workers} workers"
     )
-
-
-def _minutes(study: Study, job: Job) -> float:
-    seconds = list(finished(study.path).values())
-    return sum(seconds) / len(seconds) / 60 if seconds else job.minutes
 
 
 def run_grid(study: Study, *, workers: int, report: Report) -> Iterator[Job]:
@@ -100,7 +100,28 @@ def _in_parallel(jobs: Sequence[Job], workers: int, act: Callable[[Job], Any]) -
     from joblib import Parallel, delayed
 
     runner = Parallel(n_jobs=workers, return_as="generator_unordered")
-    yield from runner(delayed(act)(job) for job in jobs)
+    yield from runner(delayed(_in_worker)(act, job, os.getpid()) for job in jobs)
+
+
+def _in_worker(act: Callable[[Job], Any], job: Job, owner: int) -> Any:
+    _end_with(owner)
+    try:
+        return act(job)
+    except FloatingPointError as error:
+        raise FloatingPointError(f"{job.label}: {error}") from error
+
+
+@functools.cache
+def _end_with(owner: int) -> None:
+    """End this worker when the grid's process is gone: killed, it leaves none that work on."""
+
+    def watch() -> None:
+        while os.getppid() == owner:
+            time.sleep(0.2)
+        os._exit(1)
+
+    if os.getppid() == owner:
+        threading.Thread(target=watch, daemon=True).start()
 
 
 @dataclass(frozen=True)

@@ -100,9 +100,12 @@ def provenance() -> dict[str, Any]:
 
 
 def _git(*words: str) -> str | None:
-    done = subprocess.run(
-        ["git", *words], cwd=CHECKOUT, capture_output=True, text=True, check=False
-    )
+    try:
+        done = subprocess.run(
+            ["git", *words], cwd=CHECKOUT, capture_output=True, text=True, check=False
+        )
+    except FileNotFoundError:  # no git on this machine
+        return None
     return done.stdout.strip() if done.returncode == 0 else None
 
 
@@ -158,13 +161,14 @@ def finished(folder: Path) -> dict[str, float]:
 
 def collect(folder: Path) -> None:
     """Merge the finished runs into the two tables; a newer run replaces its elder."""
+    runs = folder / "runs"
+    # Items without rows are of a run that was killed between the two.
+    names = [path.name.removesuffix(".rows.parquet") for path in runs.glob("*.rows.parquet")]
+    if not names:
+        return
     for kind in ("items", "rows"):
         table = folder / f"{kind}.parquet"
-        parts = [
-            pd.read_parquet(path) for path in sorted((folder / "runs").glob(f"*.{kind}.parquet"))
-        ]
-        if not parts:
-            continue
+        parts = [pd.read_parquet(runs / f"{name}.{kind}.parquet") for name in names]
         fresh = pd.concat(parts, ignore_index=True)
         if table.is_file():
             old = pd.read_parquet(table)

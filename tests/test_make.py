@@ -83,3 +83,11 @@ def test_help_names_every_target(checkout):
     text = make(checkout, "help").stdout
     for target in ("book", "test", "release-notebooks", "clean"):
         assert f"make {target}" in text
+
+
+def test_ci_calls_make_test_and_wants_a_browser():
+    script = REPOSITORY / ".ci" / "run"
+    assert subprocess.run(["bash", "-n", str(script)], check=False).returncode == 0
+    text = script.read_text()
+    assert "GEODISTILL_REQUIRE_BROWSER=1" in text
+    assert text.rstrip().endswith("exec make test")

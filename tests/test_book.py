@@ -10,7 +10,7 @@ import yaml
 from tiny_project import REPOSITORY
 
 from geodistill.publish.budgets import overruns, read_budgets
-from geodistill.publish.notebooks import run_notebook
+from geodistill.publish.notebooks import Run, run_notebook
 from geodistill.publish.project import PROFILES, Project
 from geodistill.publish.provenance import figures, why
 
@@ -29,6 +29,13 @@ def test_every_chapter_ran_under_smoke(smoke_book):
     for name in CHAPTERS:
         run = nbformat.read(smoke_book.executed("smoke") / f"{name}.ipynb", as_version=4)
         assert run.metadata.geodistill.parameters == {"profile": "smoke"}
+
+
+def test_a_second_build_would_run_nothing(smoke_book):
+    """A chapter that changes what its own key covers would run again for ever."""
+    for source in smoke_book.sources():
+        target = smoke_book.executed("smoke") / f"{source.stem}.ipynb"
+        assert Run(smoke_book, source, {"profile": "smoke"}, target).finished(), source.stem
 
 
 def test_every_page_of_the_contents_is_there_and_no_link_is_dead(smoke_book):

@@ -59,11 +59,12 @@ def test_runs_under_the_profile_and_reuses_what_did_not_change(tmp_path, capsys)
     ],
 )
 def test_key_depends_on_source_library_data_and_lock(tmp_path, path):
-    project = tiny_project(tmp_path, _01_one=notebook("One"))
+    root = tmp_path / "runs"  # a name that means something inside data/results only
+    project = tiny_project(root, _01_one=notebook("One"))
     source = project.sources()[0]
     before = reuse_key(project, source, {"profile": "smoke"})
-    (tmp_path / path).parent.mkdir(exist_ok=True)
-    with (tmp_path / path).open("a") as file:
+    (root / path).parent.mkdir(exist_ok=True)
+    with (root / path).open("a") as file:
         file.write("# changed\n")
     assert reuse_key(project, source, {"profile": "smoke"}) != before
 

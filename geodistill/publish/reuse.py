@@ -37,6 +37,11 @@ def _library(project: Project) -> Iterable[Path]:
 
 def _data(project: Project) -> list[Path]:
     """Data files; `runs/` holds single runs of which only the finished tables are read."""
-    folders = {project.root / "data", project.results}
-    files = (path for folder in folders for path in folder.rglob("*"))
-    return sorted({path for path in files if "runs" not in path.parts})
+    return sorted(
+        {
+            path
+            for folder in (project.root / "data", project.results)
+            for path in folder.rglob("*")
+            if "runs" not in path.relative_to(folder).parts
+        }
+    )

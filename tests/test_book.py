@@ -10,7 +10,7 @@ import yaml
 from tiny_project import REPOSITORY
 
 from geodistill.publish.budgets import overruns, read_budgets
-from geodistill.publish.notebooks import Run, run_notebook
+from geodistill.publish.notebooks import NotebookError, Run, run_notebook
 from geodistill.publish.project import PROFILES, Project
 from geodistill.publish.provenance import figures, why
 
@@ -91,6 +91,20 @@ def test_live_chapters_need_no_stored_rows(name, tmp_path, monkeypatch):
     monkeypatch.setenv("GEODISTILL_RESULTS", str(tmp_path / "none"))
     project = Project.at(REPOSITORY, tmp_path / "build")
     assert run_notebook(name, {"profile": "smoke"}, project).exists()
+
+
+def test_without_stored_rows_every_live_figure_is_still_drawn(smoke_book, tmp_path, monkeypatch):
+    monkeypatch.setenv("GEODISTILL_RESULTS", str(tmp_path / "none"))
+    project = Project.at(REPOSITORY, tmp_path / "build")
+    with pytest.raises(NotebookError, match="geodistill grid"):  # the message says what to do
+        run_notebook("05_significance", {"profile": "smoke"}, project)
+    (unfinished,) = (project.build / "runs" / "unfinished").glob("*.ipynb")
+    cells = nbformat.read(unfinished, as_version=4).cells
+    outputs = [output for cell in cells for output in cell.get("outputs", [])]
+    drawn = [o.metadata.geodistill.name for o in outputs if "geodistill" in o.get("metadata", {})]
+    page = [f for f in figures(smoke_book) if f["notebook"] == "05_significance"]
+    assert drawn == [f["name"] for f in page if f["source"] == "live"]
+    assert drawn
 
 
 def test_notebooks_keep_their_budgets(smoke_book):

@@ -274,9 +274,14 @@ show(
 early = kept["99 % of the loss gone"].set_index(["teacher", "objective"])["mean"]
 assert early[TWO, "procrustes"] > early[TWO, "cka"] + 0.1
 assert early[TWO, "procrustes"] > early[TWO, "projection"]
-table = pd.concat([t.assign(moment=label) for label, t in kept.items()])
+columns = {
+    label: t.set_index(["teacher", "objective"]).apply(
+        lambda row: f"{row['mean']:.3f} ({row['low']:.3f} to {row['high']:.3f})", axis=1
+    )
+    for label, t in kept.items()
+}
 show_table(
-    table[["moment", "teacher", "objective", "mean", "low", "high", "n"]],
+    pd.DataFrame(columns).reindex(columns["end of the budget"].index).fillna("–").reset_index(),
     caption=f"Geometry kept: mean and 95 % interval over {n_seeds} seeds",
     source="live",
 )

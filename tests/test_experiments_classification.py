@@ -1,0 +1,167 @@
+"""The classification study in miniature: paired, repeatable, and measured as it says."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from own_cache import own_cache
+
+from geodistill.errors import InputError
+from geodistill.experiments import classification
+from geodistill.experiments.classification import (
+    classification_config,
+    open_classroom,
+    run_classification,
+    smoke,
+)
+from geodistill.experiments.protocol import CLASSIFICATION_METHODS
+from geodistill.experiments.store import collect, finished, write_run
+
+pytestmark = [pytest.mark.smoke, pytest.mark.xdist_group("classification")]
+
+
+@pytest.fixture(scope="module")
+def room(tmp_path_factory):
+    lines = []
+    folder = tmp_path_factory.mktemp("classification") / "cache"
+    with own_cache(folder), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(classification, "TEACHER_THREADS", 1)
+        made = open_classroom(smoke("product"), lines.append)
+        assert lines[0] == "training the product teacher"
+        yield made
+
+
+@pytest.fixture(scope="module")
+def runs(room):
+    return {method: run_classification(room, method, 0) for method in ("kd", "kd+procrustes")}
+
+
+def test_a_trained_teacher_is_found_again(room):
+    lines = []
+    again = open_classroom(room.setting, lines.append)
+    assert not any("training" in line for line in lines)
+    one, other = (r.teacher.classifier.weight for r in (room, again))
+    assert torch.equal(one, other)
+
+
+def test_the_pool_is_limited_for_the_teacher_its_cache_and_students(room):
+    assert len(room.train) == len(room.train_cache) == room.setting.teacher.max_train == 64
+    assert len(room.test) == len(room.test_cache) == 64
+    assert room.train["row"] == list(range(64))
+    assert not set(room.train["source"]) & set(room.test["source"])
+    greedy = replace(room, setting=replace(room.setting, n_train=65))
+    with pytest.raises(InputError, match="got 65, expected 1 to 64"):
+        run_classification(greedy, "kd", 0)
+
+
+def test_the_same_run_twice_is_the_same(room, runs):
+    run, student = runs["kd+procrustes"]
+    again, twin = run_classification(room, "kd+procrustes", 0)
+    assert again.metrics == run.metrics
+    assert again.items.equals(run.items)
+    assert again.run_id == run.run_id
+    for one, other in zip(student.parameters(), twin.parameters(), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_another_seed_or_method_is_another_run(room, runs):
+    run, _ = runs["kd+procrustes"]
+    for other in (run_classification(room, "kd+procrustes", 1)[0], runs["kd"][0]):
+        assert (other.items["nll"] - run.items["nll"]).abs().max() > 1e-4
+        assert other.run_id != run.run_id
+        assert list(other.items["item"]) == list(run.items["item"])
+
+
+def test_metrics_are_those_of_the_items(room, runs):
+    for run, student in runs.values():
+        items, metrics = run.items, run.metrics
+        correct = items["prediction"] == items["label"]
+        assert (items["score"] == correct).all()
+        assert metrics["accuracy"] == pytest.approx(correct.mean())
+        assert metrics["nll"] == pytest.approx(items["nll"].mean())
+        assert len(set(items["item"])) == 64
+        with torch.no_grad():  # one sentence at a time, without padding
+            logits = [student(torch.tensor([ids])).logits[0] for ids in room.test["input_ids"]]
+            said = [room.teacher(torch.tensor([ids])).logits[0] for ids in room.test["input_ids"]]
+        scores = torch.stack(logits).log_softmax(-1)
+        nll = -scores[range(64), room.test["labels"]]
+        assert items["nll"].tolist() == pytest.approx(nll.tolist(), abs=1e-4)
+        same = scores.argmax(-1) == torch.stack(said).argmax(-1)
+        assert metrics["agreement"] == pytest.approx(float(same.double().mean()), abs=1 / 64)
+        right = torch.stack(said).argmax(-1) == torch.tensor(room.test["labels"])
+        assert metrics["teacher_accuracy"] == pytest.approx(
+            float(right.double().mean()), abs=1 / 64
+        )
+        assert metrics["majority_accuracy"] == max(items["label"].value_counts()) / 64
+
+
+def test_the_geometry_kept_is_measured_and_below_one(runs):
+    for run, _ in runs.values():
+        for name in ("procrustes", "gram", "cka"):
+            assert -1 < run.metrics[f"geometry_kept/{name}"] < 1
+        assert 0 < run.metrics["cka"] < 1
+    kept = {method: run.metrics["geometry_kept/procrustes"] for method, (run, _) in runs.items()}
+    assert kept["kd+procrustes"] > kept["kd"]
+
+
+def test_a_run_records_the_weight_of_its_term_and_can_be_stored(runs, tmp_path):
+    run, _ = runs["kd+procrustes"]
+    assert run.metrics["weight/ProcrustesLoss[-1--1]"] > 0
+    assert not any(name.startswith("weight") for name in runs["kd"][0].metrics)
+    write_run(tmp_path, run)
+    collect(tmp_path)
+    assert set(finished(tmp_path)) == {run.run_id}
+
+
+def start_of(room, monkeypatch, method, seed):
+    """Sentences, first batches and untrained weights of a run that is not trained."""
+    seen = {}
+
+    def looks(trainer):
+        seen["items"] = trainer.train_dataset["item"]
+        seen["weights"] = [p.detach().clone() for p in trainer.model.parameters()]
+        seen["seeds"] = (trainer.args.seed, trainer.args.data_seed)
+        raise StopIteration
+
+    monkeypatch.setattr(classification, "fit", looks)
+    with pytest.raises(StopIteration):
+        run_classification(room, method, seed)
+    return seen
+
+
+def test_methods_of_one_seed_share_sentences_start_and_order(room, monkeypatch):
+    first = start_of(room, monkeypatch, "ce", 0)
+    assert len(first["items"]) == 48
+    for method in ("kd", "kd+projection", "kd+procrustes-shuffled"):  # the last two draw numbers
+        other = start_of(room, monkeypatch, method, 0)
+        assert other["items"] == first["items"]
+        assert other["seeds"] == first["seeds"]
+        assert all(map(torch.equal, other["weights"], first["weights"]))
+    another = start_of(room, monkeypatch, "ce", 1)
+    assert set(another["items"]) != set(first["items"])
+    assert another["seeds"] != first["seeds"]
+    assert not all(map(torch.equal, another["weights"], first["weights"]))
+
+
+def test_every_method_runs_and_its_term_changes_the_student(room):
+    setting = replace(room.setting, n_train=16, epochs=1.0, batch_size=4)  # the window is 2 of 4
+    small = replace(room, setting=setting)
+    nll = {
+        m: run_classification(small, m, 0)[0].items["nll"].tolist() for m in CLASSIFICATION_METHODS
+    }
+    assert len(nll) == 8
+    assert len({tuple(values) for values in nll.values()}) == 8
+
+
+def test_the_configuration_holds_every_setting(room):
+    config = classification_config(room.setting, "kd")
+    assert config["method"] == "kd"
+    assert config["teacher"]["max_train"] == 64
+    assert set(vars(room.setting)) < set(config)
+
+
+def test_what_is_unknown_is_named(room):
+    with pytest.raises(InputError, match="method is 'sft'; expected one of ce, kd, "):
+        run_classification(room, "sft", 0)
+    with pytest.raises(InputError, match="'films'"):
+        open_classroom(smoke("films"))

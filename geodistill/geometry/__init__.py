@@ -25,6 +25,7 @@ from geodistill.geometry.measures import (
     procrustes_parts,
     projection_distance,
 )
+from geodistill.geometry.moments import SecondMoments
 from geodistill.geometry.nuclear import nuclear_norm
 from geodistill.geometry.orthogonality import (
     epsilon_orthogonal_subset,
@@ -37,6 +38,7 @@ __all__ = [
     "Calibration",
     "Construction",
     "Measure",
+    "SecondMoments",
     "antiparallel",
     "best",
     "best_student",

@@ -1,8 +1,8 @@
 """Distances and similarities between two representations of the same examples.
 
 Each is a function of the second moments (`moments.py`): the formulas below take them, the public
-measures take features x (..., n, d_x) and y (..., n, d_y) and compute in float64.
-Following the paper's order x is the teacher, y the student.
+measures take features x (..., n, d_x) and y (..., n, d_y), or `SecondMoments` in their place, and
+compute in float64. Following the paper's order x is the teacher, y the student.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from geodistill.errors import InputError
-from geodistill.geometry.moments import AnyMoments, RowMoments, Scale, moments_of, safe_sqrt
+from geodistill.geometry.moments import AnyMoments, Scale, SecondMoments, moments_of, safe_sqrt
 from geodistill.geometry.nuclear import nuclear_norm
 
 Form = Literal["distance", "squared", "half_squared", "angular", "similarity", "disparity"]
@@ -45,11 +45,11 @@ def cka_value(m: AnyMoments) -> Tensor:
     return _ratio(m.kl, m.kk * m.ll)
 
 
-def debiased_cka_value(m: RowMoments) -> Tensor:
+def debiased_cka_value(m: AnyMoments) -> Tensor:
     """CKA from the unbiased HSIC estimate (Song et al., 2012) of centred features."""
     if not bool((m.n > 3).all()):
         raise InputError(f"debiased CKA got {int(m.n.min())} rows: expected at least 4")
-    n = m.n.to(m.x.dtype)
+    n = m.n.to(m.xy.dtype)
     x4, y4, x2y2 = m.row_overlaps()
 
     def hsic(inner: Tensor, diagonals: Tensor, traces: Tensor) -> Tensor:
@@ -92,8 +92,8 @@ def _ratio(a: Tensor, squared: Tensor) -> Tensor:
 
 
 def procrustes_distance(
-    x: Tensor,
-    y: Tensor,
+    x: Tensor | SecondMoments,
+    y: Tensor | None = None,
     *,
     center: bool = False,
     scale: Scale = None,
@@ -129,8 +129,8 @@ _FORMS: dict[str, Callable[[AnyMoments], Tensor]] = {
 
 
 def feature_gram_distance(
-    x: Tensor,
-    y: Tensor,
+    x: Tensor | SecondMoments,
+    y: Tensor | None = None,
     *,
     center: bool = False,
     scale: Scale = None,
@@ -145,8 +145,8 @@ def feature_gram_distance(
 
 
 def cka(
-    x: Tensor,
-    y: Tensor,
+    x: Tensor | SecondMoments,
+    y: Tensor | None = None,
     *,
     debiased: bool = False,
     root: bool = False,
@@ -168,8 +168,8 @@ def cka(
 
 
 def projection_distance(
-    x: Tensor,
-    y: Tensor,
+    x: Tensor | SecondMoments,
+    y: Tensor | None = None,
     *,
     center: bool = False,
     scale: Scale = None,
@@ -187,7 +187,9 @@ def projection_distance(
     return safe_sqrt(residual_squared(m, direction))
 
 
-def procrustes_parts(x: Tensor, y: Tensor, *, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
+def procrustes_parts(
+    x: Tensor | SecondMoments, y: Tensor | None = None, *, mask: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """(spectrum, alignment), each (...), ≥ 0, summing to D_P² of centred, unit-norm features.
 
     The spectrum part 2 − 2Σσ_i(X)σ_i(Y) asks if the variances are the teacher's and knows nothing

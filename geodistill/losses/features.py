@@ -24,7 +24,7 @@ from geodistill.geometry.measures import (
     procrustes_squared,
     spectra_overlap,
 )
-from geodistill.geometry.moments import RowMoments, Scale, row_moments, safe_sqrt
+from geodistill.geometry.moments import SCALES, RowMoments, Scale, row_moments, safe_sqrt
 from geodistill.geometry.nuclear import nuclear_norm
 
 NAMES = ("teacher", "student")
@@ -64,7 +64,7 @@ class ProcrustesLoss(FeatureLoss):
 
     def __init__(self, *, center: bool = True, scale: Scale = "frobenius") -> None:
         super().__init__()
-        self.center, self.scale = center, scale
+        self.center, self.scale = center, _known(scale)
 
     def compare(self, m: RowMoments) -> Tensor:
         return procrustes_squared(m)
@@ -79,7 +79,7 @@ class FeatureGramLoss(FeatureLoss):
 
     def __init__(self, *, center: bool = True, scale: Scale = "frobenius") -> None:
         super().__init__()
-        self.center, self.scale = center, scale
+        self.center, self.scale = center, _known(scale)
 
     def compare(self, m: RowMoments) -> Tensor:
         return gram_squared(m)
@@ -194,6 +194,12 @@ class IsotropyLoss(FeatureLoss):
 
     def compare(self, m: RowMoments) -> Tensor:
         return 2 - 2 * nuclear_norm(m.y) / math.sqrt(min(m.y.shape))
+
+
+def _known(scale: Scale) -> Scale:
+    if scale not in SCALES:
+        raise InputError(f"scale is {scale!r}: expected one of {SCALES}")
+    return scale
 
 
 class ShuffledRows(nn.Module):

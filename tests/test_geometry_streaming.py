@@ -1,0 +1,121 @@
+"""SecondMoments: any chunking, any order, any offset gives the measure of the whole."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.torch import save_file
+from torch import Tensor
+
+from geodistill.errors import InputError
+from geodistill.geometry import (
+    MEASURES,
+    SecondMoments,
+    cka,
+    procrustes_distance,
+    procrustes_parts,
+)
+
+N, D_X, D_Y = 60, 7, 4
+
+
+def normal(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+X, Y = normal(N, D_X) + 0.7, normal(N, D_Y, seed=1) - 2
+
+
+def accumulated(x: Tensor, y: Tensor, cuts: list[int], dtype: torch.dtype) -> SecondMoments:
+    moments = SecondMoments(x.shape[1], y.shape[1], dtype)
+    for part in zip(x.tensor_split(cuts), y.tensor_split(cuts), strict=True):
+        if len(part[0]):
+            moments.update(*part)
+    return moments
+
+
+@pytest.mark.parametrize("options", [{}, {"center": True, "scale": "frobenius"}, {"scale": "rms"}])
+@pytest.mark.parametrize("name", MEASURES)
+def test_every_measure_takes_moments_for_features(name: str, options: dict[str, object]) -> None:
+    if name == "cka":
+        options = {}
+    moments = accumulated(X, Y, [10, 11, 40], torch.float64)
+    value = MEASURES[name].function(moments, **options)
+    assert value > 0.01
+    assert torch.allclose(value, MEASURES[name].function(X, Y, **options), rtol=1e-10)
+
+
+def test_parts_take_moments_too() -> None:
+    moments = accumulated(X, Y, [20], torch.float64)
+    for ours, whole in zip(procrustes_parts(moments), procrustes_parts(X, Y), strict=True):
+        assert torch.allclose(ours, whole, rtol=1e-10)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.integers(1, N - 1), max_size=6), st.sampled_from([0.0, 1e4]))
+def test_any_chunking_under_any_offset(cuts: list[int], offset: float) -> None:
+    for dtype, tolerance in ((torch.float32, 1e-5), (torch.float64, 1e-10)):
+        x, y = (X + offset).to(dtype), (Y - offset).to(dtype)
+        value = cka(accumulated(x, y, sorted(cuts), dtype))
+        assert torch.allclose(value, cka(x, y), rtol=tolerance)
+
+
+def test_merging_is_updating_and_ignores_the_order() -> None:
+    left, right = (accumulated(X[s], Y[s], [5], torch.float64) for s in (slice(25), slice(25, N)))
+    both = SecondMoments(D_X, D_Y)
+    both.merge(right)
+    both.merge(SecondMoments(D_X, D_Y))
+    both.merge(left)
+    assert both.n == N
+    assert torch.allclose(both.mean_x, X.mean(0))
+    assert torch.allclose(procrustes_distance(both), procrustes_distance(X, Y), rtol=1e-10)
+
+
+def test_update_masks_and_flattens_as_the_losses_do() -> None:
+    mask = torch.arange(N).view(3, 20) % 3 != 0
+    x = torch.where(mask[..., None], X.view(3, 20, D_X), float("nan"))
+    moments = SecondMoments(D_X, D_Y)
+    moments.update(x, Y.view(3, 20, D_Y), mask)
+    kept = mask.flatten()
+    assert moments.n == kept.sum()
+    assert torch.allclose(cka(moments), cka(X[kept], Y[kept]), rtol=1e-10)
+
+
+def test_save_and_load_go_on_where_they_stopped(tmp_path: Path) -> None:
+    path = tmp_path / "moments.safetensors"
+    accumulated(X[:30], Y[:30], [], torch.float64).save(path)
+    moments = SecondMoments.load(path)
+    moments.update(X[30:], Y[30:])
+    assert torch.allclose(cka(moments), cka(X, Y), rtol=1e-10)
+
+
+def test_equal_rows_have_no_geometry_here_either() -> None:
+    for dtype in (torch.float32, torch.float64):
+        constant = torch.full((N, D_Y), 0.1, dtype=dtype)
+        moments = accumulated(X.to(dtype), constant, [7, 20], dtype)
+        assert cka(moments) == 0
+        value = procrustes_distance(moments, center=True, scale="frobenius", form="squared")
+        assert float(value) == pytest.approx(1, abs=1e-5)
+
+
+def test_refusals(tmp_path: Path) -> None:
+    moments = SecondMoments(D_X, D_Y)
+    save_file({"n": torch.zeros(())}, tmp_path / "other")
+    for call, message in (
+        (lambda: cka(moments), "has seen no rows: expected an update first"),
+        (lambda: moments.update(Y, X), r"widths \(x, y\) are \(4, 7\): expected \(7, 4\)"),
+        (lambda: moments.merge(SecondMoments(2, 3)), r"are \(2, 3\): expected \(7, 4\)"),
+        (lambda: moments.update(X, Y[1:]), "expected one row of each"),
+        (lambda: cka(moments, Y), "given beside SecondMoments: expected neither"),
+        (lambda: cka(X), "y is None"),
+        (lambda: SecondMoments(0, 3), "d_x = 0, d_y = 3"),
+        (lambda: SecondMoments(2, 3, torch.bfloat16), "dtype = torch.bfloat16"),
+        (lambda: SecondMoments.load(tmp_path / "other"), r"holds \['n'\]: expected"),
+    ):
+        with pytest.raises(InputError, match=message):
+            call()
+    moments.update(X, Y)
+    with pytest.raises(InputError, match="debiased CKA got moments: expected features"):
+        cka(moments, debiased=True)

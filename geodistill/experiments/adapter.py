@@ -45,6 +45,7 @@ def fit_adapter(setting: AdapterSetting, folder: Path) -> None:
     from transformers import Trainer, set_seed
 
     started = time.perf_counter()
+    made_by = provenance()  # before the weights written here count as a change
     data = load_instructions("embedded")
     teacher, tokenizer = load_teacher("smollm2", "")
     rows, _ = choose(data.train, setting.n_train, tokenizer, setting.max_length)
@@ -68,6 +69,9 @@ def fit_adapter(setting: AdapterSetting, folder: Path) -> None:
         trainer = Trainer(model=model, args=arguments, train_dataset=rows, data_collator=collate)
         fit(trainer)
     after, _ = score(model, tokenizer, held_out, setting.new_tokens)
+    model.peft_config[
+        "default"
+    ].base_model_name_or_path = "SmolLM2-135M-Instruct"  # not a local path
     model.save_pretrained(str(folder))
     weights = folder / "adapter_model.safetensors"
     save_file({k: v.half() for k, v in load_file(weights).items()}, weights)
@@ -79,7 +83,7 @@ def fit_adapter(setting: AdapterSetting, folder: Path) -> None:
         "validation_before": before,
         "validation_after": after,
         "wall_seconds": time.perf_counter() - started,
-        **provenance(),
+        **made_by,
     }
     (folder / "recipe.json").write_text(json.dumps(recipe, indent=2) + "\n")
 

@@ -25,6 +25,8 @@ from geodistill.distill import (
     opt_student,
 )
 from geodistill.distill.cache import cache_key
+from geodistill.distill.capture import head_on_rows
+from geodistill.distill.terms import kept_rows
 from geodistill.errors import InputError
 from geodistill.experiments.protocol import (
     INSTRUCTION_METHODS,
@@ -123,6 +125,9 @@ def load_teacher(name: str, adapter: str) -> tuple[Any, Any]:
     from peft import PeftModel
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
+    stored = data_dir() / "adapters" / adapter if adapter else None
+    if stored and not (stored / "adapter_model.safetensors").is_file():
+        raise InputError(f"adapter is {adapter!r}; {stored} has no adapter_model.safetensors")
     quiet()
     where: dict[str, Any] = {"pretrained_model_name_or_path": name}
     if name == "smollm2":
@@ -131,10 +136,7 @@ def load_teacher(name: str, adapter: str) -> tuple[Any, Any]:
     tokenizer = AutoTokenizer.from_pretrained(**where)
     model: Any = AutoModelForCausalLM.from_pretrained(**where, dtype=torch.float32)
     model.is_quantized = False  # GGUF weights are whole again once loaded, and may be trained
-    if adapter:
-        stored = data_dir() / "adapters" / adapter
-        if not (stored / "adapter_model.safetensors").is_file():
-            raise InputError(f"adapter is {adapter!r}; {stored} has no adapter_model.safetensors")
+    if stored:
         model = PeftModel.from_pretrained(model, stored).merge_and_unload()
     model.train(False)
     return model, tokenizer
@@ -314,10 +316,14 @@ def score(
     total = torch.zeros(len(examples), dtype=torch.float64)
     count = torch.zeros(len(examples), dtype=torch.float64)
     for batch in in_batches([_inputs(e) for e in examples], 32, tokenizer.pad_token_id):
-        rows, labels = batch.pop("row"), batch.pop("labels")[:, 1:]
-        logits = model(**batch).logits[:, :-1].float()
-        nll = torch.nn.functional.cross_entropy(logits.mT, labels, reduction="none")
-        total[rows], count[rows] = nll.double().sum(1), (labels != -100).double().sum(1)
+        mask = kept_rows(batch)
+        rows, labels = batch.pop("row"), batch.pop("labels")
+        with head_on_rows(model, mask):
+            logits = model(**batch).logits.float()
+        targets = labels[:, 1:][mask[:, :-1]]
+        nll = torch.nn.functional.cross_entropy(logits, targets, reduction="none").double()
+        total.index_add_(0, rows.repeat_interleave(mask.sum(1)), nll)
+        count[rows] = mask.sum(1).double()
     answers = generate(model, tokenizer, examples, new_tokens)
     rouge = RougeScorer(["rougeL"])
     wanted = [e["completion"] for e in examples]

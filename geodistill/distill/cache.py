@@ -10,6 +10,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,6 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from geodistill.distill.capture import head_on_rows
 from geodistill.distill.terms import kept_rows, resolve_layer
 from geodistill.errors import InputError
 
@@ -30,7 +32,7 @@ class TeacherOutputs:
     """What a teacher says of one batch.
 
     Attributes:
-        logits: (b, classes), or (b, t, vocabulary), or None where a cache stores `top`.
+        logits: (b, classes), or (rows, vocabulary), or None where a cache stores `top`.
         features: by layer, (b, t, d); zeros at positions that are not kept.
         top: from a language-model cache, (values, indices) of shape (rows, k): log-probabilities.
     """
@@ -39,8 +41,8 @@ class TeacherOutputs:
     features: dict[int, Tensor] = field(default_factory=dict)
     top: tuple[Tensor, Tensor] | None = None
 
-    def comparable_logits(self, student: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Student and teacher logits (rows, outcomes) at the kept positions of (b, t, vocabulary).
+    def comparable_logits(self, student: Tensor) -> tuple[Tensor, Tensor]:
+        """Student logits (rows, vocabulary) and the teacher's as (rows, outcomes).
 
         From a cache the outcomes are the teacher's top k and one bucket for all others; the
         Kullback-Leibler divergence on them is a lower bound of the full one (data processing).
@@ -48,7 +50,7 @@ class TeacherOutputs:
         Raises:
             InputError: the vocabularies differ.
         """
-        student = student[mask].float()
+        student = student.float()
         if self.top is None:
             assert self.logits is not None
             if self.logits.shape[-1] != student.shape[-1]:
@@ -57,7 +59,7 @@ class TeacherOutputs:
                     f"{student.shape[-1]}; logit distillation needs one tokenizer: "
                     "drop logit_loss, or give the student the teacher's"
                 )
-            return student, self.logits[mask]
+            return student, self.logits
         values, indices = self.top
         return bucketed(student.log_softmax(-1), indices), with_tail(values)
 
@@ -205,8 +207,10 @@ def build_cache(
     done = 0
     for batch in batches:
         given = {k: v for k, v in batch.items() if k not in ("labels", "row")}
-        out = teacher(**given, output_hidden_states=True)
-        stored = _kept_outputs(out, kept_rows(batch), indices, top_k)
+        mask = kept_rows(batch)
+        with head_on_rows(teacher, mask) if top_k else nullcontext():
+            out = teacher(**given, output_hidden_states=True)
+        stored = _kept_outputs(out, mask, indices, top_k)
         if not top_k:
             arrays["logits"][batch["row"].numpy()] = out.logits.float().cpu().numpy()
         for example, *rows in zip(batch["row"].tolist(), *stored.values(), strict=True):
@@ -246,7 +250,7 @@ def _kept_outputs(
         if not bool(torch.isfinite(rows).all()):
             raise InputError(f"teacher {name} exceed float16's range; choose another layer")
     if top_k:
-        values, index = out.logits[mask].float().log_softmax(-1).topk(top_k, dim=-1)
+        values, index = out.logits.float().log_softmax(-1).topk(top_k, dim=-1)
         kept |= {"top_values": values, "top_indices": index}
     counts = mask.sum(dim=1).tolist()
     return {name: rows.split(counts) for name, rows in kept.items()}

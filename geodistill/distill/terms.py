@@ -71,17 +71,22 @@ def resolve_layer(layer: int, config: Any, owner: str) -> int:
     return index
 
 
+def labels_tokens(inputs: dict[str, Any]) -> bool:
+    """Whether every token has a label, as in language modelling, and not every example."""
+    labels = inputs.get("labels")
+    return labels is not None and labels.shape == inputs["input_ids"].shape
+
+
 def kept_rows(inputs: dict[str, Any]) -> Tensor:
     """Which token positions take part, as a (b, t) boolean mask.
 
     Classification keeps every token that is not padding. Language modelling keeps the positions
     whose *next* token is a target (label other than -100): those features make the response.
     """
-    labels = inputs.get("labels")
     attention = inputs.get("attention_mask")
     ids = inputs["input_ids"]
-    if labels is not None and labels.shape == ids.shape:
-        targets = labels[:, 1:] != -100
+    if labels_tokens(inputs):
+        targets = inputs["labels"][:, 1:] != -100
         return torch.cat([targets, torch.zeros_like(targets[:, :1])], dim=1)
     return torch.ones_like(ids, dtype=torch.bool) if attention is None else attention.bool()
 

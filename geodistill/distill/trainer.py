@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,14 @@ from torch import Tensor, nn
 from transformers import Trainer, TrainerCallback
 
 from geodistill.distill.cache import TeacherCache, TeacherOutputs
-from geodistill.distill.terms import BalancedTerm, FeatureTerm, kept_rows, resolve_layer
+from geodistill.distill.capture import head_on_rows
+from geodistill.distill.terms import (
+    BalancedTerm,
+    FeatureTerm,
+    kept_rows,
+    labels_tokens,
+    resolve_layer,
+)
 from geodistill.errors import InputError
 from geodistill.losses import KLDivergenceLoss
 
@@ -121,12 +129,15 @@ class FeatureDistillation(_Base):
         rows = inputs.pop("row", None)
         if not model.training:
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
-        # The trainer may take the labels out of what it is given (label smoothing). It gets no
-        # count of items, which some models divide by and others ignore: the loss is then a mean.
-        wanted = {**inputs, **({"output_hidden_states": True} if len(self.terms) else {})}
-        task, outputs = super().compute_loss(model, wanted, True)
         share = 1 / self.current_gradient_accumulation_steps
         part = share if num_items_in_batch is None else self._part(inputs, num_items_in_batch)
+        if self._scores_rows_alone(inputs) and not return_outputs:
+            task, outputs = self._row_loss(model, inputs)
+        else:
+            # The trainer may take the labels out of what it is given (label smoothing). It gets no
+            # count of items, which some models divide by and others ignore: the loss is a mean.
+            wanted = {**inputs, **({"output_hidden_states": True} if len(self.terms) else {})}
+            task, outputs = super().compute_loss(model, wanted, True)
         loss = self.task_weight * task * part
         self._note("task", task * part / share)
         if self.logit_loss is not None or len(self.terms):
@@ -141,10 +152,25 @@ class FeatureDistillation(_Base):
                 loss = self._add_feature_terms(loss, hidden, teacher, mask, share)
         return (loss, outputs) if return_outputs else loss
 
+    def _scores_rows_alone(self, inputs: dict[str, Any]) -> bool:
+        """Whether the task loss is the plain next-token cross-entropy, which `_row_loss` is."""
+        plain = super().compute_loss.__func__ is Trainer.compute_loss  # type: ignore[attr-defined]
+        custom = self.label_smoother is not None or self.compute_loss_func is not None
+        return plain and not custom and self._loss_shifts_labels and labels_tokens(inputs)
+
+    def _row_loss(self, model: nn.Module, inputs: dict[str, Any]) -> tuple[Tensor, Any]:
+        """Mean cross-entropy of the labelled tokens, the head computed for them alone."""
+        mask = kept_rows(inputs)
+        given = {k: v for k, v in inputs.items() if k != "labels"}
+        with head_on_rows(self.accelerator.unwrap_model(model), mask):
+            outputs = model(**given, output_hidden_states=bool(len(self.terms)))
+        targets = inputs["labels"][:, 1:][mask[:, :-1]]
+        return nn.functional.cross_entropy(outputs["logits"].float(), targets), outputs
+
     def _part(self, inputs: dict[str, Any], items: Tensor | int) -> Tensor:
         """The micro-batch's share of the items (labels but -100) of its accumulated batch."""
         labels: Tensor = inputs["labels"]
-        if labels.shape == inputs["input_ids"].shape:  # a language model's; the first has no input
+        if labels_tokens(inputs):  # the first token has no input
             labels = labels[:, 1:]
         count = (labels != -100).sum()
         if not count:
@@ -163,17 +189,17 @@ class FeatureDistillation(_Base):
             return self.teacher_cache.lookup(rows, mask, layers)
         assert self.teacher_model is not None
         given = {k: v for k, v in inputs.items() if k != "labels"}
-        with torch.no_grad():
+        tokens = labels_tokens(inputs)
+        with torch.no_grad(), head_on_rows(self.teacher_model, mask) if tokens else nullcontext():
             out = self.teacher_model(**given, output_hidden_states=bool(layers))
         return TeacherOutputs(out.logits, {i: out.hidden_states[i] for i in layers})
 
     def _logit_term(self, student: Tensor, teacher: TeacherOutputs, mask: Tensor) -> Tensor:
         """Mean logit loss over the micro-batch's items."""
         assert self.logit_loss is not None
-        target = teacher.logits
-        if student.dim() > 2:
-            student, target = teacher.comparable_logits(student, mask)
-        value: Tensor = self.logit_loss(student, target)
+        if student.dim() == 3:
+            student = student[mask]
+        value: Tensor = self.logit_loss(*teacher.comparable_logits(student))
         return value
 
     def _add_feature_terms(

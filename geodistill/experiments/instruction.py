@@ -75,7 +75,7 @@ class InstructionSetting:
     teacher: str = "smollm2"
     n_train: int = 600
     n_test: int = 300
-    epochs: float = 4.0
+    epochs: float = 6.0
     batch_size: int = 32
     learning_rate: float = 1e-3
     width: int = 256

@@ -475,7 +475,8 @@ def test_without_teacher_and_terms_it_is_the_plain_trainer(tmp_path):
     Trainer(
         model=other, args=arguments(tmp_path), train_dataset=plain, data_collator=collate
     ).train()
-    assert moved(weights(one), weights(other)) == 0
+    # Up to rounding: the plain trainer computes the head for every token.
+    assert moved(weights(one), weights(other)) < 1e-5
     assert moved(weights(one), weights(tiny_opt(1))) > 1e-3
 
 

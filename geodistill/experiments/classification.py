@@ -79,7 +79,7 @@ class ClassificationSetting:
         task: name of a classification task.
         n_train: labelled sentences a student sees; 0 for all.
         factor: feature-term weight, as a multiple of the gradient-norm ratio.
-        balance: optimiser steps over which that ratio is measured.
+        balance: micro-batches over which that ratio is measured.
         temperature: of the logit distillation; `kd_share` of the loss, the labels have the rest.
         max_length: longest text in tokens; what is longer is cut.
         max_test: test items used; 0 for all.

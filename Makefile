@@ -18,14 +18,15 @@ book: $(STAMP)
 	$(BIN)/geodistill assets
 	$(BIN)/geodistill book --profile $(PROFILE)
 
-# One thread a worker, or two workers on two cores wait for each other.
+# One thread a worker, or two workers on two cores wait for each other. By file, so that what a file
+# makes once (the book, a teacher) is made once; xdist's groups do nothing under pytest 9.2.
 test: export OMP_NUM_THREADS = 1
 test: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/geodistill assets
-	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not slow"
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
 
 release-notebooks: $(STAMP)
 	rm -rf _build/release && mkdir -p _build/release

@@ -228,6 +228,7 @@ means = (
     ]
     .mean()
     .reset_index()
+    .rename_axis(columns=None)
 )
 assert table.groupby(["task", "method"]).size().nunique() == 1, "an unbalanced grid"
 show_table(means, caption=f"Means over seeds. {rows.says}.", **stored)

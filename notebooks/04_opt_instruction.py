@@ -144,7 +144,8 @@ with geodistill_style():
 show(fig, alt=f"Paired difference in NLL to KD, one run: {'; '.join(told)}.", source="live")
 
 # %% [markdown]
-# The line covers other prompts, not other seeds. And Rouge-L speaks of answers, which are a few words
+# The line covers other prompts, not other seeds. It averages over prompts, the table over tokens, so
+# long answers weigh more in the table. And Rouge-L speaks of answers, which are a few words
 # here, so it moves in jumps; the likelihood is the sensitive score. Some answers:
 
 # %%

@@ -213,15 +213,7 @@ def build_cache(
         stored = _kept_outputs(out, mask, indices, top_k)
         if not top_k:
             arrays["logits"][batch["row"].numpy()] = out.logits.float().cpu().numpy()
-        for example, *rows in zip(batch["row"].tolist(), *stored.values(), strict=True):
-            span = slice(offsets[example], offsets[example + 1])
-            if len(rows[0]) != lengths[example]:
-                raise InputError(
-                    f"lengths: {lengths[example]} for example {example}, "
-                    f"its batch keeps {len(rows[0])}"
-                )
-            for name, values in zip(stored, rows, strict=True):
-                arrays[name][span] = values.cpu().numpy()
+        _write_rows(arrays, stored, batch["row"].tolist(), offsets)
         done += len(batch["row"])
         report(done, len(lengths))
     if done != len(lengths):
@@ -254,6 +246,20 @@ def _kept_outputs(
         kept |= {"top_values": values, "top_indices": index}
     counts = mask.sum(dim=1).tolist()
     return {name: rows.split(counts) for name, rows in kept.items()}
+
+
+def _write_rows(
+    arrays: dict[str, Any], stored: dict[str, tuple[Tensor, ...]], examples: list[int], offsets: Any
+) -> None:
+    """Put each example's rows where `offsets` says; refuse a number of rows that is not its own."""
+    for example, *rows in zip(examples, *stored.values(), strict=True):
+        begin, end = offsets[example], offsets[example + 1]
+        if len(rows[0]) != end - begin:
+            raise InputError(
+                f"lengths: {end - begin} for example {example}, its batch keeps {len(rows[0])}"
+            )
+        for name, values in zip(stored, rows, strict=True):
+            arrays[name][begin:end] = values.cpu().numpy()
 
 
 def _allocate(

@@ -26,10 +26,10 @@ from geodistill.publish.provenance import figures, why
 pytestmark = pytest.mark.smoke
 CHAPTERS = [
     "01_theory",
-    "02_synthetic",
-    "03_bert_classification",
-    "04_opt_instruction",
-    "05_significance",
+    "03_synthetic",
+    "04_bert_classification",
+    "05_opt_instruction",
+    "06_significance",
 ]
 
 PAGES = {  # page -> whether it holds mathematics
@@ -39,10 +39,10 @@ PAGES = {  # page -> whether it holds mathematics
     "book/notation": True,
     "book/references": False,
     "notebooks/01_theory": True,
-    "notebooks/02_synthetic": True,
-    "notebooks/03_bert_classification": False,
-    "notebooks/04_opt_instruction": False,
-    "notebooks/05_significance": False,
+    "notebooks/03_synthetic": True,
+    "notebooks/04_bert_classification": False,
+    "notebooks/05_opt_instruction": False,
+    "notebooks/06_significance": False,
 }
 
 
@@ -119,7 +119,7 @@ def test_live_figures_come_before_stored_ones(smoke_book):
         assert sources == sorted(sources), name  # "live" < "stored"
 
 
-@pytest.mark.parametrize("name", ["01_theory", "02_synthetic"])
+@pytest.mark.parametrize("name", ["01_theory", "03_synthetic"])
 def test_live_chapters_need_no_stored_rows(name, tmp_path, monkeypatch):
     monkeypatch.setenv("GEODISTILL_RESULTS", str(tmp_path / "none"))
     project = Project.at(REPOSITORY, tmp_path / "build")
@@ -130,12 +130,12 @@ def test_without_stored_rows_every_live_figure_is_still_drawn(smoke_book, tmp_pa
     monkeypatch.setenv("GEODISTILL_RESULTS", str(tmp_path / "none"))
     project = Project.at(REPOSITORY, tmp_path / "build")
     with pytest.raises(NotebookError, match="geodistill grid"):  # the message says what to do
-        run_notebook("05_significance", {"profile": "smoke"}, project)
+        run_notebook("06_significance", {"profile": "smoke"}, project)
     (unfinished,) = (project.build / "runs" / "unfinished").glob("*.ipynb")
     cells = nbformat.read(unfinished, as_version=4).cells
     outputs = [output for cell in cells for output in cell.get("outputs", [])]
     drawn = [o.metadata.geodistill.name for o in outputs if "geodistill" in o.get("metadata", {})]
-    page = [f for f in figures(smoke_book) if f["notebook"] == "05_significance"]
+    page = [f for f in figures(smoke_book) if f["notebook"] == "06_significance"]
     assert drawn == [f["name"] for f in page if f["source"] == "live"]
     assert drawn
 

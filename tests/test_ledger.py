@@ -65,7 +65,7 @@ def test_without_records_nothing_can_be_told_yet():
 
 def test_a_record_reaches_the_home_page(executed):
     path = executed(
-        "05_significance",
+        "06_significance",
         {"claim": "C5", "verdict": "better", "value": 0.31, "low": 0.1049, "high": 0.52,
          "unit": "nats", "detail": "KD + Procrustes vs KD", "rows": "data/results/x",
          "run_ids": ("a", "b")},
@@ -74,7 +74,7 @@ def test_a_record_reaches_the_home_page(executed):
     assert (found.claim, found.value, found.run_ids) == ("C5", 0.31, ("a", "b"))
     _, _, verdict, where = row(ledger.render([path]), "C5")
     assert verdict == "**better**, KD + Procrustes vs KD, +0.31 (+0.10 to +0.52) nats"
-    anchor = re.search(r"notebooks/05_significance.html#([\w-]+)", where)[1]
+    anchor = re.search(r"notebooks/06_significance.html#([\w-]+)", where)[1]
     assert f'id="{anchor}"' in path.read_text().replace('\\"', '"')
     assert digest(["a", "b"]) in where
     assert row(ledger.render([path]), "C4a")[2] == "**cannot tell yet**"
@@ -164,7 +164,7 @@ def test_pages_and_ledger_name_a_set_of_runs_alike():
 def run_significance(results, monkeypatch):
     """Outputs of the significance notebook on the rows under `results`, errors included."""
     monkeypatch.setenv("GEODISTILL_RESULTS", str(results))
-    notebook = read_source(ROOT / "notebooks" / "05_significance.py")
+    notebook = read_source(ROOT / "notebooks" / "06_significance.py")
     for cell in notebook.cells:
         if "parameters" in cell.metadata.get("tags", []):
             cell.source = cell.source.replace('"laptop"', '"smoke"')

@@ -128,28 +128,28 @@ CLAIMS: tuple[Claim, ...] = (
         "paper",
         "Students trained on CKA or a learned projection reach a low loss and lose the geometry.",
         "Synthetic teachers of controlled orthogonality, free students, each loss optimised.",
-        "02_synthetic",
+        "03_synthetic",
     ),
     Claim(
         "C3b",
         "paper",
         "Students trained on the Procrustes distance keep the geometry.",
         "The same students, by geometry kept.",
-        "02_synthetic",
+        "03_synthetic",
     ),
     Claim(
         "C3c",
         "paper",
         "Random students gain little orthogonality from CKA or a projection.",
         "The same students: how far they go toward the teacher's nearly orthogonal vectors.",
-        "02_synthetic",
+        "03_synthetic",
     ),
     Claim(
         "C4a",
         "paper",
         "A Procrustes or Gram term improves BERT classification over distilling logits alone (KD).",
         f"{_ON_BERT}.",
-        "05_significance",
+        "06_significance",
         _bert((PROCRUSTES, KD), (GRAM, KD)),
     ),
     Claim(
@@ -157,7 +157,7 @@ CLAIMS: tuple[Claim, ...] = (
         "paper",
         "On BERT classification those terms do better than a learned projection and than CKA.",
         f"{_ON_BERT}.",
-        "05_significance",
+        "06_significance",
         _bert(
             *(
                 (ours, f"kd+{rival}")
@@ -172,7 +172,7 @@ CLAIMS: tuple[Claim, ...] = (
         "On BERT classification the gain needs the teacher's rows: Procrustes beats the same term "
         "on shuffled rows.",
         f"{_ON_BERT}, against the placebo.",
-        "05_significance",
+        "06_significance",
         _bert((PROCRUSTES, PLACEBO)),
     ),
     Claim(
@@ -180,7 +180,7 @@ CLAIMS: tuple[Claim, ...] = (
         "paper",
         "A Procrustes term improves instruction following of OPT students over KD.",
         f"{_ON_OPT}.",
-        "05_significance",
+        "06_significance",
         _opt((PROCRUSTES, KD)),
     ),
     Claim(
@@ -189,7 +189,7 @@ CLAIMS: tuple[Claim, ...] = (
         "In instruction following the gain needs the teacher's rows: Procrustes beats the same "
         "term on shuffled rows.",
         f"{_ON_OPT}, against the placebo.",
-        "05_significance",
+        "06_significance",
         _opt((PROCRUSTES, PLACEBO)),
     ),
 )

@@ -48,7 +48,7 @@ class Project:
         return sorted((self.root / "notebooks").glob("[0-9]*.py"))
 
     def find(self, name: str) -> Path:
-        """The notebook `name`: `03_bert_classification`, `bert_classification` or a unique part.
+        """The notebook `name`: `04_bert_classification`, `bert_classification` or a unique part.
 
         Raises InputError when none or several match; the message lists them.
         """

@@ -20,7 +20,7 @@
 # its embeddings start as the teacher's, projected. So this page asks the paper's question in
 # another setting, and can agree or disagree with it only as far as that goes.
 #
-# **You need** [the BERT chapter](03_bert_classification). **Time**: about five minutes on two
+# **You need** [the BERT chapter](04_bert_classification). **Time**: about five minutes on two
 # cores. **You will learn** where a feature term acts in a language model, what it does to
 # likelihood and answers, and why its placebo is the number to watch.
 
@@ -196,7 +196,7 @@ display(
     Markdown(
         f"Over {len(over_kd)} seeds the Procrustes term changes the NLL by {real:+.3f} nats a token, "
         f"the same term to shuffled rows by {placebo:+.3f}. Whether these differ from zero, and from "
-        "each other, is asked in [the significance chapter](05_significance)."
+        "each other, is asked in [the significance chapter](06_significance)."
     )
 )
 

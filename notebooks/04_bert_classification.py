@@ -270,7 +270,7 @@ display(
 
 # %% [markdown]
 # Whether any method's *accuracy* differs from KD's is a question for
-# [the significance chapter](05_significance), which asks it with seeds and sentences crossed.
+# [the significance chapter](06_significance), which asks it with seeds and sentences crossed.
 #
 # ## Is the stored run this run?
 #

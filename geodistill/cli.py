@@ -3,6 +3,7 @@
 import ast
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -75,6 +76,30 @@ def _verify(study: "Study", count: int, workers: int) -> None:
 
     for table in verify(study, count, workers=workers, report=typer.echo):
         typer.echo(table.to_string(float_format="{:.4f}".format))
+
+
+@app.command()
+def power(
+    rows: Annotated[
+        str, typer.Option(help="pilot rows: a results folder, else give the three deviations")
+    ] = "",
+    method: Annotated[list[str] | None, typer.Option(help="of the pilot; may be repeated")] = None,
+    baseline: Annotated[str, typer.Option(help="of the pilot")] = "kd",
+    seed_sd: Annotated[float, typer.Option(min=0, help="σ_A of the paired difference")] = 0.0,
+    item_sd: Annotated[float, typer.Option(min=0, help="σ_B")] = 0.0,
+    rest_sd: Annotated[float, typer.Option(min=0, help="σ_E, the seed × item part")] = 0.0,
+    seeds: Annotated[int, typer.Option(help="planned; default the pilot's, or 5")] = 0,
+    items: Annotated[int, typer.Option(help="planned; default the pilot's, or 1000")] = 0,
+    tests: Annotated[int, typer.Option(help="in the family; default the methods'")] = 0,
+    gain: Annotated[list[float] | None, typer.Option(help="in the score's unit")] = None,
+    out: Annotated[Path | None, typer.Option(help="protocol file to put the design into")] = None,
+) -> None:
+    """Plan a comparison: seeds and items for a gain, the least gain that a design can see."""
+    from geodistill.analysis.planning import plan
+
+    pilot = (rows, tuple(method or ()), baseline)
+    deviations = (seed_sd, item_sd, rest_sd)
+    plan(pilot, deviations, (seeds, items, tests), tuple(gain or ()), out)
 
 
 @app.command()

@@ -1,0 +1,106 @@
+"""What `geodistill power` prints: a plan from pilot rows or from given deviations."""
+
+from pathlib import Path
+
+import pandas as pd
+from rich.console import Console
+
+from geodistill.analysis.compare import compare
+from geodistill.analysis.power import (
+    GAINS,
+    Design,
+    from_deviations,
+    from_pilot,
+    needed,
+    rule_of_thumb,
+)
+from geodistill.analysis.protocol import write_design
+from geodistill.analysis.rows import load_items
+from geodistill.analysis.terminal import rich_table
+from geodistill.errors import InputError
+
+Pilot = tuple[str, tuple[str, ...], str]
+
+
+def plan(
+    pilot: Pilot,
+    deviations: tuple[float, float, float],
+    sizes: tuple[int, int, int],
+    gains: tuple[float, ...],
+    out: Path | None,
+) -> None:
+    """Print what a design can see, and write it into the protocol file `out` where one is named.
+
+    Args:
+        pilot: rows (a results folder), methods and baseline; no rows: by `deviations`.
+        deviations: σ_A, σ_B, σ_E of the paired difference, in the score's unit.
+        sizes: seeds, items and tests of the plan; 0 for the pilot's own, or 5, 1000 and 1.
+        gains: true differences to plan for; 0.005, 0.01 and 0.02 where none is given.
+        out: protocol file.
+
+    Raises:
+        InputError: both or neither of pilot and deviations, or either one unfit.
+    """
+    rows, methods, baseline = pilot
+    if bool(rows) == any(deviations):
+        raise InputError("give either --rows (a pilot) or --seed-sd, --item-sd and --rest-sd")
+    if rows and not methods:
+        raise InputError("--rows needs --method: which methods' differences to plan with")
+    if rows:
+        design, source = _by_pilot(Path(rows), methods, baseline, sizes)
+    else:
+        seeds, items, tests = (n or usual for n, usual in zip(sizes, (5, 1000, 1), strict=True))
+        design = Design(from_deviations(*deviations), 1, seeds, items, tests)
+        source = "given deviations " + ", ".join(f"{one:g}" for one in deviations)
+    wanted = gains or GAINS
+    console = Console()
+    console.print(f"Variance components from {source}.")
+    console.print(rich_table(plan_table(design, wanted)))
+    console.print(says(design))
+    console.print(rule_of_thumb())
+    if out:
+        write_design(out, design, source, wanted)
+        console.print(f"design written into {out}")
+
+
+def _by_pilot(
+    rows: Path, methods: tuple[str, ...], baseline: str, sizes: tuple[int, int, int]
+) -> tuple[Design, str]:
+    items = load_items(rows).frame
+    answers = [compare(items, method, baseline) for method in methods]
+    parts, measured = from_pilot(answers)
+    one = answers[0]
+    usual = (one.n_seeds, measured, len(methods))
+    seeds, planned, tests = (n or own for n, own in zip(sizes, usual, strict=True))
+    source = (
+        f"{rows}: {', '.join(methods)} against {baseline} on {', '.join(one.tasks)}, "
+        f"{one.n_seeds} seeds × {measured:,} items; the noisiest comparison counts"
+    )
+    return Design(parts, measured, seeds, planned, tests), source
+
+
+def plan_table(design: Design, gains: tuple[float, ...] = GAINS) -> pd.DataFrame:
+    """`needed` with words for a page."""
+    found = needed(design, gains)
+    return pd.DataFrame(
+        {
+            "true gain": found["gain"].map("{:g}".format),
+            "power of this design": found["power"].map("{:.0%}".format),
+            f"seeds, with {design.items:,} items": found["seeds"].map(_count),
+            f"items, with {design.seeds} seeds": found["items"].map(_count),
+        }
+    )
+
+
+def says(design: Design) -> str:
+    """What a design can see, in a sentence."""
+    of = f", the first of {design.tests} tests under Holm" if design.tests > 1 else ""
+    return (
+        f"{design.seeds} seeds × {design.items:,} items show a gain of "
+        f"{design.smallest_gain():.2g} or more at {design.power:.0%} power "
+        f"(two-sided, α = {design.alpha:g}{of})."
+    )
+
+
+def _count(number: object) -> str:
+    return "no number" if pd.isna(number) else f"{number:,}"

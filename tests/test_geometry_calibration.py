@@ -19,11 +19,13 @@ from geodistill.geometry import (
     flat_halves,
     from_spectra,
     geometry_kept,
+    nearly_orthogonal_teacher,
     null,
     orthogonality,
     procrustes_distance,
     projection_distance,
     spread_mass,
+    welch_bound,
 )
 
 CALIBRATED = [procrustes_distance, feature_gram_distance, cka]
@@ -204,9 +206,18 @@ def test_antiparallel_moves_each_vector_along_its_own_orthogonal_direction() -> 
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: antiparallel(7, 5, 2, 3), "n = 7: expected n even"),
-        (lambda: antiparallel(6, 5, 2, 7), "1 ≤ perturbed ≤ n"),
-        (lambda: antiparallel(8, 5, 2, 5), r"d_teacher = 5: expected 1 \+ perturbed ≤ d_teacher"),
+        (lambda: antiparallel(7, 5, 2, 0), "perturbed = 0: expected perturbed ≥ 1"),
+        (
+            lambda: antiparallel(6, 9, 2, 5),
+            r"n = 6: expected 1 \+ perturbed ≤ min\(d_teacher, n − 1",
+        ),
+        (lambda: antiparallel(8, 5, 2, 5), r"d_teacher = 5, n = 8: expected 1 \+ perturbed ≤ min"),
+        (lambda: from_spectra(6, [], [1.0]), "one or more eigenvalues ≥ 0 of the teacher"),
+        (lambda: from_spectra(6, [1.0], [0.5, -0.1]), "least = -0.1: .* ≥ 0 of the student"),
+        (lambda: nearly_orthogonal_teacher(20, 10, 0.2), r"\(d \(n − 1\)\)\) = 0.2294 ≤ eps < 1"),
+        (lambda: nearly_orthogonal_teacher(20, 10, 1.0), "eps = 1.0, n = 20, d = 10: expected"),
+        (lambda: nearly_orthogonal_teacher(1, 10, 0.5), "n = 1, d = 10: expected n ≥ 2"),
+        (lambda: nearly_orthogonal_teacher(60, 4, 0.49), "expected a larger one, 60 vectors in 4"),
         (lambda: antiparallel(6, 5, 5, 3), "expected 1 ≤ d_student < d_teacher"),
         (lambda: spread_mass(10, 9, 0.3, 20), r"expected 2 ≤ 1 \+ directions ≤ min"),
         (lambda: spread_mass(30, 20, 0.3, 20), r"expected 2 ≤ 1 \+ directions ≤ min"),
@@ -229,3 +240,31 @@ def test_controlled_teacher_has_as_many_orthogonal_vectors_as_asked(orthogonal: 
     assert orthogonality(x, 0.4) == pytest.approx(1 - 1 / orthogonal, abs=0.02)
     assert torch.equal(x, controlled_teacher(100, 32, orthogonal))
     assert not torch.equal(x, controlled_teacher(100, 32, orthogonal, seed=1))
+
+
+@pytest.mark.parametrize(("n", "d", "eps"), [(20, 32, 0.0), (40, 20, 0.3), (100, 32, 0.25)])
+def test_nearly_orthogonal_teacher_keeps_every_pair_below_eps(n: int, d: int, eps: float) -> None:
+    x = nearly_orthogonal_teacher(n, d, eps)
+    assert x.shape == (n, d)
+    assert torch.allclose(x.norm(dim=1), torch.ones(n, dtype=torch.float64))
+    off = (x @ x.T).fill_diagonal_(0).abs().max()
+    assert off <= max(eps, 1e-12)
+    random = torch.nn.functional.normalize(normal(n, d), dim=1)
+    assert (random @ random.T).fill_diagonal_(0).abs().max() > eps  # the contrast
+
+
+def test_welch_bound_is_met_by_the_simplex_and_by_bases() -> None:
+    simplex = torch.eye(5, dtype=torch.float64) - 0.2
+    simplex = torch.nn.functional.normalize(simplex, dim=1)  # five vectors in four dimensions
+    cosines = (simplex @ simplex.T).fill_diagonal_(0).abs()
+    assert float(cosines.max()) == pytest.approx(welch_bound(5, 4))
+    assert welch_bound(4, 4) == 0
+
+
+@pytest.mark.parametrize("n", [7, 10])
+def test_antiparallel_has_every_direction_it_was_asked_for(n: int) -> None:
+    """Also where n is odd, and where the rows are centred."""
+    x, y = antiparallel(n, n - 1, 2, perturbed=n - 2)
+    centred = x - x.mean(0)
+    assert torch.linalg.matrix_rank(centred) == n - 1
+    assert torch.linalg.matrix_rank(y - y.mean(0)) == 1

@@ -14,7 +14,9 @@ from geodistill.geometry.constructions import (
     controlled_teacher,
     flat_halves,
     from_spectra,
+    nearly_orthogonal_teacher,
     spread_mass,
+    welch_bound,
 )
 from geodistill.geometry.measures import (
     MEASURES,
@@ -50,6 +52,7 @@ __all__ = [
     "flat_halves",
     "from_spectra",
     "geometry_kept",
+    "nearly_orthogonal_teacher",
     "nuclear_norm",
     "null",
     "orthogonality",
@@ -58,4 +61,5 @@ __all__ = [
     "procrustes_parts",
     "projection_distance",
     "spread_mass",
+    "welch_bound",
 ]

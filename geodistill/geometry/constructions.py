@@ -26,16 +26,20 @@ def antiparallel(
     to all others; the student keeps the unperturbed arrangement. As n grows with perturbed/n and
     size fixed, CKA → 1 while D_P of unit-norm features stays.
 
-    Raises InputError unless n is even (the two directions balance, so that the unperturbed rows are
-    centred), 1 ≤ perturbed ≤ n, 1 + perturbed ≤ d_teacher and 1 ≤ d_student < d_teacher.
+    size fixed, CKA → 1 while D_P of unit-norm features stays. An odd n puts one more vector in the
+    first direction.
+
+    Raises InputError unless 1 ≤ perturbed, 1 + perturbed ≤ min(d_teacher, n − 1) (the arrangement
+    and each perturbed vector need a direction, centred rows have n − 1) and
+    1 ≤ d_student < d_teacher.
     """
-    _require(n >= 2 and n % 2 == 0, "n even and ≥ 2", n=n)
-    _require(1 <= perturbed <= n, "1 ≤ perturbed ≤ n", perturbed=perturbed, n=n)
+    _require(perturbed >= 1, "perturbed ≥ 1", perturbed=perturbed)
     _require(
-        1 + perturbed <= d_teacher,
-        "1 + perturbed ≤ d_teacher, one direction for the arrangement and one a perturbed vector",
+        1 + perturbed <= min(d_teacher, n - 1),
+        "1 + perturbed ≤ min(d_teacher, n − 1)",
         perturbed=perturbed,
         d_teacher=d_teacher,
+        n=n,
     )
     _require(
         1 <= d_student < d_teacher,
@@ -56,8 +60,12 @@ def from_spectra(n: int, teacher: Sequence[float], student: Sequence[float]) -> 
     """Centred features whose Gram matrices share eigenvectors and have these eigenvalues.
 
     The i-th eigenvalue of each belongs to the same direction in example space, so that every
-    measure has a closed form. Raises InputError unless both lengths are ≤ n − 1.
+    measure has a closed form. Raises InputError unless both have 1 to n − 1 eigenvalues, none of
+    them negative.
     """
+    for name, values in (("teacher", teacher), ("student", student)):
+        least = min(values, default=-1.0)
+        _require(least >= 0, f"one or more eigenvalues ≥ 0 of the {name}", least=least)
     longest = max(len(teacher), len(student))
     _require(longest <= n - 1, "directions ≤ n − 1 (rows are centred)", directions=longest, n=n)
     basis = _centred_basis(n, longest)
@@ -119,6 +127,44 @@ def controlled_teacher(
     noise = torch.nn.functional.normalize(normal(n - orthogonal, d), dim=-1)
     rows[orthogonal:] = signs * (math.sqrt(1 - spread**2) * rows[orthogonal:] + spread * noise)
     return torch.nn.functional.normalize(rows, dim=-1)
+
+
+def nearly_orthogonal_teacher(n: int, d: int, eps: float, *, seed: int = 0) -> Tensor:
+    """Unit vectors (n, d), each pair ε-orthogonal: |cos| ≤ eps for all of them; n may exceed d.
+
+    Starts at random, then by turns clips the Gram matrix to ±eps and takes its nearest of rank d
+    (Tropp et al., 2005). For n > d no set of vectors goes below √((n − d)/(d (n − 1))) (Welch,
+    1974); most sizes can't quite reach it. Raises InputError below that bound, and where the
+    iteration ends above eps.
+    """
+    _require(n >= 2 and d >= 1, "n ≥ 2 and d ≥ 1", n=n, d=d)
+    bound = welch_bound(n, d)
+    _require(bound <= eps < 1, f"√((n − d)/(d (n − 1))) = {bound:.4f} ≤ eps < 1", eps=eps, n=n, d=d)
+    generator = torch.Generator().manual_seed(seed)
+    rows = torch.randn(n, d, generator=generator, dtype=torch.float64)
+    if n <= d:
+        rows = torch.linalg.qr(rows.T)[0].T
+    for _ in range(_TURNS):
+        rows = torch.nn.functional.normalize(rows, dim=-1)
+        cosines = rows @ rows.T
+        largest = float((cosines - torch.eye(n)).abs().max())
+        if largest <= max(eps, 1e-12):
+            return rows
+        clipped = cosines.clamp(-0.98 * eps, 0.98 * eps).fill_diagonal_(1)
+        values, vectors = torch.linalg.eigh(clipped)
+        rows = vectors[:, -d:] * values[-d:].clamp_min(0).sqrt()
+    raise InputError(
+        f"eps = {eps}: expected a larger one, {n} vectors in {d} dimensions came down to "
+        f"{largest:.4f} in {_TURNS} turns (no set goes below {bound:.4f})"
+    )
+
+
+_TURNS = 500
+
+
+def welch_bound(n: int, d: int) -> float:
+    """The least that the largest |cos| among n unit vectors in d dimensions can be."""
+    return math.sqrt((n - d) / (d * (n - 1))) if n > d else 0.0
 
 
 def _centred_basis(n: int, k: int) -> Tensor:

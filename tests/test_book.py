@@ -26,6 +26,7 @@ from geodistill.publish.provenance import figures, why
 pytestmark = pytest.mark.smoke
 CHAPTERS = [
     "01_theory",
+    "02_finite_samples",
     "03_synthetic",
     "04_bert_classification",
     "05_opt_instruction",
@@ -39,6 +40,7 @@ PAGES = {  # page -> whether it holds mathematics
     "book/notation": True,
     "book/references": False,
     "notebooks/01_theory": True,
+    "notebooks/02_finite_samples": True,
     "notebooks/03_synthetic": True,
     "notebooks/04_bert_classification": False,
     "notebooks/05_opt_instruction": False,
@@ -74,7 +76,7 @@ def test_a_second_build_would_run_nothing(smoke_book):
 def test_every_page_of_the_contents_is_there_and_no_link_is_dead(smoke_book):
     toc = yaml.safe_load((REPOSITORY / "_toc.yml").read_text())
     pages = [toc["root"], *(c["file"] for part in toc["parts"] for c in part["chapters"])]
-    assert len(pages) == 10
+    assert len(pages) == 11
     for page in pages:
         path = smoke_book.html / f"{page}.html"
         for link in re.findall(
@@ -119,7 +121,7 @@ def test_live_figures_come_before_stored_ones(smoke_book):
         assert sources == sorted(sources), name  # "live" < "stored"
 
 
-@pytest.mark.parametrize("name", ["01_theory", "03_synthetic"])
+@pytest.mark.parametrize("name", ["01_theory", "02_finite_samples", "03_synthetic"])
 def test_live_chapters_need_no_stored_rows(name, tmp_path, monkeypatch):
     monkeypatch.setenv("GEODISTILL_RESULTS", str(tmp_path / "none"))
     project = Project.at(REPOSITORY, tmp_path / "build")

@@ -79,6 +79,42 @@ def _verify(study: "Study", count: int, workers: int) -> None:
 
 
 @app.command()
+def compare(
+    rows: Annotated[Path, typer.Argument(help="CSV, TSV, JSONL, Parquet, or a results folder")],
+    baseline: Annotated[str, typer.Option(help="the method that all others are compared with")],
+    metric: Annotated[str | None, typer.Option(help="which, where the rows hold several")] = None,
+    primary: Annotated[
+        list[str] | None, typer.Option(help="method of the primary family; default all")
+    ] = None,
+    margin: Annotated[
+        float | None, typer.Option(help="least difference that matters, in the metric's unit")
+    ] = None,
+    higher: Annotated[
+        bool | None, typer.Option("--higher/--lower", help="which is better, if not known")
+    ] = None,
+    column: Annotated[
+        list[str] | None, typer.Option(help="OURS=THEIRS, such as method=model; may be repeated")
+    ] = None,
+    second: Annotated[bool, typer.Option("--all", help="second opinions as well")] = False,
+    out: Annotated[Path | None, typer.Option(help="folder for figure and methods text")] = None,
+) -> None:
+    """Say which methods beat a baseline, by how much, how surely, and what would settle it."""
+    from geodistill.analysis.asked import ask
+
+    ask(
+        rows,
+        baseline,
+        columns=column or (),
+        metric=metric,
+        higher=higher,
+        primary=primary or (),
+        margin=margin,
+        second=second,
+        out=out,
+    )
+
+
+@app.command()
 def power(
     rows: Annotated[
         str, typer.Option(help="pilot rows: a results folder, else give the three deviations")

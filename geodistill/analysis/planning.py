@@ -1,9 +1,9 @@
 """What `geodistill power` prints: a plan from pilot rows or from given deviations."""
 
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
-from rich.console import Console
 
 from geodistill.analysis.compare import compare
 from geodistill.analysis.power import (
@@ -16,7 +16,7 @@ from geodistill.analysis.power import (
 )
 from geodistill.analysis.protocol import write_design
 from geodistill.analysis.rows import load_items
-from geodistill.analysis.terminal import rich_table
+from geodistill.analysis.terminal import rich_table, wide_console
 from geodistill.errors import InputError
 
 Pilot = tuple[str, tuple[str, ...], str]
@@ -53,7 +53,7 @@ def plan(
         design = Design(from_deviations(*deviations), 1, seeds, items, tests)
         source = "given deviations " + ", ".join(f"{one:g}" for one in deviations)
     wanted = gains or GAINS
-    console = Console()
+    console = wide_console()
     console.print(f"Variance components from {source}.")
     console.print(rich_table(plan_table(design, wanted)))
     console.print(says(design))
@@ -102,5 +102,5 @@ def says(design: Design) -> str:
     )
 
 
-def _count(number: object) -> str:
-    return "no number" if pd.isna(number) else f"{number:,}"
+def _count(number: Any) -> str:
+    return "no number" if number is pd.NA else f"{number:,}"

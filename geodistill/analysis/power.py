@@ -139,7 +139,7 @@ def items_for_one_pair(
         )
     wide, narrow = stats.norm.ppf(1 - alpha / 2), stats.norm.ppf(power)
     root = wide * math.sqrt(discordant) + narrow * math.sqrt(discordant - gain**2)
-    return math.ceil((root / gain) ** 2)
+    return math.ceil(float(root / gain) ** 2)
 
 
 def rule_of_thumb(gain: float = 0.02, discordant: float = 0.15) -> str:

@@ -84,13 +84,14 @@ def _line(answer: Comparison, given: Verdict, unit: Unit) -> dict[str, str]:
         f"{unit.name} ({answer.level:.0%} interval)": (
             f"{unit.show(answer.estimate)} ({unit.interval(answer)})"
         ),
-        "p" if answer.family == 1 else "p (Holm)": _p(answer.p_decisive),
+        "p" if answer.family == 1 else "p (Holm)": show_p(answer.p_decisive),
         "P(better)": f"{answer.p_better:.2f}",
         "verdict": given.word,
     }
 
 
-def _p(value: float) -> str:
+def show_p(value: float) -> str:
+    """A p-value to two digits."""
     return "< 0.0001" if value < 1e-4 else f"{value:.2g}"
 
 

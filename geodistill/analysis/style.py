@@ -4,10 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.resources import as_file, files
-
-import matplotlib.pyplot as plt
-
-from geodistill.errors import InputError
+from zlib import crc32
 
 # Okabe & Ito (2008), colour-blind safe; yellow is left out, too pale on white.
 BLACK, ORANGE, SKY, GREEN = "#000000", "#E69F00", "#56B4E9", "#009E73"
@@ -48,14 +45,14 @@ METHOD_STYLE: dict[str, Look] = {
 
 
 def look(method: str) -> Look:
-    """The method's colour, marker and label.
-
-    Raises:
-        InputError: a method without a look; add it to `METHOD_STYLE`.
+    """The method's colour, marker and label; one that is not ours keeps its name and, by a hash of
+    it, one of the colours and markers.
     """
-    if method not in METHOD_STYLE:
-        raise InputError(f"no style for method {method!r}; known: {', '.join(METHOD_STYLE)}")
-    return METHOD_STYLE[method]
+    if method in METHOD_STYLE:
+        return METHOD_STYLE[method]
+    number = crc32(method.encode())
+    colors = (VERMILLION, BLUE, ORANGE, GREEN, SKY, PURPLE)
+    return Look(colors[number % 6], "os^Dvph"[number // 6 % 7], method)
 
 
 def versus(method: str, baseline: str) -> str:
@@ -66,6 +63,8 @@ def versus(method: str, baseline: str) -> str:
 @contextmanager
 def geodistill_style() -> Iterator[None]:
     """Figures drawn inside look like the book's; matplotlib's settings are restored afterwards."""
+    import matplotlib.pyplot as plt  # a terminal table needs no matplotlib
+
     sheet = files("geodistill.analysis") / "geodistill.mplstyle"
     with as_file(sheet) as path, plt.style.context(path):
         yield

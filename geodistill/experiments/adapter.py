@@ -1,12 +1,13 @@
-"""The instruction teacher's LoRA adapter: SmolLM2-135M-Instruct fitted to the embedded prompts.
+"""The instruction teacher's LoRA adapter: SmolLM2-135M-Instruct fitted to a task's prompts.
 
-    python -m geodistill.experiments.adapter
+    python -m geodistill.experiments.adapter embedded | t0
 
-writes `data/adapters/smollm2-embedded`: float16 weights, the recipe, and held-out scores before and
+writes `data/adapters/smollm2-<task>`: float16 weights, the recipe, and held-out scores before and
 after. It needs minutes to an hour on a laptop; the committed adapter saves a reader that.
 """
 
 import json
+import sys
 import time
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -20,13 +21,12 @@ from geodistill.experiments.store import data_dir, provenance
 from geodistill.experiments.training import fit, scratch, training_arguments
 from geodistill.tasks import load_instructions
 
-NAME = "smollm2-embedded"
-
 
 @dataclass(frozen=True)
 class AdapterSetting:
     """LoRA of every linear layer; prompts from the training part only, scored on validation."""
 
+    task: str = "embedded"
     n_train: int = 1600
     n_validation: int = 100
     rank: int = 8
@@ -46,7 +46,7 @@ def fit_adapter(setting: AdapterSetting, folder: Path) -> None:
 
     started = time.perf_counter()
     made_by = provenance()  # before the weights written here count as a change
-    data = load_instructions("embedded")
+    data = load_instructions(setting.task)
     teacher, tokenizer = load_teacher("smollm2", "")
     rows, _ = choose(data.train, setting.n_train, tokenizer, setting.max_length)
     held_out, _ = choose(data.validation, setting.n_validation, tokenizer, setting.max_length)
@@ -94,5 +94,12 @@ def _without_rows(pad_id: int, examples: list[dict[str, object]]) -> dict[str, t
     return batch
 
 
+RECIPES = {
+    "embedded": AdapterSetting(),
+    "t0": AdapterSetting("t0", n_train=4000, n_validation=200),
+}
+
 if __name__ == "__main__":
-    fit_adapter(AdapterSetting(), data_dir() / "adapters" / NAME)
+    if len(sys.argv) != 2 or sys.argv[1] not in RECIPES:
+        sys.exit(f"got {sys.argv[1:]}; expected one task: {' or '.join(RECIPES)}")
+    fit_adapter(RECIPES[sys.argv[1]], data_dir() / "adapters" / f"smollm2-{sys.argv[1]}")

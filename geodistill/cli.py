@@ -117,10 +117,11 @@ def compare(
 @app.command()
 def power(
     rows: Annotated[
-        str, typer.Option(help="pilot rows: a results folder, else give the three deviations")
+        str, typer.Option(help="pilot rows, a file or folder; else give the three deviations")
     ] = "",
     method: Annotated[list[str] | None, typer.Option(help="of the pilot; may be repeated")] = None,
     baseline: Annotated[str, typer.Option(help="of the pilot")] = "kd",
+    metric: Annotated[str | None, typer.Option(help="of the pilot, where it has several")] = None,
     seed_sd: Annotated[float, typer.Option(min=0, help="σ_A of the paired difference")] = 0.0,
     item_sd: Annotated[float, typer.Option(min=0, help="σ_B")] = 0.0,
     rest_sd: Annotated[float, typer.Option(min=0, help="σ_E, the seed × item part")] = 0.0,
@@ -133,7 +134,7 @@ def power(
     """Plan a comparison: seeds and items for a gain, the least gain that a design can see."""
     from geodistill.analysis.planning import plan
 
-    pilot = (rows, tuple(method or ()), baseline)
+    pilot = (rows, tuple(method or ()), baseline, metric)
     deviations = (seed_sd, item_sd, rest_sd)
     plan(pilot, deviations, (seeds, items, tests), tuple(gain or ()), out)
 

@@ -73,16 +73,16 @@ def answer(
     """
     methods = _methods(scores.frame, baseline, primary)
     first = list(primary) or methods
-    pairs = [_Pair.of(scores.frame, m, baseline) for m in [*first, *_rest(methods, first)]]
-    pooled = [pair.compare() for pair in pairs]
+    pairs = [_pair(scores, m, baseline) for m in [*first, *_rest(methods, first)]]
+    whole = [pair.compare() for pair in pairs]
     parts, lost = zip(*(pair.by_task() for pair in pairs), strict=True)
     unit, usual, how = scale(scores, baseline)
     least = usual if margin is None else margin
-    main = _adjust(pooled[: len(first)], "holm")
-    other = _adjust([*pooled[len(first) :], *(a for some in parts for a in some)], "fdr_bh")
+    main = _adjust(whole[: len(first)], "holm")
+    other = _adjust([*whole[len(first) :], *(a for some in parts for a in some)], "fdr_bh")
     lines = {id(a): _line(a, p, least, PRIMARY, len(first)) for a, p in main}
     lines |= {id(a): _line(a, p, least, SECONDARY, 1) for a, p in other}
-    ordered = [one for a, some in zip(pooled, parts, strict=True) for one in (a, *some)]
+    ordered = [one for a, some in zip(whole, parts, strict=True) for one in (a, *some)]
     used, left_out = _counted(pairs)
     notes = [*scores.notes, *([how] if margin is None else []), *_fallbacks(ordered)]
     return Answer(
@@ -94,6 +94,19 @@ def answer(
         {**scores.left_out, **left_out},
         tuple(dict.fromkeys([*notes, *(note for some in lost for note in some)])),
     )
+
+
+def pooled(scores: Scores, method: str, baseline: str) -> Comparison:
+    """One comparison over all shared tasks, as `answer` makes it."""
+    _methods(scores.frame, baseline, [method])
+    return _pair(scores, method, baseline).compare()
+
+
+def _pair(scores: Scores, method: str, baseline: str) -> "_Pair":
+    frame = scores.frame
+    if scores.has_items:  # numbers pivot faster than names
+        frame = frame.assign(item=pd.factorize(frame["item"])[0])
+    return _Pair.of(frame, method, baseline)
 
 
 def scale(scores: Scores, baseline: str) -> tuple[Unit, float, str]:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pandas as pd
 
-from geodistill.analysis.compare import compare
+from geodistill.analysis.answer import pooled, scale
 from geodistill.analysis.power import (
     GAINS,
     Design,
@@ -15,11 +15,12 @@ from geodistill.analysis.power import (
     rule_of_thumb,
 )
 from geodistill.analysis.protocol import write_design
-from geodistill.analysis.rows import load_items
+from geodistill.analysis.report import POINTS
 from geodistill.analysis.terminal import rich_table, wide_console
+from geodistill.analysis.tidy import read_scores
 from geodistill.errors import InputError
 
-Pilot = tuple[str, tuple[str, ...], str]
+Pilot = tuple[str, tuple[str, ...], str, str | None]
 
 
 def plan(
@@ -32,51 +33,63 @@ def plan(
     """Print what a design can see, and write it into the protocol file `out` where one is named.
 
     Args:
-        pilot: rows (a results folder), methods and baseline; no rows: by `deviations`.
+        pilot: rows (a file or a results folder), methods, baseline and metric; no rows: by
+            `deviations`.
         deviations: σ_A, σ_B, σ_E of the paired difference, in the score's unit.
         sizes: seeds, items and tests of the plan; 0 for the pilot's own, or 5, 1000 and 1.
-        gains: true differences to plan for; 0.005, 0.01 and 0.02 where none is given.
+        gains: true differences to plan for, in the score's unit; 0.5, 1 and 2 points where none is.
         out: protocol file.
 
     Raises:
         InputError: both or neither of pilot and deviations, or either one unfit.
     """
-    rows, methods, baseline = pilot
+    rows, methods, *_ = pilot
     if bool(rows) == any(deviations):
         raise InputError("give either --rows (a pilot) or --seed-sd, --item-sd and --rest-sd")
     if rows and not methods:
         raise InputError("--rows needs --method: which methods' differences to plan with")
     if rows:
-        design, source = _by_pilot(Path(rows), methods, baseline, sizes)
+        design, source, gains = _by_pilot(pilot, sizes, gains)
     else:
         seeds, items, tests = (n or usual for n, usual in zip(sizes, (5, 1000, 1), strict=True))
         design = Design(from_deviations(*deviations), 1, seeds, items, tests)
         source = "given deviations " + ", ".join(f"{one:g}" for one in deviations)
-    wanted = gains or GAINS
+    gains = gains or GAINS
     console = wide_console()
     console.print(f"Variance components from {source}.")
-    console.print(rich_table(plan_table(design, wanted)))
+    console.print(rich_table(plan_table(design, gains)))
     console.print(says(design))
     console.print(rule_of_thumb())
     if out:
-        write_design(out, design, source, wanted)
+        write_design(out, design, source, gains)
         console.print(f"design written into {out}")
 
 
 def _by_pilot(
-    rows: Path, methods: tuple[str, ...], baseline: str, sizes: tuple[int, int, int]
-) -> tuple[Design, str]:
-    items = load_items(rows).frame
-    answers = [compare(items, method, baseline) for method in methods]
+    pilot: Pilot, sizes: tuple[int, int, int], gains: tuple[float, ...]
+) -> tuple[Design, str, tuple[float, ...]]:
+    rows, methods, baseline, metric = pilot
+    # Which way is better changes no variance.
+    scores = read_scores(Path(rows), baseline, metric=metric, higher=True)
+    answers = [pooled(scores, method, baseline) for method in methods]
+    unit = scale(scores, baseline)[0]
+    if not gains and unit.name != POINTS.name:
+        raise InputError(f"{scores.metric} is not counted in points: say --gain, in its own unit")
     parts, measured = from_pilot(answers)
     one = answers[0]
+    if not one.n_items or one.n_seeds < 2:
+        raise InputError(
+            f"{rows} has {one.n_seeds} shared seeds and {one.n_items} items: a plan needs 2 or "
+            "more of each, to tell their parts"
+        )
     usual = (one.n_seeds, measured, len(methods))
     seeds, planned, tests = (n or own for n, own in zip(sizes, usual, strict=True))
     source = (
         f"{rows}: {', '.join(methods)} against {baseline} on {', '.join(one.tasks)}, "
         f"{one.n_seeds} seeds × {measured:,} items; the noisiest comparison counts"
     )
-    return Design(parts, measured, seeds, planned, tests), source
+    gains = gains or tuple(points / unit.factor for points in (0.5, 1.0, 2.0))
+    return Design(parts, measured, seeds, planned, tests), source, gains
 
 
 def plan_table(design: Design, gains: tuple[float, ...] = GAINS) -> pd.DataFrame:

@@ -20,6 +20,7 @@ import numpy as np
 import pandas as pd
 from pandas.api.types import is_numeric_dtype
 
+from geodistill.analysis.rows import load_items
 from geodistill.errors import InputError
 
 ROLES = ("method", "task", "seed", "item", "metric", "value", "label", "prediction", "cluster")
@@ -77,7 +78,7 @@ def read_scores(
     metric: str | None = None,
     higher: bool | None = None,
 ) -> Scores:
-    """The scores in a file, or in the `items.parquet` of a results folder.
+    """The scores in a file, or of the finished, clean runs in a results folder.
 
     Args:
         path: .csv, .tsv, .jsonl or .parquet, or a folder.
@@ -101,7 +102,8 @@ def read_scores(
 
 
 def _load(path: Path) -> pd.DataFrame:
-    path = path / "items.parquet" if path.is_dir() else path
+    if path.is_dir():
+        return load_items(path).frame
     if not path.is_file():
         raise InputError(f"no file at {path}")
     if path.suffix not in _READERS:

@@ -13,12 +13,17 @@ from geodistill.geometry import procrustes_distance as procrustes_distance
 from geodistill.geometry import procrustes_parts as procrustes_parts
 from geodistill.geometry import projection_distance as projection_distance
 from geodistill.losses import CKALoss as CKALoss
+from geodistill.losses import CosineLoss as CosineLoss
 from geodistill.losses import FeatureGramLoss as FeatureGramLoss
+from geodistill.losses import FlexLoss as FlexLoss
 from geodistill.losses import IsotropyLoss as IsotropyLoss
 from geodistill.losses import KLDivergenceLoss as KLDivergenceLoss
+from geodistill.losses import OrthogonalProjectionLoss as OrthogonalProjectionLoss
 from geodistill.losses import PCATargetLoss as PCATargetLoss
+from geodistill.losses import PatientLoss as PatientLoss
 from geodistill.losses import ProcrustesLoss as ProcrustesLoss
 from geodistill.losses import ProjectionLoss as ProjectionLoss
+from geodistill.losses import RelationalLoss as RelationalLoss
 from geodistill.losses import ShuffledRows as ShuffledRows
 from geodistill.losses import SpectrumLoss as SpectrumLoss
 

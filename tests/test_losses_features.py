@@ -18,11 +18,16 @@ from geodistill.geometry import (
 )
 from geodistill.losses import (
     CKALoss,
+    CosineLoss,
     FeatureGramLoss,
+    FlexLoss,
     IsotropyLoss,
+    OrthogonalProjectionLoss,
+    PatientLoss,
     PCATargetLoss,
     ProcrustesLoss,
     ProjectionLoss,
+    RelationalLoss,
     ShuffledRows,
     SpectrumLoss,
 )
@@ -48,6 +53,11 @@ def build() -> dict[str, nn.Module]:
         "cka-root": CKALoss(root=True),
         "cka-debiased": CKALoss(debiased=True),
         "projection": ProjectionLoss(D_S, D_T),
+        "orthogonal": OrthogonalProjectionLoss(D_S, D_T),
+        "cosine": CosineLoss(nn.Linear(D_S, D_T)),
+        "patient": PatientLoss(nn.Linear(D_S, D_T)),
+        "relational": RelationalLoss(),
+        "flex": FlexLoss.fit(TEACHER, D_S),
         "pca": PCATargetLoss.fit(TEACHER, D_S),
         "spectrum": SpectrumLoss(),
         "isotropy": IsotropyLoss(),
@@ -56,6 +66,12 @@ def build() -> dict[str, nn.Module]:
 
 
 NAMES = list(build())
+WITH_PARAMETERS = {"projection", "orthogonal", "cosine", "patient"}
+
+
+def in_double(name: str) -> nn.Module:
+    """The loss for float64 features: a user's projection does not cast itself."""
+    return build()[name].double()
 
 
 def centred_unit(x: Tensor) -> Tensor:
@@ -116,14 +132,14 @@ def test_masked_rows_are_dropped_exactly(name: str) -> None:
     student, teacher = STUDENT.clone(), TEACHER.clone()
     student[0, 4:], teacher[2, 0] = float("nan"), float("inf")
     kept = mask.flatten().bool()
-    masked, short = build()[name](student, teacher, mask), build()[name](Y[kept], X[kept])
+    masked, short = in_double(name)(student, teacher, mask), in_double(name)(Y[kept], X[kept])
     assert torch.equal(masked, short)
-    assert not torch.allclose(masked, build()[name](STUDENT, TEACHER), rtol=1e-6)
+    assert not torch.allclose(masked, in_double(name)(STUDENT, TEACHER), rtol=1e-6)
 
 
 @pytest.mark.parametrize("name", [n for n in NAMES if n not in ("cka-debiased", "shuffled")])
 def test_unchanged_when_every_row_is_repeated(name: str) -> None:
-    loss = build()[name]
+    loss = in_double(name)
     once, twice = loss(Y, X), loss(Y.repeat(3, 1), X.repeat(3, 1))
     assert torch.allclose(once, twice, rtol=1e-6)
 
@@ -160,17 +176,20 @@ def test_degenerate_features_have_finite_values_and_gradients(name: str) -> None
     for case, student in cases.items():
         for dtype in (torch.float32, torch.float64):
             y = student.to(dtype, copy=True).requires_grad_()
-            value = build()[name](y, X.to(dtype))
+            value = build()[name].to(dtype)(y, X.to(dtype))
             value.backward()
             assert torch.isfinite(value), case
             assert torch.isfinite(y.grad).all(), case
             assert y.grad.abs().max() < 1e3, case
 
 
-@pytest.mark.parametrize("name", [n for n in NAMES if n != "cka-debiased"])
+@pytest.mark.parametrize(
+    "name", [n for n in NAMES if n not in ("cka-debiased", "cosine", "patient")]
+)
 def test_one_row_has_no_geometry_and_no_gradient(name: str) -> None:
     y = Y[:1].clone().requires_grad_()
-    build()[name](y, X[:1]).backward()
+    loss = in_double(name)
+    loss(y, X[:1]).backward()
     assert y.grad.abs().max() == 0
 
 
@@ -184,7 +203,7 @@ def test_unusable_features_are_refused_by_name(name: str) -> None:
         (STUDENT, TEACHER, torch.zeros(3, 10, dtype=torch.bool), "keeps no row"),
     ):
         with pytest.raises(InputError, match=message):
-            build()[name](student, teacher, mask)
+            in_double(name)(student, teacher, mask)
 
 
 # --- what each is for --------------------------------------------------------------------------
@@ -236,7 +255,7 @@ def test_projection_weight_is_a_parameter_that_gets_a_gradient() -> None:
     assert [name for name, _ in loss.named_parameters()] == ["weight"]
     loss(STUDENT.float(), TEACHER.float()).backward()
     assert loss.weight.grad.norm() > 1e-3
-    assert all(not list(m.parameters()) for n, m in build().items() if n != "projection")
+    assert {n for n, m in build().items() if list(m.parameters())} == WITH_PARAMETERS
 
 
 def test_controls_know_only_what_they_should() -> None:
@@ -280,14 +299,125 @@ def test_shuffled_rows_are_the_teachers_rows_in_another_order_each_call() -> Non
     assert not torch.equal(record.seen[1], seen[0])
 
 
+# --- rivals --------------------------------------------------------------------------------------
+
+
+def test_orthogonal_projection_is_bounded_below_by_procrustes_and_reaches_it() -> None:
+    torch.manual_seed(1)
+    loss = OrthogonalProjectionLoss(D_S, D_T).double()
+    floor = float(ProcrustesLoss()(Y, X))
+    optimiser = torch.optim.Adam(loss.parameters(), lr=0.05)
+    values = []
+    for _ in range(400):
+        optimiser.zero_grad()
+        value = loss(Y, X)
+        value.backward()
+        optimiser.step()
+        values.append(float(value.detach()))
+        q = loss.weight.detach()
+        assert torch.allclose(q @ q.T, torch.eye(D_S).double(), atol=1e-6)
+    assert min(values) >= floor - 1e-6
+    assert values[0] > floor + 0.1
+    assert values[-1] == pytest.approx(floor, abs=1e-2)
+    distorted = X[:, :D_S] @ (normal(D_S, D_S, seed=4) + torch.eye(D_S))
+    free = torch.linalg.lstsq(centred_unit(distorted), centred_unit(X[:, :D_S])).residuals
+    assert free.sum() < 1e-9  # what the free projection allows, the orthogonal one does not
+    assert OrthogonalProjectionLoss(D_S, D_S).double()(distorted, X[:, :D_S]) > 0.1
+
+
+def test_cosine_and_patient_values_and_that_one_is_twice_the_other() -> None:
+    teacher = torch.tensor([[1.0, 0], [0, 2], [3, 4], [1, 1]])
+    student = torch.tensor([[5.0, 0], [-1, 0], [-3, -4], [0, 0]])
+    assert float(CosineLoss()(student, teacher)) == pytest.approx((0 + 1 + 2 + 1) / 4)
+    assert float(PatientLoss()(student, teacher)) == pytest.approx((0 + 2 + 4 + 1) / 4)
+    nonzero = normal(20, D_T, seed=6)
+    x = X[:20]
+    expected = 1 - torch.cosine_similarity(nonzero, x).mean()
+    assert torch.allclose(CosineLoss()(nonzero, x), expected)
+    assert torch.allclose(PatientLoss()(nonzero, x), 2 * expected)
+    assert torch.allclose(CosineLoss()(nonzero * X[:20, :1].abs(), x), expected)  # blind to length
+    assert abs(CosineLoss()(nonzero + 1, x) - expected) > 1e-3  # not to a shift
+
+
+def test_relational_value_is_the_double_and_triple_loop() -> None:
+    y, x = Y[:6], X[:6]
+
+    def huber(a: Tensor) -> Tensor:
+        return a**2 / 2 if a.abs() < 1 else a.abs() - 0.5
+
+    def distance(a: Tensor, i: int, j: int) -> Tensor:
+        mean = sum((a[k] - a[m]).norm() for k in range(6) for m in range(6)) / 30
+        return (a[i] - a[j]).norm() / mean
+
+    def cosine(a: Tensor, i: int, j: int, k: int) -> Tensor:
+        if j in (i, k):
+            return torch.zeros(()).double()
+        return torch.dot(a[i] - a[j], a[k] - a[j]) / (a[i] - a[j]).norm() / (a[k] - a[j]).norm()
+
+    pairs = [huber(distance(y, i, j) - distance(x, i, j)) for i in range(6) for j in range(6)]
+    triplets = [
+        huber(cosine(y, i, j, k) - cosine(x, i, j, k))
+        for i in range(6)
+        for j in range(6)
+        for k in range(6)
+    ]
+    by_pair, by_triplet = sum(pairs) / 36, sum(triplets) / 216
+    assert torch.allclose(RelationalLoss(distance=1, angle=0)(y, x), by_pair)
+    assert torch.allclose(RelationalLoss(distance=0, angle=1)(y, x), by_triplet)
+    assert torch.allclose(RelationalLoss()(y, x), by_pair + 2 * by_triplet)
+    assert min(by_pair, by_triplet) > 1e-3
+
+
+def test_relational_ignores_rotation_shift_and_scale_but_no_distortion() -> None:
+    turned = 3 * Y @ torch.linalg.qr(normal(D_S, D_S))[0] + 1
+    loss = RelationalLoss()
+    assert torch.allclose(loss(turned, X), loss(Y, X))
+    assert loss(turned, Y) < 1e-12
+    assert loss(Y * torch.arange(1, D_S + 1), Y) > 1e-3
+
+
+def test_flex_takes_the_units_with_the_largest_gradients_and_correlates() -> None:
+    gradients = torch.zeros(3, 10, D_T).double()
+    gradients[..., 5], gradients[..., 1], gradients[..., 2] = -3, 2, 1
+    gradients[0, 0, 0] = 1e3
+    mask = torch.ones(3, 10).bool()
+    mask[0, 0] = False
+    loss = FlexLoss.fit(gradients, 3, mask)
+    assert loss.units.tolist() == [1, 2, 5]
+    y = Y[:, :3]
+    expected = [
+        torch.corrcoef(torch.stack([y[:, j], X[:, u]]))[0, 1] for j, u in enumerate((1, 2, 5))
+    ]
+    assert torch.allclose(loss(y, X), 1 - sum(expected) / 3)
+    assert loss(2 * X[:, [1, 2, 5]] + 1, X) < 1e-12
+    assert float(loss(-X[:, [1, 2, 5]], X)) == pytest.approx(2)
+    assert loss(X[:, [2, 1, 5]], X) > 0.1  # coordinate against coordinate
+    assert "units" in loss.state_dict()
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
+        (lambda: OrthogonalProjectionLoss(4, 3)(Y, X), r"are \(4, 7\): expected \(4, 3"),
+        (lambda: CosineLoss()(Y, X), "student has width 4 and teacher 7: expected one width"),
+        (
+            lambda: PatientLoss(nn.Linear(4, 3).double())(Y, X),
+            "student has width 3 after the projection and teacher 7",
+        ),
+        (lambda: RelationalLoss(0, 0), "distance = 0, angle = 0: expected weights"),
+        (lambda: RelationalLoss(-1), "distance = -1, angle = 2.0: expected weights"),
+        (lambda: FlexLoss.fit(X, 8), "d_student is 8: expected 1 to the teacher's width 7"),
+        (lambda: FlexLoss.fit(X / 0, 3), "gradients holds"),
+        (lambda: FlexLoss(torch.tensor([0.5])), r"units has shape \(1,\) and dtype torch.float32"),
+        (
+            lambda: FlexLoss(torch.tensor([2, 7]))(Y[:, :2], X),
+            r"widths \(student, teacher\) are \(2, 7\): expected 2 and more than 7",
+        ),
         (lambda: CKALoss(root=True, debiased=True), "root=True with debiased=True"),
         (lambda: ProjectionLoss(0, 3), "d_student = 0, d_teacher = 3"),
         (lambda: ProjectionLoss(4, 3)(Y, X), r"\(student, teacher\) are \(4, 7\): expected \(4, 3"),
         (lambda: PCATargetLoss.fit(X, 9), "d_student is 9: expected 1 to the teacher's width 7"),
-        (lambda: PCATargetLoss.fit(X, 3)(Y, X), r"\(teacher, student\) are \(7, 4\): expected"),
+        (lambda: PCATargetLoss.fit(X, 3)(Y, X), r"\(student, teacher\) are \(4, 7\): expected \(3"),
         (lambda: PCATargetLoss(X, X[0, :2]), r"components \(30, 7\), mean \(2,\): expected"),
         (lambda: PCATargetLoss.fit(X / 0, 3), "teacher_features holds"),
         (lambda: ProcrustesLoss(scale="l2"), "scale is 'l2'"),

@@ -1,0 +1,56 @@
+"""What every feature loss shares: one signature, one door for rows, masks and dtypes.
+
+Every loss is `loss(student, teacher, mask=None) -> scalar`: student (..., d_s), teacher (..., d_t),
+all leading dimensions are rows, mask (...) is True (or 1) where a row counts; the others are
+dropped exactly, whatever they hold. The computation is in at least float32, under autocast too.
+Every loss raises InputError for features that do not pair, are not finite, or of which the mask
+keeps no row. None adds up over micro-batches: each is a property of the rows it sees.
+
+In the formulas X (n, d_t) is the teacher and Y (n, d_s) the student, centred over the rows that
+count and divided by their Frobenius norm, unless a loss says otherwise.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from geodistill.errors import InputError
+from geodistill.geometry.inputs import kept_rows
+from geodistill.geometry.moments import SCALES, RowMoments, Scale, row_moments
+
+NAMES = ("teacher", "student")
+
+
+class FeatureLoss(nn.Module):
+    """A scalar of the two sets of rows; subclasses say which in `compare`."""
+
+    requires_hidden_states = True
+    center: bool = True
+    scale: Scale = "frobenius"
+
+    def forward(self, student: Tensor, teacher: Tensor, mask: Tensor | None = None) -> Tensor:
+        with torch.autocast(student.device.type, enabled=False):
+            x, y = self.prepare(*kept_rows(teacher, student, mask, NAMES))
+            return self.compare(row_moments(x, y, center=self.center, scale=self.scale))
+
+    def prepare(self, teacher: Tensor, student: Tensor) -> tuple[Tensor, Tensor]:
+        """What is done to the rows (n, d_t), (n, d_s) before they are centred and scaled."""
+        return teacher, student
+
+    def compare(self, m: RowMoments) -> Tensor:
+        raise NotImplementedError
+
+
+def known_scale(scale: Scale) -> Scale:
+    """The scale; raises InputError for any other than None, "frobenius" and "rms"."""
+    if scale not in SCALES:
+        raise InputError(f"scale is {scale!r}: expected one of {SCALES}")
+    return scale
+
+
+def check_widths(student: Tensor, teacher: Tensor, expected: tuple[int, int]) -> None:
+    """Raise InputError unless the widths (student, teacher) are those the loss was made for."""
+    given = (student.shape[-1], teacher.shape[-1])
+    if given != expected:
+        raise InputError(f"widths (student, teacher) are {given}: expected {expected}")

@@ -10,8 +10,7 @@ from matplotlib.colors import to_hex
 from geodistill.analysis import figures
 from geodistill.analysis.compare import compare_family
 from geodistill.analysis.report import NATS, POINTS, caption, comparison_table, in_words, tidy
-from geodistill.analysis.style import METHOD_STYLE, geodistill_style, look
-from geodistill.errors import InputError
+from geodistill.analysis.style import METHOD_STYLE, geodistill_style, look, versus
 
 METHODS = ["kd+procrustes", "kd+gram"]
 
@@ -58,8 +57,13 @@ def test_methods_differ_in_marker_or_colour():
     added = [looks[name] for name in looks if name.startswith("kd") or name == "ce"]
     assert len(set(added)) == len(added) > 8
     assert looks["gram"] == looks["kd+gram"]
-    with pytest.raises(InputError, match="no style for method 'gramm'; known: ce, sft, kd"):
-        look("gramm")
+
+
+def test_a_method_that_is_not_ours_keeps_its_name_and_its_look():
+    assert look("theirs").label == "theirs"
+    assert look("theirs") == look("theirs")
+    assert len({(look(f"m{i}").color, look(f"m{i}").marker) for i in range(40)}) > 20
+    assert versus("theirs", "kd") == "theirs vs KD"
 
 
 def test_forest_draws_each_interval_in_the_methods_colour(ax, answers):

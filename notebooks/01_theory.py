@@ -24,8 +24,9 @@
 # read, seconds to run, no GPU. **You will learn** what each loss sees and is blind to, four
 # inequalities that tie them together, and why a number such as "CKA = 0.99" says little by itself.
 #
-# Each theorem says whose it is. All of them are checked on numbers by the cell below them: a claim
-# in the text has an `assert` beside it.
+# Each result says whose it is: the paper's, the literature's, or ours. Each is checked on numbers by the cell
+# below it: a claim in the text has an `assert` beside it. A first reading may leave the proofs folded; a table
+# at the end lists all results.
 
 # %% tags=["parameters"]
 profile = "laptop"
@@ -40,6 +41,7 @@ import torch
 from torch.nn.functional import pad
 
 from geodistill.analysis.style import geodistill_style, look
+from geodistill.experiments.chance import unit
 from geodistill.geometry import (
     antiparallel,
     best,
@@ -57,6 +59,7 @@ from geodistill.geometry import (
     projection_distance,
     spread_mass,
 )
+from geodistill.losses import CKALoss, FeatureGramLoss, ProcrustesLoss
 from geodistill.publish.ledger import record
 from geodistill.publish.provenance import show
 
@@ -69,14 +72,19 @@ pairs = {"smoke": 100, "laptop": 1500, "paper": 20000}[profile]
 # ## Geometry is the matrix of inner products
 #
 # Write the teacher's features of $n$ examples as the rows of $X$ ($n \times d_t$), the student's as
-# the rows of $Y$ ($n \times d_s$). The *feature geometry* is the matrix of all inner products between
-# examples,
+# the rows of $Y$ ($n \times d_s$).
+#
+# :::{prf:definition} Feature geometry {cite:p}`bhattarai2025geometry`
+# :label: def-geometry
+#
+# The feature geometry of $X$ is the matrix of all inner products between examples; teacher's and student's are
 #
 # $$
-# K = XX^\top, \qquad L = YY^\top ,
+# K = XX^\top, \qquad L = YY^\top .
 # $$ (eq-grams)
+# :::
 #
-# both $n \times n$ whatever the widths. Lengths, angles and distances of the feature vectors can be
+# Both are $n \times n$ whatever the widths. Lengths, angles and distances of the feature vectors can be
 # read from them, and nothing else can: turn all vectors by one rotation and $K$ stays. Here is the
 # smallest example. The student below holds the same three vectors as the teacher, turned, with one
 # dimension fewer.
@@ -100,8 +108,8 @@ assert torch.allclose(X @ X.T, Y @ Y.T)
 #       = \lVert X\rVert_F^2 + \lVert Y\rVert_F^2 - 2\lVert X^\top Y\rVert_* ,
 # $$ (eq-procrustes)
 #
-# where the minimum is over matrices with orthonormal rows ($d_s \le d_t$) and $\lVert\cdot\rVert_*$,
-# the *nuclear norm*, is the sum of the singular values. The **feature Gram distance** compares the
+# where the minimum is over matrices with orthonormal rows and $\lVert\cdot\rVert_*$, the *nuclear norm*, is the
+# sum of the singular values. (If $d_s > d_t$, give the teacher zero columns until both are as wide.) The **feature Gram distance** compares the
 # inner products themselves,
 #
 # $$
@@ -154,11 +162,6 @@ def root(k: torch.Tensor) -> torch.Tensor:
     return vectors @ values.clamp_min(0).sqrt().diag() @ vectors.T
 
 
-def unit(x: torch.Tensor) -> torch.Tensor:
-    x = x - x.mean(0)
-    return x / x.norm()
-
-
 x, y = unit(torch.randn(12, 5)), unit(torch.randn(12, 3))
 K, L = x @ x.T, y @ y.T
 ours, uhlmann = nuclear_norm(x.T @ y), root(root(K) @ L @ root(K)).trace()
@@ -177,15 +180,18 @@ assert abs(procrustes_distance(x, y, form="squared") - (2 - 2 * ours)) < 1e-9
 # Expanding $\lVert K - L\rVert_F^2$ with {eq}`eq-cka` and {eq}`eq-pr` gives an identity that we will
 # use again and again.
 #
-# :::{prf:proposition} The Gram loss is CKA plus a match of effective rank
+# :::{prf:proposition} The Gram loss is CKA plus a match of effective rank (ours)
 # :label: prop-gram-identity
 #
-# For centred features of unit Frobenius norm,
+# With $\kappa = \lVert K\rVert_F = \mathrm{PR}_X^{-1/2}$ and $\ell = \lVert L\rVert_F = \mathrm{PR}_Y^{-1/2}$,
 #
 # $$
 # D_{FG}^2 = \frac{1}{\mathrm{PR}_X} + \frac{1}{\mathrm{PR}_Y}
-#          - \frac{2\,\mathrm{CKA}}{\sqrt{\mathrm{PR}_X\,\mathrm{PR}_Y}} .
+#          - \frac{2\,\mathrm{CKA}}{\sqrt{\mathrm{PR}_X\,\mathrm{PR}_Y}}
+#          = (\kappa - \ell)^2 + 2\kappa\ell\,(1 - \mathrm{CKA}) .
 # $$ (eq-gram-identity)
+#
+# Hence $1 - \mathrm{CKA} \le D_{FG}^2/(2\kappa\ell)$, with equality exactly where the participation ratios agree.
 # :::
 
 # %%
@@ -193,6 +199,9 @@ pr = participation_ratio(x), participation_ratio(y)
 identity = 1 / pr[0] + 1 / pr[1] - 2 * cka(x, y) / (pr[0] * pr[1]).sqrt()
 print(f"D_FG² {feature_gram_distance(x, y) ** 2:.10f}, by the identity {identity:.10f}")
 assert abs(feature_gram_distance(x, y) ** 2 - identity) < 1e-10
+kappa, ell = K.norm(), L.norm()
+assert abs((kappa - ell) ** 2 + 2 * kappa * ell * (1 - cka(x, y)) - identity) < 1e-10
+assert 1 - cka(x, y) <= feature_gram_distance(x, y) ** 2 / (2 * kappa * ell) + 1e-12
 
 # %% [markdown]
 # ## When is each one zero?
@@ -258,6 +267,68 @@ record(
 )
 
 # %% [markdown]
+# ### How much a projection may distort
+#
+# :::{prf:theorem} The price of a linear map (ours)
+# :label: thm-projection
+#
+# 1. If $Y = XA$ with an injective $A$ ($d_t \times d_s$, $d_s \ge d_t$) of condition number $c$, its largest over its
+#    least singular value, then
+#
+#    $$
+#    D_P^2 \le \frac{2\,(\sqrt c - 1)^2}{c + 1} ,
+#    $$ (eq-condition)
+#
+#    and for each $c$ some teacher attains it.
+# 2. Over students of width $d_s \le \operatorname{rank}X$ the least $D_A^2$ is $\tau = \sum_{i>d_s}\lambda_i$. If
+#    $\lambda_{d_s} > \lambda_{d_s+1}$ it is reached by those whose columns span the teacher's top $d_s$
+#    principal directions, whatever their spectrum; among them $D_P^2$ comes as near to
+#    $2 - 2\sqrt{\lambda_{d_s}}$ as you like, and never beyond.
+# :::
+#
+# :::{prf:proof}
+# :class: dropdown
+#
+# 1. A turn of $Y$ changes nothing, so let $A$ be symmetric and positive, with eigenvalues $a_i \in [\alpha, c\alpha]$
+#    and eigenvectors $v_i$. With $S = X^\top X$, of trace 1, and weights $w_i = v_i^\top S v_i$ that sum to 1,
+#    $F = \lVert SA\rVert_*/\lVert XA\rVert_F \ge \operatorname{tr}(SA)/\sqrt{\operatorname{tr}(SA^2)} =
+#    \sum w_ia_i/\sqrt{\sum w_ia_i^2}$. From $(a_i-\alpha)(c\alpha-a_i) \ge 0$ follows
+#    $\sum w_i a_i^2 \le (1+c)\alpha m - c\alpha^2$ with $m = \sum w_ia_i$, and $m^2/((1+c)\alpha m - c\alpha^2)$ is least
+#    at $m = 2c\alpha/(1+c)$, where it is $4c/(1+c)^2$. So $F \ge 2\sqrt c/(1+c)$. Equality: two directions of variance
+#    $c/(1+c)$ and $1/(1+c)$, the first left alone, the second stretched by $c$.
+# 2. $D_A^2 = 1 - \langle K, \Pi\rangle$ with $\Pi$ the projection onto the columns of $Y$, of rank at most $d_s$; the
+#    sum of the top eigenvalues bounds $\langle K, \Pi\rangle$ (Ky Fan). On the top directions
+#    $F^2 = (\sum\sigma_i)^2 \ge \sum\sigma_i^2 = \langle K, L\rangle \ge \lambda_{d_s}$, and $L$ may put nearly all of its
+#    variance on direction $d_s$.
+# :::
+#
+# So a projection is as good as its condition number. At $c = 1$, a map with orthonormal rows, nothing is lost: that
+# is what an orthogonal projection {cite:p}`miles2024vkd` secures, and what the Procrustes distance has built in. At the
+# $c = 1000$ of the cell above nearly everything may go.
+
+# %%
+for c in (1.0, 4.0, 100.0):
+    x = from_spectra(9, [c / (1 + c), 1 / (1 + c)], [1.0]).teacher
+    d2 = procrustes_distance(x, x @ torch.tensor([1.0, c]).diag(), form="squared", **UNIT)
+    print(f"condition number {c:5.0f}: D_P² {d2:.4f}")
+    assert abs(d2 - 2 * (math.sqrt(c) - 1) ** 2 / (c + 1)) < 1e-9
+for _ in range(50):
+    a = torch.randn(6, 6)
+    singular = torch.linalg.svdvals(a)
+    c = singular[0] / singular[-1]
+    x = unit(torch.randn(30, 6) * torch.rand(6))
+    d2 = procrustes_distance(x, x @ a, form="squared", **UNIT)
+    assert d2 <= 2 * (c.sqrt() - 1) ** 2 / (c + 1) + 1e-9
+
+# %%
+lam = [0.4, 0.3, 0.2, 0.1]
+x, y = from_spectra(12, lam, [1e-7, 1e-7, 1 - 2e-7])
+d2 = procrustes_distance(x, y, form="squared", **UNIT)
+assert abs(projection_distance(x, y, **UNIT) ** 2 - lam[3]) < 1e-6  # as good as can be
+assert 2 - 2 * math.sqrt(lam[2]) - 5e-3 < d2 < 2 - 2 * math.sqrt(lam[2])
+print(f"at the best projection distance of width 3, D_P² = {d2:.3f} is possible")
+
+# %% [markdown]
 # ## CKA near 1 with the geometry lost
 #
 # Theorem 1 of the paper draws this picture {cite:p}`bhattarai2025geometry`: $n$ teacher vectors lie in
@@ -277,7 +348,43 @@ assert distance > 0.5
 assert abs(moved[0] @ moved[1] - math.cos(math.pi / 3)) < 1e-9
 
 # %% [markdown]
-# CKA approaches 1 while $D_P$ stays where it is. The general statement is about spectra. Let the
+# CKA approaches 1 while $D_P$ stays where it is. In closed form:
+#
+# :::{prf:proposition} The antiparallel picture in numbers (the paper's picture, our formulas)
+# :label: prop-antiparallel
+#
+# Let $n$ be even and $m$ of the $n$ vectors be moved by $c$ times their length. Then
+#
+# $$
+# \mathrm{CKA} = \frac{n + c^2m/n}{\sqrt{n^2 + 2c^2m + c^4 m\,(1 - 2/n + m/n^2)}}, \qquad
+# F = \sqrt{\frac{n + c^2 m/n}{n + c^2m\,(1 - 1/n)}} .
+# $$ (eq-antiparallel)
+#
+# With $m = pn$ and $n \to \infty$: $1 - \mathrm{CKA} \approx c^4p/(2n) \to 0$, while $D_P^2 \to 2 - 2/\sqrt{1 + c^2p}$. It needs
+# $1 + m \le \min(d_t, n-1)$; any $d_s \ge 1$ will do for the student.
+# :::
+#
+# :::{prf:proof}
+# :class: dropdown
+#
+# Let $s$ be the vector of signs, $|s|^2 = n$ and $s^\top\mathbf 1 = 0$, and $E$ ($n\times m$) the columns of the identity
+# that belong to moved vectors. Centred, $K = ss^\top + c^2 HEE^\top H$ and $L = ss^\top$. So $\langle K, L\rangle = n^2 + c^2m$,
+# $\lVert L\rVert_F = n$, $\operatorname{tr}K = n + c^2m(1-1/n)$, and with $E^\top HE = I - \mathbf 1\mathbf 1^\top/n$, of squared
+# norm $m - 2m/n + m^2/n^2$, $\lVert K\rVert_F^2 = n^2 + 2c^2m + c^4(m - 2m/n + m^2/n^2)$. $L$ has rank one, hence
+# $F^2 = \langle K, L\rangle/(\operatorname{tr}K\operatorname{tr}L)$.
+# :::
+
+# %%
+for n, m, c in ((16, 8, 1.0), (64, 10, 2.0), (256, 200, 0.5)):
+    x, y = antiparallel(n, d_teacher=m + 1, d_student=1, perturbed=m, size=c)
+    top = n + c**2 * m / n
+    formula = top / math.sqrt(n**2 + 2 * c**2 * m + c**4 * m * (1 - 2 / n + m / n**2))
+    assert abs(cka(x, y) - formula) < 1e-9
+    fidelity = procrustes_distance(x, y, form="similarity", center=True)
+    assert abs(fidelity - math.sqrt(top / (n + c**2 * m * (1 - 1 / n)))) < 1e-9
+
+# %% [markdown]
+# The general statement is about spectra. Let the
 # teacher's $K$ have the eigenvalue $1-\tau$ and, on $m$ further directions, $\tau/m$ each; the student
 # has the first direction only.
 #
@@ -291,12 +398,21 @@ assert abs(moved[0] @ moved[1] - math.cos(math.pi / 3)) < 1e-9
 #
 # the second whatever $m$. Hence for every $D < \sqrt 2$ and $\varepsilon > 0$ there are features with $D_P = D$ and
 # $\mathrm{CKA} \ge 1 - \varepsilon$. They need $1 + m \le \min(d_t, n - 1)$.
+#
+# It is sharp: if the student has rank one, $\operatorname{rank}K \le m+1$ and $F^2 = 1-\tau \ge 1/(m+1)$, then
+# CKA is at most {eq}`eq-spread-mass`.
 # :::
 #
 # :::{prf:proof}
 # $K$ and $L$ share eigenvectors, so $\langle K, L\rangle = 1-\tau$, $\lVert L\rVert_F = 1$,
 # $\lVert K\rVert_F^2 = (1-\tau)^2 + m(\tau/m)^2$ and $F = \sqrt{(1-\tau)\cdot 1}$. Choose $\tau$ from $D$,
 # then $m$ from $\varepsilon$. Centred rows span at most $n-1$ dimensions, which bounds $m$.
+#
+# Sharpness: $L = vv^\top$ with a unit vector $v$, so $F^2 = \langle K, L\rangle = v^\top Kv$ and
+# $\mathrm{CKA} = F^2/\lVert K\rVert_F$. Let $v'$ be $v$ projected onto the range of $K$ and $u = v'/|v'|$. Then
+# $f = u^\top Ku \ge v^\top Kv$, and the rest of $K$ inside its range, at most $m$ directions orthogonal to $u$, has
+# trace $1-f$: $\lVert K\rVert_F^2 \ge f^2 + (1-f)^2/m$. That grows with $f$ from $f = 1/(m+1)$ on, so
+# $\lVert K\rVert_F^2 \ge (1-\tau)^2 + \tau^2/m$.
 # :::
 
 # %%
@@ -309,6 +425,12 @@ for m in directions:
     curves["procrustes"].append(float(procrustes_distance(x, y, **UNIT)))
     assert abs(curves["cka"][-1] - (1 - tau) / math.sqrt((1 - tau) ** 2 + tau**2 / m)) < 1e-9
 assert np.ptp(curves["procrustes"]) < 1e-9
+for _ in range(200):  # no student of rank one does better with m + 1 = 4 directions
+    x = unit(torch.randn(20, 4))
+    y = unit(x[:, :1] + torch.rand(()) * torch.randn(20, 1))
+    f2 = float(procrustes_distance(x, y, form="similarity")) ** 2
+    if f2 >= 1 / 4:
+        assert cka(x, y) <= f2 / math.sqrt(f2**2 + (1 - f2) ** 2 / 3) + 1e-9
 assert 1 - curves["cka"][-1] < 1e-3
 
 with geodistill_style():
@@ -356,8 +478,7 @@ record(
 # ## Inequalities both ways
 #
 # "Vanish together" speaks of the point zero. A loss is never exactly zero, so we ask for more: if one
-# distance is small, how small must the other be? Let $r = \min(n-1,\, d_s+d_t)$, a bound on the rank of
-# $K - L$.
+# distance is small, how small must the other be? Let $r = \operatorname{rank}(K - L) \le \min(n-1,\, d_s+d_t)$.
 #
 # :::{prf:theorem} Two-sided bounds
 # :label: thm-bounds
@@ -368,18 +489,39 @@ record(
 # D_{FG} \;\le\; D_P\sqrt{2 - D_P^2/2} .
 # $$ (eq-bounds)
 #
-# The first is the inequality of Fuchs and van de Graaf {cite:p}`fuchs1999`; the last follows from
-# "super-fidelity is at least fidelity squared" (Miszczak and colleagues, 2009). Their use for
-# distillation is ours, as far as we know.
+# *Equality.* Left, both at once: a part that the two share, and apart from it two flat spectra of equally many
+# directions orthogonal to each other. Right, exactly if $K = L$, or both have rank one, or both have rank two, the same
+# plane and the same two eigenvalues.
+#
+# (Literature: the first inequality is Powers and Størmer's {cite:p}`powers1970`, in this form Fuchs and van de Graaf's
+# {cite:p}`fuchs1999`; the last rests on "super-fidelity is at least fidelity squared" {cite:p}`miszczak2009`. Ours: their
+# use for distillation, as far as we know, and the equality cases.)
 # :::
 #
 # :::{prf:proof}
-# Fuchs and van de Graaf: $1 - F \le \tfrac12\lVert K - L\rVert_*$, and $2 - 2F = D_P^2$. A matrix of rank
-# $r$ has $\lVert M\rVert_* \le \sqrt r\lVert M\rVert_F$. For the last, let $a = \lVert K\rVert_F^2$,
-# $b = \lVert L\rVert_F^2$. Super-fidelity gives
-# $F^2 \le \langle K, L\rangle + \sqrt{(1-a)(1-b)} \le \langle K, L\rangle + 1 - (a+b)/2$,
-# that is $D_{FG}^2 = a + b - 2\langle K, L\rangle \le 2 - 2F^2$, and with $F = 1 - D_P^2/2$ the right side
-# is $D_P^2(2 - D_P^2/2)$.
+# :class: dropdown
+#
+# *Left.* Let $A = \sqrt K$, $B = \sqrt L$, $S = A - B$, $T = A + B$. Then $\lVert S\rVert_F^2 = 2 - 2\operatorname{tr}AB \ge
+# 2 - 2\lVert AB\rVert_* = D_P^2$. And $K - L = (ST + TS)/2$. In an eigenbasis $v_i$ of $S$, with eigenvalues $s_i$,
+# $v_i^\top(K-L)v_i = s_i\,v_i^\top Tv_i$, where $v_i^\top Tv_i \ge |s_i|$ because $T \pm S$ are positive. The nuclear norm is at
+# least the sum of absolute diagonal entries: $\lVert K-L\rVert_* \ge \sum|s_i|\,v_i^\top Tv_i \ge \sum s_i^2 = \lVert S\rVert_F^2$.
+# A matrix of rank $r$ has $\lVert M\rVert_* \le \sqrt r\lVert M\rVert_F$, with equality if its non-zero singular values
+# are equal. In the equality case $K$ and $L$ commute, all of $|\lambda_i-\mu_i|$ are 0 or $(1-p)/k$, and
+# $D_P^2 = 2 - 2p = \lVert K-L\rVert_*$ where $p$ is the shared part.
+#
+# *Right.* Let $\sigma_i$ be the singular values of $X^\top Y$. Then $F^2 = \sum\sigma_i^2 + 2\sum_{i<j}\sigma_i\sigma_j$. The first
+# sum is $\langle K, L\rangle$. The second is the nuclear norm of the second compound matrix,
+# $\lVert\Lambda^2(X)^\top\Lambda^2(Y)\rVert_* \le \lVert\Lambda^2X\rVert_F\lVert\Lambda^2Y\rVert_F$, and
+# $2\lVert\Lambda^2X\rVert_F^2 = 2\sum_{i<j}\lambda_i\lambda_j = (\sum\lambda_i)^2 - \sum\lambda_i^2 = 1 - \kappa^2$. So
+#
+# $$
+# F^2 \le \langle K, L\rangle + \sqrt{(1-\kappa^2)(1-\ell^2)} \le \langle K, L\rangle + 1 - (\kappa^2+\ell^2)/2 = 1 - D_{FG}^2/2 ,
+# $$
+#
+# and $2 - 2F^2 = D_P^2(2 - D_P^2/2)$. Equality in the second step needs $\kappa = \ell$; in the first
+# $\Lambda^2K$ and $\Lambda^2L$ proportional, and then, with $\kappa = \ell$, equal. If both are zero the ranks are one. If not, $K$ and
+# $L$ have the same range; on it the eigenvalues $\beta$ of $L^{-1/2}KL^{-1/2}$ have $\beta_i\beta_j = 1$ for $i < j$: with three or
+# more of them all are 1 and $K = L$, with two the determinants, and so with trace 1 the eigenvalues, agree.
 # :::
 #
 # CKA is bounded the same way, so a small $1 - \mathrm{CKA}$ *does* bound the geometry, only with a
@@ -389,15 +531,23 @@ record(
 # :label: prop-cka-bound
 #
 # $$
-# D_{FG} \le \sqrt{2(1-\mathrm{CKA})}\;\bigl(1 + \sqrt r\,\lVert L\rVert_F\bigr)\,\lVert K\rVert_F .
+# D_P^2 \le \sqrt{2r'\,\kappa\ell\,(1-\mathrm{CKA})}, \qquad
+# D_{FG}^2 \le 2\kappa\ell\,(1 + r'\kappa\ell)\,(1-\mathrm{CKA}), \qquad r' = \min(n-1,\, d_s+d_t).
 # $$ (eq-cka-bound)
+#
+# The first can't have a smaller constant: with spread mass the ratio of its sides tends to 1 for
+# $m \to \infty$, then $\tau \to 0$.
 # :::
 #
 # :::{prf:proof}
-# Let $\Delta = K/\lVert K\rVert_F - L/\lVert L\rVert_F$, so $\lVert\Delta\rVert_F^2 = 2(1-\mathrm{CKA})$. Both
-# traces are 1, hence $\lvert 1/\lVert K\rVert_F - 1/\lVert L\rVert_F\rvert = \lvert\operatorname{tr}\Delta\rvert
-# \le \sqrt r\lVert\Delta\rVert_F$. Take norms in
-# $K - L = \lVert K\rVert_F\,\Delta + (\lVert K\rVert_F/\lVert L\rVert_F - 1)\,L$.
+# :class: dropdown
+#
+# Let $\Delta = K/\kappa - L/\ell$: rank at most $r'$, and $\lVert\Delta\rVert_F^2 = 2(1-\mathrm{CKA})$, so
+# $\lVert\Delta\rVert_* \le \sqrt{2r'(1-\mathrm{CKA})}$. The proof of the left bound above nowhere used the traces: applied to
+# $K/\kappa$ and $L/\ell$ it says $1/\kappa + 1/\ell - 2F/\sqrt{\kappa\ell} \le \lVert\Delta\rVert_*$. Times $\sqrt{\kappa\ell}$, and with
+# $\sqrt{\ell/\kappa} + \sqrt{\kappa/\ell} \ge 2$: $D_P^2 \le \sqrt{\kappa\ell}\,\lVert\Delta\rVert_*$. For the second,
+# $|1/\kappa - 1/\ell| = |\operatorname{tr}\Delta| \le \lVert\Delta\rVert_*$ gives $(\kappa-\ell)^2 \le 2r'\kappa^2\ell^2(1-\mathrm{CKA})$, to be put
+# into {eq}`eq-gram-identity`.
 # :::
 #
 # The cell tries all of it on random pairs of every size, rank and closeness.
@@ -424,8 +574,11 @@ for i in range(pairs):
             "gram": float(feature_gram_distance(x, y)),
             "trace": float(torch.linalg.matrix_norm(k - el, ord="nuc")),
             "r": r,
-            "cka bound": float(
-                (2 - 2 * cka(x, y)).clamp_min(0).sqrt() * (1 + r**0.5 * el.norm()) * k.norm()
+            "cka for procrustes": float(
+                (2 * r * k.norm() * el.norm() * (1 - cka(x, y))).clamp_min(0).sqrt()
+            ),
+            "cka for gram": float(
+                2 * k.norm() * el.norm() * (1 + r * k.norm() * el.norm()) * (1 - cka(x, y))
             ),
         }
     )
@@ -436,12 +589,37 @@ super_bound = np.sqrt(squared * (2 - squared / 2))
 assert (squared <= table["trace"] + 1e-9).all()
 assert (table["trace"] <= upper + 1e-7).all()
 assert (gram <= super_bound + 1e-7).all()
-assert (gram <= table["cka bound"] + 1e-7).all()
+assert (squared <= table["cka for procrustes"] + 1e-7).all()
+assert (gram**2 <= table["cka for gram"] + 1e-9).all()
 assert squared.min() < 0.05
 assert squared.max() > 1  # near and far were tried
 print(
     f"{pairs} random pairs, D_P² from {squared.min():.3f} to {squared.max():.3f}: all bounds hold"
 )
+
+# %% [markdown]
+# And the equality cases, each by a pair:
+
+# %%
+for p, k in ((0.0, 3), (0.6, 3), (0.9, 8)):
+    apart, none = [(1 - p) / k] * k, [0.0] * k
+    a, b = from_spectra(30, [p, *apart, *none], [p, *none, *apart])
+    d2, gram_pair = procrustes_distance(a, b, form="squared"), feature_gram_distance(a, b)
+    assert abs(d2 - 2 * (1 - p)) < 1e-9
+    assert abs(math.sqrt(2 * k) * gram_pair - d2) < 1e-9  # left, both at once
+turn = torch.linalg.qr(torch.randn(3, 3))[0]
+for spectrum, equal in (([1.0], True), ([0.7, 0.3], True), ([0.5, 0.3, 0.2], False)):
+    d = max(2, len(spectrum))
+    basis = from_spectra(9, [1.0] * d, [1.0]).teacher
+    shape = torch.tensor(spectrum).sqrt().diag()
+    a = basis[:, : len(spectrum)] @ shape
+    b = (basis @ torch.linalg.qr(turn[:d, :d])[0])[:, : len(spectrum)] @ shape
+    d2, gram_pair = procrustes_distance(a, b, form="squared"), feature_gram_distance(a, b)
+    assert ((d2 * (2 - d2 / 2)).sqrt() - gram_pair < 1e-9) == equal
+x, y = spread_mass(n=2003, directions=2000, lost=0.01, d_teacher=2001)
+kappa = 1 / participation_ratio(x).sqrt()
+limit = (2 * 2001 * kappa * (1 - cka(x, y))).sqrt()
+assert 0.98 < procrustes_distance(x, y, form="squared") / limit <= 1
 
 # %%
 curve = np.linspace(0, 1.9, 200)
@@ -595,8 +773,7 @@ assert all(f[1] < f[3] for f in floors)
 # Read the second and third column together: a width for which CKA's ceiling is all but 1 is still far
 # from the teacher in Procrustes distance. CKA weighs a direction by $\lambda_i^2$, Procrustes by
 # $\lambda_i$, so CKA is content with the few largest. Both lead to the same student in the end, but
-# near the end CKA's pull on the small directions is weak. How weak, in steps of an optimiser, is the
-# question of the next chapter.
+# near the end CKA's pull on the small directions is weak. How weak is the next question.
 
 # %%
 same = best_student(procrustes_distance, teacher, 16), best_student(cka, teacher, 16)
@@ -607,15 +784,156 @@ assert best(cka, teacher, 16) > 0.95
 assert best(procrustes_distance, teacher, 16) > 0.3
 
 # %% [markdown]
+# ## What the gradients weigh
+#
+# :::{prf:theorem} Gradients
+# :label: thm-gradients
+#
+# At centred features of unit norm, with $X^\top Y = USV^\top$ of full rank and $W = UV^\top$, the gradients with
+# respect to $Y$, through centring and norm, are
+#
+# $$
+# \nabla D_P^2 = -2\,(XW - F\,Y), \qquad
+# \nabla D_{FG}^2 = -4\,\bigl((K-L)Y - \langle K-L, L\rangle Y\bigr), \qquad
+# \nabla(1-\mathrm{CKA}) = -\tfrac{2}{\kappa\ell}\bigl(K - \tfrac{\langle K,L\rangle}{\ell^2}L\bigr)Y .
+# $$ (eq-gradients)
+#
+# Let the student share the teacher's principal directions, with singular values $s_i$ where the teacher has
+# $t_i = \sqrt{\lambda_i}$.
+#
+# - *Near the best*, $s_i = t_i + \delta_i$, the error $\delta_i$ is pulled back at the rate $2$ by Procrustes,
+#   $8\lambda_i$ by Gram and $4\lambda_i\,\mathrm{PR}_X$ by CKA (up to a term common to all directions).
+# - *A missing direction*, $s_i = \varepsilon$, is pulled with the force $2t_i$ by Procrustes, and with a force of order
+#   $\varepsilon$ by the other two.
+#
+# (That CKA weighs directions by their variance squared, Procrustes by the variance: the literature,
+# {cite:t}`cloos2024differentiable`. Rates and the missing direction: ours. The derivative of the nuclear norm:
+# {cite:t}`watson1992`.)
+# :::
+#
+# :::{prf:proof}
+# :class: dropdown
+#
+# $d\lVert X^\top Y\rVert_* = \langle W, X^\top dY\rangle$, $d\langle K, L\rangle = 2\langle KY, dY\rangle$ and $d\ell^2 = 4\langle LY, dY\rangle$.
+# Dividing $Y$ by its norm takes the component along $Y$ off the gradient, which is $\langle XW, Y\rangle = F$ in the first
+# and $\operatorname{tr}((K-L)L)$ in the second; CKA does not see the norm, so there is none. In common directions the pulls are
+# $2(t_i - Fs_i)$, $4s_i(\lambda_i - s_i^2 - \text{c})$ and $\tfrac{2s_i}{\kappa\ell}(\lambda_i - c's_i^2)$ with $c$, $c'$ the same for all
+# $i$. Unit norm makes $\sum t_i\delta_i = 0$ to first order, so $F = 1$ up to second order. Expanding in $\delta$ gives
+# $-2\delta_i$, $-8\lambda_i\delta_i$ and $-4\lambda_i\delta_i/\kappa^2$ and multiples of $t_i$ and $t_i\lambda_i$; putting
+# $s_i = \varepsilon$ gives the last line.
+# :::
+#
+# In other words, near its end Procrustes is as well conditioned as a loss can be, all directions come in together,
+# while Gram and CKA take $\lambda_1/\lambda_i$ times longer for direction $i$. And a student that has collapsed sits
+# at a stationary point of Gram and CKA; for Procrustes there is a kink in its place, from which it leaves at full
+# speed. "Weight $\sigma^2$ against $\sigma$" is the short form.
+
+# %%
+x, y = unit(torch.randn(20, 5)), unit(torch.randn(20, 3))
+K, L, F = x @ x.T, y @ y.T, nuclear_norm(x.T @ y)
+u, _, vh = torch.linalg.svd(x.T @ y, full_matrices=False)
+overlap = (K * L).sum()
+formulas = {
+    ProcrustesLoss(): -2 * (x @ u @ vh - F * y),
+    FeatureGramLoss(): -4 * ((K - L) @ y - ((K - L) * L).sum() * y),
+    CKALoss(): -2 / (K.norm() * L.norm()) * (K - overlap / L.norm() ** 2 * L) @ y,
+}
+for loss, formula in formulas.items():
+    moving = y.clone().requires_grad_()
+    loss(moving, x).backward()
+    assert torch.allclose(moving.grad, formula, atol=1e-8)
+
+# %%
+t = torch.tensor([0.6, 0.3, 0.09, 0.01]).sqrt()
+basis = from_spectra(12, [1.0] * 4, [1.0]).teacher
+pulls = {}
+for loss in formulas:
+    for size in (1e-1, 1e-3):  # of the last direction; the others as the teacher has them
+        moving = unit(basis * torch.cat([t[:3], torch.tensor([size])])).requires_grad_()
+        loss(moving, basis * t).backward()
+        pulls[type(loss).__name__, size] = abs(float((basis.T @ moving.grad)[3, 3]))
+missing = [pulls[type(loss).__name__, 1e-3] for loss in formulas]
+print("pull on a direction of variance 0.01 that is missing:", [f"{p:.5f}" for p in missing])
+assert abs(missing[0] - 2 * t[3]) < 0.01
+assert max(missing[1:]) < 0.01 * missing[0]
+
+# %%
+delta = 1e-4 * torch.tensor([0.0, 0.0, 1.0, -3.0])  # orthogonal to t: 0.3·1 − 0.1·3 = 0
+rates = {}
+for loss in formulas:
+    moving = (basis * (t + delta)).requires_grad_()
+    loss(moving, basis * t).backward()
+    rates[type(loss).__name__] = ((basis.T @ moving.grad).diagonal() / delta)[2:]
+print({name: [round(float(r), 3) for r in rate] for name, rate in rates.items()})
+assert torch.allclose(rates["ProcrustesLoss"], torch.tensor([2.0, 2.0]), atol=1e-2)
+assert rates["FeatureGramLoss"][0] > 5 * rates["FeatureGramLoss"][1].abs()
+assert rates["CKALoss"][0] > 5 * rates["CKALoss"][1].abs()
+
+# %% [markdown]
+# ## What centring and unit norm are for
+#
+# :::{prf:proposition} Each assumption dropped (ours)
+# :label: prop-assumptions
+#
+# 1. *Unit norm.* With $\hat D_P$ of the features at unit norm,
+#    $D_P^2 = (\lVert X\rVert - \lVert Y\rVert)^2 + \lVert X\rVert\lVert Y\rVert\,\hat D_P^2$. The identity
+#    {eq}`eq-gram-identity` and the left bounds of {eq}`eq-bounds` hold as they stand. $\mathrm{CKA} = 1$ then means
+#    $K = cL$ for some $c > 0$, and its zero set is larger than that of the distances.
+# 2. *Centring.* All that is said of $D_P$ and $D_{FG}$ holds without it. But let $\eta_X$, $\eta_Y$ be the shares of
+#    $\lVert X\rVert_F^2$, $\lVert Y\rVert_F^2$ that centring leaves. Then, whatever the centred geometries,
+#
+#    $$
+#    D_P \le \sqrt{2 - 2\sqrt{1-\eta_X}} + \sqrt{2 - 2\sqrt{1-\eta_Y}} .
+#    $$ (eq-mean)
+# :::
+#
+# :::{prf:proof}
+# :class: dropdown
+#
+# 1. $D_P^2 = \lVert X\rVert^2 + \lVert Y\rVert^2 - 2\lVert X\rVert\lVert Y\rVert \hat F$ and $2\hat F = 2 - \hat D_P^2$. The proofs
+#    of the others do not use the traces.
+# 2. As a least distance over turns $D_P$ has the triangle inequality. Take $J = uu^\top$, $u = \mathbf 1/\sqrt n$, all
+#    examples equal, as a station: $J$ has rank one, so $F(K, J)^2 = u^\top Ku = 1 - \eta_X$.
+# :::
+#
+# | dropped | $D_P$, $D_{FG}$ | CKA | $D_A$ |
+# |---|---|---|---|
+# | nothing | zero exactly at $K = L$ | 1 exactly at $K = L$ | zero at any injective map |
+# | unit norm | zero at $K = L$; the size counts too | 1 at $K = cL$ | grows with $\lVert X\rVert$ |
+# | centring | a common mean hides the rest | centred by definition | a constant column is a free bias |
+#
+# The features of transformers have large means. The cell takes two unrelated sets, and then adds a mean.
+
+# %%
+x, y = unit(torch.randn(400, 6)), unit(torch.randn(400, 6))
+for c in (0.5, 3.0):
+    sized = procrustes_distance(x, c * y, form="squared")
+    assert abs(sized - (1 - c) ** 2 - c * procrustes_distance(x, y, form="squared")) < 1e-9
+    assert abs(cka(x, c * x) - 1) < 1e-9
+    assert abs(procrustes_distance(x, c * x) - abs(1 - c)) < 1e-6
+mean = torch.ones(400, 1) / 20 @ torch.tensor([[0.0, 0, 0, 0, 0, 5.0]])
+raw = procrustes_distance(x + mean, y + mean, scale="frobenius")
+eta = 1 / 26  # the share that centring leaves: 1 of 1 + 25
+print(f"unrelated features, centred: D_P {procrustes_distance(x, y):.2f}; with a mean: {raw:.2f}")
+assert raw <= 2 * math.sqrt(2 - 2 * math.sqrt(1 - eta))
+assert raw < 0.3 < 1 < procrustes_distance(x, y)
+
+# %% [markdown]
 # ## Procrustes has two parts
 #
-# The fidelity can't exceed what the two spectra allow,
-# $F \le F_{\text{spec}} = \sum_i \sigma_i(X)\,\sigma_i(Y)$ (von Neumann), so
+# :::{prf:proposition} Spectrum and alignment (ours; the tool is von Neumann's trace inequality)
+# :label: prop-parts
+#
+# $F \le F_{\text{spec}} = \sum_i \sigma_i(X)\,\sigma_i(Y)$, so both parts are $\ge 0$ in
 #
 # $$
 # D_P^2 = \underbrace{(2 - 2F_{\text{spec}})}_{\text{spectrum}}
 #       + \underbrace{2\,(F_{\text{spec}} - F)}_{\text{alignment}} .
 # $$ (eq-parts)
+#
+# The first is zero exactly where the spectra agree, and is the least $D_P^2$ over all rotations of the rows of $Y$ in
+# example space.
+# :::
 #
 # The *spectrum* part asks whether the variances are the teacher's and knows nothing of which row is which.
 # The *alignment* part asks whether the same rows carry them. Shuffle the rows and see which part moves.
@@ -634,74 +952,74 @@ assert abs(sum(in_order) - procrustes_distance(teacher, student, form="squared",
 # %% [markdown]
 # That gives a *placebo*. Train a student towards the teacher's row-shuffled features: it gets the spectrum
 # part's pull and none of the alignment. A gain that the placebo brings as well is not owed to the teacher's
-# geometry. Chapters 3 and 4 run it.
+# geometry. The chapters on BERT and OPT run it.
 #
-# ## A few examples look alike by chance
+# ## The opposite failure
 #
-# Independent features share nothing. Their CKA should be 0 and their $D_P^2$ 2, and with endless examples
-# they are. Not with thirty {cite:p}`groger2026,murphy2024`.
+# So far a score was good and the geometry gone. It goes the other way too: the function stays, and the scores fall.
+#
+# :::{prf:proposition} One row is enough (the phenomenon: {cite:t}`davari2022`; these limits: ours)
+# :label: prop-outlier
+#
+# Let $Y_M$ be the teacher's features with row $i$ moved by $Mv$, $|v| = 1$. As $M \to \infty$,
+#
+# $$
+# \mathrm{CKA}(X, Y_M) \to \frac{n}{n-1}\,\frac{k_{ii}}{\kappa}, \qquad
+# F \to \sqrt{\frac{n}{n-1}\,k_{ii}} ,
+# $$ (eq-outlier)
+#
+# where $k_{ii}$, the squared length of the centred row $i$, is about $1/n$. All other rows are as they were.
+# :::
+#
+# :::{prf:proof}
+# :class: dropdown
+#
+# Centred and divided by $M$, $Y_M \to hv^\top$ with $h = He_i$, $|h|^2 = 1 - 1/n$. So $L \to hh^\top/|h|^2$, a matrix of rank one
+# and norm 1, and $\langle K, L\rangle \to h^\top Kh/|h|^2 = k_{ii}/(1 - 1/n)$, which is also $F^2$.
+# :::
+#
+# Procrustes is no better here than CKA. A single token with huge activations, of which transformers have some, can
+# decide any of these scores; look for it, and mask it. The same holds for an invertible map that the next layer
+# undoes: outputs are equal to the last digit, and {prf:ref}`thm-projection` says what the scores may do.
 
 # %%
-counts = [8, 16, 32, 64, 128, 512, 2048]
-repeats = {"smoke": 2, "laptop": 8, "paper": 50}[profile]
-wide, narrow = (torch.arange(1, d + 1) ** -0.5 for d in (384, 128))
-chance = np.zeros((3, repeats, len(counts)))
-for i, n in enumerate(counts):
-    for j in range(repeats if n < 1000 else 2):
-        a, b = torch.randn(n, 384) * wide, torch.randn(n, 128) * narrow
-        chance[:, j, i] = [
-            float(cka(a, b)),
-            float(procrustes_distance(a, b, form="squared", **UNIT)),
-            float(cka(a, b, debiased=True)),
-        ]
-    chance[:, j + 1 :, i] = np.nan
-mean, spread = np.nanmean(chance, axis=1), np.nanstd(chance, axis=1)
-assert (np.diff(mean[0]) < 0).all()
-assert (np.diff(mean[1]) > 0).all()
-assert mean[0, 2] > 0.3  # 32 examples: CKA by chance alone
-assert np.abs(mean[2, 3:]).max() < 0.2
-
-with geodistill_style():
-    fig, ax = plt.subplots()
-    for values, sd, name, label, style in (
-        (mean[0], spread[0], "cka", "CKA (truth 0)", "-"),
-        (mean[2], spread[2], "cka", "CKA, debiased (truth 0)", ":"),
-        (mean[1], spread[1], "procrustes", "$D_P^2$ (truth 2)", "-"),
-    ):
-        ax.plot(
-            counts, values, style, color=look(name).color, marker=look(name).marker, label=label
-        )
-        ax.fill_between(counts, values - sd, values + sd, color=look(name).color, alpha=0.2)
-    ax.set(xscale="log", xlabel="examples n", ylabel=f"value, mean ± sd of ≤ {repeats} draws")
-    ax.legend()
-show(
-    fig,
-    alt="For independent features of widths 384 and 128, CKA falls from near one towards zero and the "
-    "squared Procrustes distance rises towards two only as the number of examples grows into thousands",
-    source="live",
-)
+x = unit(torch.randn(100, 8))
+y = x.clone()
+y[0] += 1e5 * torch.nn.functional.normalize(torch.randn(8), dim=0)
+own = float(x[0] @ x[0]) * 100 / 99
+kappa = (x @ x.T).norm()
+assert torch.equal(x[1:], y[1:])  # 99 examples of 100 are the same
+assert abs(cka(x, y) - own / kappa) < 1e-4
+assert abs(procrustes_distance(x, y, form="similarity", center=True) - math.sqrt(own)) < 1e-4
+print(f"one row of 100 moved: CKA {cka(x, y):.3f}, D_P {procrustes_distance(x, y, **UNIT):.3f}")
+assert cka(x, y) < 0.2
 
 # %% [markdown]
-# A loss on one vector per sentence and a batch of 32 lives at the left of this figure: a good part of what
-# it lowers was never there. It is one reason to compare tokens, of which a batch has hundreds, and always
-# to set *null* beside a number.
-#
 # ## Why would it matter for the task?
+## ## Why would it matter for the task?
 #
-# :::{prf:theorem} Readouts (ours; Harvey and colleagues {cite:p}`harvey2024metrics` have the full theory)
+# :::{prf:theorem} Readouts
 # :label: thm-readout
 #
 # Let $Q$ be the Procrustes map of {eq}`eq-procrustes`. A linear readout $w$ of the teacher is imitated on
 # the student by $Qw$, of norm at most $\lVert w\rVert$, and
 #
 # $$
-# \lVert Xw - YQw\rVert \le D_P\,\lVert w\rVert .
+# \lVert Xw - YQw\rVert \le D_P\,\lVert w\rVert ,
+# \qquad
+# \frac{\mathbb E\,\lVert Xw - YQw\rVert^2}{\mathbb E\,\lVert Xw\rVert^2} = D_P^2
 # $$ (eq-readout)
+#
+# for $w$ of a uniformly random direction. (The bound is the literature's: {cite:t}`harvey2024metrics` prove more, for
+# optimal readouts. The mean is ours.)
 # :::
 #
 # :::{prf:proof}
-# $\lVert (X - YQ)w\rVert \le \lVert X - YQ\rVert_F\lVert w\rVert$, and $Q$ has orthonormal rows.
+# $\lVert (X - YQ)w\rVert \le \lVert X - YQ\rVert_F\lVert w\rVert$, and $Q$ has orthonormal rows. For a random direction of length 1
+# $\mathbb E\,ww^\top = I/d_t$, so the two means are $\lVert X-YQ\rVert_F^2/d_t = D_P^2/d_t$ and $\lVert X\rVert_F^2/d_t = 1/d_t$.
 # :::
+#
+# So $D_P^2$ has a plain meaning: the share of a random readout's variance that the turned student gets wrong.
 #
 # A projection gives an imitation too, $Aw$ with $A$ from {eq}`eq-projection`, often a closer one, but of a
 # norm that has no bound. The cell measures both for the stretched student of above.
@@ -715,6 +1033,8 @@ w = torch.randn(8, 200)
 errors = (x @ w - y @ Q @ w).norm(dim=0)
 assert (errors <= procrustes_distance(x, y) * w.norm(dim=0) + 1e-12).all()
 assert ((Q @ w).norm(dim=0) <= w.norm(dim=0) + 1e-12).all()
+shares = (x - y @ Q).square().sum() / x.square().sum()  # the mean over all directions
+assert abs(shares - procrustes_distance(x, y, form="squared")) < 1e-9
 growth = ((A @ w).norm(dim=0) / w.norm(dim=0)).mean()
 print(
     f"norm of the imitating readout: {growth:.0f} times the teacher's by projection, 1 by Procrustes"
@@ -728,13 +1048,33 @@ assert growth > 10
 #   geometry. The projection's zero set is larger: any injective distortion.
 # - Near zero they differ. CKA and the Gram distance forgive variance that is spread over many directions;
 #   the Procrustes distance does not. The bounds between them carry $\sqrt r$.
-# - A narrow student has floors, and a small sample has chance. *Geometry kept* takes both out.
+# - Near the end Procrustes pulls on all directions alike, Gram and CKA in proportion to the variance.
+# - A narrow student has floors, and a small sample has chance (the next chapter). *Geometry kept* takes both out.
 # - Procrustes is a spectrum part plus an alignment part, and only the second needs the teacher's rows.
 #
 # **What would change our mind.** A pair with $K = L$ and one of the distances above zero, or a random pair
 # outside {eq}`eq-bounds`, would break the theorems; one assert above would fail. That geometry should be
 # *kept* for a task's sake is no theorem: {prf:ref}`thm-readout` bounds linear readouts of the same layer and
-# says nothing of what a trained student does with its own. That is measured in chapters 3 to 5.
+# says nothing of what a trained student does with its own. That is measured in chapters 3 to 6.
+#
+# ### All results
+#
+# | result | whose | checked by |
+# |---|---|---|
+# | {prf:ref}`prop-gram-identity`: Gram is CKA plus effective rank | ours | identity on random features |
+# | {prf:ref}`thm-zero-sets`: common zeros | the paper's; CKA: ours | turned copies, random pairs |
+# | {prf:ref}`prop-projection-zero`, {prf:ref}`thm-projection`: projections | the paper's; the price: ours | stretched teachers, attained bounds |
+# | {prf:ref}`prop-antiparallel`: two directions, perturbed | the paper's; formulas: ours | three sizes |
+# | {prf:ref}`thm-spread-mass`: CKA near 1, geometry far | after the paper's; sharpness: ours | formula, random students of rank one |
+# | {prf:ref}`thm-bounds`: both ways between $D_P$ and $D_{FG}$ | the literature's; equality cases: ours | random pairs, a pair for each case |
+# | {prf:ref}`prop-cka-bound`: CKA bounds both | ours | random pairs, the limit |
+# | {prf:ref}`prop-flat-halves`: Gram near 0, geometry far | ours | formula |
+# | {prf:ref}`thm-floors`: narrow students | ours | library against formula |
+# | {prf:ref}`thm-gradients`: what gradients weigh | the literature's; rates: ours | automatic differentiation |
+# | {prf:ref}`prop-assumptions`: centring, unit norm | ours | with and without |
+# | {prf:ref}`prop-parts`: spectrum and alignment | ours | shuffled rows |
+# | {prf:ref}`prop-outlier`: the opposite failure | the literature's; limits: ours | one row moved |
+# | {prf:ref}`thm-readout`: readouts | the literature's; the mean: ours | random readouts |
 #
 # ## Exercises
 #
@@ -748,25 +1088,49 @@ assert growth > 10
 # :::{solution} ex-theory-scale
 # :class: dropdown
 #
-# $D_P = |1-c|\,\lVert X\rVert_F$ for $c \ge 0$, since the nuclear norm of $cX^\top X$ is $c\lVert X\rVert_F^2$;
+# $D_P = \bigl|1-|c|\bigr|\,\lVert X\rVert_F$, since the nuclear norm of $cX^\top X$ is $|c|\lVert X\rVert_F^2$;
 # $D_{FG} = |1-c^2|\,\lVert XX^\top\rVert_F$; $\mathrm{CKA} = 1$ and $D_A = 0$ for every $c \ne 0$. For
 # $c = -1$ the Procrustes distance is zero: $-I$ is a turn.
+#
+# ```python
+# import torch
+#
+# from geodistill.geometry import cka, feature_gram_distance, procrustes_distance, projection_distance
+#
+# X = torch.randn(9, 4, dtype=torch.float64)
+# for c in (-1.0, 0.5, 3.0):
+#     assert abs(procrustes_distance(X, c * X) - abs(1 - abs(c)) * X.norm()) < 1e-6
+#     assert abs(feature_gram_distance(X, c * X) - abs(1 - c**2) * (X @ X.T).norm()) < 1e-6
+#     assert abs(cka(X, c * X) - 1) < 1e-9
+#     assert projection_distance(X, c * X) < 1e-6
+# ```
 # :::
 #
 # :::{exercise}
-# :label: ex-theory-rank-one
+# :label: ex-theory-two-spreads
 #
-# Show that the upper bound $D_{FG} \le D_P\sqrt{2 - D_P^2/2}$ is an equality if $K$ and $L$ have rank one.
-# Where in the figure do such pairs lie? Build one with `from_spectra` or by hand.
+# In {prf:ref}`thm-spread-mass` only the teacher spreads. Let both do: each has $1-a$ on a common first direction, and
+# spreads $a$ over $m/2$ directions of its own. Is $1 - \mathrm{CKA}$ at a given $D_P$ larger or smaller than before?
 # :::
 #
-# :::{solution} ex-theory-rank-one
+# :::{solution} ex-theory-two-spreads
 # :class: dropdown
 #
-# With unit vectors, $K = uu^\top$, $L = vv^\top$: $F = |u^\top v|$, $\langle K, L\rangle = F^2$, so
-# $D_{FG}^2 = 2 - 2F^2$, the right side in the proof. They lie on the red curve. For instance
-# `b = from_spectra(9, [1, 1], [1]).teacher`, then `b[:, :1]` and `b @ torch.tensor([[c], [s]])` with
-# $c^2 + s^2 = 1$; the cell below the exercises asserts it.
+# Smaller. $F = 1-a$ and, for large $m$, $1 - \mathrm{CKA} \approx \frac2m\bigl(\frac{1-F}{F}\bigr)^2$. With one spread,
+# $\tau = 1-F^2$ gives $\frac1{2m}\bigl(\frac{1-F^2}{F^2}\bigr)^2$, which is larger by the factor
+# $\bigl(\frac{1+F}{2F}\bigr)^2 \ge 1$. A student that spends variance on directions of its own hides the loss from CKA still better.
+#
+# ```python
+# from geodistill.geometry import cka, from_spectra, procrustes_distance
+#
+# a, m = 0.2, 100
+# tail, none = [2 * a / m] * (m // 2), [0.0] * (m // 2)
+# both = from_spectra(m + 2, [1 - a, *tail, *none], [1 - a, *none, *tail])
+# tau = 1 - (1 - a) ** 2
+# one = from_spectra(m + 2, [1 - tau, *[tau / m] * m], [1.0])
+# assert abs(procrustes_distance(*both) - procrustes_distance(*one)) < 1e-9
+# assert 1 - cka(*both) < 0.9 * (1 - cka(*one))
+# ```
 # :::
 #
 # :::{exercise}
@@ -780,26 +1144,23 @@ assert growth > 10
 # :class: dropdown
 #
 # Collapsed students. The fewer directions a student uses, the less it can share with the teacher by chance,
-# so its own null is farther away and the same distance looks better. The cell below compares both scores for
-# a student of width 16 that has collapsed to the teacher's first principal direction.
+# so its own null is farther away and the same distance looks better. Here a student of width 16 has collapsed to the
+# teacher's first principal direction.
+#
+# ```python
+# import torch
+#
+# from geodistill.geometry import best, best_student, geometry_kept, procrustes_distance
+#
+# torch.manual_seed(0)
+# unit = {"center": True, "scale": "frobenius"}
+# x = torch.randn(400, 64, dtype=torch.float64) / torch.arange(1, 65) ** 0.5
+# y = torch.nn.functional.pad(best_student(procrustes_distance, x, 1), (0, 15))
+# shuffled = [procrustes_distance(x, y[torch.randperm(400)], **unit) for _ in range(16)]
+# own, floor = sum(shuffled) / 16, best(procrustes_distance, x, 16)
+# flattering = (own - procrustes_distance(x, y, **unit)) / (own - floor)
+# honest = geometry_kept(procrustes_distance, x, y)
+# print(f"geometry kept {honest:.2f}, with its own null {float(flattering):.2f}")
+# assert honest + 0.03 < flattering
+# ```
 # :::
-
-# %%
-b = from_spectra(9, [1.0, 1.0], [1.0]).teacher
-for angle in (0.3, 0.8, 1.4):
-    other = b @ torch.tensor([[math.cos(angle)], [math.sin(angle)]])
-    d2 = procrustes_distance(b[:, :1], other, form="squared", **UNIT)
-    assert abs(feature_gram_distance(b[:, :1], other, **UNIT) - (d2 * (2 - d2 / 2)).sqrt()) < 1e-9
-first = pad(best_student(procrustes_distance, teacher, 1), (0, 15))
-honest = geometry_kept(procrustes_distance, teacher, first)
-own_null = np.mean(
-    [float(procrustes_distance(teacher, first[torch.randperm(400)], **UNIT)) for _ in range(16)]
-)
-distance, floor = (
-    procrustes_distance(teacher, first, **UNIT),
-    best(procrustes_distance, teacher, 16),
-)
-flattering = float((own_null - distance) / (own_null - floor))
-print(f"collapsed student: geometry kept {honest:.2f}, with its own null {flattering:.2f}")
-assert honest + 0.03 < flattering
-assert procrustes_distance(X, -X) < 1e-6

@@ -286,7 +286,7 @@ record(
 #    $2 - 2\sqrt{\lambda_{d_s}}$ as you like, and never beyond.
 # :::
 #
-# :::{prf:proof}
+# :::{admonition} Proof
 # :class: dropdown
 #
 # 1. A turn of $Y$ changes nothing, so let $A$ be symmetric and positive, with eigenvalues $a_i \in [\alpha, c\alpha]$
@@ -356,15 +356,18 @@ assert abs(moved[0] @ moved[1] - math.cos(math.pi / 3)) < 1e-9
 # Let $n$ be even and $m$ of the $n$ vectors be moved by $c$ times their length. Then
 #
 # $$
-# \mathrm{CKA} = \frac{n + c^2m/n}{\sqrt{n^2 + 2c^2m + c^4 m\,(1 - 2/n + m/n^2)}}, \qquad
-# F = \sqrt{\frac{n + c^2 m/n}{n + c^2m\,(1 - 1/n)}} .
+# \mathrm{CKA} = \frac{n + c^2m/n}{\sqrt{n^2 + 2c^2m + c^4 m\,(1 - 2/n + m/n^2)}} ,
 # $$ (eq-antiparallel)
+#
+# $$
+# F = \sqrt{\frac{n + c^2 m/n}{n + c^2m\,(1 - 1/n)}} .
+# $$
 #
 # With $m = pn$ and $n \to \infty$: $1 - \mathrm{CKA} \approx c^4p/(2n) \to 0$, while $D_P^2 \to 2 - 2/\sqrt{1 + c^2p}$. It needs
 # $1 + m \le \min(d_t, n-1)$; any $d_s \ge 1$ will do for the student.
 # :::
 #
-# :::{prf:proof}
+# :::{admonition} Proof
 # :class: dropdown
 #
 # Let $s$ be the vector of signs, $|s|^2 = n$ and $s^\top\mathbf 1 = 0$, and $E$ ($n\times m$) the columns of the identity
@@ -425,12 +428,6 @@ for m in directions:
     curves["procrustes"].append(float(procrustes_distance(x, y, **UNIT)))
     assert abs(curves["cka"][-1] - (1 - tau) / math.sqrt((1 - tau) ** 2 + tau**2 / m)) < 1e-9
 assert np.ptp(curves["procrustes"]) < 1e-9
-for _ in range(200):  # no student of rank one does better with m + 1 = 4 directions
-    x = unit(torch.randn(20, 4))
-    y = unit(x[:, :1] + torch.rand(()) * torch.randn(20, 1))
-    f2 = float(procrustes_distance(x, y, form="similarity")) ** 2
-    if f2 >= 1 / 4:
-        assert cka(x, y) <= f2 / math.sqrt(f2**2 + (1 - f2) ** 2 / 3) + 1e-9
 assert 1 - curves["cka"][-1] < 1e-3
 
 with geodistill_style():
@@ -449,6 +446,14 @@ show(
     "same lost variance is spread over more directions",
     source="live",
 )
+
+# %%
+for _ in range(200):  # no student of rank one does better with m + 1 = 4 directions
+    x = unit(torch.randn(20, 4))
+    y = unit(x[:, :1] + torch.rand(()) * torch.randn(20, 1))
+    f2 = float(procrustes_distance(x, y, form="similarity")) ** 2
+    if f2 >= 1 / 4:
+        assert cka(x, y) <= f2 / math.sqrt(f2**2 + (1 - f2) ** 2 / 3) + 1e-9
 
 # %% [markdown]
 # A fair objection: if the student has width 1, *no* loss could have made it keep the other directions.
@@ -498,7 +503,7 @@ record(
 # use for distillation, as far as we know, and the equality cases.)
 # :::
 #
-# :::{prf:proof}
+# :::{admonition} Proof
 # :class: dropdown
 #
 # *Left.* Let $A = \sqrt K$, $B = \sqrt L$, $S = A - B$, $T = A + B$. Then $\lVert S\rVert_F^2 = 2 - 2\operatorname{tr}AB \ge
@@ -532,14 +537,14 @@ record(
 #
 # $$
 # D_P^2 \le \sqrt{2r'\,\kappa\ell\,(1-\mathrm{CKA})}, \qquad
-# D_{FG}^2 \le 2\kappa\ell\,(1 + r'\kappa\ell)\,(1-\mathrm{CKA}), \qquad r' = \min(n-1,\, d_s+d_t).
+# D_{FG}^2 \le 2\kappa\ell\,(1 + r'\kappa\ell)\,(1-\mathrm{CKA}),
 # $$ (eq-cka-bound)
 #
-# The first can't have a smaller constant: with spread mass the ratio of its sides tends to 1 for
+# with $r' = \min(n-1,\, d_s+d_t)$. The first can't have a smaller constant: with spread mass the ratio of its sides tends to 1 for
 # $m \to \infty$, then $\tau \to 0$.
 # :::
 #
-# :::{prf:proof}
+# :::{admonition} Proof
 # :class: dropdown
 #
 # Let $\Delta = K/\kappa - L/\ell$: rank at most $r'$, and $\lVert\Delta\rVert_F^2 = 2(1-\mathrm{CKA})$, so
@@ -793,9 +798,11 @@ assert best(procrustes_distance, teacher, 16) > 0.3
 # respect to $Y$, through centring and norm, are
 #
 # $$
+# \begin{gathered}
 # \nabla D_P^2 = -2\,(XW - F\,Y), \qquad
-# \nabla D_{FG}^2 = -4\,\bigl((K-L)Y - \langle K-L, L\rangle Y\bigr), \qquad
+# \nabla D_{FG}^2 = -4\,\bigl((K-L)Y - \langle K-L, L\rangle Y\bigr), \\
 # \nabla(1-\mathrm{CKA}) = -\tfrac{2}{\kappa\ell}\bigl(K - \tfrac{\langle K,L\rangle}{\ell^2}L\bigr)Y .
+# \end{gathered}
 # $$ (eq-gradients)
 #
 # Let the student share the teacher's principal directions, with singular values $s_i$ where the teacher has
@@ -811,7 +818,7 @@ assert best(procrustes_distance, teacher, 16) > 0.3
 # {cite:t}`watson1992`.)
 # :::
 #
-# :::{prf:proof}
+# :::{admonition} Proof
 # :class: dropdown
 #
 # $d\lVert X^\top Y\rVert_* = \langle W, X^\top dY\rangle$, $d\langle K, L\rangle = 2\langle KY, dY\rangle$ and $d\ell^2 = 4\langle LY, dY\rangle$.
@@ -887,7 +894,7 @@ assert rates["CKALoss"][0] > 5 * rates["CKALoss"][1].abs()
 #    $$ (eq-mean)
 # :::
 #
-# :::{prf:proof}
+# :::{admonition} Proof
 # :class: dropdown
 #
 # 1. $D_P^2 = \lVert X\rVert^2 + \lVert Y\rVert^2 - 2\lVert X\rVert\lVert Y\rVert \hat F$ and $2\hat F = 2 - \hat D_P^2$. The proofs
@@ -971,7 +978,7 @@ assert abs(sum(in_order) - procrustes_distance(teacher, student, form="squared",
 # where $k_{ii}$, the squared length of the centred row $i$, is about $1/n$. All other rows are as they were.
 # :::
 #
-# :::{prf:proof}
+# :::{admonition} Proof
 # :class: dropdown
 #
 # Centred and divided by $M$, $Y_M \to hv^\top$ with $h = He_i$, $|h|^2 = 1 - 1/n$. So $L \to hh^\top/|h|^2$, a matrix of rank one

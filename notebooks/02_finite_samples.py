@@ -83,16 +83,16 @@ counts = [8, 16, 32, 64, 128, 512, 2048]
 #
 # $$
 # \mathbb E\,\mathrm{CKA} = \frac{\sqrt{\mathrm{PR}_X\,\mathrm{PR}_Y}}{n-1}, \qquad
-# \mathbb E\, D_{FG}^2 = \frac1{\mathrm{PR}_X} + \frac1{\mathrm{PR}_Y} - \frac2{n-1}, \qquad
-# \mathbb E\, D_A^2 = 1 - \frac{\operatorname{rank}Y}{n-1},
+# \mathbb E\, D_{FG}^2 = \frac1{\mathrm{PR}_X} + \frac1{\mathrm{PR}_Y} - \frac2{n-1},
 # $$ (eq-null)
 #
 # $$
+# \mathbb E\, D_A^2 = 1 - \frac{\operatorname{rank}Y}{n-1}, \qquad
 # \mathbb E\, F \le \sqrt{\frac{R}{n-1}}, \qquad
-# \mathbb E\, D_P^2 \ge 2 - 2\sqrt{\frac{R}{n-1}}, \qquad R = \min\bigl(\lVert X\rVert_*^2, \lVert Y\rVert_*^2\bigr),
+# \mathbb E\, D_P^2 \ge 2 - 2\sqrt{\frac{R}{n-1}},
 # $$ (eq-null-procrustes)
 #
-# and the debiased CKA {cite:p}`song2012,murphy2024` has mean exactly 0. (CKA: the literature's, as cited
+# with $R = \min(\lVert X\rVert_*^2, \lVert Y\rVert_*^2)$, and the debiased CKA {cite:p}`song2012,murphy2024` has mean exactly 0. (CKA: the literature's, as cited
 # above. Gram, projection and Procrustes: ours, by the same lemma.)
 # :::
 #
@@ -255,8 +255,12 @@ with geodistill_style():
         right.plot(batches, found["size"], line, color=color, marker="o", label=label)
     left.axhline(alone["all"][0], color="black", linewidth=0.8, label="all rows")
     right.axhline(1, color="black", linewidth=0.8)
-    left.set(xscale="log", xlabel="rows in a batch", ylabel="$D_P^2$, mean ± sd over batches")
-    right.set(xscale="log", xlabel="rows in a batch", ylabel="mean gradient / on all rows")
+    for ax, label in (
+        (left, "$D_P^2$, mean ± sd over batches"),
+        (right, "mean gradient / on all rows"),
+    ):
+        ax.set_xscale("log", base=2)
+        ax.set(xlabel="rows in a batch", ylabel=label, xticks=batches, xticklabels=batches)
     left.legend(fontsize="small")
 show(
     fig,
@@ -267,7 +271,9 @@ show(
 )
 
 # %% [markdown]
-# Memory has a price, which this experiment hides: the student stands still here. In training the past batches
+# What memory mends is the loss and the length of the gradient. The direction of a single step it can't mend: that step
+# still goes through $n$ rows, and its noise is as large as before (the `cosine` of the smallest batches, a mean over few
+# steps, shows it). And memory has a price which this experiment hides: the student stands still here. In training the past batches
 # were made by an older student. A decay is therefore a choice between rows and freshness.
 #
 # ## The batch you need

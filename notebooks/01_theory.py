@@ -193,6 +193,10 @@ assert abs(procrustes_distance(x, y, form="squared") - (2 - 2 * ours)) < 1e-9
 #
 # Hence $1 - \mathrm{CKA} \le D_{FG}^2/(2\kappa\ell)$, with equality exactly where the participation ratios agree.
 # :::
+#
+# :::{prf:proof}
+# $\lVert K - L\rVert_F^2 = \kappa^2 + \ell^2 - 2\langle K, L\rangle$ and $\langle K, L\rangle = \kappa\ell\,\mathrm{CKA}$.
+# :::
 
 # %%
 pr = participation_ratio(x), participation_ratio(y)
@@ -232,6 +236,11 @@ assert 1 - cka(x, y) <= feature_gram_distance(x, y) ** 2 / (2 * kappa * ell) + 1
 # of $Y$: any injective linear distortion of the teacher reaches zero, and any further columns may be
 # added. It can't be reached if $d_s < \operatorname{rank} X$. The other way round, teacher to student,
 # $\min_A\lVert Y - XA\rVert_F$ is zero for a student that has collapsed to $Y = 0$.
+# :::
+#
+# :::{prf:proof}
+# The least squares residual of a column of $X$ is zero exactly if the column lies in the span of $Y$'s. If all do, the rank
+# of $X$ is at most that of $Y$, which is at most $d_s$. For $Y = 0$ take $A = 0$.
 # :::
 #
 # Always say which way a projection goes. The cell stretches the teacher's directions by factors from
@@ -669,6 +678,11 @@ show(
 # $\mathrm{CKA} = 1/\sqrt 2$ for every $h$. In general $D_{FG}^2 \le 1/\mathrm{PR}_X + 1/\mathrm{PR}_Y$.
 # :::
 #
+# :::{prf:proof}
+# $K$ and $L$ share eigenvectors. $K - L$ has $2h$ eigenvalues $\pm 1/2h$. $F = h\sqrt{1/2h \cdot 1/h} = 1/\sqrt2$.
+# $\langle K, L\rangle = 1/2h$, $\kappa\ell = 1/(\sqrt{2h}\sqrt h)$. In general $\langle K, L\rangle \ge 0$ in the expanded square.
+# :::
+#
 # The student has lost half of the teacher's variance at every $h$, and the Gram distance says that it gets
 # better. Here CKA is the one that sees it. The reason is {prf:ref}`prop-gram-identity`: every term of
 # $D_{FG}^2$ is divided by a participation ratio. So a table that compares Gram distances of layers with
@@ -724,7 +738,7 @@ record(
 # :::{prf:theorem} Floors (ours; the tools are von Neumann's trace inequality and Cauchy–Schwarz)
 # :label: thm-floors
 #
-# Over all students of width $d_s$,
+# Over all students of width $d_s \le n - 1$,
 #
 # $$
 # D_P^2 \ge 2 - 2\sqrt{1-\tau}, \qquad
@@ -942,6 +956,11 @@ assert raw < 0.3 < 1 < procrustes_distance(x, y)
 # example space.
 # :::
 #
+# :::{prf:proof}
+# $F \le F_{\text{spec}}$ is von Neumann's inequality for $X^\top Y$; equality needs common singular vectors in the same
+# order, which a rotation of the rows of $Y$ can bring about. $2 - 2F_{\text{spec}} = \sum(\sigma_i(X) - \sigma_i(Y))^2$.
+# :::
+#
 # The *spectrum* part asks whether the variances are the teacher's and knows nothing of which row is which.
 # The *alignment* part asks whether the same rows carry them. Shuffle the rows and see which part moves.
 
@@ -1003,7 +1022,6 @@ assert cka(x, y) < 0.2
 
 # %% [markdown]
 # ## Why would it matter for the task?
-## ## Why would it matter for the task?
 #
 # :::{prf:theorem} Readouts
 # :label: thm-readout

@@ -35,21 +35,23 @@ def grid(
     workers: Annotated[int, typer.Option(min=1, help="processes, one compute thread each")] = 2,
     verify: Annotated[int, typer.Option(min=0, help="rerun this many stored runs instead")] = 0,
     dry_run: Annotated[bool, typer.Option(help="say what would run, and how long")] = False,
+    section: Annotated[str, typer.Option(help="of the study's protocol: tuning, ...")] = "",
+    scheduler: Annotated[str, typer.Option(help="run on this Dask cluster: tcp://...")] = "",
 ) -> None:
     """Make every run of a study that is not stored yet; killed at any point, it goes on."""
     from geodistill.experiments import grid as grids
     from geodistill.experiments.studies import study as find
 
-    chosen = find(study)
+    chosen = find(study, section)
     if dry_run:
         typer.echo(grids.plan(chosen, workers))
     elif verify:
         _verify(chosen, verify, workers)
     else:
-        _run_grid(chosen, workers)
+        _run_grid(chosen, workers, scheduler)
 
 
-def _run_grid(study: "Study", workers: int) -> None:
+def _run_grid(study: "Study", workers: int, scheduler: str) -> None:
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
@@ -65,7 +67,10 @@ def _run_grid(study: "Study", workers: int) -> None:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     with Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn()) as progress:
         bar = progress.add_task(study.folder, total=len(pending(study)))
-        for job in run_grid(study, workers=workers, report=progress.console.print):
+        stored = run_grid(
+            study, workers=workers, report=progress.console.print, scheduler=scheduler
+        )
+        for job in stored:
             progress.console.print(f"stored {job.label}")
             progress.advance(bar)
     typer.echo(f"{len(study.jobs)} runs stored under {study.path}")

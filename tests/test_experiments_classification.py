@@ -7,7 +7,7 @@ import torch
 from own_cache import own_cache
 
 from geodistill.errors import InputError
-from geodistill.experiments import classification
+from geodistill.experiments import classification, classroom
 from geodistill.experiments.classification import (
     classification_config,
     open_classroom,
@@ -25,7 +25,7 @@ def room(tmp_path_factory):
     lines = []
     folder = tmp_path_factory.mktemp("classification") / "cache"
     with own_cache(folder), pytest.MonkeyPatch.context() as patch:
-        patch.setattr(classification, "TEACHER_THREADS", 1)
+        patch.setattr(classroom, "TEACHER_THREADS", 1)
         made = open_classroom(smoke("product"), lines.append)
         assert lines[0] == "training the product teacher"
         yield made
@@ -149,19 +149,21 @@ def test_every_method_runs_and_its_term_changes_the_student(room):
     nll = {
         m: run_classification(small, m, 0)[0].items["nll"].tolist() for m in CLASSIFICATION_METHODS
     }
-    assert len(nll) == 8
-    assert len({tuple(values) for values in nll.values()}) == 8
+    assert len(nll) == len(CLASSIFICATION_METHODS) == 13
+    assert len({tuple(values) for values in nll.values()}) == 13
 
 
 def test_the_configuration_holds_every_setting(room):
     config = classification_config(room.setting, "kd")
     assert config["method"] == "kd"
     assert config["teacher"]["max_train"] == 64
-    assert set(vars(room.setting)) < set(config)
+    assert set(vars(room.setting)) - set(config) == {"rows", "part"}  # came later, at default
+    later = classification_config(replace(room.setting, rows="first", part="validation"), "kd")
+    assert (later["rows"], later["part"]) == ("first", "validation")
 
 
 def test_what_is_unknown_is_named(room):
-    with pytest.raises(InputError, match="method is 'sft'; expected one of ce, kd, "):
+    with pytest.raises(InputError, match=r"method is 'sft'; expected one of ce, ce\+cka, "):
         run_classification(room, "sft", 0)
     with pytest.raises(InputError, match="'films'"):
         open_classroom(smoke("films"))

@@ -61,11 +61,13 @@ def test_only_what_is_missing_is_made(log, results):
 def test_the_plan_counts_runs_and_guesses_minutes_then_measures_them(log, results):
     study = tiny_study(log, runs=4)  # a guess of 2 minutes each
     assert (
-        plan(study, 2) == f"{FOLDER}: 4 runs, 0 finished, 4 to do, about 4 minutes with 2 workers"
+        plan(study, 2)
+        == f"{FOLDER}: 4 runs, 0 finished, 4 to do, about 4 minutes with 2 workers, 0.1 MB in all"
     )
     write_run(results, replace(run_of(0), wall_seconds=600.0))
     assert (
-        plan(study, 2) == f"{FOLDER}: 4 runs, 1 finished, 3 to do, about 15 minutes with 2 workers"
+        plan(study, 2)
+        == f"{FOLDER}: 4 runs, 1 finished, 3 to do, about 15 minutes with 2 workers, 0.1 MB in all"
     )
     assert lines(log, "begin") == []
 
@@ -170,7 +172,7 @@ from tiny_study import tiny_study
 from geodistill import cli
 log = sys.argv.pop()
 studies = types.ModuleType("studies")  # the real ones take seconds to import
-studies.study = lambda name: tiny_study(log, 6, 0.4)
+studies.study = lambda name, section: tiny_study(log, 6, 0.4)
 sys.modules["geodistill.experiments.studies"] = studies
 cli.main()
 """
@@ -275,7 +277,7 @@ def test_a_stored_run_knows_its_configuration(results):
 @pytest.mark.parametrize(
     ("name", "methods", "tasks"),
     [
-        ("classification", protocol.CLASSIFICATION_METHODS, {"product", "movie"}),
+        ("classification", protocol.EXPLORATORY_METHODS, {"product", "movie"}),
         ("instruction", protocol.INSTRUCTION_METHODS, {"embedded"}),
     ],
 )
@@ -289,7 +291,7 @@ def test_a_study_crosses_tasks_methods_and_at_least_five_seeds(name, methods, ta
 
 
 def test_the_placebo_and_kd_alone_are_among_the_methods():
-    assert {"ce", "kd", "kd+procrustes-shuffled"} < set(protocol.CLASSIFICATION_METHODS)
+    assert {"ce", "kd", "kd+procrustes-shuffled"} < set(protocol.EXPLORATORY_METHODS)
     assert {"sft", "kd", "kd+procrustes-shuffled"} < set(protocol.INSTRUCTION_METHODS)
 
 
@@ -311,6 +313,8 @@ def test_a_run_id_depends_on_every_setting():
 
 
 def other(value):
+    if value in ("all", "test"):
+        return {"all": "first", "test": "validation"}[value]
     return f"{value}x" if isinstance(value, str) else value + 1
 
 
@@ -320,5 +324,5 @@ def test_an_unknown_study_is_told_the_known():
 
 
 def test_an_unknown_method_is_told_the_known():
-    with pytest.raises(InputError, match=r"method is 'kd\+rkd'; expected one of ce, kd, kd\+proj"):
+    with pytest.raises(InputError, match=r"method is 'kd\+rkd'; expected one of ce, ce\+cka, "):
         protocol.check_method("kd+rkd", protocol.CLASSIFICATION_METHODS)

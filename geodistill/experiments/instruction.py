@@ -33,7 +33,7 @@ from geodistill.experiments.protocol import (
     Geometry,
     check_method,
     feature_loss,
-    uses_teacher,
+    uses_teacher_logits,
 )
 from geodistill.experiments.store import Run, data_dir
 from geodistill.experiments.training import (
@@ -282,7 +282,7 @@ def instruction_config(setting: InstructionSetting, method: str) -> dict[str, An
 
 def _distillation(room: InstructionRoom, method: str, seed: int) -> dict[str, Any]:
     """Arguments of the mixin for one method; none for learning from the answers alone."""
-    if not uses_teacher(method):
+    if not uses_teacher_logits(method):
         return {}
     setting = room.setting
     width = room.teacher.config.hidden_size

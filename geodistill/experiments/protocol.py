@@ -9,10 +9,12 @@ from geodistill.errors import InputError
 from geodistill.losses import (
     CKALoss,
     FeatureGramLoss,
+    IsotropyLoss,
     PCATargetLoss,
     ProcrustesLoss,
     ProjectionLoss,
     ShuffledRows,
+    SpectrumLoss,
 )
 
 
@@ -40,8 +42,24 @@ FEATURE_LOSSES: dict[str, Callable[[Geometry], nn.Module]] = {
     "gram": lambda g: FeatureGramLoss(),
     # The placebo: the same loss, weight and teacher rows, but no row meets its own.
     "procrustes-shuffled": lambda g: ShuffledRows(ProcrustesLoss(), seed=g.seed),
+    # Controls: the part of Procrustes that knows no rows; the student's isotropy, no teacher.
+    "spectrum": lambda g: SpectrumLoss(),
+    "isotropy": lambda g: IsotropyLoss(),
 }
-CLASSIFICATION_METHODS = ("ce", "kd", *(f"kd+{name}" for name in FEATURE_LOSSES))
+CLASSIFICATION_METHODS = (
+    "ce",
+    *(f"ce+{name}" for name in ("cka", "procrustes", "gram")),
+    "kd",
+    *(f"kd+{name}" for name in FEATURE_LOSSES),
+)
+EXPLORATORY_METHODS = (
+    "ce",
+    "kd",
+    *(
+        f"kd+{name}"
+        for name in ("projection", "pca", "cka", "procrustes", "gram", "procrustes-shuffled")
+    ),
+)
 INSTRUCTION_METHODS = ("sft", "kd", "kd+procrustes", "kd+procrustes-shuffled")
 
 
@@ -51,12 +69,12 @@ def check_method(method: str, known: tuple[str, ...]) -> None:
         raise InputError(f"method is {method!r}; expected one of {', '.join(known)}")
 
 
-def uses_teacher(method: str) -> bool:
-    """Whether the method distils at all ("ce" and "sft" learn from labels alone)."""
+def uses_teacher_logits(method: str) -> bool:
+    """Whether the method distils logits ("ce", "ce+..." and "sft" learn from labels)."""
     return method.startswith("kd")
 
 
 def feature_loss(method: str, geometry: Geometry) -> nn.Module | None:
-    """The feature loss of `method`, None for "ce", "sft" and "kd"."""
+    """The feature loss of `method`, what stands after its "+"; None where nothing does."""
     _, _, name = method.partition("+")
     return FEATURE_LOSSES[name](geometry) if name else None

@@ -130,6 +130,7 @@ def write_run(folder: Path, run: Run) -> None:
         "study": run.study,
         **key,
         "n_train": run.config["n_train"],
+        **({"factor": run.config["factor"]} if "factor" in run.config else {}),
         "config": json.dumps(run.config, sort_keys=True),
         "config_hash": config_hash(run.config),
         "data_hash": run.data_hash,

@@ -4,35 +4,51 @@ from collections.abc import Callable, Sequence
 from functools import cache, partial
 
 from geodistill.errors import InputError
-from geodistill.experiments import classification, instruction
+from geodistill.experiments import classification, instruction, sections
 from geodistill.experiments.classification import ClassificationSetting
 from geodistill.experiments.grid import Job, Report, Study
 from geodistill.experiments.instruction import InstructionSetting
-from geodistill.experiments.protocol import CLASSIFICATION_METHODS, INSTRUCTION_METHODS
+from geodistill.experiments.protocol import EXPLORATORY_METHODS, INSTRUCTION_METHODS
+from geodistill.experiments.sections import SEEN
 from geodistill.experiments.store import Run, run_id
 
 CLASSIFICATION_TASKS = ("product", "movie")
 SEEDS = range(5)
+MINUTES, ALL = 0.6, 5_000
+"""A first guess: of a run that sees 7,500 sentences; and the sentences of a whole task."""
 
 
 def classification_study() -> Study:
-    """Exploratory: both sentiment tasks, all methods, five seeds, 500 labelled sentences."""
+    """Exploratory: both sentiment tasks, eight methods, five seeds, 500 labelled sentences."""
     jobs = [
         _classification_job(ClassificationSetting(task), method, seed)
         for seed in SEEDS
         for task in CLASSIFICATION_TASKS
-        for method in CLASSIFICATION_METHODS
+        for method in EXPLORATORY_METHODS
     ]
     return Study(classification.STUDY, jobs, _prepare_classification)
 
 
-def _classification_job(setting: ClassificationSetting, method: str, seed: int) -> Job:
+def classification_section(name: str) -> Study:
+    """A section of the protocol `data/protocol/classification.yaml`.
+
+    Raises:
+        InputError: no such section, or one whose weights the tuning section has still to give.
+    """
+    folder = f"{sections.FOLDER}/{name}"
+    jobs = [_classification_job(*run, study=folder) for run in sections.runs(name)]
+    return Study(folder, jobs, _prepare_classification)
+
+
+def _classification_job(
+    setting: ClassificationSetting, method: str, seed: int, study: str = classification.STUDY
+) -> Job:
     config = classification.classification_config(setting, method)
     return Job(
         run_id=run_id(setting.task, method, seed, config),
         label=f"{setting.task} {method} seed {seed}",
-        minutes=0.8,
-        work=partial(_classification_run, setting, method, seed),
+        minutes=MINUTES * max(setting.n_train or ALL, 1) * setting.epochs / SEEN,
+        work=partial(_classification_run, setting, method, seed, study),
     )
 
 
@@ -41,8 +57,8 @@ _classroom = cache(classification.open_classroom)
 _instruction_room = cache(instruction.open_instruction_room)
 
 
-def _classification_run(setting: ClassificationSetting, method: str, seed: int) -> Run:
-    return classification.run_classification(_classroom(setting), method, seed)[0]
+def _classification_run(setting: ClassificationSetting, method: str, seed: int, study: str) -> Run:
+    return classification.run_classification(_classroom(setting), method, seed, study)[0]
 
 
 def _prepare_classification(jobs: Sequence[Job], report: Report) -> None:
@@ -85,12 +101,16 @@ STUDIES: dict[str, Callable[[], Study]] = {
 }
 
 
-def study(name: str) -> Study:
-    """The study `name`.
+def study(name: str, section: str = "") -> Study:
+    """The study `name`, or one section of its protocol.
 
     Raises:
-        InputError: no such study; the message lists the known ones.
+        InputError: no such study or section; the message lists the known ones.
     """
     if name not in STUDIES:
         raise InputError(f"study is {name!r}; expected one of {', '.join(STUDIES)}")
-    return STUDIES[name]()
+    if not section:
+        return STUDIES[name]()
+    if name != "classification":
+        raise InputError(f"section is {section!r}; the study {name!r} has none")
+    return classification_section(section)

@@ -17,7 +17,7 @@ __all__ = [
 
 load_instructions = instruct.load
 CLASSIFICATION = {
-    **dict.fromkeys(sentiment.FILES, sentiment.load),
+    **dict.fromkeys((*sentiment.FILES, *sentiment.SECOND), sentiment.load),
     **dict.fromkeys(glue.TASKS, glue.load),
 }
 

@@ -1,0 +1,267 @@
+"""A classification task with its teacher: trained once, its outputs kept for every student."""
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from geodistill.distill import TeacherCache, build_cache
+from geodistill.distill.cache import cache_key
+from geodistill.experiments.training import (
+    fit,
+    in_batches,
+    pad,
+    quiet,
+    scratch,
+    threads,
+    training_arguments,
+)
+from geodistill.geometry import cka, feature_gram_distance, procrustes_distance
+from geodistill.geometry.calibration import Calibration, calibrate
+from geodistill.tasks import ClassificationData, assets, few_shot, load_classification
+
+Report = Callable[[str], None]
+TEACHER_THREADS = 2
+MEASURES: dict[str, Callable[..., Tensor]] = {
+    "procrustes": procrustes_distance,
+    "gram": feature_gram_distance,
+    "cka": cka,
+}
+
+
+@dataclass(frozen=True)
+class TeacherSetting:
+    """Fine-tuning of a BERT on the task's training part.
+
+    Attributes:
+        model: "minilm", the embedded 6-layer BERT, or a folder or hub name of another.
+        max_train: training sentences used, by the teacher and by students; 0 for all.
+    """
+
+    model: str = "minilm"
+    epochs: float = 2.0
+    batch_size: int = 32
+    learning_rate: float = 1e-4
+    max_train: int = 0
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class ClassificationSetting:
+    """One study point; two runs with equal settings, method and seed are the same run.
+
+    Attributes:
+        task: name of a classification task.
+        n_train: labelled sentences a student sees; 0 for all.
+        factor: feature-term weight, as a multiple of the gradient-norm ratio.
+        balance: micro-batches over which that ratio is measured.
+        temperature: of the logit distillation; `kd_share` of the loss, the labels have the rest.
+        max_length: longest text in tokens; what is longer is cut.
+        max_test: test items used; 0 for all.
+        probe: test items whose token features measure the geometry kept.
+        rows: of the feature term: "all" tokens, or each sentence's "first".
+        part: what the student is scored on: "test", or "validation" to choose a setting.
+    """
+
+    task: str
+    n_train: int = 500
+    epochs: float = 15.0
+    batch_size: int = 32
+    learning_rate: float = 1e-3
+    width: int = 128
+    layers: int = 3
+    temperature: float = 2.0
+    kd_share: float = 0.9
+    factor: float = 20.0
+    balance: int = 32
+    max_length: int = 96
+    max_test: int = 0
+    probe: int = 200
+    teacher: TeacherSetting = field(default_factory=TeacherSetting)
+    rows: Literal["all", "first"] = "all"
+    part: Literal["test", "validation"] = "test"
+
+
+def smoke(task: str) -> ClassificationSetting:
+    """The smallest setting that runs every line: seconds."""
+    teacher = TeacherSetting(epochs=1.0, max_train=64, batch_size=16)
+    return ClassificationSetting(
+        task, n_train=48, epochs=2.0, balance=2, width=64, layers=1, max_test=64, probe=16,
+        teacher=teacher,
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Classroom:
+    """A task with its trained teacher, tokenised, its outputs cached.
+
+    Attributes:
+        train, test: examples with input_ids, labels, item, source; `test` is the setting's part.
+        train_cache: teacher outputs of all training examples, whose `row` is their place.
+        test_cache: the same for the test part.
+        metric: the task's own metric.
+        classes: number of labels; 0 for a score, which is standardised over `train`.
+    """
+
+    setting: ClassificationSetting
+    teacher: Any
+    pad_id: int
+    train: Any
+    test: Any
+    train_cache: TeacherCache
+    test_cache: TeacherCache
+    data_hash: str
+    metric: str
+    classes: int
+
+    @cached_property
+    def calibrations(self) -> dict[str, Calibration]:
+        """Null and best of each measure on the probe's tokens, the same for every student."""
+        rows = self.probe_features()
+        return {
+            name: calibrate(measure, rows, self.setting.width) for name, measure in MEASURES.items()
+        }
+
+    def probe_features(self) -> Tensor:
+        """Teacher features of all tokens of the first `probe` test items, (tokens, d)."""
+        count = min(self.setting.probe, len(self.test))
+        return cached_rows(self.test_cache, self.test.select(range(count)), self.pad_id)
+
+
+def open_classroom(setting: ClassificationSetting, report: Report = lambda line: None) -> Classroom:
+    """Load the task, train its teacher or find it trained, and cache what it says.
+
+    Raises:
+        InputError: unknown task.
+    """
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    quiet()
+    data = load_classification(setting.task)
+    base = assets.path("minilm") if setting.teacher.model == "minilm" else setting.teacher.model
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    train, test = _parts(data, setting, tokenizer, report)
+    recipe = json.dumps([asdict(setting.teacher), setting.max_length, data.data_hash])
+    folder = assets.cache_dir() / "teachers" / f"{setting.task}-{cache_key(recipe)}"
+    if not (folder / "config.json").is_file():
+        report(f"training the {setting.task} teacher")
+        _train_teacher(base, max(len(data.label_names), 1), train, setting, tokenizer, folder)
+    teacher = AutoModelForSequenceClassification.from_pretrained(folder).eval()
+    caches = []
+    for name, part in (("train", train), ("test", test)):
+        report(f"running the {setting.task} teacher on {len(part)} {name} sentences")
+        caches.append(_cache_outputs(teacher, part, name, folder.name, tokenizer.pad_token_id))
+    return Classroom(
+        setting,
+        teacher,
+        tokenizer.pad_token_id,
+        train,
+        test,
+        caches[0],
+        caches[1],
+        data.data_hash,
+        data.metric,
+        len(data.label_names),
+    )
+
+
+def _parts(
+    data: ClassificationData, setting: ClassificationSetting, tokenizer: Any, report: Report
+) -> tuple[Any, Any]:
+    """The training pool and the part to score, tokenised."""
+    train, test = data.train, data.test if setting.part == "test" else data.validation
+    if setting.teacher.max_train:
+        train = few_shot(train, setting.teacher.max_train, setting.teacher.seed)
+    if setting.max_test:
+        test = few_shot(test, setting.max_test, seed=0)
+    scores = torch.tensor(train["label"], dtype=torch.float64)
+    scale = None if data.label_names else (float(scores.mean()), float(scores.std()))
+    tokenise = partial(_tokenise, tokenizer, data.text_columns, setting.max_length, scale)
+    parts = [part.map(tokenise, batched=True, with_indices=True) for part in (train, test)]
+    for name, part in zip(("train", setting.part), parts, strict=True):
+        full = sum(len(ids) == setting.max_length for ids in part["input_ids"])
+        if full:
+            report(
+                f"{setting.task}: {full} of {len(part)} {name} texts fill all "
+                f"{setting.max_length} tokens; what is longer is cut"
+            )
+    return parts[0], parts[1]
+
+
+def _cache_outputs(teacher: Any, part: Any, name: str, owner: str, pad_id: int) -> TeacherCache:
+    examples = list(part.select_columns(["input_ids"]))
+    key = cache_key(owner, name, json.dumps([e["input_ids"] for e in examples]))
+    return build_cache(
+        teacher,
+        in_batches(examples, 64, pad_id),
+        [len(e["input_ids"]) for e in examples],
+        assets.cache_dir() / "outputs" / key,
+        layers=(-1,),
+    )
+
+
+def cached_rows(cache: TeacherCache, part: Any, pad_id: int) -> Tensor:
+    """Cached teacher features of all tokens of the examples of `part`, (tokens, d)."""
+    batch = collate(pad_id, ("input_ids", "row"), list(part))
+    mask = batch["attention_mask"].bool()
+    layer = cache.manifest["layers"][0]
+    return cache.lookup(batch["row"], mask, [layer]).features[layer][mask]
+
+
+def _tokenise(
+    tokenizer: Any,
+    columns: tuple[str, ...],
+    length: int,
+    scale: tuple[float, float] | None,
+    batch: dict[str, list[Any]],
+    rows: list[int],
+) -> dict[str, Any]:
+    texts = [batch[c] for c in columns]
+    ids = tokenizer(*texts, truncation=True, max_length=length)["input_ids"]
+    labels = batch["label"]
+    if scale is not None:
+        labels = [(label - scale[0]) / scale[1] for label in labels]
+    return {"input_ids": ids, "labels": labels, "row": rows}
+
+
+def _train_teacher(
+    base: Path | str,
+    outputs: int,
+    train: Any,
+    study: ClassificationSetting,
+    tokenizer: Any,
+    folder: Path,
+) -> None:
+    """Fine-tune and save; by rename, so that a killed training leaves no half teacher."""
+    from transformers import AutoModelForSequenceClassification, Trainer, set_seed
+
+    setting = study.teacher
+    set_seed(setting.seed)
+    model = AutoModelForSequenceClassification.from_pretrained(base, num_labels=outputs)
+    with scratch() as folder_of_run:
+        arguments = training_arguments(
+            Path(folder_of_run),
+            seed=setting.seed,
+            num_train_epochs=setting.epochs,
+            per_device_train_batch_size=setting.batch_size,
+            learning_rate=setting.learning_rate,
+        )
+        padded = partial(collate, tokenizer.pad_token_id, ("input_ids", "labels"))
+        trainer = Trainer(model=model, args=arguments, train_dataset=train, data_collator=padded)
+        with threads(TEACHER_THREADS):
+            fit(trainer)
+        partial_folder = folder.with_name(f"{folder.name}.partial")
+        model.save_pretrained(partial_folder)
+    partial_folder.rename(folder)
+
+
+def collate(
+    pad_id: int, names: tuple[str, ...], examples: list[dict[str, Any]]
+) -> dict[str, Tensor]:
+    """The `names` of some examples as one padded batch."""
+    return pad([{name: e[name] for name in names} for e in examples], pad_id)

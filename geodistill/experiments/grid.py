@@ -205,7 +205,8 @@ def _compare(run: Run, old: pd.Series, old_items: pd.DataFrame) -> pd.DataFrame:
     if "prediction" in both:
         same = (both["prediction"] - both["prediction_again"]).abs() < 0.01  # classes or scores
     else:
-        same = (both["nll_again"] / both["nll"] - 1).abs() < 0.01
+        value = "nll" if "nll" in both else "kept"  # free students: the geometry kept
+        same = (both[f"{value}_again"] / both[value] - 1).abs() < 0.01
     table.loc["same_items"] = [1.0, same.sum() / len(old_items)]
     return table.rename_axis(run.run_id)
 

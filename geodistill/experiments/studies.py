@@ -11,6 +11,7 @@ from geodistill.experiments.instruction import InstructionSetting
 from geodistill.experiments.protocol import EXPLORATORY_METHODS, INSTRUCTION_METHODS
 from geodistill.experiments.sections import SEEN
 from geodistill.experiments.store import Run, run_id
+from geodistill.experiments.synthetic_study import synthetic_study
 
 CLASSIFICATION_TASKS = ("product", "movie")
 SEEDS = range(5)
@@ -98,6 +99,7 @@ def _prepare_instruction(jobs: Sequence[Job], report: Report) -> None:
 STUDIES: dict[str, Callable[[], Study]] = {
     "classification": classification_study,
     "instruction": instruction_study,
+    "synthetic": synthetic_study,
 }
 
 

@@ -21,7 +21,6 @@ from geodistill.geometry import (
     nuclear_norm,
     participation_ratio,
     procrustes_distance,
-    projection_distance,
 )
 from geodistill.geometry.inputs import single
 from geodistill.geometry.moments import standardised
@@ -58,9 +57,16 @@ def values(x: Tensor, y: Tensor) -> dict[str, float]:
         "debiased": cka(x, y, debiased=True),
         "procrustes": procrustes_distance(x, y, **UNIT),
         "gram": feature_gram_distance(x, y, **UNIT),
-        "projection": projection_distance(x, y, **UNIT),
+        "projection": _residual(unit(x), unit(y)),
     }
     return {name: float(value) for name, value in found.items()}
+
+
+def _residual(x: Tensor, y: Tensor) -> Tensor:
+    """min_A ‖X − YA‖, also where y fits all (`projection_distance` refuses n ≤ d_student)."""
+    u, s, _ = torch.linalg.svd(y, full_matrices=False)
+    basis = u[:, s > 1e-9 * s[0]]
+    return (x - basis @ (basis.mT @ x)).norm()
 
 
 def null_curves(

@@ -66,8 +66,8 @@ def _residual(x: Tensor, y: Tensor) -> Tensor:
     """min_A ‖X − YA‖, also where y fits all (`projection_distance` refuses n ≤ d_student)."""
     u, s, _ = torch.linalg.svd(y, full_matrices=False)
     basis = u[:, s > 1e-9 * s[0]]
-    rest: Tensor = x - basis @ (basis.mT @ x)
-    return torch.linalg.matrix_norm(rest)
+    rest: Tensor = torch.linalg.matrix_norm(x - basis @ (basis.mT @ x))
+    return rest
 
 
 def null_curves(

@@ -6,6 +6,7 @@ primary analysis replaces.
 """
 
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -96,3 +97,37 @@ def _t(values: Array, level: float, test: str, what_varies: str) -> SecondOpinio
     p = float(described.ttest_mean(0)[1])
     mean = float(described.mean)
     return SecondOpinion(mean, float(low), float(high), p, len(values), test, what_varies)
+
+
+def mcnemar(gains: int, losses: int) -> float:
+    """Exact two-sided p of McNemar's test: items that only the one or only the other got right."""
+    return float(stats.binomtest(gains, gains + losses).pvalue) if gains + losses else 1.0
+
+
+def paired_posterior(
+    gains: int, losses: int, n_items: int, level: float = 0.95
+) -> tuple[float, float]:
+    """Bayesian interval for a difference of two accuracies on the same `n_items` ≥ gains + losses.
+
+    A Dirichlet prior of ½ on the four cells (both right, only one, only the other, neither) makes
+    the discordant share q and the gains' part r of it independent Beta variables; the difference is
+    q(2r − 1). 20,000 draws with a fixed seed: the limits move by about 1 % of the width.
+    """
+    rng = np.random.default_rng(0)
+    share = rng.beta(gains + losses + 1, n_items - gains - losses + 1, 20_000)
+    part = rng.beta(gains + 0.5, losses + 0.5, 20_000)
+    tails = [(1 - level) / 2, (1 + level) / 2]
+    low, high = np.quantile(share * (2 * part - 1), tails)
+    return float(low), float(high)
+
+
+def tasks_better(p_one_sided: Sequence[float], alpha: float = 0.05) -> tuple[int, list[float]]:
+    """On at least how many tasks the method is better, at confidence 1 − α, and the p of 1, 2, ...
+
+    Partial conjunction (Benjamini and Heller 2008): that u or more of n hold has the p-value
+    (n − u + 1)·p_(u), valid however the tasks depend; made monotone in u.
+    """
+    ordered = np.sort(np.asarray(p_one_sided, dtype=np.float64))
+    raw = np.minimum(1.0, np.arange(len(ordered), 0, -1) * ordered)
+    p = np.maximum.accumulate(raw)
+    return int((p <= alpha).sum()), [float(x) for x in p]

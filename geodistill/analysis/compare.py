@@ -2,12 +2,13 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 import pandas as pd
 from statsmodels.stats.multitest import multipletests
 
-from geodistill.analysis.crossed import Array, Estimate, estimate, fold_sources
+from geodistill.analysis.crossed import Array, Estimate, estimate, fold_sources, source_df
 from geodistill.errors import InputError
 
 
@@ -16,8 +17,10 @@ class Comparison(Estimate):
     """One answer: how much better `method` scores than `baseline`, and how sure that is.
 
     The estimate is positive where the method is better. The interval is not adjusted for other
-    tests; p_holm is, over the `family` tests made together, and is None where one stands alone.
-    seeds_left_out: seeds that only one side, or only some of the tasks, have run.
+    tests; p_holm is, over the `family` tests of a primary family, and p_bh over secondary ones (as
+    a false discovery rate); both are None where a test stands alone.
+    seeds_left_out: seeds that only one side, or only some of the tasks, have run; rows_used and
+    rows_left_out: item rows of the two methods in these tasks, those of left-out seeds apart.
     """
 
     method: str
@@ -31,6 +34,17 @@ class Comparison(Estimate):
     test: str = "paired difference, seeds × items crossed (random-effects ANOVA, Satterthwaite t)"
     family: int = 1
     p_holm: float | None = None
+    p_bh: float | None = None
+    rows_used: int = 0
+    rows_left_out: int = 0
+
+    @property
+    def claim(self) -> str:
+        """To what the answer speaks: tasks are fixed, seeds and items are drawn anew."""
+        if len(self.tasks) == 1:
+            return f"{self.tasks[0]}, for new seeds and new items"
+        names = ", ".join(self.tasks)
+        return f"the mean of these {len(self.tasks)} tasks ({names}), for new seeds and new items"
 
     @property
     def task(self) -> str:
@@ -39,23 +53,29 @@ class Comparison(Estimate):
 
     @property
     def correction(self) -> str:
-        return "none, one test" if self.family == 1 else f"Holm over {self.family}"
+        if self.family == 1:
+            return "none, one test"
+        rule = "Holm" if self.p_bh is None else "Benjamini–Hochberg"
+        return f"{rule} over {self.family}"
 
     @property
     def p_decisive(self) -> float:
-        """The p-value that a verdict goes by: Holm's where the test belongs to a family."""
-        return self.p if self.p_holm is None else self.p_holm
+        """The p-value that a verdict goes by: the corrected one where the test has a family."""
+        corrected = self.p_holm if self.p_bh is None else self.p_bh
+        return self.p if corrected is None else corrected
 
 
 @dataclass(frozen=True)
 class Paired:
     """Differences method − baseline by task, all with the same seeds.
 
-    tables: (seeds, items); by_source: the same with items of one source folded, (seeds, sources).
+    tables: (seeds, items); by_source: the same with items of one source folded, (seeds, sources);
+    df_sources: what the mean square of the sources is worth, from their sizes.
     """
 
     tables: dict[str, pd.DataFrame]
     by_source: dict[str, Array]
+    df_sources: dict[str, float]
     seeds_left_out: int
 
     @property
@@ -66,7 +86,11 @@ class Paired:
 
 
 def paired_differences(
-    items: pd.DataFrame, method: str, baseline: str, tasks: Sequence[str] | None = None
+    items: pd.DataFrame,
+    method: str,
+    baseline: str,
+    tasks: Sequence[str] | None = None,
+    least_seeds: int = 2,
 ) -> Paired:
     """Item scores of `method` minus those of `baseline`, on the seeds that both ran in every task.
 
@@ -75,19 +99,24 @@ def paired_differences(
         method: the method that is asked about.
         baseline: the method it is compared with.
         tasks: names of tasks; all in `items` by default.
+        least_seeds: shared seeds without which there is no answer.
 
     Raises:
-        InputError: an unknown method or task, fewer than two shared seeds, unlike items, or an item
-            with two sources.
+        InputError: a missing column, an unknown method or task, too few shared seeds, unlike items,
+            or an item with two sources.
     """
+    absent = [c for c in ("task", "method", "seed", "item", "source", "score") if c not in items]
+    if absent:
+        raise InputError(f"items lack {', '.join(absent)}; the columns are {', '.join(items)}")
     names = tuple(sorted(items["task"].unique())) if tasks is None else tuple(tasks)
     sides = {task: [_scores(items, task, m) for m in (method, baseline)] for task in names}
     seen = [set(table.index) for pair in sides.values() for table in pair]
     seeds = sorted(set.intersection(*seen))
-    if len(seeds) < 2:
+    if len(seeds) < least_seeds:
         raise InputError(
             f"{method} and {baseline} share {len(seeds)} seeds in {', '.join(names)}; "
-            "a comparison of methods needs at least 2"
+            f"a comparison of methods needs at least {least_seeds} (one pair of trained models is "
+            "judged by the items alone: `second_opinions`)"
         )
     tables = {}
     for task, (ours, theirs) in sides.items():
@@ -99,8 +128,13 @@ def paired_differences(
             )
         tables[task] = ours.loc[seeds] - theirs.loc[seeds]
     pair = items[items["method"].isin((method, baseline))]
-    by_source = {task: _by_source(pair, task, table) for task, table in tables.items()}
-    return Paired(tables, by_source, seeds_left_out=len(set.union(*seen)) - len(seeds))
+    sources = {task: _sources(pair, task, table) for task, table in tables.items()}
+    return Paired(
+        tables,
+        {task: fold_sources(t.to_numpy(np.float64), sources[task]) for task, t in tables.items()},
+        {task: source_df(names) for task, names in sources.items()},
+        seeds_left_out=len(set.union(*seen)) - len(seeds),
+    )
 
 
 def compare(
@@ -126,9 +160,15 @@ def compare(
     """
     paired = paired_differences(items, method, baseline, tasks)
     some = next(iter(paired.tables.values()))
-    used = items["task"].isin(paired.tables) & items["method"].isin((method, baseline))
+    asked = items["task"].isin(paired.tables) & items["method"].isin((method, baseline))
+    used = asked & items["seed"].isin(some.index)
+    try:
+        tables, dfs = list(paired.by_source.values()), list(paired.df_sources.values())
+        found = estimate(tables, level, dfs)
+    except InputError as error:
+        raise InputError(f"{method} against {baseline}: {error}") from error
     return Comparison(
-        **vars(estimate(list(paired.by_source.values()), level)),
+        **vars(found),
         method=method,
         baseline=baseline,
         tasks=tuple(paired.tables),
@@ -136,14 +176,26 @@ def compare(
         n_items=sum(table.shape[1] for table in paired.tables.values()),
         n_sources=sum(table.shape[1] for table in paired.by_source.values()),
         seeds_left_out=paired.seeds_left_out,
-        run_ids=tuple(sorted(items.loc[used & items["seed"].isin(some.index), "run_id"].unique())),
+        run_ids=tuple(sorted(items.loc[used, "run_id"].unique())),
+        rows_used=int(used.sum()),
+        rows_left_out=int((asked & ~used).sum()),
     )
 
 
 def compare_family(
-    items: pd.DataFrame, pairs: Iterable[tuple[str, str]], tasks: Sequence[str] | None = None
+    items: pd.DataFrame,
+    pairs: Iterable[tuple[str, str]],
+    tasks: Sequence[str] | None = None,
+    correction: Literal["holm", "bh"] = "holm",
 ) -> tuple[Comparison, ...]:
-    """`compare` for each (method, baseline), with p-values corrected by Holm over all of them.
+    """`compare` for each (method, baseline), with p-values corrected over all of them.
+
+    Args:
+        items: as in `compare`.
+        pairs: the tests made together.
+        tasks: as in `compare`.
+        correction: "holm" for the primary family (any dependence), "bh" (Benjamini and Hochberg
+            1995) for secondary questions.
 
     Raises:
         InputError: as `compare`, or no pair at all.
@@ -151,9 +203,10 @@ def compare_family(
     answers = [compare(items, method, baseline, tasks) for method, baseline in pairs]
     if not answers:
         raise InputError("a family of comparisons needs at least one (method, baseline) pair")
-    corrected = multipletests([answer.p for answer in answers], method="holm")[1]
+    how, field = ("holm", "p_holm") if correction == "holm" else ("fdr_bh", "p_bh")
+    corrected = multipletests([answer.p for answer in answers], method=how)[1]
     return tuple(
-        replace(answer, p_holm=float(p), family=len(answers))
+        replace(answer, family=len(answers), **{field: float(p)})
         for answer, p in zip(answers, corrected, strict=True)
     )
 
@@ -176,10 +229,11 @@ def _scores(items: pd.DataFrame, task: str, method: str) -> pd.DataFrame:
     return scores
 
 
-def _by_source(items: pd.DataFrame, task: str, differences: pd.DataFrame) -> Array:
+def _sources(items: pd.DataFrame, task: str, differences: pd.DataFrame) -> list[str]:
+    """The source of each column of the differences."""
     known = items.loc[items["task"] == task, ["item", "source"]].drop_duplicates()
     twice = known[known["item"].duplicated()]
     if len(twice):
         raise InputError(f"item {twice['item'].iloc[0]} of {task} has two sources; it needs one")
     sources = known.set_index("item")["source"].loc[list(differences.columns)]
-    return fold_sources(differences.to_numpy(np.float64), sources.astype(str).tolist())
+    return sources.astype(str).tolist()

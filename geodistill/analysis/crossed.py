@@ -9,7 +9,7 @@ the mean squares give it in closed form, (MS_seed + MS_item − MS_rest)/(S·I),
 degrees of freedom (Satterthwaite 1946; Searle, Casella, McCulloch, *Variance Components*, ch. 4).
 An interval from the items alone leaves out σ²_A: it speaks of these trained models, not of the
 method. How well the intervals keep their promise at 5 and 10 seeds is simulated in
-tests/test_analysis_crossed.py.
+data/results/coverage (`python -m geodistill.analysis.simulate`).
 """
 
 from collections.abc import Sequence
@@ -64,11 +64,27 @@ class Components:
         rest = self.residual / (n_seeds * times_items)
         by_seed = self.seed / n_seeds + rest
         by_item = self.item / times_items + rest
-        df_item = self.df_item * times_items
+        return self._satterthwaite(by_seed, by_item, rest, n_seeds, self.df_item * times_items)
+
+    def new_pair(self, n_seeds: int) -> tuple[float, float]:
+        """Variance and df of (difference of one new pair of runs on new items) − (the mean here).
+
+        The new pair shares one seed and is scored on as many new items.
+        """
+        rest = 2 * self.residual / n_seeds
+        by_seed = (1 + 1 / n_seeds) * (self.seed + self.residual)
+        by_item = 2 * self.item + rest
+        df = self._satterthwaite(by_seed, by_item, rest, n_seeds, self.df_item)
+        return self.variance(1) + self.variance(n_seeds), df
+
+    def _satterthwaite(
+        self, by_seed: float, by_item: float, rest: float, n_seeds: int, df_item: float
+    ) -> float:
+        """Degrees of freedom of by_seed + by_item − rest, each a multiple of a mean square."""
         df_rest = (n_seeds - 1) * df_item
         spread = by_seed**2 / (n_seeds - 1 if self.seed else df_rest)
         spread += by_item**2 / (df_item if self.item else df_rest) + rest**2 / df_rest
-        return float(self.variance(n_seeds, times_items) ** 2 / spread)
+        return float((by_seed + by_item - rest) ** 2 / spread)
 
 
 @dataclass(frozen=True)
@@ -76,7 +92,9 @@ class Estimate:
     """A mean difference with its interval, in the item score's own unit.
 
     level: of the two-sided interval (low, high); se: standard error; df: Satterthwaite's degrees of
-    freedom; p: two-sided; p_better: chance that one new seed on as many new items ends above 0.
+    freedom; p: two-sided; p_better: chance, given these rows, that a new run of the method beats a
+    new run of the baseline of the same seed on as many new items; it counts the doubt about the
+    mean itself (a predictive t; the plug-in Φ(mean/σ) is too sure at 5 seeds).
     """
 
     estimate: float
@@ -110,19 +128,47 @@ def fold_sources(differences: Array, sources: Sequence[str]) -> Array:
     """(seeds, items) to (seeds, sources), where items of one source are not independent.
 
     A source counts by its number of items, and the table keeps every seed's mean over items: the
-    linearised ratio estimator of cluster samples (Cochran, *Sampling Techniques*, 3rd ed., ch. 9A).
-    With one item a source it changes nothing.
+    linearised ratio estimator of cluster samples (Cochran, *Sampling Techniques*, 3rd ed., ch. 9A),
+    each seed about its own mean, so that a seed's luck does not look like noise of large sources.
+    Deviations are stretched until the variance is unbiased when whole sources vary alike (see
+    `source_df`). With one item a source it changes nothing.
     """
     codes, names = pd.factorize(np.asarray(sources, dtype=object))
     sizes = np.bincount(codes).astype(np.float64)
     totals = np.zeros((len(differences), len(names)))
     np.add.at(totals.T, codes, differences.T)
-    mean = differences.mean()
-    return np.asarray(mean + (totals - sizes * mean) * len(names) / len(codes))
+    mean = differences.mean(1, keepdims=True)
+    n = len(names)
+    stretch = np.sqrt((sizes @ sizes) / _moments(sizes)[0] * (n - 1) / n) if n > 1 else 1.0
+    return np.asarray(mean + stretch * (totals - sizes * mean) * n / len(codes))
 
 
-def components(tables: Sequence[Array]) -> Components:
+def source_df(sources: Sequence[str]) -> float:
+    """Degrees of freedom that the mean square of sources of these sizes is worth.
+
+    G − 1 for G equal sources, less for unequal ones, 1 where one source holds nearly all items: the
+    df of Bell and McCaffrey (2002) under the working model that source means have one variance.
+    """
+    sizes = np.bincount(pd.factorize(np.asarray(sources, dtype=object))[0]).astype(np.float64)
+    if len(sizes) < 2:
+        return 1.0  # such a table is refused by `estimate`
+    first, second = _moments(sizes)
+    return float(first**2 / second)
+
+
+def _moments(sizes: Array) -> tuple[float, float]:
+    """Traces of M² and M⁴, M = diag(n) − nnᵀ/N: the quadratic form of the sources' mean square."""
+    total = sizes.sum()
+    s2, s3, s4, s5 = (float((sizes**k).sum()) for k in (2, 3, 4, 5))
+    first = s2 - 2 * s3 / total + (s2 / total) ** 2
+    second = s4 - 4 * s5 / total + (4 * s2 * s4 + 2 * s3**2) / total**2
+    return float(first), float(second - 4 * s2**2 * s3 / total**3 + (s2 / total) ** 4)
+
+
+def components(tables: Sequence[Array], df_items: Sequence[float] | None = None) -> Components:
     """Variance components of the equally weighted mean over tasks, one (seeds, items) table each.
+
+    df_items: what each table's item mean square is worth, items − 1 by default (`source_df`).
 
     Tasks are fixed. A seed is one draw for all tasks, so what it does to their mean is measured
     on the mean, and tasks that share luck are not counted as independent.
@@ -133,19 +179,22 @@ def components(tables: Sequence[Array]) -> Components:
     residual = weight * sum(m.residual / m.n_items for m in squares)
     per_seed = np.mean([table.mean(1) for table in tables], axis=0).var(ddof=1)
     by_item = [weight * m.item / (n_seeds * m.n_items) for m in squares]
-    spread = sum(b**2 / (m.n_items - 1) for b, m in zip(by_item, squares, strict=True))
+    dfs = [m.n_items - 1.0 for m in squares] if df_items is None else list(df_items)
+    spread = sum(b**2 / df for b, df in zip(by_item, dfs, strict=True))
     return Components(
         seed=max(0.0, float(per_seed) - residual),
         item=max(0.0, sum(by_item) - residual / n_seeds),
         residual=residual,
-        df_item=sum(by_item) ** 2 / spread
-        if spread
-        else float(sum(m.n_items - 1 for m in squares)),
+        df_item=sum(by_item) ** 2 / spread if spread else sum(dfs),
     )
 
 
-def estimate(tables: Sequence[Array], level: float = 0.95) -> Estimate:
+def estimate(
+    tables: Sequence[Array], level: float = 0.95, df_items: Sequence[float] | None = None
+) -> Estimate:
     """Mean over tasks of the mean difference, one (seeds, items) table a task, same seeds in each.
+
+    df_items: as in `components`.
 
     Raises:
         InputError: tables with fewer than two seeds or items, unlike numbers of seeds, or
@@ -157,7 +206,7 @@ def estimate(tables: Sequence[Array], level: float = 0.95) -> Estimate:
             f"tables of differences need 2 or more shared seeds and 2 or more items; got {shapes}"
         )
     n_seeds = shapes[0][0]
-    parts = components(tables)
+    parts = components(tables, df_items)
     mean = float(np.mean([table.mean() for table in tables]))
     variance = parts.variance(n_seeds)
     if variance <= 1e-24 * max(1.0, mean**2):
@@ -165,6 +214,7 @@ def estimate(tables: Sequence[Array], level: float = 0.95) -> Estimate:
             f"the differences are all {mean:g}: no variance to judge by; are these the same runs?"
         )
     se, df = float(np.sqrt(variance)), parts.df(n_seeds)
+    of_new, df_new = parts.new_pair(n_seeds)
     half = float(stats.t.ppf((1 + level) / 2, df)) * se
     return Estimate(
         estimate=mean,
@@ -174,6 +224,6 @@ def estimate(tables: Sequence[Array], level: float = 0.95) -> Estimate:
         se=se,
         df=df,
         p=float(2 * stats.t.sf(abs(mean) / se, df)),
-        p_better=float(stats.norm.cdf(mean / np.sqrt(parts.variance(1)))),
+        p_better=float(stats.t.cdf(mean / np.sqrt(of_new), df_new)),
         components=parts,
     )

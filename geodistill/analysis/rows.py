@@ -1,9 +1,11 @@
 """The door for stored results: reads and checks them, and counts what it leaves out."""
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -41,12 +43,17 @@ def digest(run_ids: Sequence[str]) -> str:
     return sha256("\n".join(sorted(set(run_ids))).encode()).hexdigest()[:8]
 
 
-def load_rows(folder: Path) -> Table:
+def load_rows(folder: Path, where: Mapping[str, Any] | None = None) -> Table:
     """One row a metric from `folder/rows.parquet`: `run_id, task, method, seed, metric, value`.
+
+    Args:
+        folder: of one study.
+        where: the setting to read, {name: value}, where the study holds several: a column of the
+            rows (`n_train`) or a key of their `config`.
 
     Raises:
         InputError: no such file, missing columns, a run with one metric twice, a value that is not
-            finite, or two clean runs of one task, method and seed.
+            finite, a setting that no row has, or two clean runs of one task, method and seed.
     """
     frame = _read(folder, "rows.parquet", ROW_COLUMNS)
     _refuse_duplicates(frame, ["run_id", "metric"], folder / "rows.parquet")
@@ -55,19 +62,22 @@ def load_rows(folder: Path) -> Table:
         "unfinished": int(frame.loc[unfinished, "run_id"].nunique()),
         "from a changed checkout": int(frame.loc[dirty & ~unfinished, "run_id"].nunique()),
     }
-    kept = frame[~dirty & ~unfinished].reset_index(drop=True)
+    clean = frame[~dirty & ~unfinished].reset_index(drop=True)
+    kept = _select(clean, where or {}, folder / "rows.parquet")
+    if where:
+        left_out["of another setting"] = clean["run_id"].nunique() - kept["run_id"].nunique()
     _refuse_not_finite(kept, "value", folder / "rows.parquet")
     _refuse_rivals(kept, folder / "rows.parquet")
     return Table(kept, left_out)
 
 
-def load_items(folder: Path) -> Table:
+def load_items(folder: Path, where: Mapping[str, Any] | None = None) -> Table:
     """One row a run and test item from `folder/items.parquet`, of the runs that `load_rows` keeps.
 
     Raises:
         InputError: as `load_rows`; or a run with one item twice, or a score that is not finite.
     """
-    runs = load_rows(folder)
+    runs = load_rows(folder, where)
     frame = _read(folder, "items.parquet", ITEM_COLUMNS)
     kept = frame[frame["run_id"].isin(runs.run_ids)].reset_index(drop=True)
     _refuse_duplicates(kept, ["run_id", "item"], folder / "items.parquet")
@@ -114,6 +124,21 @@ def _read(folder: Path, name: str, columns: Sequence[str]) -> pd.DataFrame:
     return frame
 
 
+def _select(frame: pd.DataFrame, where: Mapping[str, Any], path: Path) -> pd.DataFrame:
+    for name, value in where.items():
+        if name in frame:
+            settings = frame[name]
+        elif "config" in frame and any(name in json.loads(c) for c in frame["config"].unique()):
+            settings = frame["config"].map(lambda config, key=name: json.loads(config).get(key))
+        else:
+            raise InputError(f"{path} has no column or setting {name!r}")
+        if not (settings == value).any():
+            known = ", ".join(str(v) for v in settings.drop_duplicates())
+            raise InputError(f"{path} has no run with {name} = {value!r}; there are {known}")
+        frame = frame[settings == value]
+    return frame.reset_index(drop=True)
+
+
 def _refuse_duplicates(frame: pd.DataFrame, key: list[str], path: Path) -> None:
     twice = frame.loc[frame.duplicated(key), key]
     if len(twice):
@@ -139,5 +164,5 @@ def _refuse_rivals(frame: pd.DataFrame, path: Path) -> None:
         cell = "/".join(str(rivals.iloc[0][name]) for name in CELL)
         raise InputError(
             f"{path} holds two clean runs of {cell}: {rivals.iloc[0]['run_id']} and "
-            f"{rivals.iloc[1]['run_id']}; keep one"
+            f"{rivals.iloc[1]['run_id']}; keep one, or select a setting by where="
         )

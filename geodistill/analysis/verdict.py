@@ -1,10 +1,14 @@
 """One ordered rule from a comparison to a word.
 
-1. The superiority test, Holm-corrected where it belongs to a family, at α: *better* or *worse*; "by
-   less than the margin" is added where the interval says so too.
+1. The superiority test at α, corrected over its family (Holm for the primary one, Benjamini and
+   Hochberg for secondary ones): *better* or *worse*; "by less than the margin" is added where the
+   tests of step 2 say so too.
 2. Else two one-sided tests (Schuirmann 1987) at α, that the difference lies inside ± the margin:
    *equivalent*.
 3. Else *cannot tell*, with the seeds and items that would settle it.
+
+Step 2 needs no correction for step 1: no difference is both 0 and beyond the margin, so at most one
+of the two null hypotheses is true. Intervals shown beside a verdict are not adjusted.
 """
 
 from collections.abc import Callable
@@ -41,13 +45,20 @@ class Settle:
 
 @dataclass(frozen=True)
 class Verdict:
-    """word: of WORDS; reason: the step of the rule that gave it; settle: for "cannot tell"."""
+    """word: of WORDS; reason: the step of the rule that gave it; settle: for "cannot tell".
+
+    by_less: better or worse, yet inside ± the margin.
+    """
 
     word: str
     reason: str
     p_equivalent: float
     margin: float
     settle: Settle | None = None
+    by_less: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.word} by less than the margin" if self.by_less else self.word
 
 
 def p_equivalent(answer: Comparison, margin: float) -> float:
@@ -67,9 +78,9 @@ def verdict(answer: Comparison, margin: float, alpha: float = 0.05) -> Verdict:
     p, same = answer.p_decisive, p_equivalent(answer, margin)
     if p <= alpha:
         word = BETTER if answer.estimate > 0 else WORSE
-        small = max(abs(answer.low), abs(answer.high)) < margin
-        less = ", by less than the margin" if small else ""
-        return Verdict(word, f"differs from 0{less} (p = {p:.2g})", same, margin)
+        less = ", by less than the margin" if same <= alpha else ""
+        reason = f"differs from 0{less} (p = {p:.2g})"
+        return Verdict(word, reason, same, margin, by_less=same <= alpha)
     if same <= alpha:
         return Verdict(EQUIVALENT, f"inside ± the margin (TOST p = {same:.2g})", same, margin)
     reason = (

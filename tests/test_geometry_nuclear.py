@@ -1,5 +1,7 @@
 """The nuclear norm and its gradient: three solvers, and where the norm is not differentiable."""
 
+from shutil import which
+
 import pytest
 import torch
 from torch import Tensor
@@ -142,6 +144,61 @@ def test_every_coefficient_step_approaches_one() -> None:
             assert (x - 1).abs().max() <= worst + 1e-9
             worst = float((x - 1).abs().max())
         assert worst < 1e-6
+
+
+# --- the traps, each kept as contrast -----------------------------------------------------------
+
+
+def test_autograd_through_the_factors_of_an_svd_fails_where_ours_does_not() -> None:
+    c, polar = with_spectrum(6, 4, torch.tensor([2.0, 2, 1, 1], dtype=torch.float64))
+    naive = c.clone().requires_grad_()
+    u, s, vh = torch.linalg.svd(naive, full_matrices=False)
+    (u * s @ vh).diagonal().sum().backward()  # equals c's trace, of gradient 1 on the diagonal
+    assert not torch.allclose(naive.grad, torch.eye(6, 4).double(), atol=1e-6)
+    for solver in SOLVERS:
+        assert torch.allclose(value_and_gradient(c, solver)[1], polar, atol=1e-6)
+
+
+def test_muons_coefficients_would_not_converge_to_one() -> None:
+    x = torch.linspace(0.1, 1, 50, dtype=torch.float64)
+    for _ in range(50):
+        x = 3.4445 * x - 4.7750 * x**3 + 2.0315 * x**5
+    assert (x - 1).abs().max() > 0.1
+
+
+def test_tf32_is_off_inside_and_as_before_after() -> None:
+    flags, before = torch.backends.cuda.matmul, torch.backends.cuda.matmul.allow_tf32
+    try:
+        flags.allow_tf32 = True
+        with module._no_tf32():
+            assert not flags.allow_tf32
+        assert flags.allow_tf32
+    finally:
+        flags.allow_tf32 = before
+
+
+@pytest.mark.skipif(not (which("g++") or which("clang++")), reason="torch.compile needs a compiler")
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_compiled_gives_the_same_value_and_gradient(solver: str) -> None:
+    def loss(x: Tensor) -> Tensor:
+        return 2 * nuclear_norm(x.mT @ x[:, :3], solver) + 1
+
+    x = normal(9, 5, dtype=torch.float32)
+    plain, compiled = x.clone().requires_grad_(), x.clone().requires_grad_()
+    expected = loss(plain)
+    value = torch.compile(loss)(compiled)
+    expected.backward()
+    value.backward()
+    assert torch.allclose(value, expected, rtol=1e-5)
+    assert plain.grad.norm() > 0.1
+    assert torch.allclose(compiled.grad, plain.grad, atol=1e-4)
+
+
+def test_the_lower_gram_is_the_gram_of_every_width() -> None:
+    for width in (1, 5, 12):
+        c = normal(2, 9, width)
+        expected = (c.mT @ c).tril()
+        assert torch.allclose(module._lower_gram(c, block=5).tril(), expected)
 
 
 def test_auto_chooses_by_dtype_and_device() -> None:

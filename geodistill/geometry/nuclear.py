@@ -38,7 +38,7 @@ def nuclear_norm(c: Tensor, solver: Solver = "auto") -> Tensor:
     c = c.to(torch.promote_types(c.dtype, torch.float32))
     if solver == "auto":
         solver = _choose(c)
-    norm: Tensor = _NuclearNorm.apply(c, solver)  # type: ignore[no-untyped-call]
+    norm: Tensor = _apply(c, solver)
     return norm
 
 
@@ -63,6 +63,10 @@ class _NuclearNorm(torch.autograd.Function):
         return grad[..., None, None] * polar, None
 
 
+# A compiler gains nothing on LAPACK calls and large products: `torch.compile` steps around them.
+_apply = torch.compiler.disable(_NuclearNorm.apply)
+
+
 def _svd(c: Tensor) -> tuple[Tensor, Tensor]:
     u, s, vh = torch.linalg.svd(c, full_matrices=False)
     kept = s > rank_floor(c) * s[..., :1]
@@ -70,18 +74,31 @@ def _svd(c: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _eigh(c: Tensor) -> tuple[Tensor, Tensor]:
-    """C = (CCᵀ)^½ · polar; float64, since a float32 Gram loses a tenth of the gradient."""
-    if c.shape[-2] > c.shape[-1]:
+    """C = polar · (CᵀC)^½, the root in float64: a float32 Gram loses a tenth of the gradient.
+
+    The products with C itself stay in c's precision: they add errors of its own rounding only.
+    """
+    if c.shape[-2] < c.shape[-1]:
         value, polar = _eigh(c.mT)
         return value, polar.mT
-    double = c.double()
-    squares, u = torch.linalg.eigh(double @ double.mT)
+    squares, v = torch.linalg.eigh(_lower_gram(c.double()))  # reads the lower triangle alone
     s = squares.clamp_min(0).sqrt()
     floor = max(rank_floor(c), 1e-7)  # a float64 Gram resolves singular values to √eps only
     kept = s > floor * s[..., -1:]
     inverse = torch.where(kept, torch.where(kept, s, 1).reciprocal(), 0)
-    polar = (u * inverse[..., None, :]) @ (u.mT @ double)
-    return s.sum(-1).to(c.dtype), polar.to(c.dtype)
+    v, inverse = v.to(c.dtype), inverse.to(c.dtype)
+    polar = (c @ v * inverse[..., None, :]) @ v.mT
+    return s.sum(-1).to(c.dtype), polar
+
+
+def _lower_gram(c: Tensor, block: int = 128) -> Tensor:
+    """The lower triangle of CᵀC, by blocks of rows: little more than half of the products."""
+    width = c.shape[-1]
+    gram = c.new_zeros(*c.shape[:-2], width, width)
+    for start in range(0, width, block):
+        end = start + block
+        gram[..., start:end, :end] = c[..., start:end].mT @ c[..., :end]
+    return gram
 
 
 def _polar_express(c: Tensor) -> tuple[Tensor, Tensor]:

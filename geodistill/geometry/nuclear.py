@@ -64,7 +64,7 @@ class _NuclearNorm(torch.autograd.Function):
 
 
 # A compiler gains nothing on LAPACK calls and large products: `torch.compile` steps around them.
-_apply = torch.compiler.disable(_NuclearNorm.apply)
+_apply = torch.compiler.disable(_NuclearNorm.apply)  # type: ignore[no-untyped-call]
 
 
 def _svd(c: Tensor) -> tuple[Tensor, Tensor]:

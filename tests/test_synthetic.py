@@ -1,4 +1,4 @@
-"""Free students: batched training equals a loop, objectives equal the library's losses, refusals."""
+"""Free students: a batch equals a loop, objectives equal the library's losses, refusals."""
 
 import math
 

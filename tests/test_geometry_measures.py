@@ -22,7 +22,9 @@ from geodistill.geometry import (
     spread_mass,
 )
 from geodistill.geometry.measures import (
+    canonical_correlations,
     cka_value,
+    explained_share,
     gram_squared,
     procrustes_squared,
     residual_squared,
@@ -256,6 +258,8 @@ FORMULAS = {
     "gram": gram_squared,
     "cka": cka_value,
     "projection": lambda m: residual_squared(m, "to_teacher"),
+    "r2": lambda m: explained_share(m, "to_teacher"),
+    "cca": canonical_correlations,
 }
 
 
@@ -301,9 +305,9 @@ def test_a_batch_is_its_members_and_masks_drop_rows_exactly(name: str) -> None:
     function = MEASURES[name].function
     x, y = features(2, 3, 12, 5), features(2, 3, 12, 4, seed=1)
     mask = torch.ones(2, 3, 12, dtype=torch.bool)
-    mask[0, 1, :5] = mask[1, 2, 3] = False
-    x[0, 1, :5] = float("nan")
-    y[0, 1, :5] = 1e30
+    mask[0, 1, :2] = mask[1, 2, 3] = False
+    x[0, 1, :2] = float("nan")
+    y[0, 1, :2] = 1e30
     values = function(x, y, mask=mask)
     assert values.shape == (2, 3)
     for i in range(2):

@@ -1,5 +1,6 @@
 """SecondMoments: any chunking, any order, any offset gives the measure of the whole."""
 
+import inspect
 from pathlib import Path
 
 import pytest
@@ -39,8 +40,8 @@ def accumulated(x: Tensor, y: Tensor, cuts: list[int], dtype: torch.dtype) -> Se
 @pytest.mark.parametrize("options", [{}, {"center": True, "scale": "frobenius"}, {"scale": "rms"}])
 @pytest.mark.parametrize("name", MEASURES)
 def test_every_measure_takes_moments_for_features(name: str, options: dict[str, object]) -> None:
-    if name == "cka":
-        options = {}
+    taken = inspect.signature(MEASURES[name].function).parameters
+    options = {key: value for key, value in options.items() if key in taken}
     moments = accumulated(X, Y, [10, 11, 40], torch.float64)
     value = MEASURES[name].function(moments, **options)
     assert value > 0.01
@@ -108,7 +109,7 @@ def test_refusals(tmp_path: Path) -> None:
         (lambda: moments.update(Y, X), r"widths \(x, y\) are \(4, 7\): expected \(7, 4\)"),
         (lambda: moments.merge(SecondMoments(2, 3)), r"are \(2, 3\): expected \(7, 4\)"),
         (lambda: moments.update(X, Y[1:]), "expected one row of each"),
-        (lambda: cka(moments, Y), "given beside SecondMoments: expected neither"),
+        (lambda: cka(moments, Y), "is given beside SecondMoments: expected neither"),
         (lambda: cka(X), "y is None"),
         (lambda: SecondMoments(0, 3), "d_x = 0, d_y = 3"),
         (lambda: SecondMoments(2, 3, torch.bfloat16), "dtype = torch.bfloat16"),
@@ -116,6 +117,3 @@ def test_refusals(tmp_path: Path) -> None:
     ):
         with pytest.raises(InputError, match=message):
             call()
-    moments.update(X, Y)
-    with pytest.raises(InputError, match="debiased CKA got moments: expected features"):
-        cka(moments, debiased=True)

@@ -19,27 +19,38 @@ from geodistill.geometry.constructions import (
     welch_bound,
 )
 from geodistill.geometry.measures import (
-    MEASURES,
-    Measure,
     cka,
     feature_gram_distance,
+    linear_regression_r2,
+    mean_canonical_correlation,
     procrustes_distance,
     procrustes_parts,
     projection_distance,
 )
-from geodistill.geometry.moments import SecondMoments
 from geodistill.geometry.nuclear import nuclear_norm
 from geodistill.geometry.orthogonality import (
     epsilon_orthogonal_subset,
     orthogonality,
     participation_ratio,
 )
+from geodistill.geometry.permutation import (
+    PermutationTest,
+    SearchTest,
+    permutation_test,
+    search_test,
+)
+from geodistill.geometry.properties import CONVENTIONS, MEASURES, Convention, Measure
+from geodistill.geometry.streaming import SecondMoments
 
 __all__ = [
+    "CONVENTIONS",
     "MEASURES",
     "Calibration",
     "Construction",
+    "Convention",
     "Measure",
+    "PermutationTest",
+    "SearchTest",
     "SecondMoments",
     "antiparallel",
     "best",
@@ -52,14 +63,18 @@ __all__ = [
     "flat_halves",
     "from_spectra",
     "geometry_kept",
+    "linear_regression_r2",
+    "mean_canonical_correlation",
     "nearly_orthogonal_teacher",
     "nuclear_norm",
     "null",
     "orthogonality",
     "participation_ratio",
+    "permutation_test",
     "procrustes_distance",
     "procrustes_parts",
     "projection_distance",
+    "search_test",
     "spread_mass",
     "welch_bound",
 ]

@@ -8,15 +8,15 @@ compute in float64. Following the paper's order x is the teacher, y the student.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor
 
 from geodistill.errors import InputError
-from geodistill.geometry.moments import AnyMoments, Scale, SecondMoments, moments_of, safe_sqrt
+from geodistill.geometry.moments import AnyMoments, Scale, moments_of, safe_sqrt
 from geodistill.geometry.nuclear import nuclear_norm
+from geodistill.geometry.streaming import SecondMoments
 
 Form = Literal["distance", "squared", "half_squared", "angular", "similarity", "disparity"]
 Direction = Literal["to_teacher", "to_student"]
@@ -49,7 +49,7 @@ def debiased_cka_value(m: AnyMoments) -> Tensor:
     """CKA from the unbiased HSIC estimate (Song et al., 2012) of centred features."""
     if not bool((m.n > 3).all()):
         raise InputError(f"debiased CKA got {int(m.n.min())} rows: expected at least 4")
-    n = m.n.to(m.xy.dtype)
+    n = m.n.to(m.kl.dtype)
     x4, y4, x2y2 = m.row_overlaps()
 
     def hsic(inner: Tensor, diagonals: Tensor, traces: Tensor) -> Tensor:
@@ -75,6 +75,30 @@ def residual_squared(m: AnyMoments, direction: Direction) -> Tensor:
         size, cross, gram = m.size_y, m.xy.mT, m.xx
     fitted: Tensor = cross @ torch.linalg.pinv(gram, hermitian=True) * cross
     return size - fitted.sum((-2, -1))
+
+
+def explained_share(m: AnyMoments, direction: Direction) -> Tensor:
+    """1 − min_A ‖X − YA‖²/‖X‖², or with X and Y exchanged; 0 where the target is zero."""
+    size = m.size_x if direction == "to_teacher" else m.size_y
+    varies = size > 0
+    share = 1 - residual_squared(m, direction) / torch.where(varies, size, 1)
+    return torch.where(varies, share, 0).clamp(0, 1)
+
+
+def canonical_correlations(m: AnyMoments) -> Tensor:
+    """Their mean over the smaller rank: ‖(XᵀX)^{-½} XᵀY (YᵀY)^{-½}‖_* / min(rank X, rank Y)."""
+    (white_x, rank_x), (white_y, rank_y) = (_inverse_root(g) for g in (m.xx, m.yy))
+    rank = torch.minimum(rank_x, rank_y).clamp_min(1)
+    return (nuclear_norm(white_x @ m.xy @ white_y) / rank).clamp(0, 1)
+
+
+def _inverse_root(gram: Tensor) -> tuple[Tensor, Tensor]:
+    """Gram^{-½} on its range, and the range's dimension."""
+    values, vectors = torch.linalg.eigh(gram)
+    floor = gram.shape[-1] * torch.finfo(gram.dtype).eps * values[..., -1:]
+    kept = values > floor
+    root = torch.where(kept, torch.where(kept, values, 1).rsqrt(), 0)
+    return (vectors * root[..., None, :]) @ vectors.mT, kept.sum(-1)
 
 
 def _singular_values(gram: Tensor) -> Tensor:
@@ -179,12 +203,72 @@ def projection_distance(
     """Least-squares distance, (...): min_A ‖X − YA‖_F; "to_student" is min_A ‖Y − XA‖_F.
 
     Zero where the columns of X lie in the span of Y's, whatever the distortion A. Its rounding
-    error is about 1e-8 of the norm. Raises InputError on unusable features.
+    error is about 1e-8 of the norm. Romero et al. (2015). Raises InputError on unusable features,
+    and where n rows are fitted exactly whatever they hold (n ≤ d, or n ≤ d + 1 centred).
     """
+    m = _fitted_moments(x, y, center, scale, direction, mask)
+    return safe_sqrt(residual_squared(m, direction))
+
+
+def linear_regression_r2(
+    x: Tensor | SecondMoments,
+    y: Tensor | None = None,
+    *,
+    center: bool = True,
+    direction: Direction = "to_teacher",
+    mask: Tensor | None = None,
+) -> Tensor:
+    """R² of a linear fit, (...), in [0, 1]: 1 − min_A ‖X − YA‖²/‖X‖²; "to_student" fits Y by X.
+
+    1 where the columns of X lie in the span of Y's (and of a constant, with center); 0 for a
+    constant target. Kornblith et al. (2019). Raises InputError as `projection_distance` does.
+    """
+    return explained_share(_fitted_moments(x, y, center, None, direction, mask), direction)
+
+
+def mean_canonical_correlation(
+    x: Tensor | SecondMoments,
+    y: Tensor | None = None,
+    *,
+    center: bool = True,
+    mask: Tensor | None = None,
+) -> Tensor:
+    """Mean canonical correlation, (...), in [0, 1], over the smaller of the two ranks.
+
+    1 where one side's columns lie in the span of the other's. Hotelling (1936); Kornblith et al.
+    (2019). Raises InputError on unusable features, and where correlations are 1 whatever the rows
+    hold: two spaces of d_x and d_y dimensions meet in fewer than d_x + d_y (plus 1, centred) rows.
+    """
+    m = moments_of(x, y, center=center, scale=None, mask=mask)
+    d_x, d_y = m.widths
+    _require_rows(m, d_x + d_y + center, f"d_x + d_y = {d_x + d_y}", "canonical correlations of 1")
+    return canonical_correlations(m)
+
+
+def _fitted_moments(
+    x: Tensor | SecondMoments,
+    y: Tensor | None,
+    center: bool,
+    scale: Scale,
+    direction: Direction,
+    mask: Tensor | None,
+) -> AnyMoments:
     if direction not in ("to_teacher", "to_student"):
         raise InputError(f"direction is {direction!r}: expected 'to_teacher' or 'to_student'")
     m = moments_of(x, y, center=center, scale=scale, mask=mask)
-    return safe_sqrt(residual_squared(m, direction))
+    side = 1 if direction == "to_teacher" else 0
+    width = m.widths[side]
+    name = f"{'xy'[side]}'s width {width}"
+    _require_rows(m, width + center + 1, name, "a perfect fit (R² = 1 on noise)")
+    return m
+
+
+def _require_rows(m: AnyMoments, least: int, width: str, consequence: str) -> None:
+    if bool((m.n < least).any()):
+        raise InputError(
+            f"{int(m.n.min())} rows at {width} give {consequence} whatever they hold: "
+            f"expected at least {least} rows"
+        )
 
 
 def procrustes_parts(
@@ -199,79 +283,3 @@ def procrustes_parts(
     overlap = spectra_overlap(m)
     spectrum = m.size_x + m.size_y - 2 * overlap
     return spectrum.clamp_min(0), (2 * (overlap - nuclear_norm(m.xy))).clamp_min(0)
-
-
-# --- properties as data ------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Measure:
-    """A measure and what is claimed of it at its defaults; tests check each claim both ways."""
-
-    name: str
-    function: Callable[..., Tensor]
-    metric: bool  # on classes of equal geometry: symmetric, zero iff equal, triangle inequality
-    symmetric: bool
-    invariant_to: frozenset[str]  # maps of y: "rotation", "scale", "shift", "invertible"
-    similarity: bool  # large means alike
-    range: tuple[float, float]
-    zero_set: str
-    additive_over_examples: bool  # a function of sums over rows
-    source: str
-
-
-_ANY = float("inf")
-
-MEASURES: dict[str, Measure] = {
-    measure.name: measure
-    for measure in (
-        Measure(
-            "procrustes",
-            procrustes_distance,
-            metric=True,
-            symmetric=True,
-            invariant_to=frozenset({"rotation"}),
-            similarity=False,
-            range=(0, _ANY),
-            zero_set="XXᵀ = YYᵀ",
-            additive_over_examples=True,
-            source="Schönemann (1966); Williams et al. (2021)",
-        ),
-        Measure(
-            "gram",
-            feature_gram_distance,
-            metric=True,
-            symmetric=True,
-            invariant_to=frozenset({"rotation"}),
-            similarity=False,
-            range=(0, _ANY),
-            zero_set="XXᵀ = YYᵀ",
-            additive_over_examples=True,
-            source="Bhattarai et al. (2025)",
-        ),
-        Measure(
-            "cka",
-            cka,
-            metric=False,
-            symmetric=True,
-            invariant_to=frozenset({"rotation", "scale", "shift"}),
-            similarity=True,
-            range=(0, 1),
-            zero_set="1 − CKA = 0 where centred XXᵀ = c YYᵀ, c > 0",
-            additive_over_examples=True,
-            source="Kornblith et al. (2019)",
-        ),
-        Measure(
-            "projection",
-            projection_distance,
-            metric=False,
-            symmetric=False,
-            invariant_to=frozenset({"rotation", "scale", "invertible"}),
-            similarity=False,
-            range=(0, _ANY),
-            zero_set="X = YA for some A",
-            additive_over_examples=True,
-            source="Romero et al. (2015)",
-        ),
-    )
-}

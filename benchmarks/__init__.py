@@ -1,0 +1,1 @@
+"""Speed, as ratios of rivals timed in turn in one run: `python -m benchmarks`."""

@@ -1,0 +1,285 @@
+"""The rivals of each comparison, run in turn; a ratio is of their least processor times."""
+
+from __future__ import annotations
+
+import math
+import time
+import weakref
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from geodistill.geometry import nuclear_norm, procrustes_distance
+from geodistill.losses import FeatureGramLoss, ProcrustesLoss
+
+Row = dict[str, Any]
+Rivals = dict[str, Callable[[], Any]]
+
+
+def rows(repeats: int, *, tiny: bool = False) -> list[Row]:
+    """All comparisons: what, size, ratio (rival over ours unless it says so), target, seconds."""
+    shrink = 16 if tiny else 1
+    found: list[Row] = []
+    for n, d_t, d_s, most, least in ((2048, 1024, 512, 3.0, 1.25), (2048, 768, 128, 2.2, 2.0)):
+        found += procrustes(n // shrink, d_t // shrink, d_s // shrink, most, repeats)
+        found += nuclear(d_t // shrink, d_s // shrink, least, repeats)
+    found += gram(8192 // shrink, 768 // shrink, 384 // shrink, max(3, repeats // 3))
+    found += costs(repeats, shrink)
+    found += netrep(2048 // shrink, 384 // shrink, 128 // shrink, repeats)
+    if torch.cuda.is_available():
+        found += procrustes(8192, 2048, 768, 3.0, repeats, device="cuda", faster=20.0)
+    return found
+
+
+def timed(rivals: Rivals, repeats: int, device: str = "cpu") -> dict[str, float]:
+    """Least time in seconds of each: processor time on a CPU, so that a busy machine tells less."""
+    clock = time.process_time if device == "cpu" else time.perf_counter
+    least = dict.fromkeys(rivals, math.inf)
+    for _ in range(repeats + 1):  # in turn, so that what disturbs one disturbs all
+        for name, run in rivals.items():
+            start = clock()
+            run()
+            if device != "cpu":
+                torch.cuda.synchronize()
+            least[name] = min(least[name], clock() - start)
+    return least
+
+
+def procrustes(
+    n: int,
+    d_t: int,
+    d_s: int,
+    most: float,
+    repeats: int,
+    device: str = "cpu",
+    faster: float = 1.1,
+) -> list[Row]:
+    """The loss with its gradient, over its own products, and against autograd through svdvals."""
+    x, y = (t.to(device) for t in (_features(n, d_t, 0), _features(n, d_s, 1)))
+
+    def products() -> Tensor:
+        cross = x.mT @ y
+        return x @ cross
+
+    def through(value: Callable[[Tensor], Tensor]) -> Callable[[], None]:
+        def run() -> None:
+            student = y.detach().clone().requires_grad_()
+            value(student).backward()
+
+        return run
+
+    seconds = timed(
+        {
+            "ours": through(lambda s: ProcrustesLoss()(s, x)),
+            "products": products,
+            "svdvals": through(
+                lambda s: 2 - 2 * torch.linalg.svdvals(_unit(x).mT @ _unit(s)).sum()
+            ),
+        },
+        repeats,
+        device,
+    )
+    size, where = f"{n}; {d_t}, {d_s}", "" if device == "cpu" else f" ({device})"
+    return [
+        _row(
+            f"Procrustes loss over its own products{where}",
+            size,
+            seconds,
+            "ours",
+            "products",
+            f"<= {most}",
+        ),
+        _row(
+            f"svdvals + autograd over Procrustes loss{where}",
+            size,
+            seconds,
+            "svdvals",
+            "ours",
+            f">= {faster}",
+        ),
+    ]
+
+
+def nuclear(p: int, q: int, least: float, repeats: int) -> list[Row]:
+    """Value and gradient on a 1/k spectrum, each solver against svdvals; the gradient's error."""
+    c, polar = _decaying(p, q)
+
+    def through(value: Callable[[Tensor], Tensor]) -> Callable[[], Tensor]:
+        def run() -> Tensor:
+            leaf = c.clone().requires_grad_()
+            value(leaf).backward()
+            assert leaf.grad is not None
+            return leaf.grad
+
+        return run
+
+    rivals: Rivals = {
+        solver: through(lambda m, s=solver: nuclear_norm(m, s))  # type: ignore[misc]
+        for solver in ("auto", "svd", "eigh", "polar_express")
+    }
+    rivals["svdvals"] = through(lambda m: torch.linalg.svdvals(m).sum())
+    seconds, size = timed(rivals, repeats), f"{p}, {q}"
+    found = []
+    for solver in ("auto", "svd", "eigh", "polar_express"):
+        target = f">= {least}" if solver == "auto" else None
+        what = f"svdvals + autograd over nuclear_norm, {solver}"
+        row = _row(what, size, seconds, "svdvals", solver, target)
+        row["gradient_error"] = float((rivals[solver]() - polar).norm() / polar.norm())
+        found.append(row)
+    error = found[0]["gradient_error"]
+    return [
+        *found,
+        {
+            "what": "gradient error of auto, in 1e-5",
+            "size": size,
+            "ratio": error / 1e-5,
+            "target": "<= 1",
+            "seconds": {},
+        },
+    ]
+
+
+def gram(n: int, d_t: int, d_s: int, repeats: int) -> list[Row]:
+    """Against the n x n formula: time, and memory beyond the inputs."""
+    x, y = _features(n, d_t, 0), _features(n, d_s, 1)
+
+    def square() -> Tensor:
+        a, b = _unit(x), _unit(y)
+        return (a @ a.mT - b @ b.mT).square().sum()
+
+    rivals: Rivals = {"ours": lambda: FeatureGramLoss()(y, x), "square": square}
+    seconds, size = timed(rivals, repeats), f"{n}; {d_t}, {d_s}"
+    peak = {name: peak_memory(run) for name, run in rivals.items()}
+    memory = {
+        "what": "n x n formula over Gram loss, peak memory",
+        "size": size,
+        "bytes": peak,
+        "ratio": peak["square"] / peak["ours"],
+        "target": ">= 20",
+        "seconds": {},
+    }
+    return [_row("n x n formula over Gram loss", size, seconds, "square", "ours", ">= 5"), memory]
+
+
+def peak_memory(run: Callable[[], Any]) -> int:
+    """Most bytes that new tensors held at once (LAPACK's own workspace is not seen)."""
+    watch = _Watch()
+    with torch.no_grad(), watch:
+        run()
+    return watch.most
+
+
+class _Watch(TorchDispatchMode):
+    """Counts the storage of each new tensor until its last view has gone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.live: Counter[int] = Counter()
+        self.held = self.most = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        for tensor in result if isinstance(result, tuple | list) else (result,):
+            if isinstance(tensor, Tensor):
+                self._hold(tensor)
+        return result
+
+    def _hold(self, tensor: Tensor) -> None:
+        place, size = tensor.untyped_storage().data_ptr(), tensor.untyped_storage().nbytes()
+        if not self.live[place]:
+            self.held += size
+            self.most = max(self.most, self.held)
+        self.live[place] += 1
+        weakref.finalize(tensor, self._release, place, size)
+
+    def _release(self, place: int, size: int) -> None:
+        self.live[place] -= 1
+        if not self.live[place]:
+            self.held -= size
+
+
+def costs(repeats: int, shrink: int) -> list[Row]:
+    """Seconds of the losses against n and d, with the exponent of a least-squares fit."""
+    found = []
+    for name, loss in (("Procrustes", ProcrustesLoss()), ("Gram", FeatureGramLoss())):
+        for axis, sizes in (("n", (2048, 4096, 8192)), ("d", (128, 256, 512))):
+            sizes = tuple(size // shrink for size in sizes)
+            seconds = {}
+            for size in sizes:
+                n, d = (size, 256 // shrink) if axis == "n" else (2048 // shrink, size)
+                y, x = _features(n, d, 1).requires_grad_(), _features(n, d, 0)
+                run = {"ours": lambda y=y, x=x, f=loss: f(y, x).backward()}  # type: ignore[misc]
+                seconds[str(size)] = timed(run, max(3, repeats // 3))["ours"]
+            logs = torch.tensor([[math.log(int(k)), math.log(v)] for k, v in seconds.items()])
+            u, v = (logs - logs.mean(0)).T
+            found.append(
+                {
+                    "what": f"{name} loss: exponent of its cost in {axis}",
+                    "size": ", ".join(map(str, sizes)),
+                    "ratio": float(u @ v / (u @ u)),
+                    "target": None,
+                    "seconds": seconds,
+                }
+            )
+    return found
+
+
+def netrep(n: int, d_t: int, d_s: int, repeats: int) -> list[Row]:
+    """Against netrep's formula: pad to equal widths, explicit rotation by an SVD."""
+    x, y = _features(n, d_t, 0).double(), _features(n, d_s, 1).double()
+
+    def rotation() -> Tensor:
+        padded = torch.nn.functional.pad(y, (0, d_t - d_s))
+        u, _, vh = torch.linalg.svd(x.mT @ padded)
+        return (x @ u - padded @ vh.mT).norm()
+
+    rivals: Rivals = {"ours": lambda: procrustes_distance(x, y), "rotation": rotation}
+    difference = abs(float(rivals["ours"]() / rivals["rotation"]()) - 1)
+    row = _row(
+        "netrep's formula over procrustes_distance",
+        f"{n}; {d_t}, {d_s}",
+        timed(rivals, repeats),
+        "rotation",
+        "ours",
+        ">= 1",
+    )
+    row["relative_difference"] = difference
+    return [
+        row,
+        {
+            "what": "their relative difference, in 1e-6",
+            "size": row["size"],
+            "ratio": difference / 1e-6,
+            "target": "<= 1",
+            "seconds": {},
+        },
+    ]
+
+
+def _row(
+    what: str, size: str, seconds: dict[str, float], over: str, under: str, target: str | None
+) -> Row:
+    ratio = seconds[over] / seconds[under]
+    return {"what": what, "size": size, "ratio": ratio, "target": target, "seconds": seconds}
+
+
+def _features(n: int, d: int, seed: int) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(n, d, generator=generator) * torch.arange(1, d + 1) ** -0.5
+
+
+def _unit(x: Tensor) -> Tensor:
+    x = x - x.mean(0)
+    return x / x.norm()
+
+
+def _decaying(p: int, q: int) -> tuple[Tensor, Tensor]:
+    """A float32 matrix of singular values 1/k, and its polar factor in float64."""
+    u, v = (torch.linalg.qr(_features(d, q, s).double())[0] for s, d in ((0, p), (1, q)))
+    c = ((u / torch.arange(1, q + 1)) @ v.T).float()
+    left, _, right = torch.linalg.svd(c.double(), full_matrices=False)
+    return c, left @ right

@@ -1,0 +1,35 @@
+"""The benchmark at tiny sizes: every row is there and finite. No test asserts a time."""
+
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+from tiny_project import REPOSITORY
+
+
+def test_every_comparison_has_a_finite_ratio_and_is_written(tmp_path: Path) -> None:
+    out = tmp_path / "speed.json"
+    command = [sys.executable, "-m", "benchmarks", "--tiny", "--repeats", "2", "--out", str(out)]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    record = json.loads(out.read_text())
+    assert record["tiny"]
+    assert record["versions"]["torch"]
+    printed = done.stdout.splitlines()
+    assert len(printed) == len(record["rows"])
+    for words in (
+        "own products",
+        "svdvals + autograd over Proc",
+        "nuclear_norm, auto",
+        "n x n",
+        "peak memory",
+        "exponent",
+        "netrep",
+    ):
+        assert any(words in row["what"] for row in record["rows"]), words
+    for row in record["rows"]:
+        assert math.isfinite(row["ratio"]), row
+    errors = [row["gradient_error"] for row in record["rows"] if "gradient_error" in row]
+    assert 0 < max(errors) < 1e-4

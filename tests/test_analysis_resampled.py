@@ -150,12 +150,12 @@ def test_three_times_the_noise_and_the_correction():
     assert np.mean(raw) * 1200 == pytest.approx(1, rel=0.15)
 
 
-def test_influence_intervals_cover_and_beat_the_bootstraps_at_five_seeds():
+def test_influence_intervals_cover_at_five_seeds():
     # Truth by one large experiment; seeds are exchangeable runs, so item luck dominates.
     big = pair_items(np.random.default_rng(9), n_seeds=3, n_items=60_000)
     truth = compare_metric(big, "m", "kd", "matthews").estimate
     rng, hits = np.random.default_rng(10), []
-    for _ in range(150):
+    for _ in range(100):
         items = pair_items(rng, n_seeds=5, n_items=200)
         found = compare_metric(items, "m", "kd", "matthews")
         hits.append(found.low <= truth <= found.high)
@@ -174,7 +174,9 @@ def test_bad_input_is_named():
         compare_metric(items, "m", "kd", "bleu")
     with pytest.raises(InputError, match=r"the items lack numerator, denominator"):
         compare_metric(items, "m", "kd", "ratio")
-    with pytest.raises(InputError, match=r"f1 needs labels and predictions of 0 and 1; got \[1, 2"):
+    with pytest.raises(
+        InputError, match=r"f1 needs labels and predictions of 0 and 1; got \[0, 1, 2"
+    ):
         compare_metric(items.assign(label=items["label"] + 1), "m", "kd", "f1")
     with pytest.raises(InputError, match="101 classes"):
         score("matthews").influence(np.arange(101), np.arange(101))

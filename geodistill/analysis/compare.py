@@ -107,7 +107,9 @@ def paired_differences(
     """
     absent = [c for c in ("task", "method", "seed", "item", "source", "score") if c not in items]
     if absent:
-        raise InputError(f"items lack {', '.join(absent)}; the columns are {', '.join(items)}")
+        raise InputError(
+            f"items lack {', '.join(absent)}; the columns are {', '.join(map(str, items))}"
+        )
     names = tuple(sorted(items["task"].unique())) if tasks is None else tuple(tasks)
     sides = {task: [_scores(items, task, m) for m in (method, baseline)] for task in names}
     seen = [set(table.index) for pair in sides.values() for table in pair]
@@ -203,10 +205,12 @@ def compare_family(
     answers = [compare(items, method, baseline, tasks) for method, baseline in pairs]
     if not answers:
         raise InputError("a family of comparisons needs at least one (method, baseline) pair")
-    how, field = ("holm", "p_holm") if correction == "holm" else ("fdr_bh", "p_bh")
+    how = "holm" if correction == "holm" else "fdr_bh"
     corrected = multipletests([answer.p for answer in answers], method=how)[1]
     return tuple(
-        replace(answer, family=len(answers), **{field: float(p)})
+        replace(answer, family=len(answers), p_holm=float(p))
+        if correction == "holm"
+        else replace(answer, family=len(answers), p_bh=float(p))
         for answer, p in zip(answers, corrected, strict=True)
     )
 

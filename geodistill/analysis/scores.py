@@ -140,7 +140,8 @@ def _hits(label: Column, prediction: Column) -> Array:
     kinds = sorted({*np.unique(label).tolist(), *np.unique(prediction).tolist()})
     if not set(kinds) <= {0, 1}:
         raise InputError(f"f1 needs labels and predictions of 0 and 1; got {kinds[:5]}")
-    return np.stack([label * prediction, label, prediction], axis=-1).astype(np.float64)
+    truth, guess = label.astype(np.float64), prediction.astype(np.float64)
+    return np.stack([truth * guess, truth, guess], axis=-1)
 
 
 def _products(x: Column, y: Column) -> Array:

@@ -8,7 +8,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, multiprocessing
+from torch import distributed as dist
 
 from geodistill.errors import InputError
 from geodistill.geometry import (
@@ -117,3 +118,89 @@ def test_refusals(tmp_path: Path) -> None:
     ):
         with pytest.raises(InputError, match=message):
             call()
+
+
+# --- debiased CKA from sums, a sample of rows, several processes --------------------------------
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.integers(1, N - 1), max_size=6), st.sampled_from([0.0, 1e4]))
+def test_debiased_cka_of_any_chunking_under_any_offset(cuts: list[int], offset: float) -> None:
+    for dtype, tolerance in ((torch.float32, 1e-5), (torch.float64, 1e-10)):
+        x, y = (X + offset + Y @ normal(D_Y, D_X)).to(dtype), (Y - offset).to(dtype)
+        moments = accumulated(x, y, sorted(cuts), dtype)
+        expected = cka(x, y, debiased=True)
+        assert expected > 0.1
+        assert torch.allclose(cka(moments, debiased=True), expected, rtol=tolerance)
+
+
+def sampler(x: Tensor, seed: int, rows: int = 8) -> SecondMoments:
+    moments = SecondMoments(x.shape[1], x.shape[1], rows=rows, seed=seed)
+    for part in x.split(7):
+        moments.update(part, 2 * part)
+    return moments
+
+
+def test_the_sample_is_uniform_paired_and_flat_in_n() -> None:
+    x = torch.arange(40.0, dtype=torch.float64)[:, None]
+    counts, merged = torch.zeros(40), torch.zeros(40)
+    for seed in range(400):
+        one, few, many = (sampler(part, 3 * seed + i) for i, part in enumerate((x, x[:10], x[10:])))
+        few.merge(many)
+        for moments, count in ((one, counts), (few, merged)):
+            row_x, row_y = moments.sample()
+            assert torch.equal(row_y, 2 * row_x)
+            assert len(row_x.unique()) == 8
+            count[row_x[:, 0].long()] += 1
+    for count in (counts, merged):  # 80 each, standard deviation 8
+        assert (count - 80).abs().max() < 4 * 8
+        assert abs(count[:10].sum() - 800) < 4 * 22
+    sizes = {
+        sum(getattr(sampler(x[:n], 0), name).nbytes for name in SecondMoments._NAMES)
+        for n in (9, 40)
+    }
+    assert len(sizes) == 1
+
+
+def test_the_sample_goes_on_after_a_reload_and_refuses_a_seed_twice(tmp_path: Path) -> None:
+    x = normal(40, 2)
+    whole, half = sampler(x[:28], 5), sampler(x[:14], 5)
+    half.save(tmp_path / "half")
+    loaded = SecondMoments.load(tmp_path / "half")
+    for part in x[14:28].split(7):
+        loaded.update(part, 2 * part)
+    assert torch.equal(loaded.sample()[0], whole.sample()[0])
+    for call, message in (
+        (lambda: whole.merge(sampler(x, 5)), r"one seed \(this one's is 5\)"),
+        (lambda: whole.merge(sampler(x, 6, rows=3)), "keeps 3 of its 40 rows: expected rows=8"),
+        (lambda: SecondMoments(2, 2).sample(), "sample of 0 rows is empty: expected rows=k"),
+        (lambda: SecondMoments(2, 2, rows=-1), "rows = -1, seed = 0"),
+    ):
+        with pytest.raises(InputError, match=message):
+            call()
+
+
+def one_process(rank: int, folder: str) -> None:
+    dist.init_process_group("gloo", f"file://{folder}/meet", rank=rank, world_size=2)
+    moments = SecondMoments(D_X, D_Y, rows=9, seed=rank)
+    part = slice(0, 17) if rank == 0 else slice(17, N)
+    moments.update(X[part] + 1e4, Y[part])
+    moments.all_reduce()
+    moments.save(f"{folder}/rank{rank}")
+    dist.destroy_process_group()
+
+
+def test_two_processes_are_one(tmp_path: Path) -> None:
+    multiprocessing.spawn(one_process, (str(tmp_path),), nprocs=2)
+    whole = accumulated(X + 1e4, Y, [], torch.float64)
+    ranks = [SecondMoments.load(tmp_path / f"rank{i}") for i in range(2)]
+    for moments in ranks:
+        assert moments.n == N
+        assert torch.allclose(
+            procrustes_distance(moments, center=True),
+            procrustes_distance(whole, center=True),
+            rtol=1e-10,
+        )
+        assert torch.allclose(cka(moments, debiased=True), cka(whole, debiased=True), rtol=1e-10)
+        assert len(moments.sample()[0]) == 9
+    assert torch.equal(ranks[0].sample()[0], ranks[1].sample()[0])

@@ -13,7 +13,7 @@ from geodistill.errors import InputError
 from geodistill.geometry.inputs import kept_rows
 from geodistill.geometry.moments import Moments, Scale, noise, trace
 
-_KEYS_OF_ONE_SEED = 2**32  # rows after which the next seed's random keys begin
+_SPREAD = 2654435761  # 2³²/φ: multiples of it lie far apart among the generator's 2³² states
 
 
 class SecondMoments:
@@ -212,7 +212,7 @@ class SecondMoments:
 
     def _new_keys(self, count: int) -> Tensor:
         """One random number a row, of the seed and the rows seen before: a reload goes on alike."""
-        seed = int(self.seed) * _KEYS_OF_ONE_SEED + int(self.n)
+        seed = (int(self.seed) * _SPREAD + int(self.n)) % 2**32
         keys = torch.rand(count, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
         return keys.to(self.keys)
 

@@ -14,7 +14,13 @@ from statsmodels.stats.anova import AnovaRM, anova_lm
 from geodistill import analysis
 from geodistill.analysis import checks
 from geodistill.analysis.compare import compare, compare_family, paired_differences
-from geodistill.analysis.crossed import components, estimate, fold_sources, mean_squares
+from geodistill.analysis.crossed import (
+    components,
+    estimate,
+    fold_sources,
+    mean_squares,
+    source_df,
+)
 from geodistill.analysis.simulate import Truth, coverage
 from geodistill.errors import InputError
 
@@ -312,3 +318,78 @@ def test_analysis_never_imports_torch():
     assert len(modules) > 8
     assert not loads_torch(", ".join(modules))
     assert loads_torch("torch")
+
+
+def test_source_df_is_the_trace_ratio():
+    for sizes in ([1, 1, 1, 1], [3, 3, 3], [1, 2, 7, 4], [50, 1, 1]):
+        n = np.array(sizes, dtype=float)
+        m = np.diag(n) - np.outer(n, n) / n.sum()
+        expected = np.trace(m @ m) ** 2 / np.trace(m @ m @ m @ m)
+        names = np.repeat([f"s{i}" for i in range(len(n))], sizes).tolist()
+        assert source_df(names) == pytest.approx(expected)
+    assert source_df(list("aabbcc")) == pytest.approx(2)
+
+
+def test_one_large_source_does_not_pass_for_many(rng):
+    # 300 items of one source beside 40 sources of 10: counted as 41 equals it covered 79 %.
+    sources = np.repeat([f"s{i}" for i in range(41)], [300, *[10] * 40]).tolist()
+    codes = pd.factorize(np.array(sources))[0]
+
+    def hit():
+        table = rng.standard_normal(41)[codes] + Truth().draw(rng, 5, len(sources))
+        answer = estimate([fold_sources(table, sources)], df_items=[source_df(sources)])
+        return answer.low <= 0 <= answer.high
+
+    assert np.mean([hit() for _ in range(200)]) > 0.95
+
+
+def test_a_seeds_luck_is_no_noise_of_large_sources(rng):
+    table = np.repeat(rng.standard_normal((5, 1)), 12, axis=1)
+    folded = fold_sources(table, list("aaaaaaaabcde"))
+    assert folded == pytest.approx(np.repeat(table[:, :1], 5, axis=1))
+
+
+def test_p_better_is_calibrated_at_five_seeds():
+    rng, said, won = np.random.default_rng(2), [], []
+    for effect in rng.uniform(-0.5, 0.5, 1500):
+        truth = Truth(effect=effect, seed=0.1, item=0.3, residual=0.3)
+        said.append(estimate([truth.draw(rng, 5, 50)]).p_better)
+        won.append(truth.draw(rng, 1, 50).mean() > 0)
+    said, won = np.array(said), np.array(won)
+    for low, high in [(0.1, 0.4), (0.4, 0.6), (0.6, 0.9)]:
+        chosen = (said > low) & (said < high)
+        assert won[chosen].mean() == pytest.approx(said[chosen].mean(), abs=0.1)
+
+
+def test_secondary_questions_are_corrected_by_benjamini_hochberg(rng):
+    base = rng.standard_normal((5, 40))
+    rows = [tidy(base, method="kd")]
+    for name, effect in [("a", 2.0), ("b", 0.2), ("c", 0.0)]:
+        rows.append(tidy(base + Truth(effect=effect).draw(rng, 5, 40), method=name))
+    pairs = [(name, "kd") for name in "abc"]
+    family = compare_family(pd.concat(rows), pairs, correction="bh")
+    assert [a.p_bh for a in family] == pytest.approx(
+        stats.false_discovery_control([a.p for a in family])
+    )
+    assert family[1].p_decisive == family[1].p_bh
+    assert {(a.correction, a.p_holm) for a in family} == {("Benjamini–Hochberg over 3", None)}
+
+
+def test_rows_used_and_left_out_are_counted_and_the_claim_is_named(rng):
+    rows = two_methods(Truth().draw(rng, 5, 20), rng)
+    rows = rows[~((rows["method"] == "m") & (rows["seed"] == 4))]
+    answer = compare(pd.concat([rows, tidy(rng.random((5, 20)), method="other")]), "m", "kd")
+    assert (answer.rows_used, answer.rows_left_out) == (160, 20)
+    assert answer.claim == "movie, for new seeds and new items"
+    two = pd.concat([rows, two_methods(Truth().draw(rng, 5, 20), rng, "product")])
+    assert "the mean of these 2 tasks (movie, product)" in compare(two, "m", "kd").claim
+
+
+def test_more_bad_input_is_named(rng):
+    rows = two_methods(Truth().draw(rng, 3, 8), rng)
+    with pytest.raises(InputError, match="items lack source, score; the columns are run_id"):
+        compare(rows.drop(columns=["source", "score"]), "m", "kd")
+    with pytest.raises(InputError, match="m against kd: the differences are all"):
+        compare(rows.assign(score=1.0), "m", "kd")
+    with pytest.raises(InputError, match="one pair of trained models is judged by the items alone"):
+        compare(rows[rows["seed"] == 1], "m", "kd")

@@ -115,3 +115,22 @@ def test_no_rows_is_one_line_that_says_what_to_do(tmp_path):
     ) as e:
         load_items(tmp_path / "classification")
     assert "\n" not in str(e.value)
+
+
+def test_one_setting_of_a_study_can_be_selected(tmp_path):
+    some = rows(n_train=500)
+    more = rows(n_train=2000, config=json.dumps({"n": 2000, "weight": 5}))
+    more["run_id"] += "-2000"
+    both = pd.concat([some, more], ignore_index=True)
+    scores = pd.concat([items(), items().assign(run_id=items()["run_id"] + "-2000", score=0.0)])
+    store(tmp_path, both, scores)
+    with pytest.raises(InputError, match="two clean runs of .*select a setting by where="):
+        load_rows(tmp_path)
+    table = load_rows(tmp_path, where={"n_train": 500})
+    assert set(table.run_ids) == set(some["run_id"])
+    assert table.left_out["of another setting"] == 12
+    assert load_items(tmp_path, where={"weight": 5}).frame["score"].unique().tolist() == [0.0]
+    with pytest.raises(InputError, match="no run with n_train = 3; there are 500, 2000"):
+        load_rows(tmp_path, where={"n_train": 3})
+    with pytest.raises(InputError, match="no column or setting 'colour'"):
+        load_rows(tmp_path, where={"colour": 1})

@@ -113,3 +113,17 @@ def test_equivalence_is_rarely_claimed_at_the_margin():
     found = [estimate([truth.draw(rng, 5, 100)]) for _ in range(400)]
     claimed = [p_equivalent(replace(answer(0.0), **vars(f)), 0.05) <= 0.05 for f in found]
     assert 0.005 < np.mean(claimed) < 0.09
+
+
+def test_a_small_gain_is_named_as_such():
+    assert str(verdict(answer(2.2), 9.0)) == "better by less than the margin"
+    assert str(verdict(answer(-2.2), 9.0)) == "worse by less than the margin"
+    assert str(verdict(answer(2.2), 3.0)) == "better"
+    # exactly where the equivalence test says so
+    edge = 2.2 + stats.t.ppf(0.95, 20)
+    assert verdict(answer(2.2), edge + 0.01).by_less
+    assert not verdict(answer(2.2), edge - 0.01).by_less
+
+
+def test_benjamini_hochberg_decides_for_secondary_questions():
+    assert verdict(replace(answer(2.2), p_bh=0.08), 1.0).word == "cannot tell"

@@ -124,7 +124,7 @@ def test_one_setting_of_a_study_can_be_selected(tmp_path):
     both = pd.concat([some, more], ignore_index=True)
     scores = pd.concat([items(), items().assign(run_id=items()["run_id"] + "-2000", score=0.0)])
     store(tmp_path, both, scores)
-    with pytest.raises(InputError, match="two clean runs of .*select a setting by where="):
+    with pytest.raises(InputError, match=r"two clean runs of .*select a setting by where="):
         load_rows(tmp_path)
     table = load_rows(tmp_path, where={"n_train": 500})
     assert set(table.run_ids) == set(some["run_id"])

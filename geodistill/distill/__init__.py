@@ -1,6 +1,7 @@
 """Feature distillation for any `transformers` trainer: terms, teacher cache, students."""
 
 from geodistill.distill.cache import TeacherCache, build_cache
+from geodistill.distill.inspect import LayerMap, compare_layers
 from geodistill.distill.students import bert_student, opt_student
 from geodistill.distill.terms import FeatureTerm
 from geodistill.distill.trainer import FeatureDistillation, FeatureDistillationTrainer
@@ -9,8 +10,10 @@ __all__ = [
     "FeatureDistillation",
     "FeatureDistillationTrainer",
     "FeatureTerm",
+    "LayerMap",
     "TeacherCache",
     "bert_student",
     "build_cache",
+    "compare_layers",
     "opt_student",
 ]

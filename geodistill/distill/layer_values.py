@@ -1,0 +1,157 @@
+"""The layer map's numbers: values and nulls from the sums, p-values from permuted rows."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm  # type: ignore[import-untyped]
+
+from geodistill.distill.layer_sums import (
+    CALIBRATED,
+    FORMULAS,
+    Layer,
+    LayerSums,
+    aligned,
+    best_student,
+    evaluate,
+    fast_nuclear,
+    is_similarity,
+    permuted,
+    principal_scores,
+    rotations,
+    unrelated,
+)
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Columns = dict[str, dict[str, Any]]  # column -> measure -> array (layers of a, layers of b)
+_DRAWS = 4  # of the null; their mean is within a few hundredths even for spectra of one direction
+
+
+def read_out(sums: LayerSums, seed: int, progress: bool) -> Columns:
+    """`value`, `null` and `geometry_kept` of every measure and pair."""
+    a, b = sums.layers(0), sums.layers(1)
+    shape = (len(a), len(b))
+    columns: Columns = {
+        column: {name: np.full(shape, np.nan) for name in FORMULAS}
+        for column in ("value", "null", "geometry_kept")
+    }
+    ranks = tuple(max(len(layer.spectrum) for layer in side) for side in (a, b))
+    # The best student of a layer may have as many directions as the layer itself.
+    corners = rotations(sums.n, (ranks[0], max(ranks)), _DRAWS, seed)
+    reach: dict[tuple[int, int, str], tuple[float, float]] = {}
+    for i, j in tqdm(
+        list(np.ndindex(shape)), "pairs", leave=False, disable=None if progress else True
+    ):
+        names = defined(sums.n, a[i].width, b[j].width)
+        values = evaluate(sums.pair(i, j, a[i], b[j]), names)
+        draws = [evaluate(unrelated(sums.n, a[i], b[j], c), names, fast_nuclear) for c in corners]
+        for k, name in enumerate(names):
+            columns["value"][name][i, j] = float(values[k])
+            columns["null"][name][i, j] = np.mean([float(draw[k]) for draw in draws])
+        for name in CALIBRATED:
+            key = (i, b[j].width, name)
+            if key not in reach:
+                reach[key] = _reach(sums.n, name, a[i], b[j].width, corners)
+            best, null = reach[key]
+            if abs(null - best) > 1e-6:
+                value = columns["value"][name][i, j]
+                columns["geometry_kept"][name][i, j] = (null - value) / (null - best)
+    return columns
+
+
+def _reach(
+    n: int, name: str, teacher: Layer, width: int, corners: list[Tensor]
+) -> tuple[float, float]:
+    """Best value of a student of this width, and that student's with unrelated rows."""
+    student = best_student(name, teacher, width)
+    (best,) = evaluate(aligned(n, teacher, student), [name], fast_nuclear)
+    nulls = [
+        float(evaluate(unrelated(n, teacher, student, c), [name], fast_nuclear)[0]) for c in corners
+    ]
+    return float(best), float(np.mean(nulls))
+
+
+def defined(n: int, width_a: int, width_b: int) -> list[str]:
+    """The measures that mean something: least squares need more centred rows than dimensions."""
+    fitted_by = {"a": width_b, "b": width_a}
+    return [name for name in FORMULAS if "_to_" not in name or n - 1 > fitted_by[name[-1]]]
+
+
+def permutation_p(
+    rows_a: Tensor,
+    rows_b: Tensor,
+    widths: tuple[list[int], list[int]],
+    permutations: int,
+    seed: int,
+    progress: bool,
+) -> Columns:
+    """`p` of each pair, and `p_search`, against the best of all pairs of each permutation."""
+    a, b = (principal_scores(r, w) for r, w in zip((rows_a, rows_b), widths, strict=True))
+    n = len(rows_a)
+    shape = (len(widths[0]), len(widths[1]))
+    meant = {name: np.zeros(shape, dtype=bool) for name in FORMULAS}
+    for i, j in np.ndindex(shape):
+        for name in defined(n, widths[0][i], widths[1][j]):
+            meant[name][i, j] = True
+    names = [name for name in FORMULAS if meant[name].any()]
+
+    def likeness(order: Tensor) -> dict[str, Any]:
+        values = evaluate(permuted(a, b, order), names, fast_nuclear)
+        signs = [1 if is_similarity(name) else -1 for name in names]
+        return {
+            name: np.where(meant[name], sign * value.expand(shape).numpy(), -np.inf)
+            for name, sign, value in zip(names, signs, values, strict=True)
+        }
+
+    observed = likeness(torch.arange(n))
+    alone = {name: np.ones(shape) for name in names}
+    among = {name: np.ones(shape) for name in names}
+    generator = torch.Generator().manual_seed(seed)
+    for _ in tqdm(
+        range(permutations), "permutations", leave=False, disable=None if progress else True
+    ):
+        drawn = likeness(torch.randperm(n, generator=generator))
+        for name in names:
+            alone[name] += drawn[name] >= observed[name]
+            among[name] += drawn[name].max() >= observed[name]
+    nothing = np.full(shape, np.nan)
+
+    def share(counts: dict[str, Any]) -> dict[str, Any]:
+        return {
+            name: np.where(meant[name], counts[name] / (permutations + 1), np.nan)
+            if name in counts
+            else nothing
+            for name in FORMULAS
+        }
+
+    return {"p": share(alone), "p_search": share(among)}
+
+
+def tidy(layers_a: list[int], layers_b: list[int], columns: Columns) -> pd.DataFrame:
+    """One line a measure and pair; `best` marks the closest layer of a for each layer of b."""
+    import pandas as pd
+
+    parts = []
+    for name in FORMULAS:
+        values = columns["value"][name]
+        order = values if is_similarity(name) else -values
+        best = np.isfinite(order) & (
+            order == np.nanmax(np.where(np.isfinite(order), order, -np.inf), axis=0)
+        )
+        parts.append(
+            pd.DataFrame(
+                {
+                    "layer_a": np.repeat(layers_a, len(layers_b)),
+                    "layer_b": np.tile(layers_b, len(layers_a)),
+                    "measure": name,
+                    **{column: columns[column][name].ravel() for column in columns},
+                    "best": best.ravel(),
+                }
+            )
+        )
+    return pd.concat(parts, ignore_index=True)

@@ -52,6 +52,27 @@ def test_best_is_the_closed_form() -> None:
     assert best(cka, x, 3) == pytest.approx(float((head / (head + tail)).sqrt()))
 
 
+def test_best_without_scaling_is_what_the_top_components_leave() -> None:
+    x = teacher()
+    for center in (True, False):
+        y = x - x.mean(0) if center else x
+        tail = torch.linalg.svdvals(y)[3:].square()
+        raw = {"center": center, "scale": None}
+        assert best(procrustes_distance, x, 3, **raw) == pytest.approx(float(tail.sum().sqrt()))
+        assert best(feature_gram_distance, x, 3, **raw) == pytest.approx(float(tail.norm()))
+        kept = geometry_kept(procrustes_distance, x, y[:, :3], **raw)
+        assert kept < geometry_kept(procrustes_distance, x, y, **raw) == pytest.approx(1, abs=1e-6)
+    rms = best(feature_gram_distance, x, 3, scale="rms")
+    assert rms == pytest.approx(40 * best(feature_gram_distance, x, 3))
+
+
+def test_null_of_fewer_rows_is_nearer_to_the_best() -> None:
+    x = normal(300, 8)
+    values = [null(cka, x, 4, n) for n in (20, 60, 300)]
+    assert values == sorted(values, reverse=True)
+    assert values[0] > 0.2 > values[2]
+
+
 @pytest.mark.parametrize("measure", CALIBRATED)
 def test_no_student_of_that_width_does_better(measure: object) -> None:
     """An optimiser that starts at random, or at the claimed best, can't pass it."""
@@ -125,6 +146,9 @@ def test_geometry_kept_under_a_mask_is_that_of_the_kept_rows() -> None:
         (lambda: geometry_kept(cka, teacher(), teacher()[:9]), r"teacher has rows \(40,\)"),
         (lambda: geometry_kept(cka, normal(2, 4), normal(2, 3)), "expected rows enough to differ"),
         (lambda: best(cka, teacher(), 0), "d_student is 0"),
+        (lambda: best(cka, teacher(), 2, center=False), "center=False with cka"),
+        (lambda: null(cka, teacher(), 2, 41), "n is 41: expected 1 to the teacher's 40 rows"),
+        (lambda: geometry_kept(cka, normal(4, 4), normal(4, 3)), "expected rows enough to differ"),
         (lambda: best(cka, teacher()[None], 2), r"expected \(n, d\)"),
     ],
 )

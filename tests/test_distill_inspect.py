@@ -86,6 +86,22 @@ def test_chunks_change_nothing():
     assert np.isfinite(first["value"]).all()
 
 
+def test_a_search_over_unrelated_models_needs_its_own_p():
+    """Texts that share no word leave random models nothing in common."""
+    words = [" ".join(WORDS[3 * i : 3 * i + 3]) for i in range(32)]
+    naive, search = [], []
+    for seed in range(6):
+        rows = compared(
+            tiny_bert(seed, layers=3), tiny_opt(50 + seed, layers=3), texts=words, rows="text"
+        )
+        rows = rows[rows["measure"] == "cka"]
+        naive.append(rows["p"].min())
+        search.append(rows["p_search"].min())
+    assert np.mean(search) > np.mean(naive)
+    assert np.median(search) > 0.1
+    assert all(s >= p for s, p in zip(search, naive, strict=True))
+
+
 def test_other_tokenizers_give_one_row_a_text():
     other = tokenizer(WORDS[::-1])
     rows = compared(tiny_bert(1), tiny_opt(2), tokenizer_b=other)

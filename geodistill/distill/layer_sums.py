@@ -67,15 +67,15 @@ class LayerSums:
             old.append(rows - self._means[s])
             self._means[s] += old[s].sum(0) / self.n
             new.append(rows - self._means[s])
-            split = [rows.split(self._blocks[s], 1) for rows in (new[s], old[s])]
+            split = [_split(rows, self._blocks[s]) for rows in (new[s], old[s])]
             for own, after, before in zip(self._own[s], *split, strict=True):
                 own.addmm_(after.T, before)
         self._cross.addmm_(new[0].T, old[1])
 
     def layers(self, side: int) -> list[Layer]:
         """The layers of model a (0) or b (1) in their principal axes."""
-        means = self._means[side].split(self._blocks[side])
-        origins = self._origins[side].split(self.widths[side])
+        means = _split(self._means[side], self._blocks[side])
+        origins = _split(self._origins[side], self.widths[side])
         each = zip(self._own[side], means, origins, strict=True)
         return [_layer(own, mean, origin, self.n) for own, mean, origin in each]
 
@@ -90,8 +90,14 @@ class LayerSums:
         return _moments(self.n, a, b, a.axes.T @ cross[:-1, :-1] @ b.axes, overlap)
 
 
+def _split(x: Tensor, widths: list[int]) -> tuple[Tensor, ...]:
+    """The layers of features that lie side by side."""
+    parts: tuple[Tensor, ...] = x.split(widths, -1)  # type: ignore[no-untyped-call]
+    return parts
+
+
 def _beside_squares(rows: Tensor, widths: list[int]) -> Tensor:
-    parts = rows.split(widths, 1)
+    parts = _split(rows, widths)
     return torch.cat([t for p in parts for t in (p, p.square().sum(1, keepdim=True))], 1)
 
 
@@ -183,7 +189,7 @@ def aligned(n: int, a: Layer, b: Layer) -> Moments:
 def principal_scores(rows: Tensor, widths: list[int]) -> Tensor:
     """Layers side by side (n, Σ d) as principal scores (layers, n, r) of unit norm, zero-padded."""
     scores = []
-    for part in rows.double().split(widths, 1):
+    for part in _split(rows.double(), widths):
         centred = part - part.mean(0)
         u, s, _ = torch.linalg.svd(centred, full_matrices=False)
         rank = min(len(rows) - 1, part.shape[1])

@@ -11,14 +11,26 @@ __version__ = "0.1.0"
 
 _ROOMS = {
     "geometry": (
+        "MEASURES",
+        "SecondMoments",
+        "best",
+        "best_student",
+        "calibrate",
         "cka",
+        "epsilon_orthogonal_subset",
         "feature_gram_distance",
         "geometry_kept",
+        "linear_regression_r2",
+        "mean_canonical_correlation",
         "nuclear_norm",
+        "null",
+        "orthogonality",
         "participation_ratio",
+        "permutation_test",
         "procrustes_distance",
         "procrustes_parts",
         "projection_distance",
+        "search_test",
     ),
     "losses": (
         "CKALoss",

@@ -393,3 +393,16 @@ def test_more_bad_input_is_named(rng):
         compare(rows.assign(score=1.0), "m", "kd")
     with pytest.raises(InputError, match="one pair of trained models is judged by the items alone"):
         compare(rows[rows["seed"] == 1], "m", "kd")
+
+
+def test_penicillin_is_the_published_fit_of_lme4():
+    # Balanced and every component positive: REML and the closed form are one. The figures are of
+    # lme4 (tests/reference/penicillin.R); plates stand for seeds, samples for items.
+    path = Path(__file__).parent / "reference/penicillin.csv"
+    answer = estimate([pd.read_csv(path, index_col="plate").to_numpy(float)])
+    assert answer.estimate == pytest.approx(22.9722, abs=1e-4)
+    assert answer.se == pytest.approx(0.8086, abs=2e-4)
+    parts = answer.components
+    assert parts.seed == pytest.approx(0.8467**2, rel=1e-3)
+    assert parts.item * 6 == pytest.approx(1.9316**2, rel=1e-3)
+    assert parts.residual * 6 == pytest.approx(0.5499**2, rel=1e-3)

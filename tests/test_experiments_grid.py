@@ -326,3 +326,43 @@ def test_an_unknown_study_is_told_the_known():
 def test_an_unknown_method_is_told_the_known():
     with pytest.raises(InputError, match=r"method is 'kd\+rkd'; expected one of ce, ce\+cka, "):
         protocol.check_method("kd+rkd", protocol.CLASSIFICATION_METHODS)
+
+
+# ---- a cluster ----
+
+
+def stuck_once(log, seconds, seed):
+    """Run 1 stops its worker's process the first time, as a machine that goes away does."""
+    begun = lines(log, "begin")
+    with Path(log).open("a") as file:
+        file.write(f"begin {seed}\n")
+    if seed == 1 and 1 not in begun:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return run_of(seed)
+
+
+@pytest.mark.smoke
+def test_a_cluster_makes_every_run_once_though_a_worker_dies(log, results, monkeypatch):
+    from distributed import LocalCluster
+
+    monkeypatch.setenv("PYTHONPATH", TESTS)
+    with LocalCluster(
+        n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None, silence_logs=50
+    ) as cluster:
+        study = tiny_study(log, runs=4, work=stuck_once)
+        address = cluster.scheduler_address
+        made = list(run_grid(study, workers=1, report=lambda line: None, scheduler=address))
+        assert sorted(job.label for job in made) == [f"toy kd seed {i}" for i in range(4)]
+        assert lines(log, "begin").count(1) == 2
+        assert not list(run_grid(study, workers=1, report=print, scheduler=address))
+    rows = pd.read_parquet(results / "rows.parquet")
+    assert Counter(rows["seed"]) == dict.fromkeys(range(4), 2)
+
+
+def test_no_scheduler_at_an_address_is_told(log, monkeypatch):
+    from geodistill.experiments import grid
+
+    monkeypatch.setattr(grid, "CONNECT", 1)
+    study = tiny_study(log)
+    with pytest.raises(InputError, match=r"scheduler is 'tcp://127\.0\.0\.1:9'; no Dask scheduler"):
+        list(run_grid(study, workers=1, report=print, scheduler="tcp://127.0.0.1:9"))

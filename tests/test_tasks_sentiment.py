@@ -99,3 +99,23 @@ def test_the_rows_are_those_of_the_committed_results(name: str) -> None:
 def test_unknown_set() -> None:
     with pytest.raises(InputError, match="unknown sentiment set 'books'; known: movie, product"):
         sentiment.rated_texts("books")
+
+
+@pytest.mark.parametrize("name", ["movie", "product"])
+def test_the_second_split_tests_on_what_was_not_looked_at(name):
+    first, second = load_classification(name), load_classification(f"{name}-b")
+    parts = {
+        which: {side: set(getattr(data, side)["item"]) for side in ("train", "validation", "test")}
+        for which, data in (("first", first), ("second", second))
+    }
+    seen = parts["first"]["test"] | parts["first"]["validation"]
+    assert not seen & (parts["second"]["test"] | parts["second"]["validation"])
+    assert seen < parts["second"]["train"]
+    every = [set().union(*sides.values()) for sides in parts.values()]
+    assert every[0] == every[1]
+    sources = {side: set(getattr(second, side)["source"]) for side in parts["second"]}
+    assert not sources["test"] & (sources["train"] | sources["validation"])
+    assert not sources["validation"] & sources["train"]
+    share = len(second.test) / len(every[1])
+    assert 0.2 < share < 0.3
+    assert first.data_hash != second.data_hash

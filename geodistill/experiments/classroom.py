@@ -133,8 +133,17 @@ class Classroom:
         return cached_rows(self.test_cache, self.test.select(range(count)), self.pad_id)
 
 
-def open_classroom(setting: ClassificationSetting, report: Report = lambda line: None) -> Classroom:
+def open_classroom(
+    setting: ClassificationSetting,
+    report: Report = lambda line: None,
+    data: ClassificationData | None = None,
+) -> Classroom:
     """Load the task, train its teacher or find it trained, and cache what it says.
+
+    Args:
+        setting: what is asked.
+        report: called with a line for each stage.
+        data: the task itself, where it is a reader's own (`geodistill.tasks.load_file`).
 
     Raises:
         InputError: unknown task.
@@ -142,7 +151,7 @@ def open_classroom(setting: ClassificationSetting, report: Report = lambda line:
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
     quiet()
-    data = load_classification(setting.task)
+    data = load_classification(setting.task) if data is None else data
     base = assets.path("minilm") if setting.teacher.model == "minilm" else setting.teacher.model
     tokenizer = AutoTokenizer.from_pretrained(base)
     train, test = _parts(data, setting, tokenizer, report)

@@ -15,6 +15,7 @@ import pandas as pd
 from geodistill.analysis.protocol import read_protocol
 from geodistill.errors import InputError
 from geodistill.experiments.classroom import ClassificationSetting
+from geodistill.experiments.protocol import FEATURE_LOSSES
 from geodistill.experiments.store import data_dir, results_dir
 
 FOLDER = "classification"
@@ -87,6 +88,19 @@ def _factors(spec: dict[str, Any], method: str, chosen: dict[str, float] | None)
     if term not in chosen:
         raise InputError(f"no factor was tuned for {method}; the protocol must give it one")
     return [chosen[term]]
+
+
+def progress() -> pd.DataFrame:
+    """A line a section: runs planned (before any task is dropped) and runs stored."""
+    any_factor = dict.fromkeys(FEATURE_LOSSES, 1.0)
+    lines = []
+    for name, spec in protocol()["grid"].items():
+        path = results_dir() / FOLDER / name / "rows.parquet"
+        stored = 0
+        if path.is_file():
+            stored = pd.read_parquet(path, columns=["run_id"])["run_id"].nunique()
+        lines.append((name, len(set(_cross(spec, spec["tasks"], any_factor))), stored))
+    return pd.DataFrame(lines, columns=["section", "planned", "stored"])
 
 
 def tuning_rows() -> pd.DataFrame:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from geodistill.errors import InputError
 from geodistill.tasks import glue, instruct, sentiment
 from geodistill.tasks.base import ClassificationData, InstructionData, few_shot
+from geodistill.tasks.user import load_file
 
 __all__ = [
     "CLASSIFICATION",
@@ -12,6 +13,7 @@ __all__ = [
     "InstructionData",
     "few_shot",
     "load_classification",
+    "load_file",
     "load_instructions",
 ]
 

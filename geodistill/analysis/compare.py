@@ -168,7 +168,7 @@ def compare(
         tables, dfs = list(paired.by_source.values()), list(paired.df_sources.values())
         found = estimate(tables, level, dfs)
     except InputError as error:
-        raise InputError(f"{method} against {baseline}: {error}") from error
+        raise InputError(f"{error} ({method} against {baseline})") from error
     return Comparison(
         **vars(found),
         method=method,

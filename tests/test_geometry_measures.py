@@ -1,12 +1,15 @@
 """Measures against closed forms, second formulas, and their declared properties both ways."""
 
+import dataclasses
 import math
+import re
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 
 from geodistill.errors import InputError
 from geodistill.geometry import (
@@ -366,3 +369,104 @@ def test_measures_pass_gradcheck() -> None:
 def test_refusals_say_what_was_given(call: object, message: str) -> None:
     with pytest.raises(InputError, match=message):
         call()
+
+
+@pytest.mark.parametrize("name", ["projection", "r2", "cca"])
+def test_fits_of_too_few_rows_are_refused_with_the_reason(name: str) -> None:
+    function = MEASURES[name].function
+    least = {"projection": 5, "r2": 6, "cca": 12}[name]  # d_x = 7, d_y = 4
+    function(X[:least], Y[:least])
+    with pytest.raises(InputError, match=rf"{least - 1} rows at .* (noise|of 1).*at least {least}"):
+        function(X[: least - 1], Y[: least - 1])
+
+
+def test_r2_and_cca_are_the_textbook_formulas() -> None:
+    x, y = X - X.mean(0), Y - Y.mean(0)
+    qx, qy = (torch.linalg.qr(f)[0] for f in (x, y))
+    r2, cca_mean = MEASURES["r2"].function, MEASURES["cca"].function
+    assert torch.allclose(r2(X, Y), (qy.T @ x).square().sum() / x.square().sum(), rtol=1e-9)
+    back = r2(X, Y, direction="to_student")
+    assert torch.allclose(back, (qx.T @ y).square().sum() / y.square().sum(), rtol=1e-9)
+    assert torch.allclose(cca_mean(X, Y), torch.linalg.svdvals(qx.T @ qy).mean(), rtol=1e-9)
+    with pytest.raises(InputError, match="direction is 'both'"):
+        r2(X, Y, direction="both")
+
+
+def multiplications(name: str, n: int, d_x: int, d_y: int) -> int:
+    with FlopCounterMode(display=False) as counter:
+        MEASURES[name].function(features(n, d_x), features(n, d_y, seed=1))
+    return counter.get_total_flops() // 2
+
+
+@pytest.mark.parametrize("name", MEASURES)
+def test_cost_grows_with_n_as_declared(name: str) -> None:
+    formula = MEASURES[name].cost.replace("²", "**2").replace("³", "**3")
+    formula = re.sub(r"(?<=[\w)]) (?=[\w(])", "*", formula)
+
+    def declared(n: int) -> int:
+        return int(eval(formula, {"n": n, "d": 12, "d_x": 12, "d_y": 5}))
+
+    measured = multiplications(name, 400, 12, 5) - multiplications(name, 200, 12, 5)
+    assert measured == declared(400) - declared(200) > 0
+
+
+ZERO_SETS = {
+    "XXᵀ = YYᵀ": lambda x, y: torch.allclose(x @ x.T, y @ y.T),
+    "centred XXᵀ = c YYᵀ, c > 0": lambda x, y: bool(cka_by_grams(x, y) > 1 - 1e-9),
+    "X = YA for some A": lambda x, y: within(x, y),
+    "centred X = YA for some A": lambda x, y: within(x - x.mean(0), y - y.mean(0)),
+    "centred X = YA or Y = XA for some A": lambda x, y: (
+        within(x - x.mean(0), y - y.mean(0)) or within(y - y.mean(0), x - x.mean(0))
+    ),
+}
+
+
+def cka_by_grams(x: Tensor, y: Tensor) -> Tensor:
+    k, el = (f @ f.T for f in (x - x.mean(0), y - y.mean(0)))
+    return (k * el).sum() / (k.norm() * el.norm())
+
+
+def within(x: Tensor, y: Tensor) -> bool:
+    rank = torch.linalg.matrix_rank
+    return bool(rank(torch.cat([x, y], 1)) == rank(y))
+
+
+@pytest.mark.parametrize("name", MEASURES)
+def test_the_zero_set_is_as_claimed(name: str) -> None:
+    inside = ZERO_SETS[MEASURES[name].zero_set]
+    examples = [change(X) for change in MAPS.values()] + [X[:, :3], X[:, :1] * 2, Y]
+    examples.append(torch.cat([X, Y], 1))
+    claimed = [inside(X, y) for y in examples]
+    zero = [bool(as_distance(name, X, y) < 1e-6) for y in examples]
+    assert zero == claimed
+    assert True in claimed
+    assert False in claimed
+
+
+WRONG = [
+    ("procrustes", {"metric": False}, "test_metric_as_claimed"),
+    ("cka", {"metric": True}, "test_metric_as_claimed"),
+    ("projection", {"symmetric": True}, "test_symmetry_as_claimed"),
+    ("gram", {"invariant_to": frozenset()}, "test_invariances"),
+    ("gram", {"invariant_to": frozenset({"rotation", "scale"})}, "test_invariances"),
+    ("cka", {"similarity": False}, "test_range"),
+    ("procrustes", {"range": (0, 1)}, "test_range"),
+    ("r2", {"zero_set": "XXᵀ = YYᵀ"}, "test_the_zero_set"),
+    ("cca", {"cost": "n d_x d_y"}, "test_cost"),
+]
+
+
+@pytest.mark.parametrize(("name", "change", "test"), WRONG)
+def test_a_wrong_claim_fails_its_test(
+    name: str, change: dict[str, object], test: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(MEASURES, name, dataclasses.replace(MEASURES[name], **change))
+    (check,) = [f for key, f in globals().items() if key.startswith(test)]
+    calls = [(name, change) for change in MAPS] if "invariances" in test else [(name,)]
+
+    def run_all() -> None:
+        for arguments in calls:
+            check(*arguments)
+
+    with pytest.raises(AssertionError):
+        run_all()

@@ -85,6 +85,7 @@ class CKALoss(MomentLoss):
                 "debiased=True with memory or group: it needs each row, expected neither"
             )
         self.root, self.debiased = root, debiased
+        self.needs_rows = debiased
 
     def compare(self, m: AnyMoments) -> Tensor:
         value = debiased_cka_value(m) if self.debiased else cka_value(m)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from geodistill.errors import InputError
 from geodistill.geometry.inputs import kept_rows
-from geodistill.geometry.moments import AnyMoments, Moments, Scale
+from geodistill.geometry.moments import AnyMoments, Moments, Scale, row_moments
 from geodistill.losses.base import NAMES, FeatureLoss, known_scale
 
 Group = Any  # a torch.distributed.ProcessGroup; that name is missing where torch lacks the backend
@@ -38,6 +38,7 @@ class MomentLoss(FeatureLoss):
     """
 
     products: tuple[str, ...] = ("xx", "yy", "xy")  # what `compare` asks for, besides ‖X‖ and ‖Y‖
+    needs_rows = False  # whether `compare` asks for more than moments
 
     def __init__(
         self,
@@ -54,12 +55,16 @@ class MomentLoss(FeatureLoss):
         self.memory, self.group = memory, group
 
     def forward(self, student: Tensor, teacher: Tensor, mask: Tensor | None = None) -> Tensor:
-        if self.group is None and not (self.training and self.memory):
-            return super().forward(student, teacher, mask)
         with torch.autocast(student.device.type, enabled=False):
             x, y = kept_rows(teacher, student, mask, NAMES)
+            alone = self.group is None and not (self.training and self.memory)
+            if alone and (self.needs_rows or len(x) < max(x.shape[-1], y.shape[-1])):
+                return self.compare(row_moments(x, y, center=self.center, scale=self.scale))
+            # Enough rows: scaling d × d sums costs less than scaling the rows.
             total, rows = self._pool(x, y)
             value = self.compare(_moments(total, self.scale))
+        if alone:
+            return value
         return value + (total["n"] / rows - 1) * (value - value.detach())
 
     def compare(self, m: AnyMoments) -> Tensor:
@@ -92,7 +97,7 @@ class MomentLoss(FeatureLoss):
 
     def _batch(self, x: Tensor, y: Tensor) -> Sums:
         of = {"x": x, "y": y}
-        sums = {f"size_{side}": rows.square().sum() for side, rows in of.items()}
+        sums = {f"size_{side}": rows.flatten().dot(rows.flatten()) for side, rows in of.items()}
         sums |= {name: of[name[0]].mT @ of[name[1]] for name in self.products}
         return dict(zip(sums, _all_reduce(list(sums.values()), self.group), strict=True))
 

@@ -76,7 +76,8 @@ def _read(path: Path) -> pd.DataFrame:
             raise InputError(f"{path} is not a folder that datasets wrote") from error
         if isinstance(folder, datasets.DatasetDict):
             raise InputError(f"{path} holds the parts {', '.join(folder)}; give the folder of one")
-        return folder.to_pandas()
+        whole: pd.DataFrame = folder.to_pandas()
+        return whole
     readers: dict[str, Any] = {
         ".csv": pd.read_csv,
         ".jsonl": lambda file: pd.read_json(file, lines=True),

@@ -179,7 +179,8 @@ def test_parameters_of_another_form_are_refused(words):
 def test_a_dry_run_says_what_would_run_and_runs_nothing(tiny, tmp_path):
     dry = CliRunner().invoke(cli.app, ["grid", "tiny", "--dry-run"])
     assert dry.output == (
-        "exploratory/tiny: 3 runs, 0 finished, 3 to do, about 3 minutes with 2 workers\n"
+        "exploratory/tiny: 3 runs, 0 finished, 3 to do, about 3 minutes with 2 workers, "
+        "0.0 MB in all\n"
     )
     assert not (tmp_path / "log").exists()
     assert not (tmp_path / "results").exists()

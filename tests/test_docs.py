@@ -41,7 +41,7 @@ def spans(document: Path) -> Iterator[str]:
 def commands(document: Path) -> Iterator[list[str]]:
     """Command lines in code blocks and inline code, split, without their comments."""
     text = document.read_text()
-    fenced = re.findall(r"^```(\w*)\n(.*?)^```", text, flags=re.DOTALL | re.MULTILINE)
+    fenced = re.findall(r"^```([^\n]*)\n(.*?)^```", text, flags=re.DOTALL | re.MULTILINE)
     blocks = [block for language, block in fenced if not language]
     inline = re.findall(r"`((?:make|geodistill|pip)\s[^`]+)`", text)
     for line in [*"\n".join(blocks).splitlines(), *inline]:

@@ -306,13 +306,15 @@ show(
     run_ids=wide["run_id"].unique(),
     **facts,
 )
-off = wide.assign(
-    off=np.log(wide["pc1"].clip(1e-9)).abs() < 0.1, tail=np.log(wide["pc16"].clip(1e-9)).abs() < 0.1
-)
-right = {o: [int(off[(off["objective"] == o) & off[c]]["step"].min()) for c in ("off", "tail")]
-         for o in ("procrustes", "cka")}  # fmt: skip
-print("first step within a tenth, components 1 and 16:", right)
-assert right["cka"][1] > right["procrustes"][1]
+settled = {}
+for objective in ("procrustes", "gram", "cka", "projection"):
+    for component in ("pc1", "pc16"):
+        part = wide[wide["objective"] == objective]
+        off = part[(part[component] - 1).abs() > 0.1]  # a component may cross 1 and leave again
+        settled[objective, component] = int(off["step"].max())
+print("last step at which any seed is off by a tenth:", settled)
+assert settled["cka", "pc16"] > settled["procrustes", "pc16"]
+assert settled["projection", "pc1"] == setting.steps  # never
 
 # %% [markdown]
 # ## How many vectors stay orthogonal?

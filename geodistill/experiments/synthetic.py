@@ -155,7 +155,8 @@ def make_start(name: str, teachers: Tensor, d_student: int, seeds: Sequence[int]
 
 def residual(m: RowMoments, weight: Tensor) -> Tensor:
     """‖X − YW‖² of each member, W (s, d_student, d_teacher)."""
-    return (m.x - m.y @ weight).square().sum((-2, -1))
+    value: Tensor = (m.x - m.y @ weight).square().sum((-2, -1))
+    return value
 
 
 def orthonormal(weight: Tensor) -> Tensor:
@@ -163,7 +164,8 @@ def orthonormal(weight: Tensor) -> Tensor:
     tall = weight if weight.shape[-2] >= weight.shape[-1] else weight.mT
     q, r = torch.linalg.qr(tall)
     q = q * r.diagonal(dim1=-2, dim2=-1).sign()[..., None, :]
-    return q if tall is weight else q.mT
+    factor: Tensor = q if tall is weight else q.mT
+    return factor
 
 
 OBJECTIVES: dict[str, Callable[[Any, Tensor], Tensor]] = {

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cache, partial
+from itertools import product
 from typing import Any
 
 import pandas as pd
@@ -197,7 +198,7 @@ class Cell:
 def synthetic_study() -> Study:
     """Every teacher, width, start and objective; a run is a block of seeds."""
     setting = Setting()
-    cells = [Cell(*c) for c in _product(TEACHERS, WIDTHS, STARTS)]
+    cells = [Cell(*c) for c in product(TEACHERS, WIDTHS, STARTS)]
     jobs = [
         Job(
             run_id=run_id(cell.task, objective, SEEDS[0], config(cell, objective, setting)),
@@ -209,12 +210,6 @@ def synthetic_study() -> Study:
         for objective in OBJECTIVES
     ]
     return Study(STUDY, jobs, lambda _jobs, _report: None)
-
-
-def _product(*parts: Any) -> list[tuple[Any, ...]]:
-    from itertools import product
-
-    return list(product(*parts))
 
 
 def config(cell: Cell, objective: str, setting: Setting) -> dict[str, Any]:
@@ -239,7 +234,8 @@ def run_cell(cell: Cell, objective: str, setting: Setting) -> Run:
     items = trial(objective, cell.start, bench)
     names = [f"seed {s} step {t}" for s, t in zip(items["start_seed"], items["step"], strict=True)]
     end = items[items["step"] == setting.steps]
-    metrics = end.drop(columns=["step", "start_seed"]).mean().dropna().to_dict()
+    means = end.drop(columns=["step", "start_seed"]).mean().dropna()
+    metrics = {str(name): float(value) for name, value in means.items()}
     return Run(
         study=STUDY,
         task=cell.task,

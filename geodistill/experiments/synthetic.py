@@ -147,7 +147,8 @@ def make_start(name: str, teachers: Tensor, d_student: int, seeds: Sequence[int]
         noise.append(normalize(torch.randn(shape, generator=generator).double(), dim=-1))
         square = torch.randn(d_student, d_student, generator=generator).double()
         axes.append(torch.linalg.qr(square)[0])
-    return start(teachers, torch.stack(noise), torch.stack(axes)).float()
+    students: Tensor = start(teachers, torch.stack(noise), torch.stack(axes))
+    return students.float()
 
 
 # --- objectives ----------------------------------------------------------------------------------

@@ -21,7 +21,7 @@ def participation_ratio(x: Tensor, *, center: bool = True, mask: Tensor | None =
 def orthogonality(x: Tensor, eps: float, *, mask: Tensor | None = None) -> float:
     """Share of the pairs of rows of x (n, d) with |cos| ≤ eps, in [0, 1].
 
-    Raises InputError for fewer than two rows, a zero row or eps outside [0, 1].
+    Raises InputError for fewer than two rows, a zero row or eps outside [0, 1).
     """
     unit = _unit_rows(x, eps, mask)
     n = len(unit)
@@ -36,7 +36,7 @@ def epsilon_orthogonal_subset(x: Tensor, eps: float, *, mask: Tensor | None = No
     """Indices (k,) of rows of x, pairwise |cos| ≤ eps, taken greedily in order.
 
     Greedy, so a lower bound on the largest such subset. Indices count the rows that the mask keeps.
-    Raises InputError for a zero row or eps outside [0, 1].
+    Raises InputError for a zero row or eps outside [0, 1).
     """
     unit = _unit_rows(x, eps, mask)
     free = torch.ones(len(unit), dtype=torch.bool, device=x.device)

@@ -16,11 +16,11 @@ CLASSIFICATION = {
 INSTRUCTION = {"sft": -0.3, "kd": 0.0, "kd+procrustes": 0.3, "kd+procrustes-shuffled": 0.3}
 
 
-def write(folder, n_seeds=5, n_items=600):
-    """Both exploratory studies under `folder`; three items share a source."""
+def write(folder, n_seeds=5, n_items=600, exploratory="exploratory/"):
+    """Both studies under `folder`; three items share a source."""
     for task in ("movie", "product"):
-        _study(folder / "exploratory/classification", task, CLASSIFICATION, n_seeds, n_items)
-    _study(folder / "exploratory/instruction", "embedded", INSTRUCTION, n_seeds, n_items)
+        _study(folder / f"{exploratory}classification", task, CLASSIFICATION, n_seeds, n_items)
+    _study(folder / f"{exploratory}instruction", "embedded", INSTRUCTION, n_seeds, n_items)
 
 
 def _study(folder, task, gains, n_seeds, n_items):

@@ -123,3 +123,20 @@ def test_alternative_text_holds_the_numbers(answers):
     text = in_words(answers, POINTS)
     assert f"KD + Gram vs KD, pooled: {POINTS.show(answers[1].estimate)} (" in text
     assert POINTS.show(answers[0].high) in text
+
+
+def test_smallest_gains_draw_one_line_a_number_of_seeds(ax):
+    data = pd.DataFrame({"seeds": [3, 3, 5, 5], "items": [10, 99] * 2, "gain": [4.0, 3, 2, 1]})
+    figures.smallest_gains(ax, data, "points")
+    assert [list(line.get_ydata()) for line in ax.lines] == [[4, 3], [2, 1]]
+    assert [t.get_text() for t in ax.get_legend().get_texts()] == ["3 seeds", "5 seeds"]
+    assert "points" in ax.get_ylabel()
+
+
+def test_false_alarms_beyond_the_promise_are_red(ax):
+    data = pd.DataFrame(
+        {"way": ["a", "b"], "rate": [0.05, 0.4], "low": [0.02, 0.3], "high": [0.1, 0.5]}
+    )
+    figures.false_alarms(ax, data, 0.05)
+    assert [line.get_color() for line in ax.lines[1:]] == ["#7F7F7F"] * 2 + ["#D55E00"] * 2
+    assert [t.get_text() for t in ax.get_yticklabels()] == ["a", "b"]

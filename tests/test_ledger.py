@@ -6,6 +6,7 @@ from pathlib import Path
 
 import IPython.display
 import nbclient
+import pandas as pd
 import pytest
 import simulated_results
 
@@ -123,6 +124,22 @@ def test_a_claim_without_rows_is_not_judged(results, tmp_path):
         list(claims.judge("C1", results))
     with pytest.raises(InputError, match="no stored rows at"):
         list(claims.judge("C5", tmp_path))
+
+
+def test_rows_of_a_protocol_decide_once_they_hold_the_methods(results, tmp_path):
+    assert claims.claim("C5").stored.rows(results) == "exploratory/instruction"
+    simulated_results.write(tmp_path, n_items=90)
+    simulated_results.write(tmp_path, n_items=60, exploratory="")
+    block = ledger.verdict_block(tmp_path)
+    assert block.count("(by the protocol's rows, `data/results/classification`)") == 3
+    assert "by the protocol" not in ledger.verdict_block(results)
+    assert next(claims.judge("C5", tmp_path)).rows == "data/results/instruction"
+    for name in ("rows", "items"):
+        path = tmp_path / "classification" / f"{name}.parquet"
+        frame = pd.read_parquet(path)
+        frame[frame["method"] != "kd+gram"].to_parquet(path)
+    assert next(claims.judge("C4a", tmp_path)).rows == "data/results/exploratory/classification"
+    assert next(claims.judge("P1-bert", tmp_path)).rows == "data/results/classification"
 
 
 def test_numbers_show_two_digits_of_their_interval():

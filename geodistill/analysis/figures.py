@@ -1,5 +1,6 @@
 """Figures as functions: each takes an `ax` and tidy data, draws, and returns the `ax`."""
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -107,4 +108,43 @@ def kept_against_score(ax: Axes, runs: pd.DataFrame, kept: str, score: str) -> A
     ax.set_xlabel(kept)
     ax.set_ylabel(score)
     ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
+    return ax
+
+
+def smallest_gains(ax: Axes, gains: pd.DataFrame, unit: str) -> Axes:
+    """The least gain that a design can see against its items, one line a number of seeds.
+
+    Args:
+        ax: where to draw.
+        gains: `seeds, items, gain`.
+        unit: of the gain, for the axis label.
+    """
+    shades = plt.get_cmap("viridis")(np.linspace(0.0, 0.8, gains["seeds"].nunique()))
+    for (seeds, line), color in zip(gains.groupby("seeds"), shades, strict=True):
+        ax.plot(line["items"], line["gain"], color=color, marker=".", label=f"{seeds} seeds")
+    ax.set_xscale("log")
+    ax.set_xlabel("test items")
+    ax.set_ylabel(f"smallest gain seen, {unit}")
+    ax.legend()
+    return ax
+
+
+def false_alarms(ax: Axes, alarms: pd.DataFrame, level: float) -> Axes:
+    """How often each way of testing finds a difference where there is none.
+
+    Args:
+        ax: where to draw.
+        alarms: `way, rate, low, high`, shares in [0, 1] with their interval.
+        level: the rate that was promised.
+    """
+    ax.axvline(level, color="black", linewidth=0.8)
+    for y, row in enumerate(alarms.to_dict("records")):
+        color = VERMILLION if row["low"] > level else GREY
+        ax.plot([row["low"], row["high"]], [y, y], color=color, linewidth=2.4)
+        ax.plot(row["rate"], y, "o", color=color)
+    ax.set_yticks(range(len(alarms)), list(alarms["way"]))
+    ax.set_ylim(len(alarms) - 0.5, -0.5)
+    ax.set_xlim(0, 1)
+    ax.grid(axis="y", visible=False)
+    ax.set_xlabel("false alarms, share of null experiments (line: 95 % interval)")
     return ax

@@ -154,7 +154,16 @@ def rule_of_thumb(gain: float = 0.02, discordant: float = 0.15) -> str:
 
 
 def _least(enough: Callable[[int], bool], most: int) -> int | None:
-    """The smallest n in 2..most with `enough(n)`, which must stay true once it is; None if none."""
-    numbers = range(2, most + 1)
-    at = bisect_left(numbers, True, key=enough)
-    return numbers[at] if at < len(numbers) else None
+    """The smallest n in 2..most with `enough(n)`; None if none.
+
+    Power may fall again: with few seeds more items leave fewer degrees of freedom. So the first n
+    on a geometric grid is sought, and then the least between it and its neighbour.
+    """
+    below = 1
+    for step in range(math.ceil(math.log(most / 2, 1.2)) + 1):
+        n = min(most, round(2 * 1.2**step))
+        if enough(n):
+            between = range(below + 1, n + 1)
+            return between[bisect_left(between, True, key=enough)]
+        below = n
+    return None

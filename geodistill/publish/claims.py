@@ -9,7 +9,7 @@ from pathlib import Path
 
 from geodistill.analysis.compare import Comparison, compare_family
 from geodistill.analysis.report import NATS, POINTS, Unit
-from geodistill.analysis.rows import load_items
+from geodistill.analysis.rows import load_items, load_rows
 from geodistill.analysis.style import versus
 from geodistill.analysis.verdict import CANNOT_TELL, WORDS, verdict
 from geodistill.errors import InputError
@@ -17,15 +17,16 @@ from geodistill.errors import InputError
 HOLDS, FAILS = "holds", "does not hold"
 VERDICTS = (*WORDS, HOLDS, FAILS)
 YET = f"{CANNOT_TELL} yet"
+EXPLORATORY = "exploratory"
 
 
 @dataclass(frozen=True)
 class StoredTest:
     """A family of comparisons on committed item scores, pooled over the study's tasks.
 
-    study: folder under the results; pairs: (method, baseline), corrected together by Holm;
-    margin: the least difference that matters, in the item score's unit; grid: the command that
-    makes the rows.
+    study: folder under the results, of the rows made by a protocol; exploratory ones stand in until
+    it holds them. pairs: (method, baseline), corrected together by Holm; margin: the least
+    difference that matters, in the item score's unit; grid: the command that makes the rows.
     """
 
     study: str
@@ -33,6 +34,14 @@ class StoredTest:
     margin: float
     unit: Unit
     grid: str
+
+    def rows(self, results: Path) -> str:
+        """The folder under `results` that decides: the study, once it holds all methods asked."""
+        folder = results / self.study
+        asked = {name for pair in self.pairs for name in pair}
+        if (folder / "items.parquet").is_file() and asked <= set(load_rows(folder).frame["method"]):
+            return self.study
+        return f"{EXPLORATORY}/{self.study}"
 
 
 @dataclass(frozen=True)
@@ -91,7 +100,7 @@ def _decimals(width: float) -> int:
     return max(0, 1 - math.floor(math.log10(width))) if width > 0 else 3
 
 
-BERT, OPT = "exploratory/classification", "exploratory/instruction"
+BERT, OPT = "classification", "instruction"
 KD, PROCRUSTES, GRAM = "kd", "kd+procrustes", "kd+gram"
 PLACEBO = "kd+procrustes-shuffled"
 
@@ -104,7 +113,7 @@ def _opt(*pairs: tuple[str, str]) -> StoredTest:
     return StoredTest(OPT, pairs, 0.05, NATS, "geodistill grid instruction")
 
 
-_ON_BERT = "Accuracy of a narrow BERT student taught by few labelled sentences, on two tasks pooled"
+_ON_BERT = "Accuracy of a narrow BERT student taught by few labelled sentences, tasks pooled"
 _ON_OPT = "Log-likelihood per token of held-out answers, by a narrow student of OPT's architecture"
 CLAIMS: tuple[Claim, ...] = (
     Claim(
@@ -210,12 +219,13 @@ def answers(key: str, results: Path) -> tuple[Comparison, ...]:
         InputError: a claim that stored rows do not decide, or rows that are missing or unfit.
     """
     test = _stored(key)
-    return compare_family(load_items(results / test.study).frame, test.pairs)
+    return compare_family(load_items(results / test.rows(results)).frame, test.pairs)
 
 
 def judge(key: str, results: Path) -> Iterator[Record]:
     """One record a comparison of claim `key`, computed from the rows under `results`."""
     test = _stored(key)
+    rows = f"data/results/{test.rows(results)}"
     for answer in answers(key, results):
         yield Record(
             claim=key,
@@ -225,7 +235,7 @@ def judge(key: str, results: Path) -> Iterator[Record]:
             high=answer.high * test.unit.factor,
             unit=test.unit.name,
             detail=versus(answer.method, answer.baseline),
-            rows=f"data/results/{test.study}",
+            rows=rows,
             run_ids=answer.run_ids,
         )
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from geodistill.analysis.rows import digest
-from geodistill.publish.claims import CLAIMS, YET, Claim, Record, judge
+from geodistill.publish.claims import CLAIMS, EXPLORATORY, YET, Claim, Record, judge
 
 KEY = "geodistill-claim"
 
@@ -102,13 +102,19 @@ def render(executed: Sequence[Path]) -> str:
 
 
 def verdict_block(results: Path) -> str:
-    """README's lines: the verdict words of the claims that the committed rows decide."""
+    """README's lines: the verdict words of the claims that the committed rows decide.
+
+    Where a study made by its protocol decides, the line says so; the others are exploratory.
+    """
     lines = ["| claim | verdict on the committed rows |", "|---|---|"]
     for one in CLAIMS:
         if one.stored is None:
             continue
-        there = (results / one.stored.study / "rows.parquet").is_file()
+        rows = one.stored.rows(results)
+        there = (results / rows / "rows.parquet").is_file()
         words = [f"{r.detail}: **{r.verdict}**" for r in judge(one.key, results)] if there else []
+        if not rows.startswith(EXPLORATORY):
+            words.append(f"(by the protocol's rows, `data/results/{rows}`)")
         lines.append(f"| {one.key}: {one.statement} | {'<br>'.join(words) or f'**{YET}**'} |")
     return "\n".join(lines)
 

@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 from geodistill import cli
 from geodistill.analysis.answer import answer
 from geodistill.analysis.compare import compare, compare_family
+from geodistill.analysis.resampled import compare_metric
 from geodistill.analysis.tidy import read_scores
 from geodistill.analysis.written import answer_table, html, latex, markdown, paragraph, write
 from geodistill.errors import InputError
@@ -102,6 +103,27 @@ def test_percent_and_fractions_print_alike(tmp_path):
     )
     assert answer_table(fractions).equals(answer_table(percent))
     assert (fractions.margin, percent.margin) == (0.01, 1.0)
+
+
+def judged(frame):
+    label = (frame["item"] % 3 == 0).astype(int)
+    prediction = np.where(frame["accuracy"] == 1, label, 1 - label)
+    return frame.drop(columns="accuracy").assign(label=label, prediction=prediction)
+
+
+def test_scores_that_are_no_means_are_recomputed(tmp_path):
+    frame = judged(table())
+    found = asked(frame, tmp_path, metric="MCC")
+    items = frame.assign(run_id="r", source=frame["item"])
+    for line in found.lines[::3]:
+        expected = compare_metric(items, line.comparison.method, "kd", "matthews")
+        assert line.comparison.estimate == pytest.approx(expected.estimate)
+        assert line.comparison.p == pytest.approx(expected.p)
+        assert line.comparison.test == expected.test
+    right = asked(frame, tmp_path, metric="accuracy").lines[3].comparison
+    assert found.lines[3].comparison.estimate != pytest.approx(right.estimate)
+    with pytest.raises(InputError, match="has no metric 'bleu'"):
+        asked(frame, tmp_path, metric="bleu")
 
 
 # ---- what is missing ----
@@ -253,6 +275,22 @@ def test_the_command_prints_the_answer_and_what_it_used(path, tmp_path):
     assert "accuracy against kd (higher is better)" in text
     assert (tmp_path / "o" / "answer.tex").is_file()
     assert "would be settled by" in text
+
+
+def test_second_opinions_are_asked_for_and_take_what_both_sides_have(tmp_path):
+    frame = table(20, tasks=("a",), methods={"kd": 0.0, "proc": 0.1})
+    frame = frame[~((frame["method"] == "proc") & (frame["item"] == 7))]
+    frame.to_csv(tmp_path / "x.csv", index=False)
+    plain = run(tmp_path / "x.csv", "--baseline", "kd")
+    text = run(tmp_path / "x.csv", "--baseline", "kd", "--all")
+    assert "second opinions" not in plain
+    assert "second opinions: proc vs kd" in text
+    assert "sign flips over seeds" in text
+    means = frame.groupby(["method", "seed"])["accuracy"].mean().reset_index()
+    means.to_csv(tmp_path / "m.csv", index=False)
+    assert "need items; these rows have none" in run(
+        tmp_path / "m.csv", "--baseline", "kd", "--all"
+    )
 
 
 def test_the_command_refuses_a_column_without_a_name(path):

@@ -9,6 +9,7 @@ from statsmodels.stats.multitest import multipletests
 from geodistill.analysis.compare import Comparison, compare
 from geodistill.analysis.fallback import by_item, by_seed
 from geodistill.analysis.report import POINTS, Unit
+from geodistill.analysis.resampled import with_influence
 from geodistill.analysis.tidy import Scores, is_bounded
 from geodistill.analysis.verdict import CANNOT_TELL, Verdict, verdict
 from geodistill.errors import InputError
@@ -102,11 +103,17 @@ def pooled(scores: Scores, method: str, baseline: str) -> Comparison:
     return _pair(scores, method, baseline).compare()
 
 
+def shared(scores: Scores, method: str, baseline: str) -> pd.DataFrame:
+    """The rows that `answer` compares: tasks, seeds and items that both sides have."""
+    pair = _pair(scores, method, baseline)
+    return with_influence(pair.frame, pair.metric) if pair.metric else pair.frame
+
+
 def _pair(scores: Scores, method: str, baseline: str) -> "_Pair":
     frame = scores.frame
     if scores.has_items:  # numbers pivot faster than names
         frame = frame.assign(item=pd.factorize(frame["item"])[0])
-    return _Pair.of(frame, method, baseline)
+    return _Pair.of(frame, method, baseline, scores.recomputed)
 
 
 def scale(scores: Scores, baseline: str) -> tuple[Unit, float, str]:
@@ -130,7 +137,7 @@ def scale(scores: Scores, baseline: str) -> tuple[Unit, float, str]:
 class _Pair:
     """The rows of two methods that can be compared; tasks, seeds and items that one lacks are out.
 
-    left_out: reason -> row numbers.
+    left_out: reason -> row numbers; metric: one that is recomputed from labels and predictions.
     """
 
     method: str
@@ -138,9 +145,10 @@ class _Pair:
     frame: pd.DataFrame
     tasks: tuple[str, ...]
     left_out: dict[str, pd.Index]
+    metric: str = ""
 
     @classmethod
-    def of(cls, frame: pd.DataFrame, method: str, baseline: str) -> "_Pair":
+    def of(cls, frame: pd.DataFrame, method: str, baseline: str, metric: str = "") -> "_Pair":
         rows = frame[frame["method"].isin((method, baseline))]
         sides = rows.groupby("task")["method"].nunique()
         both = rows[rows["task"].isin(sides.index[sides == 2])]
@@ -159,14 +167,18 @@ class _Pair:
             "of a seed that some run lacks": both.index.difference(shared.index),
             "of an item that some run lacks": shared.index.difference(whole.index),
         }
-        return cls(method, baseline, whole, tuple(sorted(both["task"].unique())), left_out)
+        tasks = tuple(sorted(both["task"].unique()))
+        return cls(method, baseline, whole, tasks, left_out, metric)
 
     def compare(self, task: str | None = None) -> Comparison:
         """Pooled, or one task."""
         rows = self.frame if task is None else self.frame[self.frame["task"] == task]
         one_seed = self.frame["seed"].nunique() == 1
         how = by_seed if "item" not in rows else by_item if one_seed else compare
-        return how(rows, self.method, self.baseline)
+        if not self.metric:
+            return how(rows, self.method, self.baseline)
+        found = how(with_influence(rows, self.metric), self.method, self.baseline)
+        return replace(found, test=f"{self.metric} by the items' influence; {found.test}")
 
     def by_task(self) -> tuple[list[Comparison], list[str]]:
         """One comparison a task, where there are several; and why a task has none."""

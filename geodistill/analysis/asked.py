@@ -5,7 +5,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from geodistill.analysis.answer import Answer, answer
+from geodistill.analysis.answer import Answer, answer, shared
 from geodistill.analysis.terminal import rich_table, wide_console
 from geodistill.analysis.tidy import Scores, read_scores
 from geodistill.analysis.written import answer_table, counts, to_settle, write
@@ -59,8 +59,7 @@ def _second(console: Console, scores: Scores, found: Answer) -> None:
     if not scores.has_items:
         console.print("second opinions need items; these rows have none")
         return
-    whole = {one.method: one for one in reversed(found.comparisons)}
-    for method, one in reversed(whole.items()):
-        table = second_opinions(scores.frame, method, one.baseline, list(one.tasks))
+    for method, one in {one.method: one for one in found.comparisons}.items():
+        table = second_opinions(shared(scores, method, one.baseline), method, one.baseline)
         shown = table.map(lambda cell: f"{cell:.3g}" if isinstance(cell, float) else str(cell))
         console.print(rich_table(shown, f"second opinions: {method} vs {one.baseline}"))

@@ -6,7 +6,8 @@ Understood are, in CSV, TSV, JSON lines and Parquet,
   score; without `item` a row is a run's metric;
 - a column a metric (`accuracy`, `nll`, ...) in place of `value`;
 - a column a method (`kd`, `kd+cka`, ...) in place of `method`;
-- `label` and `prediction` in place of a value: an item's score is then whether they agree.
+- `label` and `prediction` in place of a value: an item's score is then whether they agree, or, for
+  Matthews, F1, Pearson and Spearman, they are what the score of a run is computed from.
 
 `task`, `seed` and `cluster` (items that share a source) may be absent.
 """
@@ -37,6 +38,11 @@ _READERS: dict[str, Callable[[Path], pd.DataFrame]] = {
     ".jsonl": lambda path: pd.read_json(path, lines=True),
     ".parquet": lambda path: pd.read_parquet(path),
 }
+_CORRECTNESS = {"accuracy", "acc", "correct", "correctness", "em", "exactmatch"}
+_RECOMPUTED = {  # of all labels and predictions of a run; no mean over items
+    "mcc": "matthews", "matthews": "matthews", "f1": "f1", "pearson": "pearson",
+    "spearman": "spearman",
+}  # fmt: skip
 BOUNDED = {
     "accuracy", "acc", "correct", "correctness", "em", "exactmatch", "f1", "macrof1", "mcc",
     "matthews", "pearson", "spearman", "rouge1", "rouge2", "rougel", "bleu", "chrf", "auc",
@@ -55,13 +61,15 @@ class Scores:
 
     frame: `run_id, task, method, seed, score`, with items also `item, source`; higher is better.
     metric: its name in the file; flipped: the file's metric is better when lower, so signs were
-    turned; rows: of the file that bear this metric; left_out: reason -> rows never looked at;
-    notes: what was assumed, in sentences.
+    turned; recomputed: the score that `label, prediction` are taken for, where it is no mean over
+    items ("" else; `score` is then 0); rows: of the file that bear this metric; left_out: reason ->
+    rows never looked at; notes: what was assumed, in sentences.
     """
 
     frame: pd.DataFrame
     metric: str
     flipped: bool
+    recomputed: str
     rows: int
     left_out: dict[str, int]
     notes: tuple[str, ...]
@@ -92,13 +100,17 @@ def read_scores(
             unknown direction, values that are no numbers, or one score given twice, differently.
     """
     frame = _rename(_load(path), columns or {}, path)
+    given = set(frame)
     frame, notes = _long(frame, baseline, metric, path)
     name = str(frame.attrs["metric"])
     flipped = not _higher_is_better(name, higher)
     frame, left_out = _clean(frame, path)
     frame["score"] = -frame["value"] if flipped else frame["value"]
     rows = len(frame) + sum(left_out.values())
-    return Scores(frame.drop(columns="value"), name, flipped, rows, left_out, tuple(notes))
+    from_labels = not given & {"value", "metric", name} and _key(name) in _RECOMPUTED
+    again = _RECOMPUTED[_key(name)] if from_labels else ""
+    scores = frame.drop(columns="value")
+    return Scores(scores, name, flipped, again, rows, left_out, tuple(notes))
 
 
 def _load(path: Path) -> pd.DataFrame:
@@ -186,7 +198,9 @@ def _value(
     if "value" in frame:
         return frame, metric or called
     judged = {"label", "prediction"} <= set(frame)
-    if judged and (metric is None or _key(metric) in BOUNDED):
+    if judged and metric and _key(metric) in _RECOMPUTED and "item" in frame:
+        return frame.assign(value=0.0), metric
+    if judged and (metric is None or _key(metric) in _CORRECTNESS):
         right = frame["label"].astype(str) == frame["prediction"].astype(str)
         return frame.assign(value=right.astype(float)), metric or "accuracy"
     rest = [c for c in frame if c not in ROLES and is_numeric_dtype(frame[c])]

@@ -169,7 +169,7 @@ def _says(line: Line, answer: Answer) -> str:
     one, unit = line.comparison, answer.unit
     return (
         f"{one.method} vs {one.baseline}: {unit.show(one.estimate)} {unit.name} (interval "
-        f"{unit.interval(one)}; adjusted p {show_p(line.p_adjusted)}): {line.verdict.word}."
+        f"{unit.interval(one)}; adjusted p {show_p(line.p_adjusted)}): {line.verdict}."
     )
 
 

@@ -1,5 +1,7 @@
 """The layer map against measures of stacked features; known matches; refusals; nothing is left."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -8,8 +10,16 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from geodistill.distill import compare_layers
+from geodistill.distill.layer_values import permutation_p
 from geodistill.errors import InputError
-from geodistill.geometry import cka, feature_gram_distance, procrustes_distance, projection_distance
+from geodistill.geometry import (
+    cka,
+    feature_gram_distance,
+    permutation_test,
+    procrustes_distance,
+    projection_distance,
+    search_test,
+)
 
 WORDS = [f"w{i}" for i in range(2, 100)]
 
@@ -90,16 +100,99 @@ def test_a_search_over_unrelated_models_needs_its_own_p():
     """Texts that share no word leave random models nothing in common."""
     words = [" ".join(WORDS[3 * i : 3 * i + 3]) for i in range(32)]
     naive, search = [], []
-    for seed in range(6):
-        rows = compared(
-            tiny_bert(seed, layers=3), tiny_opt(50 + seed, layers=3), texts=words, rows="text"
-        )
+    for seed in range(10):
+        a, b = tiny_bert(seed, layers=3), tiny_opt(50 + seed, layers=3)
+        rows = compared(a, b, texts=words, rows="text", permutations=59)
         rows = rows[rows["measure"] == "cka"]
         naive.append(rows["p"].min())
         search.append(rows["p_search"].min())
-    assert np.mean(search) > np.mean(naive)
-    assert np.median(search) > 0.1
-    assert all(s >= p for s, p in zip(search, naive, strict=True))
+        assert (rows["p_search"] >= rows["p"]).all()
+    assert sum(p < 0.05 for p in naive) >= 2
+    assert np.median(search) > 0.15
+
+
+def searched(a, b, permutations=99):
+    """`permutation_p` of lists of layers (n, d)."""
+    widths = ([x.shape[1] for x in a], [y.shape[1] for y in b])
+    return permutation_p(torch.cat(a, 1), torch.cat(b, 1), widths, permutations, 0, progress=False)
+
+
+def test_of_unrelated_layers_the_least_p_is_often_small_and_the_search_keeps_its_level():
+    generator = torch.Generator().manual_seed(0)
+    widths = (2, 4, 8, 16)  # nulls from 0.07 to 0.35
+    naive, search = [], []
+    for _ in range(40):
+        a, b = (
+            [torch.randn(24, d, generator=generator, dtype=torch.float64) for d in widths]
+            for _ in "ab"
+        )
+        p = searched(a, b, 39)
+        naive.append(p["p"]["cka"].min())
+        search.append(p["p_search"]["cka"].min())
+    assert np.mean(np.array(naive) <= 0.05) > 0.4  # 16 chances of 0.05
+    assert np.mean(np.array(search) <= 0.05) < 0.13  # 2.3 standard errors above 0.05
+
+
+def test_a_copy_is_found_where_other_pairs_are_alike_by_chance():
+    """Layer 0 is wider than its rows are many: its pair, of unrelated rows, is the closest."""
+    generator = torch.Generator().manual_seed(0)
+    draw = partial(torch.randn, generator=generator, dtype=torch.float64)
+    a, turn = [draw(40, 120), draw(40, 6)], torch.linalg.qr(draw(6, 6))[0]
+    b = [draw(40, 120), (a[1] + draw(40, 6)) @ turn]
+    assert search_test(cka, a, b, permutations=99).best == (0, 0)
+    assert search_test(cka, a, b, permutations=99).null.min() > cka(a[1], b[1])  # raw: p is 1
+    for name in ("procrustes", "gram", "cka", "cka_debiased"):
+        p = searched(a, b)["p_search"][name]
+        assert p[1, 1] == 0.01, name
+        assert np.delete(p.ravel(), 3).min() > 0.05, name
+    assert searched(a, [b[0], a[1] @ turn])["p_search"]["procrustes"][1, 1] == 0.01
+
+
+@pytest.mark.parametrize(
+    ("name", "measure"),
+    [
+        ("procrustes", partial(procrustes_distance, center=True, scale="frobenius")),
+        ("cka", cka),
+        ("cka_debiased", partial(cka, debiased=True)),
+    ],
+)
+def test_the_search_is_that_of_geometry_where_all_pairs_have_one_scale(name, measure):
+    """Rotated copies are one pair in four; independent equals have nearly one mean and sd."""
+    generator = torch.Generator().manual_seed(3)
+    draw = partial(torch.randn, generator=generator, dtype=torch.float64)
+    x, turns = draw(30, 6), [torch.linalg.qr(draw(6, 6))[0] for _ in range(2)]
+    y = 0.15 * x + draw(30, 6)
+    copies = ([x, x @ turns[0]], [y, y @ turns[1]])
+    alone = permutation_test(measure, x, y, permutations=99)
+    p = searched(*copies)
+    assert 0.01 < alone.p < 1
+    assert p["p"][name] == pytest.approx(alone.p)
+    assert p["p_search"][name] == pytest.approx(alone.p)
+    equals = ([x, draw(30, 6), draw(30, 6)], [y, draw(30, 6)])
+    other = search_test(measure, *equals, permutations=99)
+    assert searched(*equals)["p_search"][name][other.best] == pytest.approx(other.p, abs=0.06)
+
+
+def test_a_noised_copy_of_a_model_matches_layer_by_layer():
+    a, b = tiny_bert(1), tiny_bert(1)
+    torch.manual_seed(0)
+    for weight in b.parameters():
+        weight.data += 0.05 * torch.randn_like(weight)
+    rows = compared(a, b, texts=texts(40), permutations=59)
+    true = rows[(rows["layer_a"] == rows["layer_b"]) & rows["measure"].isin(["cka", "procrustes"])]
+    assert len(true) == 6
+    assert true["p_search"].max() == pytest.approx(1 / 60)
+    assert true["value"].between(1e-3, 1).all()
+
+
+def test_some_layers_count_as_in_hidden_states():
+    a, b = tiny_bert(1), tiny_opt(2)
+    keys, every = ["measure", "layer_a", "layer_b"], compared(a, b)
+    some = compared(a, b, layers_a=[-1, 0], layers_b=[1])
+    assert set(zip(some["layer_a"], some["layer_b"], strict=True)) == {(2, 1), (0, 1)}
+    both = some.merge(every, on=keys)
+    assert len(both) == len(some)
+    np.testing.assert_allclose(both["value_x"], both["value_y"], atol=1e-9)
 
 
 def test_other_tokenizers_give_one_row_a_text():
@@ -137,7 +230,9 @@ def test_the_models_are_left_as_they_were():
         ({"texts": "w2 w3"}, r"texts is one string"),
         ({"texts": ["w2", " ", "w3", "w4"]}, r"texts: number 1 is empty"),
         ({"tokenizer_a": None}, r"tokenizer_a is None"),
-        ({"layers_b": [3]}, r"model_b_layer is 3, the model_b has layers 0"),
+        ({"layers_b": [1, 3]}, r"layers_b is \[1, 3\], model_b has layers 0 \(embeddings\) to 2"),
+        ({"layers_a": [-4]}, r"layers_a is \[-4\], model_a has layers 0"),
+        ({"layers_a": []}, r"layers_a is \[\], model_a has layers 0 .*: expected some of them"),
         ({"rows": "word"}, r"rows is 'word': expected one of token, text"),
         ({"permutations": 0}, r"permutations 0"),
     ],

@@ -14,7 +14,7 @@ from tqdm.auto import tqdm  # type: ignore[import-untyped]
 
 from geodistill.distill.layer_sums import LayerSums
 from geodistill.distill.layer_values import permutation_p, read_out, tidy
-from geodistill.distill.terms import resolve_layer, select_rows
+from geodistill.distill.terms import select_rows
 from geodistill.errors import InputError
 
 if TYPE_CHECKING:
@@ -31,10 +31,11 @@ class LayerMap:
     Attributes:
         rows: one line a measure and pair. `layer_a, layer_b`: 0 is the embeddings' output.
             `value`; `null`, the same for unrelated rows of these spectra and number. `p` of this
-            pair alone; `p_search` of this pair as the best of all that were looked at.
-            `geometry_kept` of b as the student of a (procrustes, gram, cka). `best`: no other layer
-            of a is closer to this layer of b. `n` rows, each a token or a text as `rows` says. NaN
-            where a number has no meaning, as a least-squares fit of no more rows than dimensions.
+            pair alone; `p_search` of this pair as the one that stands out most from its own chance
+            of all that were looked at. `geometry_kept` of b as the student of a (procrustes, gram,
+            cka). `best`: no other layer of a is closer to this layer of b. `n` rows, each a token
+            or a text as `rows` says. NaN where a number has no meaning, as a least-squares fit of
+            no more rows than dimensions.
         truncated: texts longer than the models take, cut there.
     """
 
@@ -170,14 +171,24 @@ def _sides(
                 f"{name} embeds {known} tokens, its tokenizer gives id {largest}: expected the "
                 f"model's own tokenizer as tokenizer_{name[-1]}"
             )
-        every = range(int(model.config.num_hidden_layers) + 1)
-        indices = [resolve_layer(layer, model.config, name) for layer in chosen or every]
+        indices = _indices(chosen, int(model.config.num_hidden_layers), name[-1])
         sides.append(_Side(model, ids, tokenizer.pad_token_id or 0, indices))
     truncated = sum(
         any(len(w[i]) > len(c[i]) for w, c in zip(whole, cut, strict=True))
         for i in range(len(texts))
     )
     return (sides[0], sides[1]), truncated
+
+
+def _indices(chosen: Sequence[int] | None, last: int, side: str) -> list[int]:
+    """Places in `hidden_states`; None is all."""
+    wanted = range(last + 1) if chosen is None else chosen
+    if not wanted or any(not -last - 1 <= layer <= last for layer in wanted):
+        raise InputError(
+            f"layers_{side} is {list(wanted)}, model_{side} has layers 0 (embeddings) to {last}: "
+            "expected some of them, -1 for the last"
+        )
+    return [layer % (last + 1) for layer in wanted]
 
 
 def _check_model(model: Any, name: str) -> None:

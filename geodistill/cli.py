@@ -145,6 +145,25 @@ def power(
 
 
 @app.command()
+def inspect(
+    model_a: Annotated[str, typer.Argument(help="folder, hub name, minilm or smollm2")],
+    model_b: Annotated[str, typer.Argument(help="the same; may be the same model")],
+    texts: Annotated[Path, typer.Option(help="file, one text a line, at least four")],
+    rows: Annotated[
+        str, typer.Option(help="token or text; default token where the token ids are equal")
+    ] = "",
+    measure: Annotated[
+        str, typer.Option(help="procrustes, gram, cka, cka_debiased, r2_to_a, ...")
+    ] = "procrustes",
+    out: Annotated[Path | None, typer.Option(help="folder for rows.csv and the figure")] = None,
+) -> None:
+    """Say which layers of two models hold the same geometry, and how surely."""
+    from geodistill.publish.layers import inspect as ask
+
+    ask(model_a, model_b, texts, rows=rows, measure=measure, out=out)
+
+
+@app.command()
 def assets() -> None:
     """Download the embedded models and texts (once), checking their hashes."""
     from geodistill.tasks.assets import fetch_all

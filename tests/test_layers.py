@@ -1,0 +1,177 @@
+"""`geodistill inspect`, and the layer map as table, figure and sentence."""
+
+import subprocess
+import sys
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.colors import to_rgba
+from test_distill_inspect import texts, tokenizer
+from tiny_models import tiny_bert, tiny_opt
+from typer.testing import CliRunner
+
+from geodistill import cli
+from geodistill.analysis.layer_figure import LABELS, SIMILARITIES, closest, layer_map, map_in_words
+from geodistill.distill.layer_sums import FORMULAS, is_similarity
+from geodistill.errors import InputError
+from geodistill.publish.layers import read_texts
+
+
+def rows(values, measure="procrustes", p_search=0.01):
+    """A layer map of these values (layers of a, layers of b)."""
+    values = np.array(values, float)
+    a, b = np.indices(values.shape)
+    return pd.DataFrame(
+        {
+            "layer_a": a.ravel(),
+            "layer_b": b.ravel(),
+            "measure": measure,
+            "value": values.ravel(),
+            "null": 1.0,
+            "p_search": np.broadcast_to(p_search, values.shape).ravel(),
+        }
+    )
+
+
+DISTANCES = [[0.1, 0.5, 0.9], [0.8, 0.6, 0.2]]
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    """A tiny BERT and a tiny OPT, saved with their tokenizer, and a file of texts."""
+    folder = tmp_path_factory.mktemp("models")
+    for name, model in (("bert", tiny_bert(1)), ("opt", tiny_opt(2, layers=1))):
+        model.save_pretrained(folder / name)
+        tokenizer().save_pretrained(folder / name)
+    (folder / "texts.txt").write_text("\n".join(texts()) + "\n\n", encoding="utf-8")
+    return folder
+
+
+def run(folder, a="bert", b="bert", *words, given="texts.txt"):
+    names = [name if name == "nowhere/at-all" else str(folder / name) for name in (a, b)]
+    command = ["inspect", *names, "--texts", str(folder / given), *map(str, words)]
+    result = CliRunner().invoke(cli.app, command)
+    if isinstance(result.exception, InputError):
+        raise result.exception
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+# ---- the command ----
+
+
+def test_a_model_against_itself_prints_its_own_layers(folders):
+    lines = run(folders).splitlines()
+    found = [line.split() for line in lines if line.strip()[:1] in "012" and line.strip()]
+    assert [line[:3] + line[4:] for line in found[:3]] == [
+        [str(layer), str(layer), "0.000", "1.00", "0.005"] for layer in range(3)
+    ]
+    assert "20 texts" in " ".join(lines)
+    assert "each a token" in " ".join(lines)
+
+
+def test_what_is_written_is_what_was_found(folders, tmp_path):
+    out = tmp_path / "new" / "folder"
+    printed = run(folders, "bert", "opt", "--rows", "text", "--measure", "cka", "--out", out)
+    table = pd.read_csv(out / "rows.csv")
+    assert len(table) == 3 * 2 * len(FORMULAS)
+    assert set(table["n"]) == {20}
+    best = closest(table, "cka")
+    assert len(best) == 3
+    assert all(f"{value:.3f}" in printed for value in best["value"])
+    assert (out / "layers.png").stat().st_size > 5000
+    drawn = (out / "layers.svg").read_text()
+    assert f"0–{best['layer_b'][0]} ({best['value'][0]:.2f})" in drawn  # its description
+    assert "each a text" in printed
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ({"given": "none.txt"}, r"--texts .*none.txt: No such file .*one text a line"),
+        ({"a": "nowhere/at-all"}, r"model 'nowhere/at-all': expected a folder, a hub name, minilm"),
+        ({"b": "texts.txt"}, r"model '.*texts.txt': expected a folder"),
+    ],
+)
+def test_what_cannot_be_read_is_refused_in_one_line(folders, words, message):
+    with pytest.raises(InputError, match=message) as error:
+        run(folders, **words)
+    assert "\n" not in str(error.value)
+
+
+def test_wrong_options_are_refused(folders):
+    with pytest.raises(InputError, match=r"--measure 'x': expected one of procrustes, gram, cka"):
+        run(folders, "bert", "bert", "--measure", "x")
+    with pytest.raises(InputError, match=r"rows is 'word': expected one of token, text"):
+        run(folders, "bert", "bert", "--rows", "word")
+    with pytest.raises(InputError, match=r"--out .*texts.txt is a file: expected a folder"):
+        run(folders, "bert", "bert", "--out", folders / "texts.txt")
+
+
+def test_texts_are_the_lines_that_hold_something(tmp_path):
+    (tmp_path / "t.txt").write_bytes("é a\n\n  b \r\n".encode())
+    assert read_texts(tmp_path / "t.txt") == ["é a", "b"]
+    (tmp_path / "t.txt").write_bytes(b"\xff\xfe")
+    with pytest.raises(InputError, match="it is not UTF-8"):
+        read_texts(tmp_path / "t.txt")
+
+
+def test_help_needs_no_torch():
+    code = (
+        "import sys; from geodistill.cli import app\n"
+        "try: app(['inspect', '--help'])\n"
+        "except SystemExit: print('torch' in sys.modules, 'pandas' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.endswith("False False\n")
+    assert "--texts" in done.stdout
+
+
+# ---- table, figure, sentence ----
+
+
+def test_every_measure_has_a_label_and_a_direction():
+    assert list(LABELS) == list(FORMULAS)
+    assert {name for name in FORMULAS if is_similarity(name)} == set(SIMILARITIES)
+
+
+def test_closest_is_the_least_distance_and_the_largest_similarity():
+    assert closest(rows(DISTANCES), "procrustes")["layer_b"].tolist() == [0, 2]
+    assert closest(rows(DISTANCES, "cka"), "cka")["layer_b"].tolist() == [2, 0]
+    some = closest(rows([[np.nan, 0.5], [np.nan, np.nan]]), "procrustes")
+    assert some[["layer_a", "layer_b"]].to_numpy().tolist() == [[0, 1]]
+    with pytest.raises(InputError, match="rows have no value of measure 'gram'"):
+        closest(rows(DISTANCES), "gram")
+    with pytest.raises(InputError, match="measure is 'x': expected one of procrustes"):
+        layer_map(rows(DISTANCES), "x")
+
+
+def test_the_map_marks_the_closest_and_what_may_be_chance():
+    ax = layer_map(rows(DISTANCES, p_search=[[0.01], [0.4]]), "procrustes")
+    np.testing.assert_array_equal(ax.images[0].get_array(), np.array(DISTANCES).T)
+    sure, unsure = ax.collections
+    assert sure.get_offsets().tolist() == [[0, 0]]
+    assert unsure.get_offsets().tolist() == [[1, 2]]
+    assert tuple(sure.get_facecolors()[0]) == to_rgba("black")
+    assert len(unsure.get_facecolors()) == 0
+    assert "layer of A" in ax.get_xlabel()
+    assert "layer of B" in ax.get_ylabel()
+    assert "Procrustes distance" in {axes.get_ylabel() for axes in ax.figure.axes}
+    plt.close(ax.figure)
+
+
+def test_alike_is_bright_for_distances_and_similarities():
+    for measure, alike in (("procrustes", 0.0), ("cka", 1.0)):
+        ax = layer_map(rows([[0.0, 1.0], [0.5, 0.5]], measure), measure)
+        image = ax.images[0]
+        shades = [sum(image.cmap(image.norm(value))[:3]) for value in (alike, 1 - alike)]
+        assert shades[0] > shades[1]
+        plt.close(ax.figure)
+
+
+def test_the_sentence_names_pairs_values_and_what_stands_out():
+    words = map_in_words(rows(DISTANCES, p_search=[[0.01], [0.4]]), "procrustes")
+    assert "Procrustes distance" in words
+    assert "0–0 (0.10), 1–2 (0.20); 1 of 2 stand out" in words

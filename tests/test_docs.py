@@ -151,7 +151,7 @@ def test_the_eight_lines_run_and_learn_with_the_base_install():
 @pytest.mark.smoke
 def test_the_page_use_it_runs(tmp_path):
     """Its blocks in order; what the trainer's block calls yours is made here."""
-    _, masks, trainer = python_blocks("book/use_it.md")
+    _, masks, trainer, layers = python_blocks("book/use_it.md")
     namespace: dict[str, object] = {}
     exec("import torch\nfrom geodistill import ProcrustesLoss\n" + masks, namespace)
     assert 0 < float(namespace["loss"]) < 2
@@ -160,10 +160,13 @@ def test_the_page_use_it_runs(tmp_path):
     exec(trainer, namespace)
     after = namespace["student"].state_dict()["bert.embeddings.word_embeddings.weight"]
     assert not before.equal(after)
+    exec("import matplotlib; matplotlib.use('agg')\n" + layers, namespace)
+    assert list(namespace["matches"]["layer_a"]) == list(range(7))
 
 
 YOURS = """
 from datasets import Dataset
+from test_distill_inspect import tokenizer as of_words
 from transformers import BertConfig, BertForSequenceClassification, TrainingArguments
 
 def bert(width, layers):
@@ -175,6 +178,9 @@ rows = [{{"input_ids": [1, i, i + 1, 2], "labels": i % 2}} for i in range(8)]
 dataset = Dataset.from_list(rows)
 training_arguments = TrainingArguments("{folder}", max_steps=2, per_device_train_batch_size=4,
     report_to=[], disable_tqdm=True, save_strategy="no", use_cpu=True)
+words = [f"w{{i}}" for i in range(2, 50)]
+tokenizer = of_words(words)
+texts = [" ".join(words[i : i + 4]) for i in range(0, 40, 2)]
 """
 
 

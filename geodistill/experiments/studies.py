@@ -1,10 +1,11 @@
 """The studies that `geodistill grid` knows: every run of each, by name."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import cache, partial
 
 from geodistill.errors import InputError
-from geodistill.experiments import classification, instruction, sections
+from geodistill.experiments import classification, instruction, readout, sections
 from geodistill.experiments.classification import ClassificationSetting
 from geodistill.experiments.grid import Job, Report, Study
 from geodistill.experiments.instruction import InstructionSetting
@@ -62,6 +63,23 @@ def _classification_run(setting: ClassificationSetting, method: str, seed: int, 
     return classification.run_classification(_classroom(setting), method, seed, study)[0]
 
 
+def readout_study() -> Study:
+    """Described, not tested: the teacher's probe carried to students of four methods."""
+    jobs = [
+        replace(
+            _classification_job(readout.SETTING, method, seed),
+            work=partial(_readout_run, readout.SETTING, method, seed),
+        )
+        for seed in readout.SEEDS
+        for method in readout.METHODS
+    ]
+    return Study(readout.STUDY, jobs, _prepare_classification)
+
+
+def _readout_run(setting: ClassificationSetting, method: str, seed: int) -> Run:
+    return readout.run_readout(_classroom(setting), method, seed)
+
+
 def _prepare_classification(jobs: Sequence[Job], report: Report) -> None:
     """Train the teachers of the pending jobs' tasks, and cache what they say."""
     for setting in {job.work.args[0]: None for job in jobs}:  # type: ignore[attr-defined]
@@ -99,6 +117,7 @@ def _prepare_instruction(jobs: Sequence[Job], report: Report) -> None:
 STUDIES: dict[str, Callable[[], Study]] = {
     "classification": classification_study,
     "instruction": instruction_study,
+    "readout": readout_study,
     "synthetic": synthetic_study,
 }
 

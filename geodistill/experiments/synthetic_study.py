@@ -250,8 +250,14 @@ def run_cell(cell: Cell, objective: str, setting: Setting) -> Run:
 
 
 def stored() -> pd.DataFrame:
-    """The committed rows, a row a seed and checkpoint, with teacher, width, start, objective."""
-    items = pd.read_parquet(results_dir() / STUDY / "items.parquet")
+    """The committed rows, a row a seed and checkpoint, with teacher, width, start, objective.
+
+    Raises InputError where there are none.
+    """
+    path = results_dir() / STUDY / "items.parquet"
+    if not path.is_file():
+        raise InputError(f"no stored rows at {path}: make them with `geodistill grid {STUDY}`")
+    items = pd.read_parquet(path)
     cells = items["task"].str.extract(r"^(?P<teacher>.*), d (?P<width>\d+), (?P<start>\w+)$")
     cells["width"] = cells["width"].astype(int)
     items = items.drop(columns=["seed", "task"]).rename(

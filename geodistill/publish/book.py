@@ -61,6 +61,10 @@ def stage(project: Project, profile: str, executed: Sequence[Path]) -> None:
     shutil.copytree(source / "book", target / "book", ignore=shutil.ignore_patterns("_build"))
     if (target / "book" / "_static").is_dir():
         shutil.move(target / "book" / "_static", target / "_static")
+    for path in (source / "geodistill").rglob("*.py"):  # pages include the code that runs
+        listed = target / path.relative_to(source)
+        listed.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(path, listed)
     (target / "notebooks").mkdir()
     for path in executed:
         shutil.copy2(path, target / "notebooks" / path.name)  # keeps the time: Sphinx's cache

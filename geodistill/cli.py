@@ -158,7 +158,12 @@ def inspect(
     out: Annotated[Path | None, typer.Option(help="folder for rows.csv and the figure")] = None,
 ) -> None:
     """Say which layers of two models hold the same geometry, and how surely."""
-    from geodistill.publish.layers import inspect as ask
+    try:
+        from geodistill.publish.layers import inspect as ask
+    except ModuleNotFoundError as error:
+        raise InputError(
+            f"no {error.name} here; the layer map needs the extras: pip install '.[train,analysis]'"
+        ) from error
 
     ask(model_a, model_b, texts, rows=rows, measure=measure, out=out)
 

@@ -129,6 +129,20 @@ def test_help_needs_no_torch():
     assert "--texts" in done.stdout
 
 
+@pytest.mark.parametrize("missing", ["transformers", "matplotlib"])
+def test_a_missing_extra_is_named(missing):
+    code = (
+        f"import sys; sys.modules[{missing!r}] = None\n"
+        "sys.argv = ['geodistill', 'inspect', 'minilm', 'minilm', '--texts', 'x']\n"
+        "from geodistill.cli import main; main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"error: no {missing}")
+    assert line.endswith("pip install '.[train,analysis]'")
+
+
 # ---- table, figure, sentence ----
 
 

@@ -5,12 +5,17 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 import pandas as pd
+import torch
+from transformers import AutoModel, AutoTokenizer
 
 from geodistill.analysis.layer_figure import LABELS, closest, layer_map, map_in_words
 from geodistill.analysis.report import show_p
 from geodistill.analysis.style import geodistill_style
 from geodistill.analysis.terminal import rich_table, wide_console
+from geodistill.distill.inspect import compare_layers
 from geodistill.errors import InputError
+from geodistill.experiments.training import quiet
+from geodistill.tasks import assets
 
 
 def inspect(
@@ -28,8 +33,6 @@ def inspect(
     read = read_texts(texts)
     console = wide_console()
     with console.status("loading"):
-        from geodistill.distill.inspect import compare_layers
-
         a = load_model(model_a)
         b = a if model_b == model_a else load_model(model_b)
     kind = cast(Literal["token", "text"], rows) if rows else None
@@ -66,18 +69,9 @@ def load_model(name: str) -> tuple[Any, Any]:
         name: "minilm" or "smollm2", the embedded ones; a folder; or a hub name.
 
     Raises:
-        InputError: `transformers` is missing or can't load it.
+        InputError: `transformers` can't load it.
         AssetError: an embedded one can't be downloaded.
     """
-    from geodistill.tasks import assets
-
-    try:
-        import torch
-        from transformers import AutoModel, AutoTokenizer
-
-        from geodistill.experiments.training import quiet
-    except ModuleNotFoundError as error:
-        raise InputError(f"no {error.name} here: pip install 'geodistill[train]'") from error
     quiet()
     where: dict[str, Any] = {"pretrained_model_name_or_path": name}
     if name in ("minilm", "smollm2"):

@@ -130,7 +130,7 @@ def paired_rows(student: Any, part: Any, cache: TeacherCache, pad_id: int) -> di
         texts |= {r: f[m] for r, f, m in zip(rows.tolist(), features, mask, strict=True)}
     ours = [texts[i] for i in range(len(texts))]
     lengths = [len(text) for text in ours]
-    theirs = torch.split(cached_rows(cache, part, pad_id).float(), lengths)  # type: ignore[no-untyped-call]
+    theirs = torch.split(cached_rows(cache, part, pad_id).float(), lengths)
     labels = torch.tensor(part["labels"])
     teacher, pupil = (torch.stack([text.mean(0) for text in side]) for side in (theirs, ours))
     many = labels.repeat_interleave(torch.tensor(lengths))

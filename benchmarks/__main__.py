@@ -7,10 +7,12 @@ import json
 import platform
 from pathlib import Path
 
+import matplotlib
 import numpy
 import torch
+from matplotlib.figure import Figure
 
-from benchmarks.speed import rows
+from benchmarks.speed import Row, rows
 
 OUT = Path(__file__).resolve().parents[1] / "data" / "results" / "benchmarks" / "speed.json"
 
@@ -27,7 +29,8 @@ def main() -> None:
     found = rows(given.repeats, tiny=given.tiny)
     for row in found:
         target = "" if row["target"] is None else f"  (target {row['target']})"
-        print(f"{row['what']:<58} {row['size']:<16} {row['ratio']:8.2f}{target}")
+        median = f"  median {row['median_ratio']:8.2f}" if "median_ratio" in row else ""
+        print(f"{row['what']:<58} {row['size']:<16} {row['ratio']:8.2f}{median}{target}")
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine()
     versions = {"python": platform.python_version(), "torch": torch.__version__}
     versions |= {"numpy": numpy.__version__}
@@ -36,6 +39,24 @@ def main() -> None:
     given.out.write_text(
         json.dumps(record | {"versions": versions, "rows": found}, indent=1) + "\n"
     )
+
+    draw(found, given.out.with_suffix(".svg"))
+
+
+def draw(found: list[Row], path: Path) -> None:
+    """Seconds of the losses against n and d, in logarithms, with their fitted exponents."""
+    figure = Figure(figsize=(8, 3.5), layout="constrained")
+    for axis, panel in zip("nd", figure.subplots(1, 2, sharey=True), strict=True):
+        for row in found:
+            if row["what"].endswith(f"cost in {axis}"):
+                sizes = [int(size) for size in row["seconds"]]
+                label = f"{row['what'].split(':')[0]}, exponent {row['ratio']:.2f}"
+                panel.loglog(sizes, list(row["seconds"].values()), "o-", label=label)
+        panel.set_xlabel("rows n" if axis == "n" else "width d of both sides")
+        panel.legend()
+    figure.axes[0].set_ylabel("least seconds, forward and backward")
+    with matplotlib.rc_context({"svg.hashsalt": "speed"}):
+        figure.savefig(path, metadata={"Date": None})
 
 
 main()

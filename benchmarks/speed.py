@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 import math
+import statistics
 import time
 import weakref
 from collections import Counter
@@ -13,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from geodistill.geometry import nuclear_norm, procrustes_distance
+from geodistill.geometry import cka, nuclear_norm, procrustes_distance
 from geodistill.losses import FeatureGramLoss, ProcrustesLoss
 
 Row = dict[str, Any]
@@ -29,23 +31,33 @@ def rows(repeats: int, *, tiny: bool = False) -> list[Row]:
         found += nuclear(d_t // shrink, d_s // shrink, least, repeats)
     found += gram(8192 // shrink, 768 // shrink, 384 // shrink, max(3, repeats // 3))
     found += costs(repeats, shrink)
+    if importlib.util.find_spec("rsatoolbox"):
+        found += rsatoolbox(1024 // shrink, 384 // shrink, 128 // shrink, repeats)
     found += netrep(2048 // shrink, 384 // shrink, 128 // shrink, repeats)
     if torch.cuda.is_available():
         found += procrustes(8192, 2048, 768, 3.0, repeats, device="cuda", faster=20.0)
     return found
 
 
-def timed(rivals: Rivals, repeats: int, device: str = "cpu") -> dict[str, float]:
+class Seconds(dict[str, float]):
+    """Least seconds of each rival, the medians beside them."""
+
+    median: dict[str, float]
+
+
+def timed(rivals: Rivals, repeats: int, device: str = "cpu") -> Seconds:
     """Least time in seconds of each: processor time on a CPU, so that a busy machine tells less."""
     clock = time.process_time if device == "cpu" else time.perf_counter
-    least = dict.fromkeys(rivals, math.inf)
+    taken: dict[str, list[float]] = {name: [] for name in rivals}
     for _ in range(repeats + 1):  # in turn, so that what disturbs one disturbs all
         for name, run in rivals.items():
             start = clock()
             run()
             if device != "cpu":
                 torch.cuda.synchronize()
-            least[name] = min(least[name], clock() - start)
+            taken[name].append(clock() - start)
+    least = Seconds({name: min(each) for name, each in taken.items()})
+    least.median = {name: statistics.median(each) for name, each in taken.items()}
     return least
 
 
@@ -206,23 +218,28 @@ def costs(repeats: int, shrink: int) -> list[Row]:
     """Seconds of the losses against n and d, with the exponent of a least-squares fit."""
     found = []
     for name, loss in (("Procrustes", ProcrustesLoss()), ("Gram", FeatureGramLoss())):
-        for axis, sizes in (("n", (2048, 4096, 8192)), ("d", (128, 256, 512))):
-            sizes = tuple(size // shrink for size in sizes)
-            seconds = {}
-            for size in sizes:
+        for axis, sizes in (
+            ("n", (1024, 2048, 4096, 8192, 16384)),
+            ("d", (64, 128, 256, 512, 1024)),
+        ):
+            seconds: dict[str, float] = {}
+            median: dict[str, float] = {}
+            for size in (full // shrink for full in sizes):
                 n, d = (size, 256 // shrink) if axis == "n" else (2048 // shrink, size)
                 y, x = _features(n, d, 1).requires_grad_(), _features(n, d, 0)
                 run = {"ours": lambda y=y, x=x, f=loss: f(y, x).backward()}  # type: ignore[misc]
-                seconds[str(size)] = timed(run, max(3, repeats // 3))["ours"]
+                least = timed(run, max(3, repeats // 3))
+                seconds[str(size)], median[str(size)] = least["ours"], least.median["ours"]
             logs = torch.tensor([[math.log(int(k)), math.log(v)] for k, v in seconds.items()])
             u, v = (logs - logs.mean(0)).T
             found.append(
                 {
                     "what": f"{name} loss: exponent of its cost in {axis}",
-                    "size": ", ".join(map(str, sizes)),
+                    "size": ", ".join(seconds),
                     "ratio": float(u @ v / (u @ u)),
                     "target": None,
                     "seconds": seconds,
+                    "median_seconds": median,
                 }
             )
     return found
@@ -248,23 +265,43 @@ def netrep(n: int, d_t: int, d_s: int, repeats: int) -> list[Row]:
         ">= 1",
     )
     row["relative_difference"] = difference
-    return [
-        row,
-        {
-            "what": "their relative difference, in 1e-6",
-            "size": row["size"],
-            "ratio": difference / 1e-6,
-            "target": "<= 1",
-            "seconds": {},
-        },
-    ]
+    return [row, _difference(row)]
 
 
-def _row(
-    what: str, size: str, seconds: dict[str, float], over: str, under: str, target: str | None
-) -> Row:
+def rsatoolbox(n: int, d_t: int, d_s: int, repeats: int) -> list[Row]:
+    """Against rsatoolbox's whitened cosine of squared distances, which is linear CKA."""
+    from rsatoolbox.data import Dataset  # type: ignore[import-not-found]
+    from rsatoolbox.rdm import calc_rdm, compare  # type: ignore[import-not-found]
+
+    x, y = _features(n, d_t, 0).double(), _features(n, d_s, 1).double()
+
+    def whitened() -> float:
+        rdms = [calc_rdm(Dataset(features.numpy()), method="euclidean") for features in (x, y)]
+        return float(compare(*rdms, method="cosine_cov").item())
+
+    rivals: Rivals = {"ours": lambda: cka(x, y), "rsatoolbox": whitened}
+    difference = abs(float(rivals["ours"]()) / rivals["rsatoolbox"]() - 1)
+    seconds, size = timed(rivals, max(3, repeats // 3)), f"{n}; {d_t}, {d_s}"
+    row = _row("rsatoolbox over cka", size, seconds, "rsatoolbox", "ours", ">= 1")
+    row["relative_difference"] = difference
+    return [row, _difference(row)]
+
+
+def _difference(row: Row) -> Row:
+    return {
+        "what": f"relative difference of {row['what'].replace(' over ', ' and ')}, in 1e-6",
+        "size": row["size"],
+        "ratio": row["relative_difference"] / 1e-6,
+        "target": "<= 1",
+        "seconds": {},
+    }
+
+
+def _row(what: str, size: str, seconds: Seconds, over: str, under: str, target: str | None) -> Row:
     ratio = seconds[over] / seconds[under]
-    return {"what": what, "size": size, "ratio": ratio, "target": target, "seconds": seconds}
+    row = {"what": what, "size": size, "ratio": ratio, "target": target, "seconds": seconds}
+    median = seconds.median[over] / seconds.median[under]
+    return row | {"median_seconds": seconds.median, "median_ratio": median}
 
 
 def _features(n: int, d: int, seed: int) -> Tensor:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from geodistill.errors import InputError
 from geodistill.geometry.inputs import kept_rows
-from geodistill.geometry.moments import AnyMoments, Moments, Scale, row_moments
+from geodistill.geometry.moments import AnyMoments, Moments, Scale, noise, row_moments
 from geodistill.losses.base import NAMES, FeatureLoss, known_scale
 
 Group = Any  # a torch.distributed.ProcessGroup; that name is missing where torch lacks the backend
@@ -108,7 +108,7 @@ class MomentLoss(FeatureLoss):
         shapes |= {f"mean_{side}": (width[side],) for side in _SIDES}
         shapes |= {name: (width[name[0]], width[name[1]]) for name in self.products}
         if not (self.training and self.memory and hasattr(self, "past_n")):
-            return {name: x.new_zeros(shape) for name, shape in shapes.items()}
+            return {name: x.new_zeros(()).expand(shape) for name, shape in shapes.items()}
         past = {name: self.get_buffer(f"past_{name}").to(x) for name in shapes}
         held = tuple(past[f"mean_{side}"].shape[0] for side in _SIDES)
         if held != tuple(width.values()):
@@ -162,7 +162,7 @@ def _inverse_norm(sums: Sums, side: str) -> Tensor:
     """1/‖X‖_F, and 0 where all rows are equal but for rounding."""
     size, mean = sums[f"size_{side}"], sums[f"mean_{side}"]
     raw = size.detach() + sums["n"] * mean.square().sum()
-    varies = size > (16 * torch.finfo(size.dtype).eps) ** 2 * raw
+    varies = size > noise(raw, size.dtype)
     return torch.where(varies, torch.where(varies, size, 1).rsqrt(), 0)
 
 

@@ -31,7 +31,7 @@ def run(
 
 @app.command()
 def grid(
-    study: Annotated[str, typer.Argument(help="classification or instruction")],
+    study: Annotated[str, typer.Argument(help="classification, instruction, synthetic or readout")],
     workers: Annotated[int, typer.Option(min=1, help="processes, one compute thread each")] = 2,
     verify: Annotated[int, typer.Option(min=0, help="rerun this many stored runs instead")] = 0,
     dry_run: Annotated[bool, typer.Option(help="say what would run, and how long")] = False,

@@ -113,7 +113,7 @@ def test_every_figure_can_be_traced(smoke_book):
         text = why(figure["name"], smoke_book)
         assert figure["made_by"] in text
         if figure["source"] == "stored":
-            assert re.match(r"geodistill grid \w+", figure["made_by"])
+            assert re.match(r"geodistill grid \w+|python -m geodistill\.", figure["made_by"])
             assert len(figure["run_ids"]) > 1
 
 

@@ -1,6 +1,6 @@
 """Differences with a known truth, to judge the judges: coverage and errors of any interval.
 
-`python -m geodistill.analysis.simulate` makes data/results/coverage/rows.csv again (2 minutes).
+Run as a module it makes data/results/coverage/rows.csv again (2 minutes).
 """
 
 import zlib
@@ -14,7 +14,10 @@ import pandas as pd
 from geodistill.analysis import checks
 from geodistill.analysis.crossed import Array, estimate
 from geodistill.analysis.resampled import bootstrap_means
+from geodistill.errors import InputError
 
+COMMAND = "python -m geodistill.analysis.simulate"
+STORED = Path(__file__).resolve().parents[2] / "data" / "results" / "coverage" / "rows.csv"
 Interval = Callable[[Array], tuple[float, float]]
 
 
@@ -131,11 +134,20 @@ def _row(
     return {"quantity": quantity, "interval": interval, **design, **outcome}
 
 
+def stored() -> pd.DataFrame:
+    """The committed simulation of this checkout, as `rows` makes it.
+
+    Raises InputError where the package lies apart from its checkout.
+    """
+    if not STORED.is_file():
+        raise InputError(f"no simulated rows at {STORED}: make them with `{COMMAND}`")
+    return pd.read_csv(STORED)
+
+
 def main() -> None:
-    """Write data/results/coverage/rows.csv of this checkout."""
-    path = Path(__file__).resolve().parents[2] / "data/results/coverage/rows.csv"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    pd.DataFrame(rows()).to_csv(path, index=False)
+    """Write the simulation to this checkout."""
+    STORED.parent.mkdir(parents=True, exist_ok=True)
+    pd.DataFrame(rows()).to_csv(STORED, index=False)
 
 
 if __name__ == "__main__":

@@ -31,8 +31,8 @@ from geodistill.losses import FlexLoss as FlexLoss
 from geodistill.losses import IsotropyLoss as IsotropyLoss
 from geodistill.losses import KLDivergenceLoss as KLDivergenceLoss
 from geodistill.losses import OrthogonalProjectionLoss as OrthogonalProjectionLoss
-from geodistill.losses import PCATargetLoss as PCATargetLoss
 from geodistill.losses import PatientLoss as PatientLoss
+from geodistill.losses import PCATargetLoss as PCATargetLoss
 from geodistill.losses import ProcrustesLoss as ProcrustesLoss
 from geodistill.losses import ProjectionLoss as ProjectionLoss
 from geodistill.losses import RelationalLoss as RelationalLoss

@@ -285,8 +285,8 @@ display(
 # bootstrap variances, does not. Both take normal quantiles for what five seeds can only guess.
 
 # %%
-rows = simulate.stored().query("quantity == 'coverage' and n_seeds == 5")
-by_world = rows.pivot(index=["seed", "item"], columns="interval", values="share")
+simulated = simulate.stored().query("quantity == 'coverage' and n_seeds == 5")
+by_world = simulated.pivot(index=["seed", "item"], columns="interval", values="share")
 show_table(
     by_world.reset_index(),
     caption="How often 95 % intervals hold the truth at five seeds, by standard deviations of "

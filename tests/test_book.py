@@ -4,9 +4,7 @@ Its pages are opened in a browser too: they load alone, with their mathematics. 
 that `--dist loadfile` builds the book once.
 """
 
-import os
 import re
-import shutil
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -158,22 +156,6 @@ def test_first_page_holds_the_ledger(smoke_book):
 
 def test_the_readers_own_book_is_left_alone(smoke_book):
     assert not smoke_book.html.is_relative_to(Path(REPOSITORY / "book"))
-
-
-@pytest.fixture(scope="module")
-def browser():
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
-    if chromium is None:
-        if os.environ.get("GEODISTILL_REQUIRE_BROWSER") == "1":
-            pytest.fail("GEODISTILL_REQUIRE_BROWSER=1 and no chromium on PATH: install it")
-        pytest.skip("no chromium on PATH (Debian: apt install chromium)")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        # --no-sandbox: its namespaces are refused to root, as which containers run
-        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 @pytest.fixture

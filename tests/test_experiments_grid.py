@@ -178,11 +178,17 @@ cli.main()
 """
 
 
+def heed_ctrl_c():
+    """A shell starts background jobs deaf to Ctrl-C, and what they start inherits that."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def test_ctrl_c_says_that_it_goes_on_and_keeps_what_is_finished(tmp_path, log, results):
     grid = subprocess.Popen(
         [sys.executable, "-c", CLI, "grid", "tiny", str(log)],
         env={**os.environ, "PYTHONPATH": TESTS},
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+        preexec_fn=heed_ctrl_c,
     )  # fmt: skip
     wait_for(lambda: list((results / "runs").glob("*.rows.parquet")))
     os.killpg(grid.pid, signal.SIGINT)  # as a terminal does

@@ -1,8 +1,6 @@
 """The interactive figure in a real browser: its numbers are the library's, by mouse or keyboard."""
 
 import json
-import os
-import shutil
 from pathlib import Path
 
 import pytest
@@ -20,23 +18,14 @@ UNIT = {"center": True, "scale": "frobenius"}
 
 
 @pytest.fixture(scope="module")
-def tab():
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
-    if chromium is None:
-        if os.environ.get("GEODISTILL_REQUIRE_BROWSER") == "1":
-            pytest.fail("GEODISTILL_REQUIRE_BROWSER=1 and no chromium on PATH: install it")
-        pytest.skip("no chromium on PATH (Debian: apt install chromium)")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        tab = browser.new_page(viewport={"width": 720, "height": 640})
-        tab.faults = []
-        tab.on("pageerror", lambda error: tab.faults.append(str(error)))
-        tab.on("request", lambda r: None if r.url.startswith("file:") else tab.faults.append(r.url))
-        tab.goto(PAGE.as_uri())
-        yield tab
-        browser.close()
+def tab(browser):
+    tab = browser.new_page(viewport={"width": 720, "height": 640})
+    tab.faults = []
+    tab.on("pageerror", lambda error: tab.faults.append(str(error)))
+    tab.on("request", lambda r: None if r.url.startswith("file:") else tab.faults.append(r.url))
+    tab.goto(PAGE.as_uri())
+    yield tab
+    tab.close()
 
 
 def place(tab, turn: float, stretch: tuple[float, ...], dropped: int | None, readout: int) -> None:

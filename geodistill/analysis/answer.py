@@ -4,9 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import pandas as pd
-from statsmodels.stats.multitest import multipletests
 
-from geodistill.analysis.compare import Comparison, compare
+from geodistill.analysis.compare import Comparison, compare, corrected
 from geodistill.analysis.fallback import by_item, by_seed
 from geodistill.analysis.report import POINTS, Unit
 from geodistill.analysis.resampled import with_influence
@@ -79,10 +78,16 @@ def answer(
     parts, lost = zip(*(pair.by_task() for pair in pairs), strict=True)
     unit, usual, how = scale(scores, baseline)
     least = usual if margin is None else margin
-    main = _adjust(whole[: len(first)], "holm")
-    other = _adjust([*whole[len(first) :], *(a for some in parts for a in some)], "fdr_bh")
-    lines = {id(a): _line(a, p, least, PRIMARY, len(first)) for a, p in main}
-    lines |= {id(a): _line(a, p, least, SECONDARY, 1) for a, p in other}
+    main = whole[: len(first)]
+    other = [*whole[len(first) :], *(a for some in parts for a in some)]
+    lines = {
+        id(a): _line(a, fixed.p_decisive, least, PRIMARY, len(first))
+        for a, fixed in zip(main, corrected(main, "holm"), strict=True)
+    }
+    lines |= {
+        id(a): _line(a, fixed.p_decisive, least, SECONDARY, 1)
+        for a, fixed in zip(other, corrected(other, "bh"), strict=True)
+    }
     ordered = [one for a, some in zip(whole, parts, strict=True) for one in (a, *some)]
     used, left_out = _counted(pairs)
     notes = [*scores.notes, *([how] if margin is None else []), *_fallbacks(ordered)]
@@ -234,13 +239,6 @@ def _refuse_lost_tasks(
             f"{method} and {baseline} share no item of {task} that every run has; "
             f"{sizes.idxmin()} has the fewest, {sizes.min()}"
         )
-
-
-def _adjust(found: Sequence[Comparison], how: str) -> list[tuple[Comparison, float]]:
-    if not found:
-        return []
-    adjusted = multipletests([one.p for one in found], method=how)[1]
-    return [(one, float(p)) for one, p in zip(found, adjusted, strict=True)]
 
 
 def _line(found: Comparison, p: float, margin: float, correction: str, family: int) -> Line:

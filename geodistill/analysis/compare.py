@@ -11,6 +11,8 @@ from statsmodels.stats.multitest import multipletests
 from geodistill.analysis.crossed import Array, Estimate, estimate, fold_sources, source_df
 from geodistill.errors import InputError
 
+Correction = Literal["holm", "bh"]
+
 
 @dataclass(frozen=True)
 class Comparison(Estimate):
@@ -188,7 +190,7 @@ def compare_family(
     items: pd.DataFrame,
     pairs: Iterable[tuple[str, str]],
     tasks: Sequence[str] | None = None,
-    correction: Literal["holm", "bh"] = "holm",
+    correction: Correction = "holm",
 ) -> tuple[Comparison, ...]:
     """`compare` for each (method, baseline), with p-values corrected over all of them.
 
@@ -205,13 +207,18 @@ def compare_family(
     answers = [compare(items, method, baseline, tasks) for method, baseline in pairs]
     if not answers:
         raise InputError("a family of comparisons needs at least one (method, baseline) pair")
-    how = "holm" if correction == "holm" else "fdr_bh"
-    corrected = multipletests([answer.p for answer in answers], method=how)[1]
+    return corrected(answers, correction)
+
+
+def corrected(answers: Sequence[Comparison], correction: Correction) -> tuple[Comparison, ...]:
+    """The comparisons as one family of tests, `correction` as in `compare_family`."""
+    if not answers:
+        return ()
+    holm = correction == "holm"
+    adjusted = multipletests([answer.p for answer in answers], method="holm" if holm else "fdr_bh")
     return tuple(
-        replace(answer, family=len(answers), p_holm=float(p))
-        if correction == "holm"
-        else replace(answer, family=len(answers), p_bh=float(p))
-        for answer, p in zip(answers, corrected, strict=True)
+        replace(answer, family=len(answers), p_holm=p if holm else None, p_bh=None if holm else p)
+        for answer, p in zip(answers, adjusted[1].tolist(), strict=True)
     )
 
 

@@ -8,7 +8,6 @@ summed loss moves each member as if it were alone.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -19,7 +18,7 @@ from torch import Tensor
 from torch.nn.functional import normalize, pad
 
 from geodistill.errors import InputError
-from geodistill.geometry import antiparallel, best, controlled_teacher
+from geodistill.geometry import antiparallel, best, controlled_teacher, welch_bound
 from geodistill.geometry.measures import (
     cka,
     cka_value,
@@ -62,7 +61,7 @@ def incoherent(n: int, d: int, eps: float, seed: int, sweeps: int = 300) -> Tens
     Alternating projections (Tropp et al., 2005): clip the cosines at eps, return to rank d. Near
     the Welch bound eps is only approached. Raises InputError for eps below that bound.
     """
-    bound = math.sqrt((n - d) / (d * (n - 1)))
+    bound = welch_bound(n, d)
     if not bound <= eps < 1:
         raise InputError(
             f"eps = {eps}, n = {n}, d = {d}: expected √((n − d)/(d(n − 1))) = {bound:.4f} ≤ eps < 1"

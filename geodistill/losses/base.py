@@ -12,6 +12,8 @@ count and divided by their Frobenius norm, unless a loss says otherwise.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+
 import torch
 from torch import Tensor, nn
 
@@ -22,7 +24,7 @@ from geodistill.geometry.moments import SCALES, RowMoments, Scale, row_moments
 NAMES = ("teacher", "student")
 
 
-class FeatureLoss(nn.Module):
+class FeatureLoss(nn.Module, ABC):
     """A scalar of the two sets of rows; subclasses say which in `compare`."""
 
     requires_hidden_states = True
@@ -38,8 +40,9 @@ class FeatureLoss(nn.Module):
         """What is done to the rows (n, d_t), (n, d_s) before they are centred and scaled."""
         return teacher, student
 
+    @abstractmethod
     def compare(self, m: RowMoments) -> Tensor:
-        raise NotImplementedError
+        """The scalar, from features centred and scaled."""
 
 
 def known_scale(scale: Scale) -> Scale:

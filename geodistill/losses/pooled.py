@@ -6,6 +6,7 @@ decayed sum of past batches (`memory`), exactly, by d × d sums alone.
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from dataclasses import dataclass
 from typing import Any
 
@@ -67,8 +68,9 @@ class MomentLoss(FeatureLoss):
             return value
         return value + (total["n"] / rows - 1) * (value - value.detach())
 
+    @abstractmethod
     def compare(self, m: AnyMoments) -> Tensor:
-        raise NotImplementedError
+        """The scalar, from moments of features centred and scaled."""
 
     def _pool(self, x: Tensor, y: Tensor) -> tuple[Sums, Tensor]:
         """Sums over past and batch about their common mean, and the number of rows in the batch.

@@ -1,18 +1,17 @@
-"""Print the ratios and write them, with versions and device, to data/results/benchmarks."""
+"""Print the ratios and write them, with commit, versions and device, to data/results/benchmarks."""
 
 from __future__ import annotations
 
 import argparse
 import json
-import platform
 from pathlib import Path
 
 import matplotlib
-import numpy
 import torch
 from matplotlib.figure import Figure
 
 from benchmarks.speed import Row, rows
+from geodistill.experiments.store import provenance
 
 OUT = Path(__file__).resolve().parents[1] / "data" / "results" / "benchmarks" / "speed.json"
 
@@ -31,15 +30,10 @@ def main() -> None:
         target = "" if row["target"] is None else f"  (target {row['target']})"
         median = f"  median {row['median_ratio']:8.2f}" if "median_ratio" in row else ""
         print(f"{row['what']:<58} {row['size']:<16} {row['ratio']:8.2f}{median}{target}")
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine()
-    versions = {"python": platform.python_version(), "torch": torch.__version__}
-    versions |= {"numpy": numpy.__version__}
+    record = {"threads": 1, "repeats": given.repeats, "tiny": given.tiny} | provenance()
+    record["versions"] = json.loads(record["versions"])
     given.out.parent.mkdir(parents=True, exist_ok=True)
-    record = {"device": device, "threads": 1, "repeats": given.repeats, "tiny": given.tiny}
-    given.out.write_text(
-        json.dumps(record | {"versions": versions, "rows": found}, indent=1) + "\n"
-    )
-
+    given.out.write_text(json.dumps(record | {"rows": found}, indent=1) + "\n")
     draw(found, given.out.with_suffix(".svg"))
 
 

@@ -9,7 +9,7 @@ the mean squares give it in closed form, (MS_seed + MS_item − MS_rest)/(S·I),
 degrees of freedom (Satterthwaite 1946; Searle, Casella, McCulloch, *Variance Components*, ch. 4).
 An interval from the items alone leaves out σ²_A: it speaks of these trained models, not of the
 method. How well the intervals keep their promise at 5 and 10 seeds is simulated in
-data/results/coverage (`python -m geodistill.analysis.simulate`).
+data/results/coverage (`python -m geodistill.experiments.coverage`).
 """
 
 from collections.abc import Sequence

@@ -1,7 +1,4 @@
-"""Differences with a known truth, to judge the judges: coverage and errors of any interval.
-
-Run as a module it makes data/results/coverage/rows.csv again (2 minutes).
-"""
+"""Differences with a known truth, to judge the judges: coverage and errors of any interval."""
 
 import zlib
 from collections.abc import Callable, Iterator
@@ -16,7 +13,7 @@ from geodistill.analysis.crossed import Array, estimate
 from geodistill.analysis.resampled import bootstrap_means
 from geodistill.errors import InputError
 
-COMMAND = "python -m geodistill.analysis.simulate"
+COMMAND = "python -m geodistill.experiments.coverage"
 STORED = Path(__file__).resolve().parents[2] / "data" / "results" / "coverage" / "rows.csv"
 Interval = Callable[[Array], tuple[float, float]]
 
@@ -142,13 +139,3 @@ def stored() -> pd.DataFrame:
     if not STORED.is_file():
         raise InputError(f"no simulated rows at {STORED}: make them with `{COMMAND}`")
     return pd.read_csv(STORED)
-
-
-def main() -> None:
-    """Write the simulation to this checkout."""
-    STORED.parent.mkdir(parents=True, exist_ok=True)
-    pd.DataFrame(rows()).to_csv(STORED, index=False)
-
-
-if __name__ == "__main__":
-    main()

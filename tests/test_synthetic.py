@@ -218,3 +218,11 @@ def test_by_seed_averages_within_a_seed_first() -> None:
 def test_refusals(call: object, message: str) -> None:
     with pytest.raises(InputError, match=message):
         call()
+
+
+def test_stored_rows_follow_the_steps_of_each_run():
+    """The figures join them by lines: out of order a curve would run back and forth."""
+    rows = measured.stored()
+    runs = rows.groupby(["run_id", "seed"])["step"]
+    assert runs.ngroups > 1
+    assert all(steps.is_monotonic_increasing and len(steps) > 2 for _, steps in runs)

@@ -4,6 +4,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.ticker import LogLocator, NullLocator, ScalarFormatter
 
 from geodistill.analysis.crossed import Array
 from geodistill.analysis.style import GREY, VERMILLION, look
@@ -122,9 +123,10 @@ def smallest_gains(ax: Axes, gains: pd.DataFrame, unit: str) -> Axes:
     shades = plt.get_cmap("viridis")(np.linspace(0.0, 0.8, gains["seeds"].nunique()))
     for (seeds, line), color in zip(gains.groupby("seeds"), shades, strict=True):
         ax.plot(line["items"], line["gain"], color=color, marker=".", label=f"{seeds} seeds")
-    ax.set_xscale("log")
-    ax.set_xlabel("test items")
-    ax.set_ylabel(f"smallest gain seen, {unit}")
+    ax.set(xscale="log", yscale="log", xlabel="test items", ylabel=f"smallest gain seen, {unit}")
+    ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    ax.yaxis.set_major_formatter(ScalarFormatter())
+    ax.yaxis.set_minor_locator(NullLocator())
     ax.legend()
     return ax
 

@@ -29,7 +29,7 @@ _LOSSES = {
     "pca": Look(SKY, "v", "PCA target"),
     "spectrum": Look(PURPLE, "P", "spectrum part"),
     "isotropy": Look(PURPLE, "*", "isotropy, no teacher"),
-    "orthogonal-projection": Look(GREEN, "h", "orthogonal projection"),
+    "orthogonal-projection": Look(GREY, "h", "orthogonal projection"),
     "procrustes-shuffled": Look(GREY, "X", "Procrustes, rows shuffled"),
 }
 METHOD_STYLE: dict[str, Look] = {

@@ -252,6 +252,8 @@ def run_cell(cell: Cell, objective: str, setting: Setting) -> Run:
 def stored() -> pd.DataFrame:
     """The committed rows, a row a seed and checkpoint, with teacher, width, start, objective.
 
+    In the order of the steps: the tables are in that of their ids' letters.
+
     Raises InputError where there are none.
     """
     path = results_dir() / STUDY / "items.parquet"
@@ -263,7 +265,7 @@ def stored() -> pd.DataFrame:
     items = items.drop(columns=["seed", "task"]).rename(
         columns={"method": "objective", "start_seed": "seed"}
     )
-    return pd.concat([items, cells], axis=1)
+    return pd.concat([items, cells], axis=1).sort_values("step", kind="stable", ignore_index=True)
 
 
 # --- means over seeds ----------------------------------------------------------------------------

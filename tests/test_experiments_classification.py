@@ -145,19 +145,99 @@ def test_methods_of_one_seed_share_sentences_start_and_order(room, monkeypatch):
 
 def test_every_method_runs_and_its_term_changes_the_student(room):
     setting = replace(room.setting, n_train=16, epochs=1.0, batch_size=4)  # the window is 2 of 4
-    small = replace(room, setting=setting)
-    nll = {
-        m: run_classification(small, m, 0)[0].items["nll"].tolist() for m in CLASSIFICATION_METHODS
-    }
-    assert len(nll) == len(CLASSIFICATION_METHODS) == 13
-    assert len({tuple(values) for values in nll.values()}) == 13
+    nll = {}
+    for method in CLASSIFICATION_METHODS:
+        # The angles of RKD are counted by the cube of the rows.
+        rows = "first" if method == "kd+rkd" else "all"
+        small = replace(room, setting=replace(setting, rows=rows))
+        nll[method] = run_classification(small, method, 0)[0].items["nll"].tolist()
+    assert len(nll) == len(CLASSIFICATION_METHODS) == 18
+    assert len({tuple(values) for values in nll.values()}) == 18
+
+
+def test_past_moments_change_a_run_and_count_for_its_name(room, runs):
+    kept = replace(room, setting=replace(room.setting, memory=0.9))
+    run, _ = run_classification(kept, "kd+procrustes", 0)
+    without, _ = runs["kd+procrustes"]
+    assert run.run_id != without.run_id
+    assert (run.items["nll"] - without.items["nll"]).abs().max() > 1e-4
+    assert run_classification(kept, "kd", 0)[0].items.equals(runs["kd"][0].items)
+
+
+def test_a_start_seed_leaves_the_subsample_to_the_runs_seed(room, monkeypatch):
+    one, two = (
+        start_of(
+            replace(room, setting=replace(room.setting, start_seed=start)), monkeypatch, "ce", 0
+        )
+        for start in (0, 1)
+    )
+    assert one["items"] == two["items"]
+    assert one["seeds"] != two["seeds"]
+    assert not all(map(torch.equal, one["weights"], two["weights"]))
+    plain = start_of(room, monkeypatch, "ce", 0)
+    assert all(map(torch.equal, plain["weights"], one["weights"]))
+
+
+def test_several_layers_share_the_factor_and_match_the_students_last(room, monkeypatch):
+    setting = replace(
+        room.setting, layers=2, teacher_layers=(3, 6), rows="first", factor=10.0, epochs=1.0
+    )
+    both = open_classroom(setting)
+    assert both.train_cache.manifest["layers"] == [3, 6]
+    seen = {}
+
+    class Spy(classification.FeatureDistillationTrainer):
+        def __init__(self, *args, terms, **kwargs):
+            seen["terms"] = [(t.teacher_layer, t.student_layer, t.weight) for t in terms]
+            seen["components"] = [t.loss.components for t in terms]
+            super().__init__(*args, terms=terms, **kwargs)
+
+    monkeypatch.setattr(classification, "FeatureDistillationTrainer", Spy)
+    run, _ = run_classification(both, "kd+pca", 0)
+    assert seen["terms"] == [(3, -2, 5.0), (6, -1, 5.0)]
+    assert not torch.equal(*seen["components"])  # each layer has its own axes
+    assert sum(name.startswith("weight/") for name in run.metrics) == 2
+
+
+def test_the_teachers_gradients_stand_where_its_classifier_looks(room):
+    shots = room.train.select(range(4))
+    gradients = classification.teacher_gradients(room, shots, -1)
+    lengths = [len(ids) for ids in shots["input_ids"]]
+    # Longest first; BERT's head reads the first token alone, so the last layer's others get none.
+    ends = torch.tensor(sorted(lengths, reverse=True)).cumsum(0)
+    firsts = torch.tensor([0, *ends[:-1].tolist()])
+    norms = gradients.norm(dim=1)
+    assert gradients.shape == (sum(lengths), 384)
+    assert (norms[firsts] > 0).all()
+    assert norms.count_nonzero() == len(firsts)
+
+
+def test_a_teacher_of_another_number_of_labels_is_refused(room, tmp_path):
+    room.teacher.save_pretrained(tmp_path)
+    named = replace(room.setting.teacher, model=str(tmp_path))
+    with pytest.raises(InputError, match=r"fine-tuned for 2 labels, the task 'product' has 3"):
+        classroom._check_labels(named.model, 3, "product")
+    classroom._check_labels(named.model, 2, "product")
+
+
+def test_a_teacher_found_half_written_is_trained_again(room, tmp_path):
+    lines = []
+    with own_cache(tmp_path / "cache"), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(classroom, "TEACHER_THREADS", 1)
+        again = open_classroom(room.setting, lines.append)
+        folder = next((tmp_path / "cache" / "teachers").iterdir())
+        (folder / "model.safetensors").unlink()
+        open_classroom(room.setting, lines.append)
+    assert lines.count("training the product teacher") == 2
+    assert torch.equal(again.teacher.classifier.weight, room.teacher.classifier.weight)
+    assert [path.name for path in folder.parent.iterdir()] == [folder.name]
 
 
 def test_the_configuration_holds_every_setting(room):
     config = classification_config(room.setting, "kd")
     assert config["method"] == "kd"
     assert config["teacher"]["max_train"] == 64
-    assert set(vars(room.setting)) - set(config) == {"rows", "part"}  # came later, at default
+    assert set(vars(room.setting)) - set(config) == set(classification.LATER)  # all at default
     later = classification_config(replace(room.setting, rows="first", part="validation"), "kd")
     assert (later["rows"], later["part"]) == ("first", "validation")
 

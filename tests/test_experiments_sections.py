@@ -12,6 +12,7 @@ from geodistill.experiments.protocol import CLASSIFICATION_METHODS
 from geodistill.experiments.sections import chosen_factors, dropped, epochs_for, runs
 from geodistill.tasks import CLASSIFICATION
 
+TUNINGS = ("tuning", "tuning-others", "tuning-rkd", "tuning-pkd", "curve")
 RULE = {"points": 1.0, "pearson": 0.1}
 
 
@@ -21,10 +22,10 @@ def results(tmp_path, monkeypatch):
     return tmp_path / sections.FOLDER / sections.TUNING
 
 
-def tuned(best, accuracy=0.8, pearson=0.5):
+def tuned(best, accuracy=0.8, pearson=0.5, section=sections.TUNING):
     """Rows of a finished tuning section in which the factor `best[term]` scores highest."""
     rows = []
-    for setting, method, seed in runs(sections.TUNING):
+    for setting, method, seed in runs(section):
         term = method.partition("+")[2]
         gain = 0.05 if term and setting.factor == best[term] else 0.0
         cell = {"task": setting.task, "method": method, "seed": seed, "factor": setting.factor}
@@ -58,11 +59,17 @@ def test_every_method_is_tuned_by_equally_many_trials_on_validation():
 def test_tuning_seeds_appear_nowhere_else(finished):
     plan = sections.protocol()
     tuning = set(plan["grid"][sections.TUNING]["seeds"])
+    reported = 0
     for name, spec in plan["grid"].items():
-        if name != sections.TUNING:
-            assert not tuning & set(spec["seeds"])
-            assert set(spec["seeds"]) <= set(plan["seeds"]["confirmatory"])
+        if name in TUNINGS:
+            assert set(spec["seeds"]) == tuning
+            assert {setting.part for setting, _, _ in runs(name)} == {"validation"}
+            continue
+        reported += 1
+        assert set(spec["seeds"]) <= set(plan["seeds"]["confirmatory"]) - tuning
+        if "tuned_by" not in spec:
             assert {setting.part for setting, _, _ in runs(name)} == {"test"}
+    assert reported > 10
     assert not (tuning | set(plan["seeds"]["confirmatory"])) & set(studies.SEEDS)
 
 
@@ -90,6 +97,31 @@ def test_the_primary_section_crosses_everything_at_the_chosen_factors(finished):
 def test_a_control_is_run_at_every_factor(finished):
     for method in ("kd+procrustes-shuffled", "kd+spectrum", "kd+isotropy"):
         assert {s.factor for s, m, _ in runs("placebos") if m == method} == {5.0, 20.0, 80.0}
+
+
+def test_a_section_crosses_what_it_varies(finished):
+    found = {(s.batch_size, s.memory) for s, m, _ in runs("batch") if m == "kd+procrustes"}
+    assert found == {(16, 0.0), (16, 0.9), (128, 0.0), (128, 0.9)}
+    starts = Counter((s.start_seed, seed) for s, _, seed in runs("variance"))
+    assert set(starts) == {(start, seed) for start in range(4) for seed in range(100, 105)}
+    assert set(starts.values()) == {4}  # two tasks, two methods
+
+
+def test_losses_of_other_papers_are_tuned_by_as_many_trials_a_task_in_their_own_section(results):
+    results.mkdir(parents=True)
+    tuned(BEST).to_parquet(results / "rows.parquet")
+    per_task = Counter((m, s.task) for s, m, _ in runs(sections.TUNING) if "+" in m)
+    for name in ("others", "rkd", "pkd"):
+        own = f"tuning-{name}"
+        trials = Counter((m, s.task) for s, m, _ in runs(own))
+        assert set(trials.values()) == set(per_task.values()) == {6}
+        with pytest.raises(InputError, match=rf"the {own} section lacks \d+ runs.*--section {own}"):
+            runs(name)
+        (results.parent / own).mkdir()
+        best = dict.fromkeys({m.partition("+")[2] for m, _ in trials}, 80.0)
+        tuned(best, section=own).to_parquet(results.parent / own / "rows.parquet")
+        assert {setting.factor for setting, _, _ in runs(name)} == {80.0}
+    assert {s.teacher_layers for s, _, _ in runs("pkd")} == {(2, 4, 6)}
 
 
 def test_without_the_tuning_the_rest_is_refused(results):

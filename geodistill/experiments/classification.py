@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from geodistill.distill import FeatureDistillationTrainer, FeatureTerm, bert_student
@@ -32,7 +33,13 @@ from geodistill.experiments.protocol import (
 )
 from geodistill.experiments.scoring import score
 from geodistill.experiments.store import Run
-from geodistill.experiments.training import fit, scratch, threads, training_arguments
+from geodistill.experiments.training import (
+    fit,
+    in_batches,
+    scratch,
+    threads,
+    training_arguments,
+)
 from geodistill.losses import KLDivergenceLoss
 from geodistill.tasks import few_shot
 
@@ -48,7 +55,9 @@ __all__ = [
 STUDY = "exploratory/classification"
 INIT, ORDER = 1_000, 2_000
 """Added to a run's seed: its seeds of subsample, start and order never coincide."""
-LATER = {"rows": "all", "part": "test"}
+LATER = {
+    "rows": "all", "part": "test", "memory": 0.0, "teacher_layers": (-1,), "start_seed": None,
+}  # fmt: skip
 
 
 def run_classification(
@@ -72,15 +81,16 @@ def run_classification(
     started = time.perf_counter()
     setting = room.setting
     shots = few_shot(room.train, setting.n_train or len(room.train), seed)
+    start = seed if setting.start_seed is None else setting.start_seed
     student = bert_student(
-        room.teacher, width=setting.width, layers=setting.layers, seed=INIT + seed
+        room.teacher, width=setting.width, layers=setting.layers, seed=INIT + start
     )
     with scratch() as folder, threads(1):
         trainer = FeatureDistillationTrainer(
             model=student,
             args=training_arguments(
                 Path(folder),
-                seed=ORDER + seed,
+                seed=ORDER + start,
                 num_train_epochs=setting.epochs,
                 per_device_train_batch_size=setting.batch_size,
                 learning_rate=setting.learning_rate,
@@ -103,16 +113,8 @@ def run_classification(
 def _distillation(room: Classroom, method: str, seed: int, shots: Any) -> dict[str, Any]:
     """Arguments of the mixin for one method; none for learning from labels alone."""
     setting = room.setting
-    rows = partial(cached_rows, room.train_cache, shots, room.pad_id)
-    geometry = Geometry(setting.width, room.teacher.config.hidden_size, rows, seed)
-    loss = feature_loss(method, geometry)
-    given: dict[str, Any] = {"teacher_cache": room.train_cache}
-    if loss is not None:
-        given["terms"] = [
-            FeatureTerm(
-                -1, -1, loss, weight=setting.factor, rows=setting.rows, balance=setting.balance
-            )
-        ]
+    terms = _terms(room, method, seed, shots)
+    given: dict[str, Any] = {"teacher_cache": room.train_cache, "terms": terms}
     if uses_teacher_logits(method):
         given |= {
             "logit_loss": KLDivergenceLoss(temperature=setting.temperature)
@@ -121,7 +123,44 @@ def _distillation(room: Classroom, method: str, seed: int, shots: Any) -> dict[s
             "task_weight": 1 - setting.kd_share,
             "logit_weight": setting.kd_share,
         }
-    return given if loss is not None or uses_teacher_logits(method) else {}
+    return given if terms or uses_teacher_logits(method) else {}
+
+
+def _terms(room: Classroom, method: str, seed: int, shots: Any) -> list[FeatureTerm]:
+    """One feature term for each of the matched layers, or none."""
+    setting = room.setting
+    layers = setting.teacher_layers
+    terms = []
+    for place, layer in enumerate(layers):
+        geometry = Geometry(
+            setting.width,
+            room.teacher.config.hidden_size,
+            partial(cached_rows, room.train_cache, shots, room.pad_id, place),
+            seed,
+            setting.memory,
+            partial(teacher_gradients, room, shots, layer),
+        )
+        loss = feature_loss(method, geometry)
+        if loss is not None:
+            student_layer = place - len(layers)
+            terms.append(
+                FeatureTerm(
+                    layer, student_layer, loss, weight=setting.factor / len(layers),
+                    rows=setting.rows, balance=setting.balance,
+                )
+            )  # fmt: skip
+    return terms
+
+
+def teacher_gradients(room: Classroom, shots: Any, layer: int) -> Tensor:
+    """Gradients of the teacher's own loss at its features of the tokens of `shots`, (tokens, d)."""
+    found = []
+    for batch in in_batches(list(shots.select_columns(["input_ids", "labels"])), 32, room.pad_id):
+        del batch["row"]
+        mask = batch["attention_mask"].bool()
+        out = room.teacher(**batch, output_hidden_states=True)
+        found.append(torch.autograd.grad(out.loss, out.hidden_states[layer])[0][mask])
+    return torch.cat(found)
 
 
 class SquaredError(nn.Module):

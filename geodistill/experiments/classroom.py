@@ -1,6 +1,8 @@
 """A classification task with its teacher: trained once, its outputs kept for every student."""
 
 import json
+import os
+import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from functools import cached_property, partial
@@ -12,6 +14,7 @@ from torch import Tensor
 
 from geodistill.distill import TeacherCache, build_cache
 from geodistill.distill.cache import cache_key
+from geodistill.errors import InputError
 from geodistill.experiments.training import (
     fit,
     in_batches,
@@ -66,6 +69,9 @@ class ClassificationSetting:
         probe: test items whose token features measure the geometry kept.
         rows: of the feature term: "all" tokens, or each sentence's "first".
         part: what the student is scored on: "test", or "validation" to choose a setting.
+        memory: share of past moments that a geometry loss keeps; 0 for the batch alone.
+        teacher_layers: matched with the student's last ones, in order, one feature term each.
+        start_seed: of the start and the order, where the run's seed shall set the subsample alone.
     """
 
     task: str
@@ -85,6 +91,9 @@ class ClassificationSetting:
     teacher: TeacherSetting = field(default_factory=TeacherSetting)
     rows: Literal["all", "first"] = "all"
     part: Literal["test", "validation"] = "test"
+    memory: float = 0.0
+    teacher_layers: tuple[int, ...] = (-1,)
+    start_seed: int | None = None
 
 
 def smoke(task: str) -> ClassificationSetting:
@@ -146,7 +155,8 @@ def open_classroom(
         data: the task itself, where it is a reader's own (`geodistill.tasks.load_file`).
 
     Raises:
-        InputError: unknown task.
+        InputError: unknown task, a layer that the teacher lacks, a fine-tuned teacher with another
+            number of labels.
     """
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
@@ -157,14 +167,17 @@ def open_classroom(
     train, test = _parts(data, setting, tokenizer, report)
     recipe = json.dumps([asdict(setting.teacher), setting.max_length, data.data_hash])
     folder = assets.cache_dir() / "teachers" / f"{setting.task}-{cache_key(recipe)}"
-    if not (folder / "config.json").is_file():
+    if not is_teacher(folder):
         report(f"training the {setting.task} teacher")
         _train_teacher(base, max(len(data.label_names), 1), train, setting, tokenizer, folder)
     teacher = AutoModelForSequenceClassification.from_pretrained(folder).eval()
     caches = []
-    for name, part in (("train", train), ("test", test)):
+    # The test cache serves the geometry kept, which is the last layer's.
+    for name, part, layers in (("train", train, setting.teacher_layers), ("test", test, (-1,))):
         report(f"running the {setting.task} teacher on {len(part)} {name} sentences")
-        caches.append(_cache_outputs(teacher, part, name, folder.name, tokenizer.pad_token_id))
+        caches.append(
+            _cache_outputs(teacher, part, name, folder.name, tokenizer.pad_token_id, layers)
+        )
     return Classroom(
         setting,
         teacher,
@@ -202,23 +215,28 @@ def _parts(
     return parts[0], parts[1]
 
 
-def _cache_outputs(teacher: Any, part: Any, name: str, owner: str, pad_id: int) -> TeacherCache:
+def _cache_outputs(
+    teacher: Any, part: Any, name: str, owner: str, pad_id: int, layers: tuple[int, ...]
+) -> TeacherCache:
     examples = list(part.select_columns(["input_ids"]))
-    key = cache_key(owner, name, json.dumps([e["input_ids"] for e in examples]))
+    key = cache_key(owner, name, json.dumps([e["input_ids"] for e in examples]), *map(str, layers))
     return build_cache(
         teacher,
         in_batches(examples, 64, pad_id),
         [len(e["input_ids"]) for e in examples],
         assets.cache_dir() / "outputs" / key,
-        layers=(-1,),
+        layers=layers,
     )
 
 
-def cached_rows(cache: TeacherCache, part: Any, pad_id: int) -> Tensor:
-    """Cached teacher features of all tokens of the examples of `part`, (tokens, d)."""
+def cached_rows(cache: TeacherCache, part: Any, pad_id: int, place: int = -1) -> Tensor:
+    """Cached teacher features of all tokens of the examples of `part`, (tokens, d).
+
+    `place` says which of the cached layers, in their order.
+    """
     batch = collate(pad_id, ("input_ids", "row"), list(part))
     mask = batch["attention_mask"].bool()
-    layer = cache.manifest["layers"][0]
+    layer = cache.manifest["layers"][place]
     return cache.lookup(batch["row"], mask, [layer]).features[layer][mask]
 
 
@@ -250,6 +268,7 @@ def _train_teacher(
     from transformers import AutoModelForSequenceClassification, Trainer, set_seed
 
     setting = study.teacher
+    _check_labels(base, outputs, study.task)
     set_seed(setting.seed)
     model = AutoModelForSequenceClassification.from_pretrained(base, num_labels=outputs)
     with scratch() as folder_of_run:
@@ -264,9 +283,34 @@ def _train_teacher(
         trainer = Trainer(model=model, args=arguments, train_dataset=train, data_collator=padded)
         with threads(TEACHER_THREADS):
             fit(trainer)
-        partial_folder = folder.with_name(f"{folder.name}.partial")
+        partial_folder = folder.with_name(f"{folder.name}.{os.getpid()}.partial")
         model.save_pretrained(partial_folder)
-    partial_folder.rename(folder)
+    if folder.exists() and not is_teacher(folder):
+        shutil.rmtree(folder)
+    try:
+        partial_folder.rename(folder)
+    except OSError:  # another process has trained the same teacher meanwhile: its is as good
+        shutil.rmtree(partial_folder)
+        if not is_teacher(folder):
+            raise
+
+
+def is_teacher(folder: Path) -> bool:
+    """Whether a whole model is stored there."""
+    return all((folder / name).is_file() for name in ("config.json", "model.safetensors"))
+
+
+def _check_labels(base: Path | str, outputs: int, task: str) -> None:
+    """A model that was fine-tuned already must have as many labels as the task."""
+    from transformers import AutoConfig
+
+    config = AutoConfig.from_pretrained(base)
+    fine_tuned = any("SequenceClassification" in name for name in config.architectures or ())
+    if fine_tuned and config.num_labels != outputs:
+        raise InputError(
+            f"teacher.model {str(base)!r} was fine-tuned for {config.num_labels} labels, "
+            f"the task {task!r} has {outputs}; expected as many, or a model without a head"
+        )
 
 
 def collate(

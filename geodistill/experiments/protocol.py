@@ -9,13 +9,21 @@ from geodistill.errors import InputError
 from geodistill.losses import (
     CKALoss,
     FeatureGramLoss,
+    FlexLoss,
     IsotropyLoss,
+    OrthogonalProjectionLoss,
+    PatientLoss,
     PCATargetLoss,
     ProcrustesLoss,
     ProjectionLoss,
+    RelationalLoss,
     ShuffledRows,
     SpectrumLoss,
 )
+
+
+def _none() -> Tensor:
+    raise InputError("the flex loss needs the teacher's gradients, which this study has not")
 
 
 @dataclass(frozen=True)
@@ -26,25 +34,35 @@ class Geometry:
         d_student, d_teacher: feature widths.
         teacher_rows: gives teacher features (n, d_teacher) of the training examples.
         seed: for losses that draw.
+        memory: share of past moments that the losses on moments keep; 0 for the batch alone.
+        teacher_gradients: gives those of the teacher's own loss at them, (n, d_teacher).
     """
 
     d_student: int
     d_teacher: int
     teacher_rows: Callable[[], Tensor]
     seed: int
+    memory: float = 0.0
+    teacher_gradients: Callable[[], Tensor] = _none
 
 
 FEATURE_LOSSES: dict[str, Callable[[Geometry], nn.Module]] = {
     "projection": lambda g: ProjectionLoss(g.d_student, g.d_teacher),
     "pca": lambda g: PCATargetLoss.fit(g.teacher_rows(), g.d_student),
-    "cka": lambda g: CKALoss(),
-    "procrustes": lambda g: ProcrustesLoss(),
-    "gram": lambda g: FeatureGramLoss(),
+    "cka": lambda g: CKALoss(memory=g.memory or None),
+    "procrustes": lambda g: ProcrustesLoss(memory=g.memory or None),
+    "gram": lambda g: FeatureGramLoss(memory=g.memory or None),
     # The placebo: the same loss, weight and teacher rows, but no row meets its own.
     "procrustes-shuffled": lambda g: ShuffledRows(ProcrustesLoss(), seed=g.seed),
     # Controls: the part of Procrustes that knows no rows; the student's isotropy, no teacher.
     "spectrum": lambda g: SpectrumLoss(),
     "isotropy": lambda g: IsotropyLoss(),
+    # Losses of other papers.
+    "orthogonal-projection": lambda g: OrthogonalProjectionLoss(g.d_student, g.d_teacher),
+    "root-cka": lambda g: CKALoss(root=True),
+    "flex": lambda g: FlexLoss.fit(g.teacher_gradients(), g.d_student),
+    "rkd": lambda g: RelationalLoss(),
+    "pkd": lambda g: PatientLoss(nn.Linear(g.d_student, g.d_teacher)),
 }
 CLASSIFICATION_METHODS = (
     "ce",

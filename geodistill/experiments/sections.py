@@ -2,7 +2,8 @@
 
 `data/protocol/classification.yaml` is the grid. A section crosses tasks, methods, seeds, numbers of
 labelled sentences and weight factors; `factors: chosen` takes each method's factor from the rows of
-the tuning section, and every section but that one leaves out the tasks that nothing learns.
+the tuning section (or of the one it names as `tuned_by`), and every section but those leaves out
+the tasks that nothing learns.
 """
 
 from collections.abc import Iterator
@@ -47,11 +48,11 @@ def runs(section: str) -> list[Planned]:
         raise InputError(f"section is {section!r}; expected one of {', '.join(plan['grid'])}")
     spec = plan["grid"][section]
     tasks, chosen = spec["tasks"], None
-    if section != TUNING:
+    if spec["seeds"] != plan["seeds"]["tuning"]:
         rows = tuning_rows()
         left_out = dropped(rows, plan["drop"])
         tasks = [task for task in tasks if task not in left_out]
-        chosen = chosen_factors(rows)
+        chosen = chosen_factors(tuning_rows(spec.get("tuned_by", TUNING)))
     found: dict[Planned, None] = {}
     for setting, method, seed in _cross(spec, tasks, chosen):
         found[setting, method, seed] = None  # a method without a term has one run, not one a factor
@@ -61,21 +62,19 @@ def runs(section: str) -> list[Planned]:
 def _cross(
     spec: dict[str, Any], tasks: list[str], chosen: dict[str, float] | None
 ) -> Iterator[Planned]:
-    shape = spec.get("setting", {})
-    cells = product(spec["seeds"], tasks, spec["n_train"], spec["methods"])
-    for seed, task, n_train, method in cells:
+    cells = product(spec["seeds"], tasks, spec["n_train"], shapes(spec), spec["methods"])
+    for seed, task, n_train, shape, method in cells:
         for factor in _factors(spec, method, chosen):
-            yield (
-                ClassificationSetting(
-                    task,
-                    n_train=n_train,
-                    epochs=epochs_for(n_train),
-                    factor=factor,
-                    **shape,
-                ),
-                method,
-                seed,
-            )
+            given = {"epochs": epochs_for(n_train), "factor": factor, **shape}
+            yield ClassificationSetting(task, n_train=n_train, **given), method, seed
+
+
+def shapes(spec: dict[str, Any]) -> list[dict[str, Any]]:
+    """What a section sets besides: its `setting`, crossed with every value that it `vary`s."""
+    varied = spec.get("vary", {})
+    values = [dict(zip(varied, some, strict=True)) for some in product(*varied.values())]
+    fixed = {k: tuple(v) if isinstance(v, list) else v for k, v in spec.get("setting", {}).items()}
+    return [{**fixed, **some} for some in values]
 
 
 def _factors(spec: dict[str, Any], method: str, chosen: dict[str, float] | None) -> list[float]:
@@ -103,19 +102,19 @@ def progress() -> pd.DataFrame:
     return pd.DataFrame(lines, columns=["section", "planned", "stored"])
 
 
-def tuning_rows() -> pd.DataFrame:
-    """The rows of the finished tuning section: task, method, seed, factor, metric, value.
+def tuning_rows(section: str = TUNING) -> pd.DataFrame:
+    """The rows of a finished tuning section: task, method, seed, factor, metric, value.
 
     Raises:
         InputError: it is not finished.
     """
-    path: Path = results_dir() / FOLDER / TUNING / "rows.parquet"
+    path: Path = results_dir() / FOLDER / section / "rows.parquet"
     rows = pd.read_parquet(path) if path.is_file() else pd.DataFrame({"run_id": []})
-    missing = len(runs(TUNING)) - rows["run_id"].nunique()
+    missing = len(runs(section)) - rows["run_id"].nunique()
     if missing:
         raise InputError(
-            f"the tuning section lacks {missing} runs, and it sets the weights: finish it with "
-            f"`geodistill grid classification --section {TUNING}`"
+            f"the {section} section lacks {missing} runs, and it sets the weights: finish it with "
+            f"`geodistill grid classification --section {section}`"
         )
     return rows
 

@@ -57,18 +57,47 @@ def test_p_is_uniform_on_independent_rows_and_small_on_dependent_ones(measure: o
     assert permutation_test(measure, x, y, permutations=99).p <= 0.02
 
 
-def test_the_best_of_many_pairs_needs_the_null_of_the_search() -> None:
-    naive, honest = [], []
-    for seed in range(60):
-        xs = [normal(12, 2, seed=100 * seed + i) for i in range(4)]
-        ys = [normal(12, 2, seed=100 * seed + 50 + i) for i in range(4)]
+def chances(seed: int) -> list[Tensor]:
+    """Four layers whose chance likenesses differ: of few and of many directions."""
+    return [normal(12, d, seed=seed + d) for d in (1, 2, 5, 9)]
+
+
+def test_the_best_of_many_unlike_pairs_needs_the_null_of_the_search() -> None:
+    naive, honest, found_at = [], [], set()
+    for seed in range(120):
+        xs, ys = chances(1000 * seed), chances(1000 * seed + 500)
         found = search_test(cka, xs, ys, permutations=39, seed=seed)
         i, j = found.best
-        assert found.observed == pytest.approx(float(max(cka(x, y) for x in xs for y in ys)))
+        found_at.add((i, j))
+        assert found.observed == pytest.approx(float(cka(xs[i], ys[j])))
         naive.append(permutation_test(cka, xs[i], ys[j], permutations=39, seed=seed).p)
         honest.append(found.p)
     assert (torch.tensor(naive) <= 0.1).double().mean() > 0.4
-    assert (torch.tensor(honest) <= 0.1).double().mean() < 0.22  # 0.1 and three standard errors
+    for level in (0.1, 0.25, 0.5, 0.75):  # within three standard errors
+        share = (torch.tensor(honest) <= level).double().mean()
+        assert abs(share - level) < 3 * (level * (1 - level) / 120) ** 0.5
+    assert len(found_at) >= 12  # not always the pair that is alike in any order
+
+
+def test_z_is_a_pair_against_its_own_chance_and_the_null_the_largest_of_all() -> None:
+    xs, ys = chances(0)[:2], chances(50)[:3]
+    found = search_test(partial(procrustes_distance, center=True), xs, ys, permutations=9, seed=2)
+    generator = torch.Generator().manual_seed(2)
+    orders = [torch.arange(12), *(torch.randperm(12, generator=generator) for _ in range(9))]
+    z = []
+    for x in xs:
+        for y in ys:
+            values = [-procrustes_distance(x, y[order], center=True) for order in orders]
+            mean = sum(values) / 10
+            sd = (sum((v - mean) ** 2 for v in values) / 9) ** 0.5
+            z.append([float((v - mean) / sd) for v in values])
+    true = [pair[0] for pair in z]
+    best = true.index(max(true))
+    assert found.best == divmod(best, 3)
+    assert found.z == pytest.approx(true[best])
+    largest = [max(pair[k] for pair in z) for k in range(1, 10)]
+    assert found.null.tolist() == pytest.approx(largest)
+    assert found.p == (1 + sum(one >= true[best] for one in largest)) / 10
 
 
 def test_a_search_finds_the_pair_that_belongs_together() -> None:
@@ -78,6 +107,28 @@ def test_a_search_finds_the_pair_that_belongs_together() -> None:
         found = search_test(measure, xs, ys, permutations=99)
         assert found.best == (2, 1)
         assert found.p == 0.01
+        assert found.z > found.null.max()
+
+
+def test_a_search_does_not_find_what_is_near_everything() -> None:
+    """A hub: wider than its rows are many, alike to all in any order, closest by raw value."""
+    xs = [normal(20, 60, seed=1), normal(20, 8, seed=2)]
+    ys = [normal(20, 60, seed=3), xs[1] + 0.8 * normal(20, 8, seed=4)]
+    raw = {(i, j): float(cka(x, y)) for i, x in enumerate(xs) for j, y in enumerate(ys)}
+    assert max(raw, key=lambda pair: raw[pair]) == (0, 0)
+    found = search_test(cka, xs, ys, permutations=99)
+    assert found.best == (1, 1)
+    assert found.observed == pytest.approx(raw[1, 1])
+    assert found.p == 0.01
+
+
+def test_constant_layers_stand_out_nowhere() -> None:
+    x, ones = normal(15, 3), torch.ones(15, 2)
+    found = search_test(cka, [ones, x], [ones, x[:, :2]], permutations=19)
+    assert found.best == (1, 1)
+    assert found.p == 0.05
+    nothing = search_test(cka, [ones], [ones, ones], permutations=19)
+    assert (nothing.z, nothing.p) == (0, 1)
 
 
 def test_refusals() -> None:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm  # type: ignore[import-untyped]
 
 from geodistill.distill.layer_sums import LayerSums
-from geodistill.distill.layer_values import permutation_p, read_out, tidy
+from geodistill.distill.layer_values import chance, read_out, tidy
 from geodistill.distill.terms import select_rows
 from geodistill.errors import InputError
 
@@ -125,7 +125,7 @@ def compare_layers(
     sides, truncated = _sides(texts, (model_a, model_b), tokenizers, (layers_a, layers_b))
     kind = _row_kind(rows, sides)
     sums, kept = _collect(sides, kind, batch_size, reservoir, seed, progress)
-    columns = read_out(sums, seed, progress) | permutation_p(
+    columns = read_out(sums, seed, progress) | chance(
         *kept, sums.widths, permutations, seed, progress
     )
     table = tidy(sides[0].layers, sides[1].layers, columns)

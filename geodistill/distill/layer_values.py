@@ -24,13 +24,13 @@ from geodistill.distill.layer_sums import (
     rotations,
     unrelated,
 )
+from geodistill.geometry.permutation import against_chance
 
 if TYPE_CHECKING:
     import pandas as pd
 
 Columns = dict[str, dict[str, Any]]  # column -> measure -> array (layers of a, layers of b)
 _DRAWS = 4  # of the null; their mean is within a few hundredths even for spectra of one direction
-_ROUNDING = 1e-9
 
 
 def read_out(sums: LayerSums, seed: int, progress: bool) -> Columns:
@@ -83,7 +83,7 @@ def defined(n: int, width_a: int, width_b: int) -> list[str]:
     return [name for name in FORMULAS if "_to_" not in name or n - 1 > fitted_by[name[-1]]]
 
 
-def permutation_p(
+def chance(
     rows_a: Tensor,
     rows_b: Tensor,
     widths: tuple[list[int], list[int]],
@@ -91,64 +91,32 @@ def permutation_p(
     seed: int,
     progress: bool,
 ) -> Columns:
-    """`p` of each pair alone, and `p_search` of each as the best of all that were looked at.
-
-    A pair of few directions is alike by chance, whatever the order of its rows, and would set the
-    best of every order. So p_search compares z, the pair's value less its mean over all orders by
-    their standard deviation, with the largest z of all pairs in each order (Westfall and Young,
-    1993). The true order counts among the orders in both, which keeps p exact.
-    """
+    """`z`, `p` of each pair alone, and `p_search` as the best of all: `against_chance`."""
     a, b = (principal_scores(r, w) for r, w in zip((rows_a, rows_b), widths, strict=True))
     n = len(rows_a)
     pairs = [defined(n, wide, narrow) for wide in widths[0] for narrow in widths[1]]
-    names = [name for name in FORMULAS if any(name in pair for pair in pairs)]
-    meant = torch.tensor([[name in pair for pair in pairs] for name in names])
+    meant = torch.tensor([[name in pair for pair in pairs] for name in FORMULAS])
     generator = torch.Generator().manual_seed(seed)
-    drawn = [_likeness(a, b, torch.arange(n), names)]
+    drawn = [_likeness(a, b, torch.arange(n), meant)]
     for _ in tqdm(
         range(permutations), "permutations", leave=False, disable=None if progress else True
     ):
-        drawn.append(_likeness(a, b, torch.randperm(n, generator=generator), names))
-    orders = torch.stack(drawn)
-    z = _standardised(orders)
-    best = z.masked_fill(~meant, -torch.inf).amax(-1, keepdim=True)
-    shape = (len(widths[0]), len(widths[1]))
-    columns = {"p": _share(orders, orders[0]), "p_search": _share(best, z[0])}
-    unknown = torch.full((len(pairs),), torch.nan, dtype=torch.float64)
+        drawn.append(_likeness(a, b, torch.randperm(n, generator=generator), meant))
+    found = against_chance(torch.stack(drawn))
+    shape = (len(FORMULAS), len(widths[0]), len(widths[1]))
     return {
-        column: {
-            name: (
-                torch.where(meant[names.index(name)], p[names.index(name)], torch.nan)
-                if name in names
-                else unknown
-            )
-            .reshape(shape)
-            .numpy()
-            for name in FORMULAS
-        }
-        for column, p in columns.items()
+        column: dict(zip(FORMULAS, one.reshape(shape).numpy(), strict=True))
+        for column, one in (("z", found.z), ("p", found.p), ("p_search", found.p_search))
     }
 
 
-def _likeness(a: Tensor, b: Tensor, order: Tensor, names: list[str]) -> Tensor:
-    """(measures, pairs) of b's rows in this order, large where alike."""
-    values = evaluate(permuted(a, b, order), names, fast_nuclear)
+def _likeness(a: Tensor, b: Tensor, order: Tensor, meant: Tensor) -> Tensor:
+    """(measures, pairs) of b's rows in this order, large where alike, NaN where not meant."""
+    values = evaluate(permuted(a, b, order), FORMULAS, fast_nuclear)
+    signs = [1 if is_similarity(name) else -1 for name in FORMULAS]
     shape = (len(a), len(b))
-    signs = [1 if is_similarity(name) else -1 for name in names]
-    return torch.stack(
-        [sign * v.expand(shape).flatten() for sign, v in zip(signs, values, strict=True)]
-    )
-
-
-def _standardised(orders: Tensor) -> Tensor:
-    """Each pair less its mean by its standard deviation over orders; 0 where all are equal."""
-    mean, sd = orders.mean(0), orders.std(0)
-    return torch.where(sd > _ROUNDING * mean.abs(), (orders - mean) / sd, 0)
-
-
-def _share(drawn: Tensor, observed: Tensor) -> Tensor:
-    """Of orders at least as alike; the rounding of equal arrangements must not lose a tie."""
-    return (drawn >= observed - _ROUNDING * observed.abs()).double().mean(0)
+    alike = [sign * v.expand(shape).flatten() for sign, v in zip(signs, values, strict=True)]
+    return torch.stack(alike).masked_fill(~meant, torch.nan)
 
 
 def tidy(layers_a: list[int], layers_b: list[int], columns: Columns) -> pd.DataFrame:

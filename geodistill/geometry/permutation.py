@@ -15,6 +15,7 @@ from geodistill.geometry.moments import RowMoments, Scale, row_moments
 from geodistill.geometry.properties import MEASURES
 
 _CHUNK = 2**22  # numbers of permuted features held at once
+_ROUNDING = 1e-9
 
 
 @dataclass(frozen=True)
@@ -28,12 +29,27 @@ class PermutationTest:
 
 @dataclass(frozen=True)
 class SearchTest:
-    """The most alike of many pairs, and the most alike of them under each random order."""
+    """The pair that stands out most from its own chance, of many, and how far others get by chance.
+
+    z is a pair's likeness less its mean by its standard deviation, both over all orders of the
+    rows, the true one among them: at most permutations/√(1 + permutations).
+    """
 
     best: tuple[int, int]
-    observed: float
-    null: Tensor  # (permutations,)
-    p: float
+    observed: float  # the measure of this pair
+    z: float
+    null: Tensor  # (permutations,): the largest z of all pairs in each order
+    p: float  # (1 + the number of null values at least z)/(1 + permutations)
+
+
+@dataclass(frozen=True)
+class Chance:
+    """What `against_chance` finds of each pair (..., pairs), and the search's own null."""
+
+    z: Tensor
+    p: Tensor  # of this pair alone
+    p_search: Tensor  # of this pair as the best of all
+    best: Tensor  # (1 + permutations, ...): the largest z in each order
 
 
 def permutation_test(
@@ -52,8 +68,9 @@ def permutation_test(
     does not fit, test `SecondMoments(..., rows=k).sample()`. Raises InputError on unusable features
     or another measure.
     """
-    found = search_test(measure, [x], [y], permutations=permutations, seed=seed)
-    return PermutationTest(found.observed, found.null, found.p)
+    sign, values = _values(measure, [x], [y], permutations, seed)
+    found = against_chance(sign * values)
+    return PermutationTest(float(values[0, 0]), values[1:, 0], float(found.p[0]))
 
 
 def search_test(
@@ -66,31 +83,59 @@ def search_test(
 ) -> SearchTest:
     """Test the best pair of a search over all x in xs (each (n, d)) and y in ys (each (n, d)).
 
-    The best of many pairs is alike by chance too. Its null is the best of all pairs (the largest
-    similarity, the smallest distance) under one row order for all of them, so p holds for the
-    search as a whole. Gröger et al. (2026). Raises InputError as `permutation_test` does.
+    The best of many pairs is alike by chance too (Gröger et al., 2026). And a pair of few
+    directions is alike in any order of its rows: by raw values it would be the best, and set the
+    null of all others. So pairs compete in z, each against its own chance, and the largest z meets
+    the largest of all pairs under one row order for all of them (Westfall and Young, 1993): p holds
+    for the search as a whole. Raises InputError as `permutation_test` does.
     """
+    sign, values = _values(measure, xs, ys, permutations, seed)
+    found = against_chance(sign * values)
+    k = int(found.z.argmax())
+    best = divmod(k, len(ys))
+    observed, z, p = (float(one[k]) for one in (values[0], found.z, found.p_search))
+    return SearchTest(best, observed, z, found.best[1:], p)
+
+
+def against_chance(alike: Tensor) -> Chance:
+    """z and p of likenesses (1 + permutations, ..., pairs), the first under the true order.
+
+    Large is alike; NaN where a pair has no value. One row order serves all pairs. The true order
+    counts among the orders, which keeps p exact.
+    """
+    mean, sd = alike.mean(0), alike.std(0)
+    constant = sd <= _ROUNDING * mean.abs()
+    z = torch.where(constant, 0, (alike - mean) / sd)
+    best = z.nan_to_num(nan=-torch.inf).amax(-1)
+    return Chance(z[0], _share(alike, alike[0]), _share(best[..., None], z[0]), best)
+
+
+def _share(drawn: Tensor, observed: Tensor) -> Tensor:
+    """Of orders at least as alike; the rounding of equal arrangements must not lose a tie."""
+    share = (drawn >= observed - _ROUNDING * observed.abs()).double().mean(0)
+    return torch.where(observed.isnan(), torch.nan, share)
+
+
+def _values(
+    measure: Callable[..., Tensor],
+    xs: Sequence[Tensor],
+    ys: Sequence[Tensor],
+    permutations: int,
+    seed: int,
+) -> tuple[int, Tensor]:
+    """1 for a similarity or −1, and the measure (1 + permutations, pairs), the true order first."""
     sign = 1 if _is_similarity(measure) else -1
     if permutations < 1 or not xs or not ys:
         raise InputError(
             f"permutations = {permutations}, {len(xs)} xs, {len(ys)} ys: "
             "expected at least 1 of each"
         )
-    pairs = {(i, j): _Permuted(x, y) for i, x in enumerate(xs) for j, y in enumerate(ys)}
-    if len({pair.n for pair in pairs.values()}) > 1:
+    pairs = [_Permuted(x, y) for x in xs for y in ys]
+    if len({pair.n for pair in pairs}) > 1:
         raise InputError(
             f"xs have rows {[len(x) for x in xs]}: expected the same rows in each, in one order"
         )
-    values = {key: float(measure(pair)) for key, pair in pairs.items()}
-    best = max(values, key=lambda key: sign * values[key])
-    observed = values[best]
-    null = sign * torch.full((permutations,), -torch.inf, dtype=torch.float64)
-    better = torch.maximum if sign > 0 else torch.minimum
-    for pair in pairs.values():
-        null = better(null, pair.null(measure, permutations, seed))
-    slack = 1e-9 * abs(observed)  # the rounding of equal arrangements must not count as a win
-    alike = int((sign * null >= sign * observed - slack).sum())
-    return SearchTest(best, observed, null, (1 + alike) / (1 + permutations))
+    return sign, torch.stack([pair.values(measure, permutations, seed) for pair in pairs], 1)
 
 
 class _Permuted:
@@ -118,9 +163,9 @@ class _Permuted:
             vars(shuffled)[name] = getattr(self.rows, name)
         return shuffled
 
-    def null(self, measure: Callable[..., Tensor], permutations: int, seed: int) -> Tensor:
-        """Values under `permutations` orders, which depend on the seed and n alone."""
-        parts = []
+    def values(self, measure: Callable[..., Tensor], permutations: int, seed: int) -> Tensor:
+        """The measure, and its values under `permutations` orders, the same for one seed and n."""
+        parts = [measure(self).cpu()[None]]
         for orders in _orders(self.n, permutations, seed, max(1, _CHUNK // self.y.numel())):
             self.orders = orders.to(self.y.device)
             parts.append(measure(self).cpu())

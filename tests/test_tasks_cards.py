@@ -9,7 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from geodistill.tasks import assets, glue, instruct, load_classification, sentiment, templates
+from geodistill.tasks import (
+    assets,
+    glue,
+    hub,
+    instruct,
+    load_classification,
+    sentiment,
+    templates,
+)
 
 CARDS = Path(__file__).parent.parent / "data" / "cards"
 REAL = os.environ.get("GEODISTILL_DATA_DIR")
@@ -32,7 +40,7 @@ def test_every_set_that_an_error_sends_to_a_card_has_one() -> None:
     assert all(name in _card("glue") for name in glue.TASKS if glue.TASKS[name].folder)
 
 
-@pytest.mark.parametrize("name", list(sentiment.FILES))
+@pytest.mark.parametrize("name", [*sentiment.FILES, *sentiment.SECOND])
 def test_the_table_of_the_sentiment_sets(name: str) -> None:
     data = load_classification(name)
     line = next(line for line in _card("sentiment").splitlines() if line.startswith(f"| {name} "))
@@ -41,6 +49,17 @@ def test_the_table_of_the_sentiment_sets(name: str) -> None:
     positive = sum(sum(side["label"]) for side in sides)
     total = sum(map(len, sides))
     assert numbers == [positive, total - positive, *map(len, sides), len(set(data.test["source"]))]
+
+
+def test_the_cards_of_the_hubs_sets_name_repository_revision_and_file() -> None:
+    sets = {"dolly": hub.DOLLY, **hub.EVALUATION}
+    assert len(sets) >= 3
+    for name, wanted in sets.items():
+        text = _card(name)
+        assert wanted.repository in text
+        assert wanted.file in text
+        assert wanted.revision in text or "no revision is pinned" in text
+    assert hub.P3 in _card("p3")
 
 
 def test_the_sizes_of_the_embedded_instructions() -> None:

@@ -258,6 +258,27 @@ def test_a_users_file(tmp_path: Path) -> None:
     assert sum(map(len, prompts)) == 200  # both answers to a question on one side
 
 
+def test_a_users_chats_beside_plain_pairs(tmp_path: Path) -> None:
+    """The last answer is the completion, all before it the turns; also where most are pairs."""
+    rows: list[Any] = [
+        {"prompt": f"Question {i}?", "completion": f"Answer {i}"} for i in range(300)
+    ]
+    turns = [("system", "Be brief."), ("user", "Hi"), ("assistant", "Yes?"), ("user", "Bye")]
+    before = [{"role": role, "content": text} for role, text in turns]
+    for i in range(0, 300, 2):
+        asked = [*before, {"role": "user", "content": f"and {i}"}]
+        rows[i] = {"messages": [*asked, {"role": "assistant", "content": f"Answer {i}"}]}
+    data = load_instructions(str(_write(tmp_path / "chats.jsonl", rows)))
+    found = {row["item"]: row for side in SPLITS for row in getattr(data, side)}
+    assert len(found) == 300
+    assert found["chats/2"]["turns"] == []
+    assert found["chats/1"]["turns"] == [*before, {"role": "user", "content": "and 0"}]
+    assert found["chats/1"]["completion"] == "Answer 0"
+    assert found["chats/1"]["prompt"] == (
+        "system: Be brief.\nuser: Hi\nassistant: Yes?\nuser: Bye\nuser: and 0"
+    )
+
+
 BAD_LINES = {
     "not JSON": ('{"prompt": "a"', "line 2: not JSON"),
     "no object": ("[1]", "line 2: list, expected an object"),
@@ -268,6 +289,24 @@ BAD_LINES = {
     "no answer": ('{"prompt": "a"}', "line 2: completion is None, expected a text"),
     "a number": ('{"prompt": "a", "completion": 3}', "line 2: completion is 3, expected a text"),
     "blank line": ("", "line 2: not JSON"),
+    "messages a text": ('{"messages": "hello"}', "line 2: messages is 'hello', expected a list"),
+    "one message": ('{"messages": [1]}', r"line 2: messages is \[1\], expected a list of two"),
+    "unknown role": (
+        '{"messages": [{"role": "human", "content": "a"}, {"role": "assistant", "content": "b"}]}',
+        "line 2, message 1: role is 'human', expected one of system, user, assistant",
+    ),
+    "empty turn": (
+        '{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": " "}]}',
+        "line 2, message 2: content is ' ', expected a text",
+    ),
+    "no answer to the last turn": (
+        '{"messages": [{"role": "user", "content": "a"}, {"role": "user", "content": "b"}]}',
+        "line 2: the last message is of 'user', expected the assistant's answer",
+    ),
+    "no question": (
+        '{"messages": [{"role": "system", "content": "a"}, {"role": "assistant", "content": "b"}]}',
+        "line 2: no message of 'user' before the answer",
+    ),
 }
 
 

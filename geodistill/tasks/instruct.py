@@ -1,15 +1,14 @@
-"""Instruction data by name: the embedded set, local copies of public sets, a user's own file."""
+"""Instruction data by name: embedded, local copies of public sets, the hub's, a user's file."""
 
 from __future__ import annotations
 
-import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 from geodistill.errors import AssetError, InputError
-from geodistill.tasks import templates
+from geodistill.tasks import hub, templates
 from geodistill.tasks.base import (
     SPLITS,
     InstructionData,
@@ -23,6 +22,7 @@ from geodistill.tasks.base import (
     to_datasets,
     word_runs,
 )
+from geodistill.tasks.jsonl import read_jsonl, read_pairs
 
 TEST, VALIDATION = 0.1, 0.05
 """Shares of the sources of a user's file; ``VALIDATION`` also of T0's training file."""
@@ -35,48 +35,26 @@ def load(name: str) -> InstructionData:
     """The instruction set ``name``, or the file where it ends in ``.jsonl``.
 
     ``"embedded"``: :mod:`geodistill.tasks.templates`. ``"t0"``: P3 pairs. ``"self_instruct"`` and
-    ``"vicuna"`` are for evaluation only: their train and validation are empty. A file has one JSON
-    object a line with ``prompt`` and ``completion``, and is split by prompt.
+    ``"vicuna"`` are for evaluation only: their train and validation are empty, as are those of
+    ``"s_ni"`` and ``"u_ni"``. ``"dolly"`` and ``"p3:SUBSET"`` come from the hub. A file has one
+    JSON object a line with ``prompt`` and ``completion``, or with chat ``messages``
+    (:mod:`geodistill.tasks.jsonl`), and is split by prompt; where it holds chats, rows have a
+    column ``turns``, empty for a plain pair.
 
     Raises:
         InputError: unknown name, or a malformed line; the message gives file and line.
-        AssetError: a set that needs ``$GEODISTILL_DATA_DIR`` without it.
+        AssetError: a set that needs ``$GEODISTILL_DATA_DIR`` without it, or the hub offline.
     """
     if name.endswith(".jsonl"):
         return _data(name, _user_file(Path(name)))
+    if name.startswith(hub.P3):
+        return _data(name, hub.p3(name.removeprefix(hub.P3)))
     if name not in KNOWN:
         raise InputError(
-            f"unknown instruction set {name!r}; known: {', '.join(KNOWN)}, or a .jsonl file"
+            f"unknown instruction set {name!r}; known: {', '.join(KNOWN)}, {hub.P3}SUBSET, "
+            "or a .jsonl file"
         )
     return _data(name, KNOWN[name]())
-
-
-def read_pairs(path: Path) -> Iterator[Row]:
-    """The prompt/completion pairs of a JSONL file, with ``line``, from 1, beside their fields.
-
-    Raises:
-        InputError: no such file, or a line that is no object with a prompt and a completion.
-    """
-    for line, row in _read_jsonl(path):
-        for field in ("prompt", "completion"):
-            text = row.get(field)
-            if not isinstance(text, str) or not text.strip():
-                raise InputError(f"{path}, line {line}: {field} is {text!r}, expected a text")
-        yield {**row, "line": line}
-
-
-def _read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    if not path.is_file():
-        raise InputError(f"{path}: no such file")
-    with path.open(encoding="utf-8") as file:
-        for line, text in enumerate(file, start=1):
-            try:
-                row = json.loads(text)
-            except json.JSONDecodeError as error:
-                raise InputError(f"{path}, line {line}: not JSON ({error.msg})") from error
-            if not isinstance(row, dict):
-                raise InputError(f"{path}, line {line}: {type(row).__name__}, expected an object")
-            yield line, row
 
 
 def _data(name: str, splits: Mapping[str, Sequence[Row]]) -> InstructionData:
@@ -110,6 +88,9 @@ def _user_file(path: Path) -> dict[str, list[Row]]:
         )
         for pair, root in zip(pairs, roots, strict=True)
     ]
+    if any("turns" in pair for pair in pairs):
+        for row, pair in zip(rows, pairs, strict=True):
+            row["turns"] = pair.get("turns", [])
     splits = split_by_source(rows, test=TEST, validation=VALIDATION)
     short = [side for side in SPLITS if not splits[side]]
     if short:
@@ -157,7 +138,7 @@ def _passages(prompts: Sequence[str]) -> list[list[str]]:
 
 def _self_instruct() -> dict[str, list[Row]]:
     rows = []
-    for _, task in _read_jsonl(_local("self_instruct") / "self_instruct_eval.jsonl"):
+    for _, task in read_jsonl(_local("self_instruct") / "self_instruct_eval.jsonl"):
         for number, instance in enumerate(task["instances"]):
             prompt = "\n\n".join(text for text in (task["instruction"], instance["input"]) if text)
             item, source = f"self_instruct/{task['id']}/{number}", f"self_instruct/{task['id']}"
@@ -170,11 +151,11 @@ def _vicuna() -> dict[str, list[Row]]:
     folder = _local("vicuna")
     answers = {
         row["question_id"]: row["choices"][0]["turns"][0]
-        for _, row in _read_jsonl(folder / "vicuna_reference_gpt4.jsonl")
+        for _, row in read_jsonl(folder / "vicuna_reference_gpt4.jsonl")
     }
     rows = [
         _row(item, item, row["category"], row["turns"][0], answers[row["question_id"]])
-        for _, row in _read_jsonl(folder / "vicuna_questions.jsonl")
+        for _, row in read_jsonl(folder / "vicuna_questions.jsonl")
         if row["question_id"] in answers
         for item in [f"vicuna/{row['question_id']}"]
     ]
@@ -197,4 +178,6 @@ KNOWN: dict[str, Callable[[], dict[str, list[Row]]]] = {
     "t0": _t0,
     "self_instruct": _self_instruct,
     "vicuna": _vicuna,
+    "dolly": hub.dolly,
+    **{name: partial(hub.evaluation, name) for name in hub.EVALUATION},
 }

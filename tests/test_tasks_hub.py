@@ -1,0 +1,112 @@
+"""The hub's sets through `datasets`, here from rows of the same columns; and with no hub at all."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import datasets
+import pytest
+
+from geodistill.errors import AssetError, InputError
+from geodistill.tasks import hub, load_instructions
+from geodistill.tasks.base import SPLITS
+from geodistill.tasks.prompts import alpaca
+
+
+class Hub:
+    """Stands in for `datasets.load_dataset`: gives `parts`, remembers what it was asked."""
+
+    def __init__(self) -> None:
+        self.parts: dict[str, list[dict[str, Any]]] = {}
+        self.asked: tuple[Any, ...] = ()
+
+    def __call__(self, repository: str, name: str | None = None, **options: Any) -> Any:
+        self.asked = (repository, name, options)
+        return datasets.DatasetDict(
+            {part: datasets.Dataset.from_list(rows) for part, rows in self.parts.items()}
+        )
+
+
+@pytest.fixture
+def fake(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    found = Hub()
+    monkeypatch.setattr(datasets, "load_dataset", found)
+    return found
+
+
+def test_dolly_is_pinned_worded_and_split_by_prompt(fake: Hub) -> None:
+    fake.parts = {
+        "train": [
+            {
+                "instruction": f"Ask {i // 2}",
+                "context": "a text" if i % 4 else "",
+                "response": f"Say {i}",
+                "category": "open_qa",
+            }
+            for i in range(400)
+        ]
+    }
+    fake.parts["train"][5]["response"] = " "
+    data = load_instructions("dolly")
+    assert fake.asked == (hub.DOLLY.repository, None, {"revision": hub.DOLLY.revision})
+    assert len(hub.DOLLY.revision) == 40
+    rows = {row["item"]: row for side in SPLITS for row in getattr(data, side)}
+    assert rows.keys() == {f"dolly/{i}" for i in range(400)} - {"dolly/5"}
+    assert rows["dolly/0"]["prompt"] == alpaca("Ask 0")
+    assert rows["dolly/6"]["prompt"] == alpaca("Ask 3", "a text")
+    assert rows["dolly/7"]["source"] == "dolly/6"
+    assert rows["dolly/7"]["completion"] == "Say 7"
+    prompts = [set(getattr(data, side)["prompt"]) for side in SPLITS]
+    assert all(prompts)
+    assert sum(map(len, prompts)) == len(set.union(*prompts))
+
+
+@pytest.mark.parametrize("name", list(hub.EVALUATION))
+def test_evaluation_sets_keep_the_first_answer(name: str, fake: Hub) -> None:
+    fake.parts = {"test": [{"prompt": alpaca("Name one") + "\n", "output": ["a b", "c"]}]}
+    data = load_instructions(name)
+    wanted = hub.EVALUATION[name]
+    options = {"revision": "main", "data_files": {"test": "11_/valid.jsonl"}}
+    assert fake.asked == (wanted.repository, None, options)
+    assert (len(data.train), len(data.validation)) == (0, 0)
+    assert data.test["prompt"] == [alpaca("Name one")]
+    assert data.test["completion"] == ["a b"]
+
+
+def _p3(i: int) -> dict[str, Any]:
+    return {"inputs_pretokenized": f" Ask {i}\n", "targets_pretokenized": f"\nSay {i}"}
+
+
+def test_p3_drops_test_prompts_that_stand_in_training(fake: Hub) -> None:
+    fake.parts = {
+        "train": [_p3(i) for i in range(100)],
+        "validation": [_p3(i) for i in (7, 100, 101)],
+    }
+    data = load_instructions("p3:ag_news_classify")
+    assert fake.asked[:2] == ("bigscience/P3", "ag_news_classify")
+    assert data.test["prompt"] == ["Ask 100", "Ask 101"]
+    assert len(data.train) + len(data.validation) == 100
+    assert len(data.validation) > 0
+    assert data.train["template"][0] == "ag_news_classify"
+
+
+def test_p3_without_a_test_part(fake: Hub) -> None:
+    fake.parts = {"train": [_p3(1)]}
+    with pytest.raises(InputError, match="p3:x has the parts train; expected train and a test"):
+        load_instructions("p3:x")
+
+
+@pytest.mark.parametrize("name", ["dolly", "s_ni", "u_ni", "p3:ag_news_classify"])
+def test_no_hub_is_one_clear_line(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`HF_HUB_OFFLINE` is read when the hub's client is imported, so its setting is set here."""
+    import huggingface_hub.constants
+
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
+    short = name.partition(":")[0]
+    with pytest.raises(
+        AssetError, match=rf"'{short}': \w+/\S+ can't .*data/cards/{short}\.md"
+    ) as e:
+        load_instructions(name)
+    assert "\n" not in str(e.value)

@@ -23,12 +23,32 @@ def write(folder, n_seeds=5, n_items=600, exploratory="exploratory/"):
     _study(folder / f"{exploratory}instruction", "embedded", INSTRUCTION, n_seeds, n_items)
 
 
-def _study(folder, task, gains, n_seeds, n_items):
+PRIMARY = {k: v for k, v in CLASSIFICATION.items() if k != "ce" and "shuffled" not in k}
+CONTROLS = {"kd+procrustes-shuffled": -0.2, "kd+spectrum": 0.0, "kd+isotropy": 0.0}
+CHOSEN, ANOTHER = 20.0, 5.0
+
+
+def write_confirmatory(folder, seeds=range(100, 110), n_items=60):
+    """Primary and placebo sections of the classification protocol; controls at two factors.
+
+    At the other factor the shuffled rows do as well as Procrustes.
+    """
+    for task in ("movie-b", "product-b", "stsb"):
+        path = folder / "classification" / "primary"
+        _study(path, task, PRIMARY, seeds, n_items, factor=CHOSEN)
+    for task in ("movie-b", "product-b"):
+        path = folder / "classification" / "placebos"
+        other = CONTROLS | {"kd+procrustes-shuffled": 0.08}
+        _study(path, task, CONTROLS, list(seeds)[:5], n_items, factor=CHOSEN)
+        _study(path, task, other, list(seeds)[:5], n_items, factor=ANOTHER)
+
+
+def _study(folder, task, gains, n_seeds, n_items, factor=None):
     rng = np.random.default_rng(len(task))
     luck = rng.random(n_items)
     runs = [
-        _run(task, method, seed, gain, luck, rng)
-        for seed in range(n_seeds)
+        _run(task, method, seed, gain, luck, rng, factor)
+        for seed in (range(n_seeds) if isinstance(n_seeds, int) else n_seeds)
         for method, gain in gains.items()
     ]
     folder.mkdir(parents=True, exist_ok=True)
@@ -38,8 +58,9 @@ def _study(folder, task, gains, n_seeds, n_items):
         pd.concat([*old, *frames], ignore_index=True).to_parquet(path)
 
 
-def _run(task, method, seed, gain, luck, rng):
-    key = {"run_id": f"{task}-{method}-s{seed}", "task": task, "method": method, "seed": seed}
+def _run(task, method, seed, gain, luck, rng, factor):
+    name = f"{task}-{method}-s{seed}" + ("" if factor is None else f"-{factor}")
+    key = {"run_id": name, "task": task, "method": method, "seed": seed}
     noise = luck + 0.1 * rng.standard_normal(len(luck))
     score = gain - noise if task == "embedded" else (noise < 0.75 + gain).astype(float)
     items = pd.DataFrame({"item": [f"i{i}" for i in range(len(luck))], "score": score})
@@ -50,4 +71,5 @@ def _run(task, method, seed, gain, luck, rng):
         "geometry_kept/procrustes": 0.5 + gain,
     }
     rows = pd.DataFrame({"metric": list(metrics), "value": list(metrics.values())})
-    return rows.assign(**key, status="finished", dirty=False), items.assign(**key)
+    setting = {} if factor is None else {"factor": factor}
+    return rows.assign(**key, **setting, status="finished", dirty=False), items.assign(**key)

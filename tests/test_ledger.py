@@ -126,20 +126,42 @@ def test_a_claim_without_rows_is_not_judged(results, tmp_path):
         list(claims.judge("C5", tmp_path))
 
 
-def test_rows_of_a_protocol_decide_once_they_hold_the_methods(results, tmp_path):
-    assert claims.claim("C5").stored.rows(results) == "exploratory/instruction"
-    simulated_results.write(tmp_path, n_items=90)
-    simulated_results.write(tmp_path, n_items=60, exploratory="")
-    block = ledger.verdict_block(tmp_path)
-    assert block.count("(by the protocol's rows, `data/results/classification`)") == 3
+@pytest.fixture(scope="module")
+def confirmed(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("confirmed")
+    simulated_results.write(folder, n_items=90)
+    simulated_results.write_confirmatory(folder)
+    return folder
+
+
+def test_rows_of_a_protocol_decide_once_their_sections_are_whole(confirmed, results):
+    assert claims.claim("C4a").stored.rows(confirmed) == ("classification/primary",)
+    assert claims.claim("C5").stored.rows(confirmed) == ("exploratory/instruction",)
+    block = ledger.verdict_block(confirmed)
+    assert block.count("(by the protocol's rows, `data/results/classification/primary`)") == 2
+    assert block.count("`data/results/classification/placebos`)") == 1
     assert "by the protocol" not in ledger.verdict_block(results)
-    assert next(claims.judge("C5", tmp_path)).rows == "data/results/instruction"
-    for name in ("rows", "items"):
-        path = tmp_path / "classification" / f"{name}.parquet"
-        frame = pd.read_parquet(path)
-        frame[frame["method"] != "kd+gram"].to_parquet(path)
-    assert next(claims.judge("C4a", tmp_path)).rows == "data/results/exploratory/classification"
-    assert next(claims.judge("P1-bert", tmp_path)).rows == "data/results/classification"
+
+
+def test_a_grid_that_was_stopped_decides_nothing(tmp_path):
+    simulated_results.write(tmp_path, n_items=60)
+    simulated_results.write_confirmatory(tmp_path, seeds=range(100, 109))
+    assert claims.claim("C4a").stored.rows(tmp_path) == ("exploratory/classification",)
+    assert {r.rows for r in claims.judge("C4a", tmp_path)} == {
+        "data/results/exploratory/classification"
+    }
+
+
+def test_a_squared_error_is_not_pooled_with_accuracies(confirmed):
+    assert {a.tasks for a in claims.answers("C4a", confirmed)} == {("movie-b", "product-b")}
+    assert all(a.n_seeds == 10 for a in claims.answers("C4a", confirmed))
+
+
+def test_a_control_counts_at_the_factor_of_what_it_controls(confirmed):
+    (found,) = claims.answers("P1-bert", confirmed)
+    assert found.n_seeds == 5
+    assert found.estimate > 0.1  # at the other factor there is no difference
+    assert {run.rsplit("-", 1)[1] for run in found.run_ids} == {"20.0"}
 
 
 def test_numbers_show_two_digits_of_their_interval():

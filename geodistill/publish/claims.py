@@ -3,29 +3,35 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
+
+import pandas as pd
 
 from geodistill.analysis.compare import Comparison, compare_family
+from geodistill.analysis.protocol import read_protocol
 from geodistill.analysis.report import NATS, POINTS, Unit
-from geodistill.analysis.rows import load_items, load_rows
+from geodistill.analysis.rows import Table, load_items, load_rows
 from geodistill.analysis.style import versus
 from geodistill.analysis.verdict import CANNOT_TELL, WORDS, verdict
 from geodistill.errors import InputError
+from geodistill.experiments.store import data_dir
 
 HOLDS, FAILS = "holds", "does not hold"
 VERDICTS = (*WORDS, HOLDS, FAILS)
 YET = f"{CANNOT_TELL} yet"
-EXPLORATORY = "exploratory"
+EXPLORATORY, PRIMARY = "exploratory", "primary"
 
 
 @dataclass(frozen=True)
 class StoredTest:
     """A family of comparisons on committed item scores, pooled over the study's tasks.
 
-    study: folder under the results, of the rows made by a protocol; exploratory ones stand in until
-    it holds them. pairs: (method, baseline), corrected together by Holm; margin: the least
+    study: name of the protocol and of the folder of its rows; exploratory rows stand in until its
+    `sections` are whole. pairs: (method, baseline), corrected together by Holm; margin: the least
     difference that matters, in the item score's unit; grid: the command that makes the rows.
     """
 
@@ -34,14 +40,54 @@ class StoredTest:
     margin: float
     unit: Unit
     grid: str
+    sections: tuple[str, ...] = (PRIMARY,)
 
-    def rows(self, results: Path) -> str:
-        """The folder under `results` that decides: the study, once it holds all methods asked."""
-        folder = results / self.study
+    def rows(self, results: Path) -> tuple[str, ...]:
+        """The folders under `results` that decide."""
+        own = tuple(f"{self.study}/{section}" for section in self.sections)
+        whole = all(_whole(results / folder, self.study) for folder in own)
+        return own if whole else (f"{EXPLORATORY}/{self.study}",)
+
+    def items(self, results: Path) -> Table:
+        """The items of all methods, in the tasks that the protocol pools and the asked ones share.
+
+        A control, which is run at several factors, counts at that of the method it controls.
+
+        Raises:
+            InputError: rows that are missing or unfit.
+        """
+        folders = self.rows(results)
+        if folders[0].startswith(EXPLORATORY):
+            return load_items(results / folders[0])
+        primary = load_rows(results / folders[0]).frame
+        factor = primary.loc[primary["method"] == self.pairs[0][0], "factor"].iloc[0]
+        where = [None if name == PRIMARY else {"factor": factor} for name in self.sections]
+        tables = [load_items(results / f, w) for f, w in zip(folders, where, strict=True)]
+        frame = pd.concat([table.frame for table in tables], ignore_index=True)
         asked = {name for pair in self.pairs for name in pair}
-        if (folder / "items.parquet").is_file() and asked <= set(load_rows(folder).frame["method"]):
-            return self.study
-        return f"{EXPLORATORY}/{self.study}"
+        tasks = [set(frame.loc[frame["method"] == name, "task"]) for name in asked]
+        shared = set.intersection(set(_protocol(self.study)["pooled"]), *tasks)
+        left = Counter[str]()
+        for table in tables:
+            left.update(table.left_out)
+        return Table(frame[frame["task"].isin(shared)].reset_index(drop=True), dict(left))
+
+
+def _whole(folder: Path, study: str) -> bool:
+    """Whether every method of a section has all its seeds in `folder`, in some task at least.
+
+    Which tasks remain is for the tuning to say; a grid makes the seeds one after another.
+    """
+    if not (folder / "items.parquet").is_file():
+        return False
+    spec = _protocol(study)["grid"][folder.name]
+    runs = pd.read_parquet(folder / "rows.parquet", columns=["task", "method", "seed"])
+    wanted = pd.MultiIndex.from_product([runs["task"].unique(), spec["methods"], spec["seeds"]])
+    return set(wanted) <= set(runs[["task", "method", "seed"]].itertuples(index=False, name=None))
+
+
+def _protocol(study: str) -> dict[str, Any]:
+    return read_protocol(data_dir() / "protocol" / f"{study}.yaml")
 
 
 @dataclass(frozen=True)
@@ -105,8 +151,9 @@ KD, PROCRUSTES, GRAM = "kd", "kd+procrustes", "kd+gram"
 PLACEBO = "kd+procrustes-shuffled"
 
 
-def _bert(*pairs: tuple[str, str]) -> StoredTest:
-    return StoredTest(BERT, pairs, 0.01, POINTS, "geodistill grid classification")
+def _bert(*pairs: tuple[str, str], control: str = "") -> StoredTest:
+    sections = (PRIMARY, control) if control else (PRIMARY,)
+    return StoredTest(BERT, pairs, 0.01, POINTS, "geodistill grid classification", sections)
 
 
 def _opt(*pairs: tuple[str, str]) -> StoredTest:
@@ -182,7 +229,7 @@ CLAIMS: tuple[Claim, ...] = (
         "on shuffled rows.",
         f"{_ON_BERT}, against the placebo.",
         "06_significance",
-        _bert((PROCRUSTES, PLACEBO)),
+        _bert((PROCRUSTES, PLACEBO), control="placebos"),
     ),
     Claim(
         "C5",
@@ -219,13 +266,13 @@ def answers(key: str, results: Path) -> tuple[Comparison, ...]:
         InputError: a claim that stored rows do not decide, or rows that are missing or unfit.
     """
     test = _stored(key)
-    return compare_family(load_items(results / test.rows(results)).frame, test.pairs)
+    return compare_family(test.items(results).frame, test.pairs)
 
 
 def judge(key: str, results: Path) -> Iterator[Record]:
     """One record a comparison of claim `key`, computed from the rows under `results`."""
     test = _stored(key)
-    rows = f"data/results/{test.rows(results)}"
+    rows = ", ".join(f"data/results/{folder}" for folder in test.rows(results))
     for answer in answers(key, results):
         yield Record(
             claim=key,

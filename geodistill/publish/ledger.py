@@ -111,10 +111,11 @@ def verdict_block(results: Path) -> str:
         if one.stored is None:
             continue
         rows = one.stored.rows(results)
-        there = (results / rows / "rows.parquet").is_file()
+        there = (results / rows[0] / "rows.parquet").is_file()
         words = [f"{r.detail}: **{r.verdict}**" for r in judge(one.key, results)] if there else []
-        if not rows.startswith(EXPLORATORY):
-            words.append(f"(by the protocol's rows, `data/results/{rows}`)")
+        if not rows[0].startswith(EXPLORATORY):
+            folders = ", ".join(f"`data/results/{folder}`" for folder in rows)
+            words.append(f"(by the protocol's rows, {folders})")
         lines.append(f"| {one.key}: {one.statement} | {'<br>'.join(words) or f'**{YET}**'} |")
     return "\n".join(lines)
 

@@ -16,10 +16,10 @@ from geodistill import cli
 from geodistill.analysis.layer_figure import LABELS, SIMILARITIES, closest, layer_map, map_in_words
 from geodistill.distill.layer_sums import FORMULAS, is_similarity
 from geodistill.errors import InputError
-from geodistill.publish.layers import read_texts
+from geodistill.publish.layers import match_table, read_texts
 
 
-def rows(values, measure="procrustes", p_search=0.01):
+def rows(values, measure="procrustes", p_search=0.01, null=1.1):
     """A layer map of these values (layers of a, layers of b)."""
     values = np.array(values, float)
     a, b = np.indices(values.shape)
@@ -29,7 +29,8 @@ def rows(values, measure="procrustes", p_search=0.01):
             "layer_b": b.ravel(),
             "measure": measure,
             "value": values.ravel(),
-            "null": 1.0,
+            "null": null,
+            "beyond_chance": (null - values.ravel()) / (null - (measure in SIMILARITIES)),
             "p_search": np.broadcast_to(p_search, values.shape).ravel(),
         }
     )
@@ -66,7 +67,7 @@ def test_a_model_against_itself_prints_its_own_layers(folders):
     lines = run(folders).splitlines()
     found = [line.split() for line in lines if line.strip()[:1] in "012" and line.strip()]
     assert [line[:3] + line[4:] for line in found[:3]] == [
-        [str(layer), str(layer), "0.000", "1.00", "0.005"] for layer in range(3)
+        [str(layer), str(layer), "0.000", "1.00", "1.00", "0.005", str(layer)] for layer in range(3)
     ]
     assert "20 texts" in " ".join(lines)
     assert "each a token" in " ".join(lines)
@@ -151,9 +152,29 @@ def test_every_measure_has_a_label_and_a_direction():
     assert {name for name in FORMULAS if is_similarity(name)} == set(SIMILARITIES)
 
 
+def test_a_layer_that_is_near_everything_is_not_the_closest():
+    """Layer 0 of b is near in any order of the rows, and by value the closest to all."""
+    chance = np.array([0.3, 1.1, 1.1, 0.3, 1.1, 1.1])
+    table = rows([[0.28, 0.5, 0.9], [0.29, 0.6, 0.35]], p_search=0.01, null=chance)
+    assert closest(table, "procrustes", by="value")["layer_b"].tolist() == [0, 0]
+    assert closest(table, "procrustes")["layer_b"].tolist() == [1, 2]
+    printed = match_table(table.assign(geometry_kept=0.5), "procrustes")
+    assert printed["closest of B"].tolist() == [1, 2]
+    assert printed["by value"].tolist() == [0, 0]
+    assert printed["beyond chance"].tolist() == ["0.55", "0.68"]
+    words = map_in_words(table, "procrustes")
+    assert "0–1 (0.50), 1–2 (0.35); 2 of 2" in words
+    assert "By value alone another is closer: 0–0 (0.28), 1–0 (0.29)." in words
+    ax = layer_map(table, "procrustes")
+    *_, crosses = ax.collections
+    assert crosses.get_offsets().tolist() == [[0, 0], [1, 0]]
+    assert "closest by value, where another" in [t.get_text() for t in ax.get_legend().texts]
+    plt.close(ax.figure)
+
+
 def test_closest_is_the_least_distance_and_the_largest_similarity():
     assert closest(rows(DISTANCES), "procrustes")["layer_b"].tolist() == [0, 2]
-    assert closest(rows(DISTANCES, "cka"), "cka")["layer_b"].tolist() == [2, 0]
+    assert closest(rows(DISTANCES, "cka", null=0), "cka")["layer_b"].tolist() == [2, 0]
     some = closest(rows([[np.nan, 0.5], [np.nan, np.nan]]), "procrustes")
     assert some[["layer_a", "layer_b"]].to_numpy().tolist() == [[0, 1]]
     with pytest.raises(InputError, match="rows have no value of measure 'gram'"):

@@ -34,7 +34,7 @@ _DRAWS = 4  # of the null; their mean is within a few hundredths even for spectr
 
 
 def read_out(sums: LayerSums, seed: int, progress: bool) -> Columns:
-    """`value`, `null` and `geometry_kept` of every measure and pair."""
+    """`value`, `null`, `beyond_chance` and `geometry_kept` of every measure and pair."""
     a, b = sums.layers(0), sums.layers(1)
     shape = (len(a), len(b))
     columns: Columns = {
@@ -62,7 +62,15 @@ def read_out(sums: LayerSums, seed: int, progress: bool) -> Columns:
             if abs(null - best) > 1e-6:
                 value = columns["value"][name][i, j]
                 columns["geometry_kept"][name][i, j] = (null - value) / (null - best)
-    return columns
+    return columns | {"beyond_chance": {name: _beyond_chance(name, columns) for name in FORMULAS}}
+
+
+def _beyond_chance(name: str, columns: Columns) -> np.ndarray:
+    """(null − value)/(null − equality), each pair with its own null; NaN where those are equal."""
+    value, null = columns["value"][name], columns["null"][name]
+    span = null - float(is_similarity(name))
+    beyond: np.ndarray = (null - value) / np.where(np.abs(span) > 1e-6, span, np.nan)
+    return beyond
 
 
 def _reach(
@@ -120,25 +128,18 @@ def _likeness(a: Tensor, b: Tensor, order: Tensor, meant: Tensor) -> Tensor:
 
 
 def tidy(layers_a: list[int], layers_b: list[int], columns: Columns) -> pd.DataFrame:
-    """One line a measure and pair; `best` marks the closest layer of a for each layer of b."""
+    """One line a measure and pair."""
     import pandas as pd
 
-    parts = []
-    for name in FORMULAS:
-        values = columns["value"][name]
-        order = values if is_similarity(name) else -values
-        best = np.isfinite(order) & (
-            order == np.nanmax(np.where(np.isfinite(order), order, -np.inf), axis=0)
+    parts = [
+        pd.DataFrame(
+            {
+                "layer_a": np.repeat(layers_a, len(layers_b)),
+                "layer_b": np.tile(layers_b, len(layers_a)),
+                "measure": name,
+                **{column: columns[column][name].ravel() for column in columns},
+            }
         )
-        parts.append(
-            pd.DataFrame(
-                {
-                    "layer_a": np.repeat(layers_a, len(layers_b)),
-                    "layer_b": np.tile(layers_b, len(layers_a)),
-                    "measure": name,
-                    **{column: columns[column][name].ravel() for column in columns},
-                    "best": best.ravel(),
-                }
-            )
-        )
+        for name in FORMULAS
+    ]
     return pd.concat(parts, ignore_index=True)

@@ -43,8 +43,9 @@ def inspect(
     cut = f"; {found.truncated} texts cut at what the models take" if found.truncated else ""
     console.print(
         f"{len(read)} texts, {first['n']} rows, each a {first['rows']}{cut}. null: unrelated rows "
-        "of these spectra. geometry kept: 1 the best of B's width, 0 that with its rows shuffled. "
-        "p_search: permuted texts, over all pairs of layers.",
+        "of these spectra. beyond chance: 0 there, 1 for equal features; it decides the closest, "
+        "by value: the closest without it. geometry kept: 1 the best of B's width, 0 that with its "
+        "rows shuffled. p_search: permuted texts, over all pairs of layers.",
         highlight=False,
     )
     if out:
@@ -91,6 +92,7 @@ def load_model(name: str) -> tuple[Any, Any]:
 
 def match_table(rows: pd.DataFrame, measure: str) -> pd.DataFrame:
     """The closest layer of B for each layer of A, in words and rounded numbers."""
+    nearest = closest(rows, measure, by="value")["layer_b"]
     return pd.DataFrame(
         [
             {
@@ -98,10 +100,12 @@ def match_table(rows: pd.DataFrame, measure: str) -> pd.DataFrame:
                 "closest of B": one["layer_b"],
                 "value": f"{one['value']:.3f}",
                 "null": f"{one['null']:.3f}",
+                "beyond chance": _or_dash(one["beyond_chance"]),
                 "geometry kept": _or_dash(one["geometry_kept"]),
                 "p_search": show_p(one["p_search"]) if pd.notna(one["p_search"]) else "–",
+                "by value": layer,
             }
-            for one in closest(rows, measure).to_dict("records")
+            for one, layer in zip(closest(rows, measure).to_dict("records"), nearest, strict=True)
         ]
     )
 

@@ -166,9 +166,8 @@ class _Progress(TrainerCallback):
         if state.global_step:
             self.report(f"going on from step {state.global_step}")
 
-    def on_log(
-        self, args: Any, state: Any, control: Any, logs: dict[str, float], **kwargs: Any
-    ) -> None:
+    def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        logs = kwargs["logs"]
         if "loss" not in logs:
             return
         now = time.perf_counter()

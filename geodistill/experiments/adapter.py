@@ -143,7 +143,8 @@ def train_adapter(
         callbacks=[_Progress(report)],
     )
     trainer.remove_callback(PrinterCallback)
-    trainer.train(resume_from_checkpoint=last_checkpoint(checkpoints))
+    last = last_checkpoint(checkpoints)
+    trainer.train(resume_from_checkpoint=str(last) if last else None)
     spent = [log["seconds"] for log in trainer.state.log_history if "seconds" in log]
     return trainer.model, sum(spent)
 

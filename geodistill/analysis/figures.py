@@ -112,6 +112,36 @@ def kept_against_score(ax: Axes, runs: pd.DataFrame, kept: str, score: str) -> A
     return ax
 
 
+def weight_curves(ax: Axes, gains: pd.DataFrame, chosen: dict[str, float], unit: str) -> Axes:
+    """Gain against the weight factor, one line a method; the factor in use is ringed.
+
+    Args:
+        ax: where to draw.
+        gains: `method, factor, gain, low, high`, as `anatomy.gain_by_factor` makes them.
+        chosen: factor by method.
+        unit: of the gain, for the axis label.
+    """
+    ax.axhline(0, color="black", linewidth=0.8)
+    methods = list(dict.fromkeys(gains["method"]))
+    for place, method in enumerate(methods):
+        style, line = look(method), gains[gains["method"] == method].sort_values("factor")
+        x = line["factor"] * 1.06 ** (place - (len(methods) - 1) / 2)  # side by side
+        error = [line["gain"] - line["low"], line["high"] - line["gain"]]
+        ax.errorbar(
+            x, line["gain"], error, color=style.color, marker=style.marker, label=style.label
+        )
+        ring = (line["factor"] == chosen[method]).to_numpy()
+        ax.plot(
+            x[ring], line["gain"][ring], "o", markersize=12, color=style.color, fillstyle="none"
+        )
+    ax.set(xscale="log", xlabel="weight factor (ring: in use)", ylabel=f"gain, {unit}")
+    factors = sorted(gains["factor"].unique())
+    ax.set_xticks(factors, [f"{factor:g}" for factor in factors])
+    ax.xaxis.set_minor_locator(NullLocator())
+    ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
+    return ax
+
+
 def smallest_gains(ax: Axes, gains: pd.DataFrame, unit: str) -> Axes:
     """The least gain that a design can see against its items, one line a number of seeds.
 

@@ -30,6 +30,10 @@ _LOSSES = {
     "spectrum": Look(PURPLE, "P", "spectrum part"),
     "isotropy": Look(PURPLE, "*", "isotropy, no teacher"),
     "orthogonal-projection": Look(GREY, "h", "orthogonal projection"),
+    "root-cka": Look(ORANGE, ">", "√CKA"),
+    "flex": Look(SKY, "d", "Flex"),
+    "rkd": Look(GREEN, "<", "RKD"),
+    "pkd": Look(BLACK, "H", "PKD"),
     "procrustes-shuffled": Look(GREY, "X", "Procrustes, rows shuffled"),
 }
 METHOD_STYLE: dict[str, Look] = {
@@ -38,7 +42,8 @@ METHOD_STYLE: dict[str, Look] = {
     "kd": Look(BLACK, "p", "KD"),
     **_LOSSES,
     **{
-        f"kd+{name}": Look(look.color, look.marker, f"KD + {look.label}")
+        f"{base}+{name}": Look(look.color, look.marker, f"{label} + {look.label}")
+        for base, label in (("kd", "KD"), ("ce", "cross-entropy"))
         for name, look in _LOSSES.items()
     },
 }

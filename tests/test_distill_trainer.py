@@ -554,6 +554,37 @@ def test_a_loss_that_is_not_finite_is_named_with_its_step(tmp_path):
         trainer.train()
 
 
+def test_a_loss_that_is_not_finite_leaves_its_batch_and_the_checkpoints(tmp_path):
+    trainer = distiller(
+        tmp_path, tiny_bert(1), SENTENCES * 4, tiny_bert(2), [term(BreaksAtThird())],
+        save_strategy="steps", save_steps=1,
+    )  # fmt: skip
+    with pytest.raises(FloatingPointError, match=r"its batch is in .*not_finite_step_2\.safe"):
+        trainer.train()
+    expected = collate(SENTENCES)
+    stored = load_file(tmp_path / "not_finite_step_2.safetensors")
+    assert stored.keys() == expected.keys() - {"row"}
+    assert all(torch.equal(stored[name], expected[name]) for name in stored)
+    assert (tmp_path / "checkpoint-1" / "model.safetensors").exists()
+    assert (tmp_path / "checkpoint-2" / "model.safetensors").exists()
+    assert not (tmp_path / "checkpoint-3").exists()
+
+
+@pytest.mark.parametrize(("strategy", "most"), [("group_by_length", 0.15), ("random", 1.0)])
+def test_batches_by_length_are_hardly_padded(tmp_path, strategy, most):
+    """Lengths 4 to 19, each four times, in batches of four."""
+    data = answers([4 + i % 16 for i in range(64)], [2] * 64)
+    trainer = distiller(
+        tmp_path, tiny_opt(1), data, train_sampling_strategy=strategy, logit_loss=None
+    )
+    batches = list(trainer.get_train_dataloader())
+    masks = torch.cat([batch["attention_mask"].flatten() for batch in batches]).float()
+    assert len(batches) == 16
+    share = 1 - float(masks.mean())
+    assert share < most
+    assert strategy == "group_by_length" or share > 0.2
+
+
 def test_a_student_that_diverged_is_told_by_its_task_loss(tmp_path):
     student = tiny_bert(1)
     with torch.no_grad():

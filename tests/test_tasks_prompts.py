@@ -28,7 +28,7 @@ TURNS = [
 
 def tokenizer(template: str | None = None) -> Any:
     """Bytes are tokens, so that text and tokens have one length."""
-    core = Tokenizer(BPE({letter: i for i, letter in enumerate(ByteLevel.alphabet())}, []))
+    core = Tokenizer(BPE({letter: i for i, letter in enumerate(sorted(ByteLevel.alphabet()))}, []))
     core.pre_tokenizer = ByteLevel(add_prefix_space=False, use_regex=False)
     found = PreTrainedTokenizerFast(tokenizer_object=core, eos_token="</s>", pad_token="<pad>")
     found.chat_template = template

@@ -37,7 +37,7 @@ def tiny_bert(seed=0, width=32, layers=2, labels=3, vocabulary=VOCABULARY, **set
     return BertForSequenceClassification(config)
 
 
-def tiny_opt(seed=0, width=32, layers=2, vocabulary=VOCABULARY):
+def tiny_opt(seed=0, width=32, layers=2, vocabulary=VOCABULARY, positions=32):
     torch.manual_seed(seed)
     config = OPTConfig(
         vocab_size=vocabulary,
@@ -46,7 +46,7 @@ def tiny_opt(seed=0, width=32, layers=2, vocabulary=VOCABULARY):
         num_hidden_layers=layers,
         num_attention_heads=2,
         ffn_dim=2 * width,
-        max_position_embeddings=32,
+        max_position_embeddings=positions,
         dropout=0.0,
         init_std=0.2,
         pad_token_id=0,

@@ -1,18 +1,24 @@
 """Feature distillation for `transformers.Trainer` and every trainer built on it."""
 
-from collections import defaultdict
 from collections.abc import Sequence
 from contextlib import nullcontext
+from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from transformers import Trainer, TrainerCallback
+from transformers import Trainer
 
+from geodistill.distill.bookkeeping import (
+    ClearGradients,
+    NotedLosses,
+    load_terms,
+    save_terms,
+    share_of_items,
+)
 from geodistill.distill.cache import TeacherCache, TeacherOutputs
-from geodistill.distill.capture import head_on_rows
+from geodistill.distill.capture import head_on_rows, recorded
 from geodistill.distill.terms import (
     BalancedTerm,
     FeatureTerm,
@@ -27,7 +33,6 @@ if TYPE_CHECKING:
     _Base = Trainer
 else:
     _Base = object
-TERMS_FILE = "feature_terms.safetensors"
 
 
 class FeatureDistillation(_Base):
@@ -42,7 +47,10 @@ class FeatureDistillation(_Base):
     micro-batch values*: the geometry batch is the micro-batch. Parameters of a term (a learned
     projection) join the optimiser without weight decay or gradient clipping, are saved in
     checkpoints, and never in an exported model. A loss that is not finite raises FloatingPointError
-    with its name and the step.
+    with its name and the step; the batch is saved in the output folder.
+
+    Features are those of the trainer's own forward pass. A trainer that takes a `teacher_model`
+    itself and runs it (TRL's GKDTrainer) is given it, and its teacher is not run again.
 
     Args:
         teacher_model: runs live, frozen, in eval mode. Its tokenizer must be the student's.
@@ -72,14 +80,18 @@ class FeatureDistillation(_Base):
         logit_weight: float = 1.0,
         **kwargs: Any,
     ) -> None:
+        runs_teacher = "teacher_model" in signature(super().__init__).parameters
+        if runs_teacher:
+            kwargs["teacher_model"] = teacher_model
         super().__init__(*args, **kwargs)
-        self.teacher_model = teacher_model
+        if not runs_teacher:
+            self.teacher_model = teacher_model
         self.teacher_cache = teacher_cache
         self.logit_loss = logit_loss
         self.task_weight, self.logit_weight = task_weight, logit_weight
         self.terms = nn.ModuleList(BalancedTerm(term) for term in terms).to(self.args.device)
-        self.add_callback(_ClearGradients(self.terms))
-        self._logged: dict[str, list[Tensor]] = defaultdict(list)
+        self.add_callback(ClearGradients(self.terms))
+        self._losses = NotedLosses(Path(str(self.args.output_dir)))
         self._check_needs()
 
     def _check_needs(self) -> None:
@@ -129,28 +141,47 @@ class FeatureDistillation(_Base):
         rows = inputs.pop("row", None)
         if not model.training:
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        self._batch = inputs
         share = 1 / self.current_gradient_accumulation_steps
-        part = share if num_items_in_batch is None else self._part(inputs, num_items_in_batch)
-        if self._scores_rows_alone(inputs) and not return_outputs:
-            task, outputs = self._row_loss(model, inputs)
-        else:
-            # The trainer may take the labels out of what it is given (label smoothing). It gets no
-            # count of items, which some models divide by and others ignore: the loss is a mean.
-            wanted = {**inputs, **({"output_hidden_states": True} if len(self.terms) else {})}
-            task, outputs = super().compute_loss(model, wanted, True)
+        part: float | Tensor = share
+        if num_items_in_batch is not None:
+            # The count may be that of all ranks, whose gradients are then averaged.
+            ranks = self.args.world_size if self.args.average_tokens_across_devices else 1
+            part = ranks * share_of_items(inputs, num_items_in_batch)
+        distils = self.logit_loss is not None or len(self.terms) > 0
+        with recorded(self.teacher_model if distils else None, grad=False) as said:
+            if self._scores_rows_alone(inputs) and not return_outputs:
+                task, outputs, hidden = self._row_loss(model, inputs)
+            else:
+                task, outputs, hidden = self._trainers_loss(model, inputs, return_outputs)
         loss = self.task_weight * task * part
         self._note("task", task * part / share)
-        if self.logit_loss is not None or len(self.terms):
+        if distils:
             mask = kept_rows(inputs)
-            teacher = self._teacher_outputs(inputs, mask, rows)
+            teacher = self._teacher_outputs(inputs, mask, rows, said)
             if self.logit_loss is not None:
                 logit = self._logit_term(outputs["logits"], teacher, mask)
                 loss = loss + self.logit_weight * logit * part
                 self._note("logit", logit * part / share)
             if len(self.terms):
-                hidden = outputs["hidden_states"]
                 loss = self._add_feature_terms(loss, hidden, teacher, mask, share)
         return (loss, outputs) if return_outputs else loss
+
+    def _trainers_loss(
+        self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool
+    ) -> tuple[Tensor, Any, Sequence[Tensor]]:
+        """The loss of the trainer below, its outputs where they are wanted, the student's features.
+
+        It gets no count of items, which some models divide by and others ignore: the loss is a
+        mean. It may change what it is given (label smoothing takes the labels out). Outputs cost
+        TRL's trainers a second forward pass.
+        """
+        wanted = return_outputs or self.logit_loss is not None
+        student = self.accelerator.unwrap_model(model) if len(self.terms) else None
+        with recorded(student, grad=True) as seen:
+            found: Any = super().compute_loss(model, dict(inputs), wanted)
+        task, outputs = found if wanted else (found, None)
+        return task, outputs, seen[0].hidden_states if seen else ()
 
     def _scores_rows_alone(self, inputs: dict[str, Any]) -> bool:
         """Whether the task loss is the plain next-token cross-entropy, which `_row_loss` is."""
@@ -158,38 +189,34 @@ class FeatureDistillation(_Base):
         custom = self.label_smoother is not None or self.compute_loss_func is not None
         return plain and not custom and self._loss_shifts_labels and labels_tokens(inputs)
 
-    def _row_loss(self, model: nn.Module, inputs: dict[str, Any]) -> tuple[Tensor, Any]:
+    def _row_loss(
+        self, model: nn.Module, inputs: dict[str, Any]
+    ) -> tuple[Tensor, Any, Sequence[Tensor]]:
         """Mean cross-entropy of the labelled tokens, the head computed for them alone."""
         mask = kept_rows(inputs)
         given = {k: v for k, v in inputs.items() if k != "labels"}
         with head_on_rows(self.accelerator.unwrap_model(model), mask):
             outputs = model(**given, output_hidden_states=bool(len(self.terms)))
         targets = inputs["labels"][:, 1:][mask[:, :-1]]
-        return nn.functional.cross_entropy(outputs["logits"].float(), targets), outputs
-
-    def _part(self, inputs: dict[str, Any], items: Tensor | int) -> Tensor:
-        """The micro-batch's share of the items (labels but -100) of its accumulated batch."""
-        labels: Tensor = inputs["labels"]
-        if labels_tokens(inputs):  # the first token has no input
-            labels = labels[:, 1:]
-        count = (labels != -100).sum()
-        if not count:
-            raise InputError("all labels of a batch are -100; leave examples without answer out")
-        # `items` may count all ranks, whose gradients are then averaged.
-        ranks = self.args.world_size if self.args.average_tokens_across_devices else 1
-        return ranks * count / items
+        task = nn.functional.cross_entropy(outputs["logits"].float(), targets)
+        return task, outputs, outputs.get("hidden_states", ())
 
     def _teacher_outputs(
-        self, inputs: dict[str, Any], mask: Tensor, rows: Tensor | None
+        self, inputs: dict[str, Any], mask: Tensor, rows: Tensor | None, said: list[Any]
     ) -> TeacherOutputs:
+        """From the cache, from what the trainer below had the teacher say, or by running it."""
         layers = {teacher for teacher, _ in self._layers}
         if self.teacher_cache is not None:
             if rows is None:
                 raise InputError("the batch has no `row` column, which teacher_cache is read by")
             return self.teacher_cache.lookup(rows, mask, layers)
         assert self.teacher_model is not None
-        given = {k: v for k, v in inputs.items() if k != "labels"}
         tokens = labels_tokens(inputs)
+        if said:
+            out = said[-1]
+            logits = out.logits[mask] if tokens else out.logits
+            return TeacherOutputs(logits, {i: out.hidden_states[i] for i in layers})
+        given = {k: v for k, v in inputs.items() if k != "labels"}
         with torch.no_grad(), head_on_rows(self.teacher_model, mask) if tokens else nullcontext():
             out = self.teacher_model(**given, output_hidden_states=bool(layers))
         return TeacherOutputs(out.logits, {i: out.hidden_states[i] for i in layers})
@@ -197,6 +224,11 @@ class FeatureDistillation(_Base):
     def _logit_term(self, student: Tensor, teacher: TeacherOutputs, mask: Tensor) -> Tensor:
         """Mean logit loss over the micro-batch's items."""
         assert self.logit_loss is not None
+        if not student.requires_grad:
+            raise InputError(
+                f"logit_loss: the trainer below {type(self).__name__} gives logits without "
+                "gradient; give no logit_loss, or use FeatureDistillationTrainer"
+            )
         if student.dim() == 3:
             student = student[mask]
         value: Tensor = self.logit_loss(*teacher.comparable_logits(student))
@@ -230,19 +262,12 @@ class FeatureDistillation(_Base):
     # ---- logs, optimiser, checkpoints ----
 
     def _note(self, name: str, value: Tensor) -> None:
-        noted = value.detach().float().cpu()
-        if not bool(torch.isfinite(noted)):
-            step = self.state.global_step
-            raise FloatingPointError(f"the loss {name} is {float(noted)} at step {step}")
-        self._logged[name].append(noted)
+        self._losses.add(name, value, self.state.global_step, self._batch)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add the mean of each loss since the last log, unweighted."""
         if "loss" in logs:
-            logs.update(
-                {f"loss/{k}": float(torch.stack(v).mean()) for k, v in self._logged.items()}
-            )
-            self._logged.clear()
+            logs.update(self._losses.take_means())
         super().log(logs, start_time)
 
     def _set_signature_columns_if_needed(self) -> None:
@@ -263,27 +288,12 @@ class FeatureDistillation(_Base):
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
         super()._save_optimizer_and_scheduler(output_dir)
         if self.args.should_save and len(self.terms):
-            # Copies, since safetensors takes no views, nor one tensor under two names.
-            state = {k: v.clone().contiguous() for k, v in self.terms.state_dict().items()}
-            save_file(state, Path(output_dir) / TERMS_FILE)
+            save_terms(self.terms, Path(output_dir))
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         super()._load_optimizer_and_scheduler(checkpoint)
         if checkpoint is not None and len(self.terms):
-            self.terms.load_state_dict(load_file(Path(checkpoint) / TERMS_FILE))
-
-
-class _ClearGradients(TrainerCallback):
-    """The trainer clears the gradients of its model only; those of the terms go here.
-
-    Before a step, not after it: a step that mixed precision skips must not leave its infinities.
-    """
-
-    def __init__(self, terms: nn.Module) -> None:
-        self.terms = terms
-
-    def on_step_begin(self, *args: Any, **kwargs: Any) -> None:
-        self.terms.zero_grad()
+            load_terms(self.terms, Path(checkpoint))
 
 
 class FeatureDistillationTrainer(FeatureDistillation, Trainer):

@@ -1,0 +1,91 @@
+"""What surrounds a step of the trainer: its losses on record, its terms in checkpoints."""
+
+from collections import defaultdict
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from transformers import TrainerCallback
+
+from geodistill.distill.terms import labels_tokens
+from geodistill.errors import InputError
+
+TERMS_FILE = "feature_terms.safetensors"
+
+
+def share_of_items(inputs: Mapping[str, Any], items: Tensor | int) -> Tensor:
+    """The micro-batch's share of the `items` (labels but -100) of its accumulated batch.
+
+    Raises:
+        InputError: all its labels are -100.
+    """
+    labels: Tensor = inputs["labels"]
+    if labels_tokens(dict(inputs)):  # the first token has no input
+        labels = labels[:, 1:]
+    count = (labels != -100).sum()
+    if not count:
+        raise InputError("all labels of a batch are -100; leave examples without answer out")
+    return count / items
+
+
+class NotedLosses:
+    """The losses of each micro-batch since the last log, unweighted.
+
+    Args:
+        folder: gets the batch of a loss that is not finite, for inspection.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.values: dict[str, list[Tensor]] = defaultdict(list)
+
+    def add(self, name: str, value: Tensor, step: int, batch: Mapping[str, Any]) -> None:
+        """Keep one value.
+
+        Raises:
+            FloatingPointError: it is not finite; loss, step and the saved batch are named.
+        """
+        noted = value.detach().float().cpu()
+        if not bool(torch.isfinite(noted)):
+            where = self.folder / f"not_finite_step_{step}.safetensors"
+            self.folder.mkdir(parents=True, exist_ok=True)
+            tensors = {k: v.contiguous() for k, v in batch.items() if isinstance(v, Tensor)}
+            save_file(tensors, where)
+            raise FloatingPointError(
+                f"the loss {name} is {float(noted)} at step {step}; its batch is in {where}"
+            )
+        self.values[name].append(noted)
+
+    def take_means(self) -> dict[str, float]:
+        """Mean of each loss, as `loss/NAME`; begins anew."""
+        means = {f"loss/{k}": float(torch.stack(v).mean()) for k, v in self.values.items()}
+        self.values.clear()
+        return means
+
+
+def save_terms(terms: nn.Module, folder: Path) -> None:
+    """Parameters and balance windows of the terms, beside a checkpoint's optimiser."""
+    # Copies, since safetensors takes no views, nor one tensor under two names.
+    state = {k: v.clone().contiguous() for k, v in terms.state_dict().items()}
+    save_file(state, folder / TERMS_FILE)
+
+
+def load_terms(terms: nn.Module, folder: Path) -> None:
+    """What `save_terms` wrote, into `terms`."""
+    terms.load_state_dict(load_file(folder / TERMS_FILE))
+
+
+class ClearGradients(TrainerCallback):
+    """The trainer clears the gradients of its model only; those of the terms go here.
+
+    Before a step, not after it: a step that mixed precision skips must not leave its infinities.
+    """
+
+    def __init__(self, terms: nn.Module) -> None:
+        self.terms = terms
+
+    def on_step_begin(self, *args: Any, **kwargs: Any) -> None:
+        self.terms.zero_grad()

@@ -11,6 +11,7 @@ import torch
 from matplotlib.figure import Figure
 
 from benchmarks.speed import Row, rows
+from benchmarks.students import students
 from geodistill.experiments.store import provenance
 
 OUT = Path(__file__).resolve().parents[1] / "data" / "results" / "benchmarks" / "speed.json"
@@ -26,6 +27,7 @@ def main() -> None:
     given = parser.parse_args()
     torch.set_num_threads(1)
     found = rows(given.repeats, tiny=given.tiny)
+    found += students(max(2, given.repeats // 3), tiny=given.tiny)
     for row in found:
         target = "" if row["target"] is None else f"  (target {row['target']})"
         median = f"  median {row['median_ratio']:8.2f}" if "median_ratio" in row else ""

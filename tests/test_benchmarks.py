@@ -27,6 +27,8 @@ def test_every_comparison_has_a_finite_ratio_and_is_written(tmp_path: Path) -> N
         "peak memory",
         "exponent",
         "netrep",
+        "training step with KD + Procrustes",
+        "live teacher over cache",
     ):
         assert any(words in row["what"] for row in record["rows"]), words
     for row in record["rows"]:

@@ -1,0 +1,94 @@
+"""A classification student's training step: what a geometry term adds, what the cache saves."""
+
+from __future__ import annotations
+
+import tempfile
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import BertConfig, BertForSequenceClassification
+
+from benchmarks.speed import Row, _row, timed
+from geodistill.distill import FeatureDistillationTrainer, FeatureTerm, bert_student, build_cache
+from geodistill.experiments.training import fit, in_batches, pad, quiet, training_arguments
+from geodistill.losses import FeatureGramLoss, KLDivergenceLoss, ProcrustesLoss
+
+STEPS = 6
+BATCH = 32
+
+
+def students(repeats: int, *, tiny: bool = False) -> list[Row]:
+    """Trainings of a few steps: with a term over without, and with a live teacher over the cache.
+
+    Teacher 6 x 384, student 3 x 128, 32 sentences of 10 to 40 tokens, untrained: only time counts.
+    """
+    quiet()
+    teacher = _teacher(tiny)
+    data = _sentences(2 * BATCH, vocabulary=teacher.config.vocab_size)
+    with tempfile.TemporaryDirectory() as folder:
+        lengths = [len(e["input_ids"]) for e in data]
+        cache = build_cache(
+            teacher, in_batches(data, BATCH, 0), lengths, Path(folder) / "cache", layers=(-1,)
+        )
+        train = partial(_train, teacher, data, Path(folder), tiny)
+        seconds = timed(
+            {
+                "KD": partial(train, teacher_cache=cache),
+                "KD + Procrustes": partial(train, ProcrustesLoss(), teacher_cache=cache),
+                "KD + Gram": partial(train, FeatureGramLoss(), teacher_cache=cache),
+                "KD, live": partial(train, teacher_model=teacher),
+            },
+            repeats,
+        )
+    size = f"{BATCH} sentences"
+    return [
+        _row(f"training step with {term} over KD alone", size, seconds, term, "KD", "<= 1.15")
+        for term in ("KD + Procrustes", "KD + Gram")
+    ] + [_row("training step, live teacher over cache", size, seconds, "KD, live", "KD", ">= 1.8")]
+
+
+def _train(
+    teacher: Any, data: list[dict[str, Any]], folder: Path, tiny: bool, *losses: Any, **source: Any
+) -> None:
+    student = bert_student(teacher, width=32 if tiny else 128, layers=1 if tiny else 3, seed=0)
+    trainer = FeatureDistillationTrainer(
+        model=student,
+        args=training_arguments(
+            folder, seed=0, max_steps=STEPS, per_device_train_batch_size=BATCH, use_cpu=True
+        ),
+        train_dataset=data,
+        data_collator=partial(pad, pad_id=0),
+        terms=[FeatureTerm(-1, -1, loss) for loss in losses],
+        logit_loss=KLDivergenceLoss(temperature=2.0),
+        **source,
+    )
+    fit(trainer)
+
+
+def _teacher(tiny: bool) -> Any:
+    torch.manual_seed(0)
+    width, layers, vocabulary = (32, 2, 100) if tiny else (384, 6, 30_522)
+    return BertForSequenceClassification(
+        BertConfig(
+            vocab_size=vocabulary,
+            hidden_size=width,
+            num_hidden_layers=layers,
+            num_attention_heads=width // 16,
+            intermediate_size=4 * width,
+        )
+    )
+
+
+def _sentences(count: int, vocabulary: int) -> list[dict[str, Any]]:
+    generator = torch.Generator().manual_seed(0)
+    lengths = torch.randint(10, 41, (count,), generator=generator).tolist()
+    return [
+        {
+            "input_ids": torch.randint(1, vocabulary, (length,), generator=generator).tolist(),
+            "labels": row % 2,
+            "row": row,
+        }
+        for row, length in enumerate(lengths)
+    ]

@@ -37,12 +37,12 @@ from IPython.display import Markdown, display
 from geodistill.analysis import figures
 from geodistill.analysis.rows import load_rows, wide
 from geodistill.analysis.style import geodistill_style, look
+from geodistill.experiments.answers import score
 from geodistill.experiments.instruction import (
     STUDY,
     InstructionSetting,
     open_instruction_room,
     run_instruction,
-    score,
     smoke,
     start_student,
 )

@@ -71,11 +71,13 @@ def bert_student(teacher: Any, *, width: int, layers: int, seed: int) -> Any:
     return student
 
 
-def opt_student(teacher: Any, *, width: int, layers: int, positions: int, seed: int) -> Any:
+def opt_student(
+    teacher: Any, *, width: int, layers: int, positions: int, seed: int, tied: bool = True
+) -> Any:
     """An OPT language model of `layers` x `width` with the teacher's vocabulary.
 
-    Its token embeddings (tied to the head) start by `principal_start`; the rest at random: this is
-    the OPT architecture, not Meta's weights.
+    Its token embeddings start by `principal_start`; the rest at random: this is the OPT
+    architecture, not Meta's weights.
 
     Args:
         teacher: any causal language model with input embeddings.
@@ -83,6 +85,7 @@ def opt_student(teacher: Any, *, width: int, layers: int, positions: int, seed: 
         layers: number of blocks.
         positions: longest sequence in tokens.
         seed: of the weights that start at random.
+        tied: whether head and embeddings are one matrix; else the head starts as their copy.
     """
     from transformers import OPTConfig, OPTForCausalLM, set_seed
 
@@ -101,10 +104,14 @@ def opt_student(teacher: Any, *, width: int, layers: int, positions: int, seed: 
         bos_token_id=teacher.config.bos_token_id,
         eos_token_id=teacher.config.eos_token_id,
         pad_token_id=teacher.config.pad_token_id,
+        tie_word_embeddings=tied,
     )
     set_seed(seed)
     student = OPTForCausalLM(config)
-    _principal_start([embeddings], [student.model.decoder.embed_tokens])
+    own = student.model.decoder.embed_tokens
+    _principal_start([embeddings], [own])
+    if not tied:
+        student.lm_head.weight.data.copy_(own.weight)
     return student
 
 

@@ -22,7 +22,8 @@ from transformers import PrinterCallback, TrainerCallback
 
 from geodistill.distill import FeatureDistillationTrainer
 from geodistill.distill.cache import cache_key
-from geodistill.experiments.instruction import Example, _collate, choose, load_teacher, score
+from geodistill.experiments.answers import Example, score
+from geodistill.experiments.instruction_room import choose, collate, load_teacher
 from geodistill.experiments.store import data_dir, provenance
 from geodistill.experiments.training import threads, training_arguments
 from geodistill.tasks import assets, load_instructions
@@ -139,7 +140,7 @@ def train_adapter(
         model=get_peft_model(model, lora),
         args=arguments,
         train_dataset=rows,
-        data_collator=partial(_collate, pad_id),
+        data_collator=partial(collate, pad_id),
         callbacks=[_Progress(report)],
     )
     trainer.remove_callback(PrinterCallback)

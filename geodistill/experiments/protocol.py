@@ -20,6 +20,7 @@ from geodistill.losses import (
     ShuffledRows,
     SpectrumLoss,
 )
+from geodistill.losses.logits import Kind
 
 
 def _none() -> Tensor:
@@ -78,7 +79,17 @@ EXPLORATORY_METHODS = (
         for name in ("projection", "pca", "cka", "procrustes", "gram", "procrustes-shuffled")
     ),
 )
-INSTRUCTION_METHODS = ("sft", "kd", "kd+procrustes", "kd+procrustes-shuffled")
+MATCHES = ("projection", "pca", "cka", "procrustes", "gram")
+CONTROLS = ("procrustes-shuffled", "spectrum", "isotropy")
+LOGIT_KINDS: dict[str, Kind] = {"kd": "forward", "skew": "skew"}
+"""Base losses on logits; "sft" learns from the answers, "seqkd" from the teacher's own answers."""
+INSTRUCTION_METHODS = (
+    *(f"{base}{term}" for base in ("sft", "kd", "skew", "seqkd")
+      for term in ("", *(f"+{name}" for name in MATCHES))),
+    *(f"kd+{name}" for name in CONTROLS),
+)  # fmt: skip
+INSTRUCTION_REFERENCES = ("unigram", "start", "teacher")
+EXPLORATORY_INSTRUCTION = ("sft", "kd", "kd+procrustes", "kd+procrustes-shuffled")
 
 
 def check_method(method: str, known: tuple[str, ...]) -> None:
@@ -88,7 +99,7 @@ def check_method(method: str, known: tuple[str, ...]) -> None:
 
 
 def uses_teacher_logits(method: str) -> bool:
-    """Whether the method distils logits ("ce", "ce+..." and "sft" learn from labels)."""
+    """Whether the method distils logits ("ce" and "ce+..." learn from labels)."""
     return method.startswith("kd")
 
 

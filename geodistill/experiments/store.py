@@ -121,16 +121,21 @@ def _device() -> str:
 
 
 def write_run(folder: Path, run: Run) -> None:
-    """Store a finished run under `folder`/runs; atomic."""
+    """Store a finished run under `folder`/runs; atomic.
+
+    Raises:
+        InputError: a full disk, or a folder that can't be written.
+    """
     runs = folder / "runs"
     runs.mkdir(parents=True, exist_ok=True)
     key = {"run_id": run.run_id, "task": run.task, "method": run.method, "seed": run.seed}
     items = pd.DataFrame([key]).merge(run.items, how="cross")
+    factor = run.config.get("factor", run.config.get("weight"))  # as each study calls it
     shared = {
         "study": run.study,
         **key,
         "n_train": run.config["n_train"],
-        **({"factor": run.config["factor"]} if "factor" in run.config else {}),
+        **({} if factor is None else {"factor": factor}),
         "config": json.dumps(run.config, sort_keys=True),
         "config_hash": config_hash(run.config),
         "data_hash": run.data_hash,
@@ -146,8 +151,15 @@ def write_run(folder: Path, run: Run) -> None:
 
 def _write(table: pd.DataFrame, path: Path) -> None:
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    table.to_parquet(partial, index=False, compression="zstd")
-    partial.replace(path)
+    try:
+        table.to_parquet(partial, index=False, compression="zstd")
+        partial.replace(path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise InputError(
+            f"{path} can't be written ({error.strerror or error}); what is finished is kept: "
+            "make room, and the same command goes on from there"
+        ) from error
 
 
 def finished(folder: Path) -> dict[str, float]:

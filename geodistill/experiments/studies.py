@@ -5,11 +5,18 @@ from dataclasses import replace
 from functools import cache, partial
 
 from geodistill.errors import InputError
-from geodistill.experiments import classification, instruction, readout, sections
+from geodistill.experiments import (
+    classification,
+    instruction,
+    instruction_room,
+    instruction_sections,
+    readout,
+    sections,
+)
 from geodistill.experiments.classification import ClassificationSetting
 from geodistill.experiments.grid import Job, Report, Study
-from geodistill.experiments.instruction import InstructionSetting
-from geodistill.experiments.protocol import EXPLORATORY_METHODS, INSTRUCTION_METHODS
+from geodistill.experiments.instruction_room import InstructionRoom, InstructionSetting
+from geodistill.experiments.protocol import EXPLORATORY_INSTRUCTION, EXPLORATORY_METHODS
 from geodistill.experiments.sections import SEEN
 from geodistill.experiments.store import Run, run_id
 from geodistill.experiments.synthetic_study import synthetic_study
@@ -56,7 +63,7 @@ def _classification_job(
 
 # One room a worker process and setting: opening it again costs seconds.
 _classroom = cache(classification.open_classroom)
-_instruction_room = cache(instruction.open_instruction_room)
+_shared_room = cache(instruction_room.open_instruction_room)
 
 
 def _classification_run(setting: ClassificationSetting, method: str, seed: int, study: str) -> Run:
@@ -87,31 +94,62 @@ def _prepare_classification(jobs: Sequence[Job], report: Report) -> None:
 
 
 def instruction_study() -> Study:
-    """Exploratory: the embedded prompts, all methods, five seeds."""
-    setting = InstructionSetting()
+    """Exploratory: the embedded prompts, four methods, five seeds."""
     jobs = [
-        Job(
-            run_id=run_id(
-                setting.task, method, seed, instruction.instruction_config(setting, method)
-            ),
-            label=f"{setting.task} {method} seed {seed}",
-            minutes=2.0,
-            work=partial(_instruction_run, setting, method, seed),
-        )
+        _instruction_job(InstructionSetting(), method, seed)
         for seed in SEEDS
-        for method in INSTRUCTION_METHODS
+        for method in EXPLORATORY_INSTRUCTION
     ]
     return Study(instruction.STUDY, jobs, _prepare_instruction)
 
 
-def _instruction_run(setting: InstructionSetting, method: str, seed: int) -> Run:
-    return instruction.run_instruction(_instruction_room(setting), method, seed)[0]
+def instruction_section(name: str) -> Study:
+    """A section of the protocol `data/protocol/instruction.yaml`.
+
+    Raises:
+        InputError: no such section, or one whose weights the tuning section has still to give.
+    """
+    folder = f"{instruction_sections.FOLDER}/{name}"
+    planned, minutes = instruction_sections.runs(name), instruction_sections.minutes(name)
+    jobs = [_instruction_job(*run, study=folder, minutes=minutes) for run in planned]
+    return Study(folder, jobs, _prepare_instruction)
+
+
+def _instruction_job(
+    setting: InstructionSetting,
+    method: str,
+    seed: int,
+    study: str = instruction.STUDY,
+    minutes: float = 2.0,
+) -> Job:
+    config = instruction.instruction_config(setting, method)
+    return Job(
+        run_id=run_id(setting.task, method, seed, config),
+        label=f"{setting.task} {method} seed {seed}",
+        minutes=minutes,
+        work=partial(_instruction_run, setting, method, seed, study),
+    )
+
+
+def _instruction_run(setting: InstructionSetting, method: str, seed: int, study: str) -> Run:
+    return instruction.run_instruction(_instruction_room(setting), method, seed, study)[0]
+
+
+def _instruction_room(setting: InstructionSetting) -> InstructionRoom:
+    """One teacher a worker process, however many settings its students have."""
+    return replace(_shared_room(instruction_room.shared_setting(setting)), setting=setting)
 
 
 def _prepare_instruction(jobs: Sequence[Job], report: Report) -> None:
-    """Run the teacher once over the training prompts."""
-    for setting in {job.work.args[0]: None for job in jobs}:  # type: ignore[attr-defined]
-        instruction.open_instruction_room(setting, report)
+    """Run the teachers once over the pending jobs' prompts; SeqKD needs their answers too."""
+    wanted: dict[InstructionSetting, set[str]] = {}
+    for job in jobs:
+        setting, method = job.work.args[:2]  # type: ignore[attr-defined]
+        wanted.setdefault(instruction_room.shared_setting(setting), set()).add(method)
+    for setting, methods in wanted.items():
+        room = instruction_room.open_instruction_room(setting, report)
+        if any(method.startswith("seqkd") for method in methods):
+            instruction_room.own_words(room, report)
 
 
 STUDIES: dict[str, Callable[[], Study]] = {
@@ -119,6 +157,10 @@ STUDIES: dict[str, Callable[[], Study]] = {
     "instruction": instruction_study,
     "readout": readout_study,
     "synthetic": synthetic_study,
+}
+SECTIONS: dict[str, Callable[[str], Study]] = {
+    "classification": classification_section,
+    "instruction": instruction_section,
 }
 
 
@@ -132,6 +174,6 @@ def study(name: str, section: str = "") -> Study:
         raise InputError(f"study is {name!r}; expected one of {', '.join(STUDIES)}")
     if not section:
         return STUDIES[name]()
-    if name != "classification":
+    if name not in SECTIONS:
         raise InputError(f"section is {section!r}; the study {name!r} has none")
-    return classification_section(section)
+    return SECTIONS[name](section)

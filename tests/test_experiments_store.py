@@ -1,6 +1,8 @@
 """Runs on disk: whole or not at all, found again, merged, with where they come from."""
 
+import errno
 import json
+import os
 import subprocess
 from dataclasses import replace
 
@@ -151,13 +153,16 @@ def test_a_write_that_breaks_leaves_no_half_run(tmp_path, monkeypatch, write):
         calls.append(path)
         if len(calls) == write + 1:
             path.write_text("half")
-            raise OSError("disk full")
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         whole(table, path, **settings)
 
     monkeypatch.setattr(pd.DataFrame, "to_parquet", breaks)
-    with pytest.raises(OSError, match="disk full"):
+    kind = ("items", "rows")[write]
+    told = rf"{kind}\.parquet can't be written \(No space left on device\); what is finished"
+    with pytest.raises(InputError, match=told):
         write_run(tmp_path, run_of(1))
     monkeypatch.undo()
+    assert not list(tmp_path.rglob("*.partial"))
     assert len(calls) == write + 1
     assert finished(tmp_path) == {run_of(0).run_id: 60.0}
     collect(tmp_path)

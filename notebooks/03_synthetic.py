@@ -49,11 +49,13 @@ from IPython.display import IFrame
 from geodistill.analysis.style import geodistill_style, look
 from geodistill.experiments import readout, synthetic, synthetic_study
 from geodistill.experiments.synthetic import OBJECTIVES, TEACHERS, TWO, Setting, make_teachers
-from geodistill.experiments.synthetic_study import by_seed, mean_interval, orthogonal_counts
+from geodistill.experiments.synthetic_study import by_seed, mean_interval
 from geodistill.geometry import (
     best_student,
+    epsilon_orthogonal_subset,
     feature_gram_distance,
     from_spectra,
+    orthogonality,
     participation_ratio,
     procrustes_distance,
 )
@@ -91,13 +93,13 @@ seeds = sorted(int(s) for s in rows["seed"].unique())
 table = []
 for name in TEACHERS:
     teachers = make_teachers(name, setting, seeds)
-    pairs, vectors = orthogonal_counts(teachers, setting.eps)
+    vectors = epsilon_orthogonal_subset(teachers, setting.eps).sum(-1)
     table.append(
         {
             "teacher": name,
             "participation ratio": float(participation_ratio(teachers).mean()),
-            "share of ε-orthogonal pairs": float(pairs.mean()),
-            "ε-orthogonal vectors": float(vectors.mean()),
+            "share of ε-orthogonal pairs": float(orthogonality(teachers, setting.eps).mean()),
+            "ε-orthogonal vectors": float(vectors.double().mean()),
         }
     )
 caption = f"Teachers: {setting.n} vectors in {setting.d_teacher} dimensions, ε = {setting.eps}"
@@ -636,7 +638,8 @@ assert lower > LOST
 dense = rows[
     (rows["teacher"] == "nearly orthonormal") & (rows["width"] == 32) & (rows["start"] == "random")
 ]
-most = orthogonal_counts(make_teachers("nearly orthonormal", setting, seeds), setting.eps)[1]
+most = make_teachers("nearly orthonormal", setting, seeds)
+most = epsilon_orthogonal_subset(most, setting.eps).sum(-1)
 where["unit"] = "of the way to the teacher's ε-orthogonal vectors"
 for objective in ("cka", "projection"):
     one = dense[dense["objective"] == objective]

@@ -164,7 +164,9 @@ def test_orthogonality_of_known_vectors() -> None:
     axes = torch.eye(4, dtype=torch.float64)
     rows = torch.cat([axes, -2 * axes])
     assert orthogonality(axes, 0) == 1
-    assert orthogonality(rows, 0) == pytest.approx(1 - 8 / 56)  # four opposite pairs, both orders
+    assert float(orthogonality(rows, 0)) == pytest.approx(
+        1 - 8 / 56
+    )  # four opposite pairs, both orders
     assert orthogonality(torch.ones(5, 3), 0.9) == 0
     half = torch.tensor([[1.0, 0], [1, 3**0.5]])  # 60 degrees
     assert (orthogonality(half, 0.49), orthogonality(half, 0.51)) == (0, 1)
@@ -183,11 +185,26 @@ def test_epsilon_orthogonal_subset_is_pairwise_orthogonal_and_maximal() -> None:
     kept = epsilon_orthogonal_subset(x, 0.3)
     cosines = torch.nn.functional.normalize(x, dim=-1)
     cosines = cosines @ cosines.T
-    inside = cosines[kept][:, kept].abs() - torch.eye(len(kept))
+    inside = cosines[kept][:, kept].abs() - torch.eye(int(kept.sum()))
     assert inside.max() <= 0.3
-    outside = [i for i in range(60) if i not in kept.tolist()]
-    assert all((cosines[i, kept].abs() > 0.3).any() for i in outside)
-    assert len(kept) >= 3
+    assert (cosines[~kept][:, kept].abs() > 0.3).any(-1).all()
+    assert 3 <= kept.sum() < 60
+    assert kept[0]  # greedy, in order
+
+
+def test_orthogonality_of_a_batch_is_that_of_each() -> None:
+    x, mask = normal(2, 3, 20, 5), torch.rand(2, 3, 20) > 0.3
+    x[~mask] = torch.nan
+    share = orthogonality(x, 0.3, mask=mask)
+    subset = epsilon_orthogonal_subset(x, 0.3, mask=mask)
+    assert share.shape == (2, 3)
+    assert subset.shape == (2, 3, 20)
+    for i, j in torch.cartesian_prod(torch.arange(2), torch.arange(3)):
+        rows = x[i, j][mask[i, j]]
+        assert share[i, j] == orthogonality(rows, 0.3)
+        assert torch.equal(subset[i, j][mask[i, j]], epsilon_orthogonal_subset(rows, 0.3))
+    assert not subset[~mask].any()
+    assert subset.sum(-1).unique().numel() > 1
 
 
 @pytest.mark.parametrize(
@@ -195,6 +212,17 @@ def test_epsilon_orthogonal_subset_is_pairwise_orthogonal_and_maximal() -> None:
     [
         (lambda: orthogonality(torch.zeros(3, 2), 0.1), "3 zero rows of 3"),
         (lambda: orthogonality(torch.ones(1, 2), 0.1), "1 row"),
+        (
+            lambda: orthogonality(
+                torch.ones(2, 3, 2), 0.1, mask=torch.tensor([[1, 1, 1], [1, 0, 0]])
+            ),
+            "1 row",
+        ),
+        (
+            lambda: orthogonality(torch.ones(3), 0.1),
+            r"x has shape \(3,\): expected \(\.\.\., n, d\)",
+        ),
+        (lambda: epsilon_orthogonal_subset(torch.ones(0, 3), 0.1), r"x has shape \(0, 3\)"),
         (lambda: orthogonality(torch.ones(3, 2), 1.0), r"eps is 1.0"),
         (lambda: epsilon_orthogonal_subset(torch.ones(3, 2), -1), "eps is -1"),
     ],
@@ -260,8 +288,8 @@ def test_impossible_sizes_are_refused_with_the_inequality(call: object, message:
 def test_controlled_teacher_has_as_many_orthogonal_vectors_as_asked(orthogonal: int) -> None:
     x = controlled_teacher(100, 32, orthogonal)
     assert torch.allclose(x.norm(dim=1), torch.ones(100, dtype=torch.float64))
-    assert len(epsilon_orthogonal_subset(x, 0.4)) == orthogonal
-    assert orthogonality(x, 0.4) == pytest.approx(1 - 1 / orthogonal, abs=0.02)
+    assert epsilon_orthogonal_subset(x, 0.4).sum() == orthogonal
+    assert float(orthogonality(x, 0.4)) == pytest.approx(1 - 1 / orthogonal, abs=0.02)
     assert torch.equal(x, controlled_teacher(100, 32, orthogonal))
     assert not torch.equal(x, controlled_teacher(100, 32, orthogonal, seed=1))
 

@@ -14,10 +14,8 @@ from geodistill.experiments.synthetic import TWO, Setting, descend, floor, make_
 from geodistill.experiments.synthetic_study import Bench, by_seed, mean_interval, study
 from geodistill.geometry import (
     best_student,
-    epsilon_orthogonal_subset,
     feature_gram_distance,
     geometry_kept,
-    orthogonality,
     procrustes_distance,
 )
 from geodistill.losses import (
@@ -92,15 +90,6 @@ def test_orthonormal_maps_both_ways() -> None:
         w = synthetic.orthonormal(torch.randn(shape, dtype=torch.float64))
         product = w @ w.mT if shape[1] < shape[2] else w.mT @ w
         torch.testing.assert_close(product, torch.eye(3, dtype=torch.float64).expand(2, 3, 3))
-
-
-def test_batched_counts_are_the_geometry_s() -> None:
-    x = torch.randn(2, 3, 30, 5, dtype=torch.float64)
-    pairs, vectors = measured.orthogonal_counts(x, 0.3)
-    for i in range(2):
-        for j in range(3):
-            assert float(pairs[i, j]) == pytest.approx(orthogonality(x[i, j], 0.3))
-            assert int(vectors[i, j]) == len(epsilon_orthogonal_subset(x[i, j], 0.3))
 
 
 def test_batched_diagnostics_are_the_library_s() -> None:

@@ -19,7 +19,6 @@ import pandas as pd
 import torch
 from scipy import stats
 from torch import Tensor
-from torch.nn.functional import normalize
 
 from geodistill.errors import InputError
 from geodistill.experiments.grid import Job, Study
@@ -40,7 +39,9 @@ from geodistill.geometry import (
     Calibration,
     calibrate,
     cka,
+    epsilon_orthogonal_subset,
     feature_gram_distance,
+    orthogonality,
     participation_ratio,
     procrustes_distance,
     procrustes_parts,
@@ -84,7 +85,6 @@ class Bench:
         unit: dict[str, Any] = {"center": True, "scale": "frobenius"}
         distance, gram = procrustes_distance(x, y, **unit), feature_gram_distance(x, y, **unit)
         spectrum, alignment = procrustes_parts(x, y)
-        pairs, vectors = orthogonal_counts(y, self.setting.eps)
         return {
             "procrustes": distance,
             "gram": gram,
@@ -95,8 +95,8 @@ class Bench:
             "alignment": alignment,
             "participation": participation_ratio(y),
             "r2": 1 - projection_distance(x, y, **unit) ** 2,
-            "pairs": pairs,
-            "vectors": vectors,
+            "pairs": orthogonality(y, self.setting.eps),
+            "vectors": epsilon_orthogonal_subset(y, self.setting.eps).sum(-1).double(),
             **_components(x, y),
         }
 
@@ -119,23 +119,6 @@ def _components(x: Tensor, y: Tensor) -> dict[str, Tensor]:
     kept = torch.arange(s.shape[-1]) < rank[:, None]
     found = torch.where(kept, found, torch.nan)
     return {f"pc{k}": found[..., k - 1] for k in COMPONENTS if k <= s.shape[-1]}
-
-
-def orthogonal_counts(x: Tensor, eps: float) -> tuple[Tensor, Tensor]:
-    """Share of ε-orthogonal pairs and size of the greedy ε-orthogonal subset, (...) of (..., n, d).
-
-    As `geometry.orthogonality` and `epsilon_orthogonal_subset`, for a batch at once.
-    """
-    unit = normalize(x, dim=-1)
-    close = (unit @ unit.mT).abs() <= eps
-    n = x.shape[-2]
-    free = torch.ones(x.shape[:-1], dtype=torch.bool)
-    count = torch.zeros(x.shape[:-2])
-    for i in range(n):
-        taken = free[..., i]
-        count += taken
-        free = free & (close[..., i] | ~taken[..., None])
-    return close.sum((-2, -1)) / (n * (n - 1)), count
 
 
 def trial(objective: str, start: str, bench: Bench) -> pd.DataFrame:

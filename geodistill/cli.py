@@ -169,6 +169,25 @@ def inspect(
 
 
 @app.command()
+def preset(
+    name: Annotated[str, typer.Argument(help="minillm-opt or distillm-opt125m")],
+    dry_run: Annotated[
+        bool, typer.Option(help="every stage on tiny models made on the spot, on a CPU")
+    ] = False,
+    teacher: Annotated[
+        Path | None, typer.Option(help="folder of a fine-tuned teacher; else it is made first")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="folder of models, answers, scores; default the name")
+    ] = None,
+) -> None:
+    """Run a published pair: SFT start, KD, KD + Procrustes, answers, Rouge-L beside theirs."""
+    from geodistill.publish.presets import run_preset
+
+    run_preset(name, teacher=teacher, out=out, dry_run=dry_run)
+
+
+@app.command()
 def assets() -> None:
     """Download the embedded models and texts (once), checking their hashes."""
     from geodistill.tasks.assets import fetch_all

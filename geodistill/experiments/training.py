@@ -97,9 +97,11 @@ def in_batches(
         yield pad([{**examples[i], "row": i} for i in order[start : start + size]], pad_id)
 
 
-def fit(trainer: Any) -> None:
-    """Train without printing; the log stays in `trainer.state.log_history`."""
+def fit(trainer: Any, resume: str | None = None) -> None:
+    """Train without printing, from the checkpoint `resume` if given; the log stays in
+    `trainer.state.log_history`.
+    """
     from transformers import PrinterCallback
 
     trainer.remove_callback(PrinterCallback)
-    trainer.train()
+    trainer.train(resume_from_checkpoint=resume)

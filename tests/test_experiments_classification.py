@@ -16,6 +16,8 @@ from geodistill.experiments.classification import (
 )
 from geodistill.experiments.protocol import CLASSIFICATION_METHODS
 from geodistill.experiments.store import collect, finished, write_run
+from geodistill.geometry import procrustes_distance
+from geodistill.geometry.calibration import calibrate
 
 pytestmark = [pytest.mark.smoke, pytest.mark.xdist_group("classification")]
 
@@ -197,6 +199,26 @@ def test_several_layers_share_the_factor_and_match_the_students_last(room, monke
     assert seen["terms"] == [(3, -2, 5.0), (6, -1, 5.0)]
     assert not torch.equal(*seen["components"])  # each layer has its own axes
     assert sum(name.startswith("weight/") for name in run.metrics) == 2
+
+
+def test_the_geometry_kept_is_measured_layer_by_layer_at_the_teachers_same_depth(room):
+    assert classroom.same_depth(6, 3) == (2, 4, 6)
+    assert classroom.same_depth(6, 1) == (6,)
+    assert classroom.same_depth(2, 4) == (1, 1, 2, 2)
+    deep = open_classroom(replace(room.setting, layers=2, epochs=1.0, n_train=16))
+    assert deep.test_cache.manifest["layers"] == [3, 6]
+    run, student = run_classification(deep, "kd", 0)
+    probe = deep.test.select(range(deep.setting.probe))
+    mine, theirs = [], []
+    for ids in probe["input_ids"]:
+        given = {"input_ids": torch.tensor([ids]), "output_hidden_states": True}
+        with torch.no_grad():
+            mine.append(student(**given).hidden_states[1][0])
+            theirs.append(deep.teacher(**given).hidden_states[3][0])
+    calibration = calibrate(procrustes_distance, torch.cat(theirs), deep.setting.width)
+    by_hand = calibration.kept(torch.cat(mine))
+    assert run.metrics["geometry_kept/procrustes/layer1"] == pytest.approx(by_hand, abs=2e-3)
+    assert "geometry_kept/procrustes/layer2" not in run.metrics  # the last has its own name
 
 
 def test_the_teachers_gradients_stand_where_its_classifier_looks(room):

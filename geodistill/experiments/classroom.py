@@ -136,10 +136,22 @@ class Classroom:
             name: calibrate(measure, rows, self.setting.width) for name, measure in MEASURES.items()
         }
 
-    def probe_features(self) -> Tensor:
-        """Teacher features of all tokens of the first `probe` test items, (tokens, d)."""
+    @cached_property
+    def earlier(self) -> dict[int, Calibration]:
+        """By student layer but the last: Procrustes to the teacher's layer at the same depth."""
+        width = self.setting.width
+        return {
+            layer: calibrate(procrustes_distance, self.probe_features(layer - 1), width)
+            for layer in range(1, self.setting.layers)
+        }
+
+    def probe_features(self, place: int = -1) -> Tensor:
+        """Teacher features of all tokens of the first `probe` test items, (tokens, d).
+
+        `place` counts the layers at the depths of the student's, the last by default.
+        """
         count = min(self.setting.probe, len(self.test))
-        return cached_rows(self.test_cache, self.test.select(range(count)), self.pad_id)
+        return cached_rows(self.test_cache, self.test.select(range(count)), self.pad_id, place)
 
 
 def open_classroom(
@@ -172,8 +184,9 @@ def open_classroom(
         _train_teacher(base, max(len(data.label_names), 1), train, setting, tokenizer, folder)
     teacher = AutoModelForSequenceClassification.from_pretrained(folder).eval()
     caches = []
-    # The test cache serves the geometry kept, which is the last layer's.
-    for name, part, layers in (("train", train, setting.teacher_layers), ("test", test, (-1,))):
+    # The test cache serves the geometry kept, layer by layer.
+    depths = same_depth(teacher.config.num_hidden_layers, setting.layers)
+    for name, part, layers in (("train", train, setting.teacher_layers), ("test", test, depths)):
         report(f"running the {setting.task} teacher on {len(part)} {name} sentences")
         caches.append(
             _cache_outputs(teacher, part, name, folder.name, tokenizer.pad_token_id, layers)
@@ -190,6 +203,11 @@ def open_classroom(
         data.metric,
         len(data.label_names),
     )
+
+
+def same_depth(teacher: int, student: int) -> tuple[int, ...]:
+    """The teacher's layer, of `teacher`, for each of the student's 1 to `student`."""
+    return tuple(max(1, round(layer * teacher / student)) for layer in range(1, student + 1))
 
 
 def _parts(

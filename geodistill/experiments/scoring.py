@@ -20,10 +20,12 @@ def score(room: Classroom, student: Any) -> tuple[dict[str, float], pd.DataFrame
     Returns:
         For classes: accuracy, nll, calibration_error, agreement, the majority's and the teacher's
         accuracy; for scores (standardised): mse, pearson, spearman, agreement (Pearson with the
-        teacher). Both: the task's metric, the teacher's, geometry kept. The items' `score` is 1
-        for a right answer and 0 for a wrong one, or minus the squared error.
+        teacher). Both: the task's metric, the teacher's, geometry kept (of the last layer by three
+        measures; `geometry_kept/procrustes/layer1` and so on of those before it). The items'
+        `score` is 1 for a right answer and 0 for a wrong one, or minus the squared error.
     """
-    logits, features = _run(room, student)
+    logits, layers = _run(room, student)
+    features = layers[-1]
     said = torch.tensor(room.test_cache.array("logits"))
     labels = torch.tensor(room.test["labels"])
     judge = _classes if room.classes else _scores
@@ -35,11 +37,13 @@ def score(room: Classroom, student: Any) -> tuple[dict[str, float], pd.DataFrame
     teacher = said.argmax(-1) if room.classes else said[:, 0]
     metrics[f"teacher_{room.metric}"] = own(items["label"], pd.Series(teacher.numpy()))
     kept = {f"geometry_kept/{k}": c.kept(features) for k, c in room.calibrations.items()}
+    for layer, calibration in room.earlier.items():
+        kept[f"geometry_kept/procrustes/layer{layer}"] = calibration.kept(layers[layer - 1])
     return metrics | kept | {"cka": float(cka(room.probe_features(), features))}, items
 
 
-def _run(room: Classroom, student: Any) -> tuple[Tensor, Tensor]:
-    """Logits of every item, and last-layer features of the probe's tokens."""
+def _run(room: Classroom, student: Any) -> tuple[Tensor, list[Tensor]]:
+    """Logits of every item, and the features of the probe's tokens, layer by layer."""
     student.eval()
     ids = room.test["input_ids"]
     logits = torch.empty(len(ids), student.config.num_labels)
@@ -48,10 +52,11 @@ def _run(room: Classroom, student: Any) -> tuple[Tensor, Tensor]:
         rows, mask = batch.pop("row"), batch["attention_mask"].bool()
         out = student(**batch, output_hidden_states=True)
         logits[rows] = out.logits
-        for row, features, kept in zip(rows.tolist(), out.hidden_states[-1], mask, strict=True):
+        features = torch.stack(out.hidden_states[1:], dim=2)  # (b, t, layer, d)
+        for row, sentence, kept in zip(rows.tolist(), features, mask, strict=True):
             if row < room.setting.probe:
-                probe[row] = features[kept]
-    return logits, torch.cat([probe[i] for i in range(len(probe))])
+                probe[row] = sentence[kept]
+    return logits, list(torch.cat([probe[i] for i in range(len(probe))]).unbind(1))
 
 
 def _classes(logits: Tensor, said: Tensor, labels: Tensor) -> tuple[pd.DataFrame, dict[str, float]]:

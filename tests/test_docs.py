@@ -1,6 +1,7 @@
 """README, CONTRIBUTING and the book name only what exists, and their code runs."""
 
 import importlib
+import json
 import pydoc
 import re
 import shlex
@@ -151,7 +152,7 @@ def test_the_eight_lines_run_and_learn_with_the_base_install():
 @pytest.mark.smoke
 def test_the_page_use_it_runs(tmp_path):
     """Its blocks in order; what the trainer's block calls yours is made here."""
-    _, masks, trainer, layers = python_blocks("book/use_it.md")
+    _, masks, trainer, _, _, _, layers = python_blocks("book/use_it.md")
     namespace: dict[str, object] = {}
     exec("import torch\nfrom geodistill import ProcrustesLoss\n" + masks, namespace)
     assert 0 < float(namespace["loss"]) < 2
@@ -182,6 +183,63 @@ words = [f"w{{i}}" for i in range(2, 50)]
 tokenizer = of_words(words)
 texts = [" ".join(words[i : i + 4]) for i in range(0, 40, 2)]
 """
+
+
+@pytest.mark.smoke
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_the_pages_trl_trainers_and_own_data_run(tmp_path, monkeypatch, capsys):
+    pytest.importorskip("trl")
+    monkeypatch.chdir(tmp_path)
+    _, _, trainer, sft, gkd, own, _ = python_blocks("book/use_it.md")
+    lines = [{"prompt": f"Ask {i}", "completion": f"Say {i}"} for i in range(300)]
+    Path("mine.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    namespace: dict[str, object] = {}
+    exec(
+        "import torch\nfrom geodistill import ProcrustesLoss\n" + trainer.split("\n\n")[0],
+        namespace,
+    )
+    for block, config in ((sft, SFT_YOURS), (gkd, GKD_YOURS)):
+        exec(config, namespace)
+        before = {name: p.clone() for name, p in namespace["student"].named_parameters()}
+        exec(block, namespace)
+        after = dict(namespace["student"].named_parameters())
+        assert any(not before[name].equal(after[name]) for name in before)
+        (first,) = [row for row in namespace["trainer"].state.log_history if "loss" in row]
+        assert first["loss"] == pytest.approx(
+            first["loss/task"] + first["loss/ProcrustesLoss[-1--1]"], rel=1e-4
+        )
+    exec(own, namespace)
+    assert str(namespace["lengths"]) in capsys.readouterr().out
+    assert len(namespace["examples"]) > 200
+
+
+TRL_YOURS = """
+from datasets import Dataset
+from test_tasks_prompts import CHATML, tokenizer as of_bytes
+from tiny_models import tiny_opt
+from trl import SFTConfig
+from trl.experimental.gkd import GKDConfig
+student, teacher = (tiny_opt(i, width=16 * i, vocabulary=300, positions=96) for i in (1, 2))
+common = dict(max_steps=1, per_device_train_batch_size=2, logging_steps=1, max_length=48,
+    report_to="none", disable_tqdm=True, save_strategy="no", use_cpu=True, bf16=False)
+"""
+SFT_YOURS = (
+    TRL_YOURS
+    + """
+tokenizer = of_bytes()
+pairs = Dataset.from_list([{"prompt": "Ask", "completion": f" Say {i}"} for i in range(4)])
+sft_config = SFTConfig("sft", **common)
+"""
+)
+GKD_YOURS = (
+    TRL_YOURS
+    + """
+tokenizer = of_bytes(CHATML)
+chats = Dataset.from_list([{"messages": [{"role": "user", "content": "Ask"},
+    {"role": "assistant", "content": f"Say {i}"}]} for i in range(4)])
+gkd_config = GKDConfig("gkd", lmbda=1.0, max_new_tokens=8, **common)
+"""
+)
 
 
 def test_every_citation_is_in_the_bibliography():

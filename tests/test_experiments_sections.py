@@ -137,8 +137,8 @@ def test_without_the_tuning_the_rest_is_refused(results):
 def test_unknown_sections_are_told_the_known():
     with pytest.raises(InputError, match="section is 'first'; expected one of tuning, primary, "):
         studies.study("classification", "first")
-    with pytest.raises(InputError, match="section is 'tuning'; the study 'instruction' has none"):
-        studies.study("instruction", "tuning")
+    with pytest.raises(InputError, match="section is 'tuning'; the study 'synthetic' has none"):
+        studies.study("synthetic", "tuning")
 
 
 def test_the_chosen_factor_has_the_best_mean_and_ties_go_to_the_smaller():

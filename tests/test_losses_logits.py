@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Categorical, kl_divergence
 
+from geodistill.distill.cache import bucketed, with_tail
 from geodistill.errors import InputError
 from geodistill.losses import KLDivergenceLoss
 
@@ -52,6 +53,49 @@ def test_forward_gradient_is_cross_entropy_s_with_soft_targets() -> None:
     KLDivergenceLoss()(student, TEACHER).backward()
     expected = (student.softmax(-1) - TEACHER.softmax(-1)) / 10
     assert torch.allclose(student.grad, expected.detach())
+
+
+def on_top(k: int, kind: str) -> tuple[Tensor, Tensor, Tensor]:
+    """Per row: the divergence on the teacher's top k and the rest, the full one, the gap's parts.
+
+    The gap by the chain rule, computed apart: the mass of the tail times the divergence within it.
+    """
+    teacher, student = 2 * normal(40, 200, seed=2), 2 * normal(40, 200, seed=3)
+    log_p, log_q = teacher.log_softmax(-1), student.log_softmax(-1)
+    values, indices = log_p.topk(k, dim=-1)
+    loss = KLDivergenceLoss(kind)
+    rows = zip(bucketed(log_q, indices), with_tail(values), strict=True)
+    short = torch.stack([loss(a[None], b[None]) for a, b in rows])
+    full = torch.stack([loss(a[None], b[None]) for a, b in zip(student, teacher, strict=True)])
+    tail = torch.ones_like(log_p, dtype=torch.bool).scatter(1, indices, False)
+    p, q = (a.exp()[tail].view(40, -1) for a in (log_p, log_q))
+    first, second = {"forward": (p, q), "reverse": (q, p), "skew": (p, 0.1 * p + 0.9 * q)}[kind]
+    mass = first.sum(-1)
+    within = kl_divergence(
+        *(Categorical(probs=a / a.sum(-1, keepdim=True)) for a in (first, second))
+    )
+    return short, full, mass * within
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_on_top_k_and_the_rest_the_gap_is_what_the_tail_hides(kind: str) -> None:
+    short, full, gap = on_top(20, kind)
+    assert torch.allclose(full - short, gap, rtol=1e-7, atol=1e-10)
+    assert (gap > 0).all()  # data processing: never above the full divergence
+    narrower = [float((f - s).mean()) for s, f, _ in (on_top(k, kind) for k in (5, 20, 80, 198))]
+    assert narrower == sorted(narrower, reverse=True)
+    assert narrower[-1] < 0.01 * float(full.mean())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_on_top_k_in_float32_is_that_in_float64(kind: str) -> None:
+    teacher, student = 4 * normal(64, 500, seed=4), 4 * normal(64, 500, seed=5)
+    values = []
+    for dtype in (torch.float32, torch.float64):
+        log_p, log_q = (a.to(dtype).log_softmax(-1) for a in (teacher, student))
+        top, indices = log_p.topk(32, dim=-1)
+        values.append(float(KLDivergenceLoss(kind)(bucketed(log_q, indices), with_tail(top))))
+    assert values[0] == pytest.approx(values[1], rel=1e-4)
 
 
 def test_extreme_logits_stay_finite_and_the_skew_is_bounded() -> None:

@@ -1,11 +1,14 @@
 """The teacher's stored outputs: what is stored, found again, refused; what a kill leaves."""
 
+import errno
 import json
 import shutil
 import signal
 import subprocess
 import sys
+import warnings
 from collections import namedtuple
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +16,7 @@ import pytest
 import torch
 from tiny_models import answers, arguments, collate, sentences, tiny_bert, tiny_opt
 
-from geodistill.distill import FeatureDistillationTrainer, TeacherCache, build_cache
+from geodistill.distill import FeatureDistillationTrainer, TeacherCache, build_cache, cache_building
 from geodistill.distill.cache import TeacherOutputs, bucketed, cache_key, with_tail
 from geodistill.distill.terms import kept_rows
 from geodistill.errors import InputError
@@ -77,7 +80,7 @@ def test_a_language_models_outputs_are_its_answers_positions(tmp_path):
 def test_a_finished_cache_is_opened_not_built(tmp_path):
     first = classifier_cache(tmp_path / "c")
     stamp = (tmp_path / "c" / "logits.npy").stat().st_mtime_ns
-    again = build_cache(None, [], LENGTHS, tmp_path / "c", layers=(-1,))
+    again = classifier_cache(tmp_path / "c", layers=(-1,))
     assert np.array_equal(first.array("logits"), again.array("logits"))
     assert (tmp_path / "c" / "logits.npy").stat().st_mtime_ns == stamp
 
@@ -122,6 +125,133 @@ def test_a_cache_killed_half_way_is_no_cache_and_is_built_again(tmp_path):
     for name in ("logits", "features_1", "features_2"):
         assert np.array_equal(whole.array(name), fresh.array(name))
         assert np.abs(whole.array(name)).sum() > 0
+
+
+RACE = """
+import sys
+from pathlib import Path
+sys.path.insert(0, {tests!r})
+from test_distill_cache import classifier_cache
+
+folder, seen = Path({folder!r}), []
+print("ready", flush=True)
+sys.stdin.readline()
+cache = classifier_cache(folder, report=lambda *state: seen.append(state))
+print(len(seen), len(cache), float(abs(cache.array("logits")).sum()), flush=True)
+"""
+
+
+def test_of_two_processes_one_builds_and_the_other_opens(tmp_path):
+    code = RACE.format(tests=str(Path(__file__).parent), folder=str(tmp_path / "c"))
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    racers = [subprocess.Popen([sys.executable, "-c", code], **pipes) for _ in range(2)]
+    for racer in racers:
+        assert racer.stdout.readline() == "ready\n"
+    for racer in racers:
+        racer.stdin.write("go\n")
+        racer.stdin.flush()
+    said = sorted(racer.communicate(timeout=100)[0].split() for racer in racers)
+    assert [batches for batches, _, _ in said] == ["0", "3"]
+    assert said[0][1:] == said[1][1:]
+    assert said[0][1] == "5"
+    assert not (tmp_path / "c.partial").exists()
+
+
+@pytest.mark.parametrize("older", [False, True])
+def test_a_disk_that_fills_up_leaves_no_half_cache(tmp_path, monkeypatch, older):
+    whole, calls = cache_building._Array.put, []
+
+    def put(array, begin, rows):
+        calls.append(begin)
+        if len(calls) == 8:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        whole(array, begin, rows)
+
+    if older:  # an older cache, of another layer, is kept until the new one is whole
+        classifier_cache(tmp_path / "c", layers=(1,))
+    monkeypatch.setattr(cache_building._Array, "put", put)
+    words = r"teacher cache .*c: No space left on device while writing, nothing is kept; set GEODIS"
+    told = pytest.warns(match="teacher_layer 2 is not in the cache") if older else nullcontext()
+    with told, pytest.raises(InputError, match=words):
+        classifier_cache(tmp_path / "c")
+    assert not (tmp_path / "c.partial").exists()
+    assert (tmp_path / "c").exists() == older
+    monkeypatch.undo()
+    if older:
+        assert TeacherCache(tmp_path / "c").manifest["layers"] == [1]
+    else:
+        assert len(classifier_cache(tmp_path / "c")) == 5
+
+
+# ---- damaged and foreign ----
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[:-9])
+
+
+DAMAGE = {
+    "manifest": lambda folder: cut(folder / "manifest.json"),
+    "array": lambda folder: cut(folder / "features_1.npy"),
+    "header": lambda folder: (folder / "logits.npy").write_bytes(b"\x93NU"),
+    "missing": lambda folder: (folder / "offsets.npy").unlink(),
+}
+
+
+@pytest.mark.parametrize("kind", DAMAGE)
+def test_a_damaged_cache_is_refused_and_built_again(tmp_path, kind):
+    fresh = classifier_cache(tmp_path / "fresh")
+    classifier_cache(tmp_path / "c")
+    DAMAGE[kind](tmp_path / "c")
+    with pytest.raises(InputError, match=r"teacher cache .*c is damaged \(.*\); build it again"):
+        TeacherCache(tmp_path / "c")
+    with pytest.warns(match="building the teacher cache again: .*is damaged"):
+        again = classifier_cache(tmp_path / "c")
+    assert np.array_equal(again.array("features_1"), fresh.array("features_1"))
+
+
+def test_a_foreign_cache_is_built_again(tmp_path):
+    """Another teacher, other texts of the same lengths, more texts, other layers."""
+    other = [{**row, "input_ids": row["input_ids"][::-1]} for row in SENTENCES]
+    build_cache(tiny_bert(3), in_batches(SENTENCES, 2, 0), LENGTHS, tmp_path / "c", layers=(1, 2))
+    foreign = r"building the teacher cache again: .*is another teacher's, or of other texts"
+    with pytest.warns(match=foreign):
+        mine = classifier_cache(tmp_path / "c")
+    assert np.array_equal(mine.array("logits"), classifier_cache(tmp_path / "d").array("logits"))
+    with pytest.warns(match=foreign):
+        classifier_cache(tmp_path / "c", data=other)
+    with pytest.warns(match="has top_k 0 of 5 examples, not 0 of 3"):
+        assert len(classifier_cache(tmp_path / "c", SENTENCES[:3], LENGTHS[:3])) == 3
+
+
+def test_a_language_models_cache_of_another_teacher_is_built_again(tmp_path):
+    language_cache(tmp_path / "c", top_k=7)
+    with warnings.catch_warnings(action="error"):
+        language_cache(tmp_path / "c", top_k=7)
+    with pytest.warns(match="another teacher's"):
+        build_cache(
+            tiny_opt(3), in_batches(ANSWERS, 2, 0), KEPT, tmp_path / "c", layers=(-1,), top_k=7
+        )
+    with pytest.warns(match="has top_k 7 of 4 examples, not 5 of 4"):
+        build_cache(
+            tiny_opt(3), in_batches(ANSWERS, 2, 0), KEPT, tmp_path / "c", layers=(-1,), top_k=5
+        )
+
+
+def test_a_folder_of_other_files_is_left_alone(tmp_path):
+    (tmp_path / "thesis.tex").write_text("years")
+    with pytest.raises(InputError, match=r"is no teacher cache, it holds thesis.tex: expected a"):
+        classifier_cache(tmp_path)
+    assert (tmp_path / "thesis.tex").read_text() == "years"
+    (tmp_path / "mine").mkdir()
+    np.save(tmp_path / "mine" / "data.npy", np.ones(3))
+    with pytest.raises(InputError, match="it holds arrays without a manifest"):
+        classifier_cache(tmp_path / "mine")
+
+
+def test_no_batches(tmp_path):
+    with pytest.raises(InputError, match="batches is empty: expected at least one"):
+        build_cache(tiny_bert(2), [], [], tmp_path / "c", layers=(1,))
 
 
 # ---- top k and one bucket ----

@@ -1,6 +1,7 @@
 """Feature distillation for any `transformers` trainer: terms, teacher cache, students."""
 
-from geodistill.distill.cache import TeacherCache, build_cache
+from geodistill.distill.cache import TeacherCache
+from geodistill.distill.cache_building import build_cache
 from geodistill.distill.inspect import LayerMap, compare_layers
 from geodistill.distill.students import bert_student, opt_student
 from geodistill.distill.terms import FeatureTerm

@@ -8,9 +8,7 @@ mass of the rest as one further outcome.
 
 import hashlib
 import json
-import shutil
-from collections.abc import Callable, Iterable
-from contextlib import nullcontext
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,11 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from geodistill.distill.capture import head_on_rows
-from geodistill.distill.terms import kept_rows, resolve_layer
 from geodistill.errors import InputError
-
-Batch = dict[str, Tensor]
 
 
 @dataclass(frozen=True)
@@ -82,7 +76,7 @@ class TeacherCache:
     Open with `TeacherCache(folder)`; make with `build_cache`.
 
     Raises:
-        InputError: no finished cache in `folder`.
+        InputError: no finished cache in `folder`, or a damaged one.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -90,13 +84,18 @@ class TeacherCache:
         manifest = self.folder / "manifest.json"
         if not manifest.is_file():
             raise InputError(f"teacher cache {folder} has no manifest.json; build it again")
-        self.manifest: dict[str, Any] = json.loads(manifest.read_text())
-        self.config = SimpleNamespace(num_hidden_layers=self.manifest["num_hidden_layers"])
-        self._arrays = {
-            name: np.load(self.folder / f"{name}.npy", mmap_mode="r", allow_pickle=False)
-            for name in self.manifest["arrays"]
-        }
-        self._offsets = np.load(self.folder / "offsets.npy", allow_pickle=False)
+        try:
+            self.manifest: dict[str, Any] = json.loads(manifest.read_text())
+            self.config = SimpleNamespace(num_hidden_layers=self.manifest["num_hidden_layers"])
+            self._arrays = {
+                name: np.load(self.folder / f"{name}.npy", mmap_mode="r", allow_pickle=False)
+                for name in self.manifest["arrays"]
+            }
+            self._offsets = np.load(self.folder / "offsets.npy", allow_pickle=False)
+        except (OSError, ValueError, KeyError, EOFError) as error:  # what cut files raise
+            raise InputError(
+                f"teacher cache {folder} is damaged ({error}); build it again"
+            ) from error
 
     def __len__(self) -> int:
         return len(self._offsets) - 1
@@ -164,123 +163,3 @@ class TeacherCache:
 def cache_key(*parts: str) -> str:
     """Short hash that names a cache: teacher, texts, tokenizer, layers, whatever it depends on."""
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
-
-
-@torch.no_grad()
-def build_cache(
-    teacher: Any,
-    batches: Iterable[Batch],
-    lengths: list[int],
-    folder: Path,
-    *,
-    layers: tuple[int, ...],
-    top_k: int = 0,
-    report: Callable[[int, int], None] = lambda done, total: None,
-) -> TeacherCache:
-    """Run the teacher once and store what it says; an existing finished cache is opened instead.
-
-    Args:
-        teacher: model with `hidden_states` and `logits`.
-        batches: padded model inputs in any order, `row` saying which example each is; with `labels`
-            for language models, whose kept rows are the positions that predict a label.
-        lengths: kept rows of each example.
-        folder: where; written beside and renamed when whole, so a killed run leaves no half cache.
-        layers: layers whose features are stored (negative counts from the last).
-        top_k: 0 stores whole classifier logits, k > 0 the language model's k best.
-        report: called with examples done and their total.
-
-    Raises:
-        InputError: the disk can't hold it, no such layer, top_k out of range, features outside
-            float16's range, lengths that are not the batches'.
-    """
-    if (folder / "manifest.json").is_file():
-        return TeacherCache(folder)
-    indices = [resolve_layer(layer, teacher.config, "teacher") for layer in layers]
-    if top_k and not 0 < top_k < teacher.config.vocab_size:
-        raise InputError(f"top_k is {top_k}; expected 0 to {teacher.config.vocab_size - 1}")
-    offsets = np.concatenate([[0], np.cumsum(lengths)])
-    partial = folder.with_name(folder.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    arrays = _allocate(teacher.config, partial, indices, len(lengths), int(offsets[-1]), top_k)
-    teacher.eval()
-    done = 0
-    for batch in batches:
-        given = {k: v for k, v in batch.items() if k not in ("labels", "row")}
-        mask = kept_rows(batch)
-        with head_on_rows(teacher, mask) if top_k else nullcontext():
-            out = teacher(**given, output_hidden_states=True)
-        stored = _kept_outputs(out, mask, indices, top_k)
-        if not top_k:
-            arrays["logits"][batch["row"].numpy()] = out.logits.float().cpu().numpy()
-        _write_rows(arrays, stored, batch["row"].tolist(), offsets)
-        done += len(batch["row"])
-        report(done, len(lengths))
-    if done != len(lengths):
-        raise InputError(f"lengths has {len(lengths)} examples, the batches hold {done}")
-    for array in arrays.values():
-        array.flush()
-    np.save(partial / "offsets.npy", offsets)
-    manifest = {
-        "layers": indices,
-        "top_k": top_k,
-        "num_hidden_layers": int(teacher.config.num_hidden_layers),
-        "arrays": sorted(arrays),
-    }
-    (partial / "manifest.json").write_text(json.dumps(manifest))
-    shutil.rmtree(folder, ignore_errors=True)
-    partial.rename(folder)
-    return TeacherCache(folder)
-
-
-def _kept_outputs(
-    out: Any, mask: Tensor, layers: list[int], top_k: int
-) -> dict[str, tuple[Tensor, ...]]:
-    """Features and top-k log-probabilities of the kept rows: by array, one tensor an example."""
-    kept = {f"features_{layer}": out.hidden_states[layer][mask].half() for layer in layers}
-    for name, rows in kept.items():
-        if not bool(torch.isfinite(rows).all()):
-            raise InputError(f"teacher {name} exceed float16's range; choose another layer")
-    if top_k:
-        values, index = out.logits.float().log_softmax(-1).topk(top_k, dim=-1)
-        kept |= {"top_values": values, "top_indices": index}
-    counts = mask.sum(dim=1).tolist()
-    return {name: rows.split(counts) for name, rows in kept.items()}
-
-
-def _write_rows(
-    arrays: dict[str, Any], stored: dict[str, tuple[Tensor, ...]], examples: list[int], offsets: Any
-) -> None:
-    """Put each example's rows where `offsets` says; refuse a number of rows that is not its own."""
-    for example, *rows in zip(examples, *stored.values(), strict=True):
-        begin, end = offsets[example], offsets[example + 1]
-        if len(rows[0]) != end - begin:
-            raise InputError(
-                f"lengths: {end - begin} for example {example}, its batch keeps {len(rows[0])}"
-            )
-        for name, values in zip(stored, rows, strict=True):
-            arrays[name][begin:end] = values.cpu().numpy()
-
-
-def _allocate(
-    config: Any, folder: Path, layers: list[int], examples: int, rows: int, top_k: int
-) -> dict[str, Any]:
-    shapes: dict[str, tuple[tuple[int, int], str]] = {
-        f"features_{layer}": ((rows, config.hidden_size), "float16") for layer in layers
-    }
-    if top_k:
-        shapes["top_values"] = ((rows, top_k), "float32")
-        shapes["top_indices"] = ((rows, top_k), "int32")
-    else:
-        shapes["logits"] = ((examples, config.num_labels), "float32")
-    size = sum(a * b * np.dtype(kind).itemsize for (a, b), kind in shapes.values())
-    free = shutil.disk_usage(folder).free
-    if size > 0.9 * free:
-        raise InputError(
-            f"the teacher cache needs {size / 1e6:.0f} MB, {folder} has {free / 1e6:.0f} MB free; "
-            "set GEODISTILL_CACHE to a larger disk or store fewer layers"
-        )
-    return {
-        name: np.lib.format.open_memmap(folder / f"{name}.npy", "w+", dtype=kind, shape=shape)
-        for name, (shape, kind) in shapes.items()
-    }

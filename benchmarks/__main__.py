@@ -10,6 +10,7 @@ import matplotlib
 import torch
 from matplotlib.figure import Figure
 
+from benchmarks.language import language
 from benchmarks.speed import Row, rows
 from benchmarks.students import students
 from geodistill.experiments.store import provenance
@@ -27,6 +28,7 @@ def main() -> None:
     given = parser.parse_args()
     torch.set_num_threads(1)
     found = rows(given.repeats, tiny=given.tiny)
+    found += language(max(2, given.repeats // 5), tiny=given.tiny)
     found += students(max(2, given.repeats // 3), tiny=given.tiny)
     for row in found:
         target = "" if row["target"] is None else f"  (target {row['target']})"

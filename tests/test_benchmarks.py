@@ -29,6 +29,9 @@ def test_every_comparison_has_a_finite_ratio_and_is_written(tmp_path: Path) -> N
         "netrep",
         "training step with KD + Procrustes",
         "live teacher over cache",
+        "tokens a second, KD + Procrustes over KD",
+        "tokens a second, cache over live teacher",
+        "memory of the term, prompts",
     ):
         assert any(words in row["what"] for row in record["rows"]), words
     for row in record["rows"]:

@@ -1,0 +1,136 @@
+"""A language model's training step: tokens a second with geometry, from the cache; the memory."""
+
+from __future__ import annotations
+
+import tempfile
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import OPTConfig, OPTForCausalLM
+
+from benchmarks.speed import Row, _row, _Watch, timed
+from geodistill.distill import FeatureDistillationTrainer, FeatureTerm, build_cache
+from geodistill.experiments.training import fit, in_batches, pad, quiet, training_arguments
+from geodistill.losses import KLDivergenceLoss, ProcrustesLoss
+
+STEPS = 2
+BATCH, TOKENS, ANSWER = 8, 96, 24
+"""Examples a step, tokens of an example, how many of them are its answer."""
+TOP_K = 64
+
+
+def language(repeats: int, *, tiny: bool = False) -> list[Row]:
+    """Trainings of a few steps and the term's memory; models are untrained: only cost counts.
+
+    Teacher 12 x 576, student 4 x 256, 8,192 words.
+    """
+    quiet()
+    teacher, student = (_opt(tiny, of) for of in ("teacher", "student"))
+    data = _examples(STEPS * BATCH, teacher.config.vocab_size)
+    with tempfile.TemporaryDirectory() as folder:
+        cache = build_cache(
+            teacher, in_batches(data, BATCH, 0), [ANSWER] * len(data), Path(folder) / "cache",
+            layers=(-1,), top_k=TOP_K,
+        )  # fmt: skip
+        train = partial(_train, student, data, Path(folder))
+        rivals = {
+            "KD": partial(train, teacher_model=teacher),
+            "KD + Procrustes": partial(train, ProcrustesLoss(), teacher_model=teacher),
+            "KD, cache": partial(train, teacher_cache=cache),
+            "KD + Procrustes, cache": partial(train, ProcrustesLoss(), teacher_cache=cache),
+        }
+        seconds = timed(rivals, repeats)
+    size = f"{BATCH} x {TOKENS} tokens"
+    geometry = "tokens a second, KD + Procrustes over KD"
+    found = [
+        _row(f"{geometry}, live teacher", size, seconds, "KD", "KD + Procrustes", ">= 0.9"),
+        _row(f"{geometry}, cache", size, seconds, "KD, cache", "KD + Procrustes, cache", ">= 0.9"),
+        _row("tokens a second, cache over live teacher", size, seconds, "KD", "KD, cache", ">= 2"),
+    ]
+    tokens = STEPS * BATCH * TOKENS
+    rates = {name: tokens / spent for name, spent in seconds.items()}
+    return [row | {"tokens_per_second": rates} for row in found] + memory(tiny=tiny)
+
+
+def memory(*, tiny: bool = False) -> list[Row]:
+    """Bytes of the term beyond hidden states, forward and backward, as texts grow sixteenfold.
+
+    Once the prompt alone grows, once the answer: only the answer's rows are copied.
+    """
+    short, long, answer = (16, 256, 8) if tiny else (128, 2048, 64)
+    found = []
+    for what, rows in (("prompts", (answer, answer)), ("answers", (short - 1, long - 1))):
+        spent = {
+            str(tokens): _beyond_hidden_states(tokens, n)
+            for tokens, n in zip((short, long), rows, strict=True)
+        }
+        found.append(
+            {
+                "what": f"memory of the term, {what} of {long} tokens over {short}",
+                "size": f"{short}, {long}",
+                "bytes": spent,
+                "ratio": spent[str(long)] / spent[str(short)],
+                "target": "<= 1.1" if what == "prompts" else None,
+                "seconds": {},
+            }
+        )
+    return found
+
+
+def _beyond_hidden_states(tokens: int, rows: int) -> int:
+    """Most bytes at once, less the two hidden states, in which the last `rows` tokens count."""
+    generator = torch.Generator().manual_seed(0)
+    teacher, student = (torch.randn(4, tokens, d, generator=generator) for d in (192, 64))
+    mask = torch.zeros(4, tokens, dtype=torch.bool)
+    mask[:, -rows:] = True
+    watch = _Watch()
+    with watch:
+        ProcrustesLoss()(student.requires_grad_(), teacher, mask).backward()
+    # Views of the inputs are seen as held, so that inputs count once; their gradient is theirs too.
+    return watch.most - 4 * (teacher.numel() + student.numel())
+
+
+def _train(
+    student: Any, data: list[dict[str, Any]], folder: Path, *losses: Any, **source: Any
+) -> None:
+    trainer = FeatureDistillationTrainer(
+        model=student,
+        args=training_arguments(
+            folder, seed=0, max_steps=STEPS, per_device_train_batch_size=BATCH, use_cpu=True
+        ),
+        train_dataset=data,
+        data_collator=partial(pad, pad_id=0),
+        terms=[FeatureTerm(-1, -1, loss) for loss in losses],
+        logit_loss=KLDivergenceLoss(),
+        **source,
+    )
+    fit(trainer)
+
+
+def _opt(tiny: bool, of: str) -> Any:
+    torch.manual_seed(0)
+    layers, width = {"teacher": (12, 576), "student": (4, 256)}[of]
+    if tiny:
+        layers, width = 1, width // 8
+    return OPTForCausalLM(
+        OPTConfig(
+            vocab_size=100 if tiny else 8192,
+            hidden_size=width,
+            word_embed_proj_dim=width,
+            ffn_dim=4 * width,
+            num_hidden_layers=layers,
+            num_attention_heads=4,
+            max_position_embeddings=TOKENS,
+        )
+    )
+
+
+def _examples(count: int, vocabulary: int) -> list[dict[str, Any]]:
+    generator = torch.Generator().manual_seed(0)
+    texts = torch.randint(4, vocabulary, (count, TOKENS), generator=generator).tolist()
+    return [
+        {"input_ids": ids, "labels": [-100] * (TOKENS - ANSWER) + ids[-ANSWER:], "row": row}
+        for row, ids in enumerate(texts)
+    ]

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from geodistill.distill import FeatureTerm
-from geodistill.distill.terms import BalancedTerm, kept_rows, resolve_layer, select_rows
+from geodistill.distill.terms import BalancedTerm, balanced, kept_rows, resolve_layer, select_rows
 from geodistill.errors import InputError
 from geodistill.losses import ProcrustesLoss
 
@@ -54,6 +54,14 @@ def test_an_example_without_tokens_is_refused(rows):
     mask[1] = False
     with pytest.raises(InputError, match="mask keeps no token of example 1"):
         select_rows(FEATURES, mask, rows)
+
+
+def test_equal_terms_have_names_of_their_own():
+    layers = [(2, 1), (2, 1), (1, 1), (2, 1)]
+    terms = balanced([FeatureTerm(t, s, ProcrustesLoss()) for t, s in layers])
+    names = [term.name for term in terms]
+    one = "ProcrustesLoss[2-1]"
+    assert names == [one, f"{one} #2", "ProcrustesLoss[1-1]", f"{one} #3"]
 
 
 def test_classification_keeps_all_but_padding():

@@ -390,6 +390,16 @@ def test_another_teacher_makes_another_student(tmp_path, part):
     assert moved(train(2), train(2)) == 0
 
 
+def test_terms_of_one_loss_and_one_layer_pair_are_logged_apart(tmp_path):
+    pair = [term(rows="all", weight=0.5), term(rows="first", weight=0.25)]
+    trainer = distiller(tmp_path, tiny_bert(1), SENTENCES, tiny_bert(2), pair, logit_loss=None)
+    trainer.train()
+    name = "ProcrustesLoss[-1--1]"
+    assert trainer.term_weights() == {f"weight/{name}": 0.5, f"weight/{name} #2": 0.25}
+    whole, first = (logged(trainer, f"loss/{one}")[-1] for one in (name, f"{name} #2"))
+    assert abs(whole - first) > 1e-3
+
+
 def cache_of(teacher, data, folder, kept, **settings):
     return build_cache(teacher, in_batches(data, 3, 0), kept, folder, layers=(1, -1), **settings)
 

@@ -1,6 +1,10 @@
 """What a feature term compares: which layers, which rows, by which loss, at which weight."""
 
+from __future__ import annotations
+
 import math
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -114,12 +118,24 @@ def select_rows(features: Tensor, mask: Tensor, rows: Rows) -> tuple[Tensor, Ten
     return features[torch.arange(len(features), device=mask.device), chosen], None
 
 
+def balanced(terms: Sequence[FeatureTerm]) -> list[BalancedTerm]:
+    """The terms as modules, each with a name of its own: equal ones are numbered."""
+    seen: Counter[str] = Counter()
+    found = [BalancedTerm(term) for term in terms]
+    for one in found:
+        seen[one.term.name] += 1
+        if seen[one.term.name] > 1:
+            one.name += f" #{seen[one.term.name]}"
+    return found
+
+
 class BalancedTerm(nn.Module):
     """A `FeatureTerm` in training: its loss, its weight, and the window that sets the weight."""
 
     def __init__(self, term: FeatureTerm) -> None:
         super().__init__()
         self.term = term
+        self.name = term.name
         self.loss = term.loss
         self.measured: Tensor
         self.norms: Tensor
@@ -142,8 +158,8 @@ class BalancedTerm(nn.Module):
         base, own = self.norms.tolist()
         if base == 0 or own == 0:
             raise InputError(
-                f"{'the base loss' if base == 0 else self.term.name} has no gradient at the "
-                f"student's features during the balance window of {self.term.name}; "
+                f"{'the base loss' if base == 0 else self.name} has no gradient at the "
+                f"student's features during the balance window of {self.name}; "
                 "give a fixed weight (balance=0)"
             )
         return float(self.term.weight * base / own)
@@ -155,7 +171,7 @@ class BalancedTerm(nn.Module):
         try:
             value: Tensor = self.loss(student, teacher, kept)
         except InputError as error:
-            raise InputError(f"{self.term.name}: {error}") from error
+            raise InputError(f"{self.name}: {error}") from error
         return value
 
     def measure(self, base: Tensor, own: Tensor, features: Tensor) -> None:

@@ -22,6 +22,7 @@ from geodistill.distill.capture import head_on_rows, recorded
 from geodistill.distill.terms import (
     BalancedTerm,
     FeatureTerm,
+    balanced,
     kept_rows,
     labels_tokens,
     resolve_layer,
@@ -89,7 +90,7 @@ class FeatureDistillation(_Base):
         self.teacher_cache = teacher_cache
         self.logit_loss = logit_loss
         self.task_weight, self.logit_weight = task_weight, logit_weight
-        self.terms = nn.ModuleList(BalancedTerm(term) for term in terms).to(self.args.device)
+        self.terms = nn.ModuleList(balanced(terms)).to(self.args.device)
         self.add_callback(ClearGradients(self.terms))
         self._losses = NotedLosses(Path(str(self.args.output_dir)))
         self._check_needs()
@@ -248,16 +249,16 @@ class FeatureDistillation(_Base):
         ):
             features = hidden[student_layer]
             value = term(features, teacher.features[teacher_layer], mask)
-            self._note(term.term.name, value)
+            self._note(term.name, value)
             if term.balancing:
                 term.measure(base, value, features)
             loss = loss + term.weight * share * value
-            self._note(f"{term.term.name} weight", torch.tensor(term.weight))
+            self._note(f"{term.name} weight", torch.tensor(term.weight))
         return loss
 
     def term_weights(self) -> dict[str, float]:
         """The factor in force of each term, for the record: `{"weight/CKALoss[-1--1]": ...}`."""
-        return {f"weight/{term.term.name}": term.weight for term in self._each_term()}
+        return {f"weight/{term.name}": term.weight for term in self._each_term()}
 
     # ---- logs, optimiser, checkpoints ----
 

@@ -8,18 +8,20 @@ import statistics
 import time
 import weakref
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import Module
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from geodistill.geometry import cka, nuclear_norm, procrustes_distance
 from geodistill.losses import FeatureGramLoss, ProcrustesLoss
 
 Row = dict[str, Any]
-Rivals = dict[str, Callable[[], Any]]
+Rivals = Mapping[str, Callable[[], Any]]
 
 
 def rows(repeats: int, *, tiny: bool = False) -> list[Row]:
@@ -80,7 +82,7 @@ def procrustes(
     def through(value: Callable[[Tensor], Tensor]) -> Callable[[], None]:
         def run() -> None:
             student = y.detach().clone().requires_grad_()
-            value(student).backward()
+            torch.autograd.backward(value(student))
 
         return run
 
@@ -123,13 +125,13 @@ def nuclear(p: int, q: int, least: float, repeats: int) -> list[Row]:
     def through(value: Callable[[Tensor], Tensor]) -> Callable[[], Tensor]:
         def run() -> Tensor:
             leaf = c.clone().requires_grad_()
-            value(leaf).backward()
+            torch.autograd.backward(value(leaf))
             assert leaf.grad is not None
             return leaf.grad
 
         return run
 
-    rivals: Rivals = {
+    rivals = {
         solver: through(lambda m, s=solver: nuclear_norm(m, s))  # type: ignore[misc]
         for solver in ("auto", "svd", "eigh", "polar_express")
     }
@@ -185,11 +187,11 @@ def peak_memory(run: Callable[[], Any]) -> int:
     return watch.most
 
 
-class _Watch(TorchDispatchMode):
+class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Counts the storage of each new tensor until its last view has gone."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.live: Counter[int] = Counter()
         self.held = self.most = 0
 
@@ -214,6 +216,10 @@ class _Watch(TorchDispatchMode):
             self.held -= size
 
 
+def _step(loss: Module, y: Tensor, x: Tensor) -> None:
+    loss(y, x).backward()
+
+
 def costs(repeats: int, shrink: int) -> list[Row]:
     """Seconds of the losses against n and d, with the exponent of a least-squares fit."""
     found = []
@@ -227,8 +233,7 @@ def costs(repeats: int, shrink: int) -> list[Row]:
             for size in (full // shrink for full in sizes):
                 n, d = (size, 256 // shrink) if axis == "n" else (2048 // shrink, size)
                 y, x = _features(n, d, 1).requires_grad_(), _features(n, d, 0)
-                run = {"ours": lambda y=y, x=x, f=loss: f(y, x).backward()}  # type: ignore[misc]
-                least = timed(run, max(3, repeats // 3))
+                least = timed({"ours": partial(_step, loss, y, x)}, max(3, repeats // 3))
                 seconds[str(size)], median[str(size)] = least["ours"], least.median["ours"]
             logs = torch.tensor([[math.log(int(k)), math.log(v)] for k, v in seconds.items()])
             u, v = (logs - logs.mean(0)).T
@@ -252,7 +257,8 @@ def netrep(n: int, d_t: int, d_s: int, repeats: int) -> list[Row]:
     def rotation() -> Tensor:
         padded = torch.nn.functional.pad(y, (0, d_t - d_s))
         u, _, vh = torch.linalg.svd(x.mT @ padded)
-        return (x @ u - padded @ vh.mT).norm()
+        difference: Tensor = (x @ u - padded @ vh.mT).norm()
+        return difference
 
     rivals: Rivals = {"ours": lambda: procrustes_distance(x, y), "rotation": rotation}
     difference = abs(float(rivals["ours"]() / rivals["rotation"]()) - 1)
@@ -311,7 +317,8 @@ def _features(n: int, d: int, seed: int) -> Tensor:
 
 def _unit(x: Tensor) -> Tensor:
     x = x - x.mean(0)
-    return x / x.norm()
+    unit: Tensor = x / x.norm()
+    return unit
 
 
 def _decaying(p: int, q: int) -> tuple[Tensor, Tensor]:

@@ -32,7 +32,7 @@ seed = 0
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-from IPython.display import Markdown, display
+from IPython.display import HTML, Markdown, display
 
 from geodistill.analysis import figures
 from geodistill.analysis.rows import load_rows, wide
@@ -46,6 +46,7 @@ from geodistill.experiments.instruction import (
     smoke,
     start_student,
 )
+from geodistill.experiments.instruction_sections import progress
 from geodistill.experiments.store import results_dir
 from geodistill.publish.provenance import show, show_table
 
@@ -158,6 +159,52 @@ answers = pd.DataFrame(
 show_table(answers, caption="The first test prompts, answered greedily.", source="live")
 
 # %% [markdown]
+# More of them, six to a page; open one to turn to it.
+
+# %%
+pages = pd.DataFrame(
+    {
+        "prompt": [room.tokenizer.decode(e["prompt_ids"]).strip() for e in room.test],
+        "wanted": [e["completion"] for e in room.test],
+        **{look(m).label: runs[m].items["answer"].str.strip() for m in methods},
+    }
+)
+for first in range(0, min(len(pages), 30), 6):
+    page = pages[first : first + 6]
+    title = f"<summary>Prompts {first + 1} to {first + len(page)}</summary>"
+    display(HTML(f"<details>{title}{page.to_html(index=False, border=0)}</details>"))
+
+# %% [markdown]
+# ## On how many directions does a student stand?
+#
+# The participation ratio $1/\sum_i\lambda_i^2$ of the features' spectrum counts the directions that
+# carry their variance. Procrustes to a shuffled teacher can ask for nothing but the teacher's
+# spectrum; if it moves this count as the real term does, and gains as much, then the gain is the
+# spread. The count is taken on the way, on the answer tokens of the same held-out prompts.
+
+# %%
+on_the_way = "participation_ratio/at"
+spread = {
+    m: {int(k.removeprefix(on_the_way)): v for k, v in runs[m].metrics.items() if on_the_way in k}
+    for m in methods
+}
+teachers = runs["kd"].metrics["participation_ratio/teacher"]
+assert all(1 <= v <= setting.width for m in methods for v in spread[m].values())
+
+# %%
+with geodistill_style():
+    fig, ax = plt.subplots()
+    for m in methods:
+        style, (x, y) = look(m), zip(*spread[m].items(), strict=True)
+        ax.plot(x, y, color=style.color, marker=style.marker, label=style.label)
+    ax.axhline(teachers, color="black", linestyle=":", linewidth=0.8)
+    ax.text(100, teachers, "teacher", ha="right", va="bottom")
+    ax.set(xlabel="share of the training (%)", ylabel="participation ratio (directions)")
+    ax.legend()
+told = "; ".join(f"{look(m).label} {spread[m][100]:.1f} of {setting.width}" for m in methods)
+show(fig, alt=f"Participation ratio at the end: {told}; teacher {teachers:.1f}.", source="live")
+
+# %% [markdown]
 # ## All seeds, stored
 #
 # `geodistill grid instruction` trains four methods with five seeds on the same prompts. The rows are
@@ -199,6 +246,35 @@ display(
         "each other, is asked in [the significance chapter](06_significance)."
     )
 )
+
+# %% [markdown]
+# ## The study of record
+#
+# `data/protocol/instruction.yaml` says beforehand which students are compared on T0's pairs, at which
+# weights, against which controls; `geodistill grid instruction --section NAME` makes a section.
+
+# %%
+state = progress()
+assert (state["stored"] <= state["planned"]).all()
+show_table(state, caption="Runs of each section of the protocol: planned, stored.", source="live")
+made = int(state.set_index("section").loc["primary", "stored"])
+if not made:
+    display(
+        Markdown("**None of its primary runs is made yet**: this page decides nothing by itself.")
+    )
+
+# %%
+if made:
+    primary = load_rows(results_dir() / "instruction" / "primary")
+    scores = wide(primary.frame).groupby("method")[["nll", "rougeL", "participation_ratio"]]
+    show_table(
+        scores.agg("mean").reset_index(),
+        caption=f"Means over seeds, T0's test prompts. {primary.says}.",
+        source="stored",
+        made_by="geodistill grid instruction --section primary",
+        rows="data/results/instruction/primary/rows.parquet",
+        run_ids=primary.run_ids,
+    )
 
 # %% [markdown]
 # ## What we learn, and what would change our mind

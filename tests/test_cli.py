@@ -16,7 +16,7 @@ from geodistill.errors import AssetError, InputError
 from geodistill.experiments import studies
 from geodistill.publish import notebooks
 
-COMMANDS = ("run", "grid", "compare", "power", "inspect", "assets", "book", "why")
+COMMANDS = ("run", "grid", "compare", "power", "inspect", "preset", "assets", "book", "why")
 HEAVY = ("torch", "transformers", "pandas", "matplotlib", "datasets")
 
 

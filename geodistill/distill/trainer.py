@@ -244,9 +244,8 @@ class FeatureDistillation(_Base):
         share: float,
     ) -> Tensor:
         base = loss / share
-        for term, (teacher_layer, student_layer) in zip(
-            self._each_term(), self._layers, strict=True
-        ):
+        for term, layers in zip(self._each_term(), self._layers, strict=True):
+            teacher_layer, student_layer = layers
             features = hidden[student_layer]
             value = term(features, teacher.features[teacher_layer], mask)
             self._note(term.name, value)

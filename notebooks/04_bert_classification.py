@@ -46,7 +46,7 @@ from geodistill.analysis.anatomy import (
     teachers_share,
 )
 from geodistill.analysis.compare import compare
-from geodistill.analysis.rows import load_rows, wide
+from geodistill.analysis.rows import load_items, load_rows, wide
 from geodistill.analysis.style import geodistill_style, look
 from geodistill.distill import bert_student
 from geodistill.experiments import sections
@@ -311,6 +311,27 @@ show(fig, alt=f"Forest plot of each term against KD. {told}.", name="terms", **s
 for method, one in pooled.items():
     parts = [a.estimate for a in lines if a.method == method and a is not one]
     assert abs(one.estimate - sum(parts) / len(parts)) < 1e-12, "tasks weigh equally"
+
+# %% [markdown]
+# A task whose labels are scores has another unit, so it is not pooled: it stands by itself, as the
+# change of the squared error of the standardised score, its sign turned so that more is better.
+
+# %%
+every = load_items(results_dir() / folder)
+squared = report.Unit("squared error, sign turned", digits=3)
+apart = sorted(set(every.frame["task"]) - set(tasks))
+beside = [compare(every.frame, m, "kd", [name]) for name in apart for m in terms]
+if beside:
+    shown = report.tidy(beside, squared).assign(method=[look(a.method).label for a in beside])
+    assert (shown["low"] < shown["estimate"]).all()
+    show_table(
+        shown,
+        caption=f"Differences, {squared.name}; 95 % intervals.",
+        name="scores",
+        **{**stored, "run_ids": every.run_ids},
+    )
+else:
+    print("these rows hold tasks with classes alone")
 
 # %%
 kept = "geometry kept (Procrustes)"

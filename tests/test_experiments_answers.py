@@ -122,6 +122,14 @@ def test_every_decoding_seed_has_its_column(model):
     assert items["answer"].tolist() == generate(model, Letters(), EXAMPLES, 8)
 
 
+def test_only_the_first_examples_are_sampled(model, monkeypatch):
+    monkeypatch.setattr(answers, "SAMPLED", 2)
+    metrics, items = score(model, Letters(), EXAMPLES, 8, decodings=(10,))
+    assert items["answer/seed10"].isna().tolist() == [False, False, True]
+    assert metrics["rougeL/seed10"] == pytest.approx(items["rougeL/seed10"][:2].mean())
+    assert items["answer"].notna().all()
+
+
 def test_an_interrupted_generation_goes_on(model, tmp_path, monkeypatch):
     monkeypatch.setattr(answers, "BATCH", 1)
     expected = generate(model, Letters(), EXAMPLES, 8)

@@ -94,14 +94,15 @@ def test_the_protocol_meets_the_issue_s_sizes(finished):
         assert {pair["method"], pair["baseline"]} <= set(primary["methods"])
     for name, spec in asked["grid"].items():
         assert set(spec["methods"]) <= {*INSTRUCTION_METHODS, *INSTRUCTION_REFERENCES}, name
-    assert set(asked["setting"]["also"]) | set(asked["tasks"]) <= set(KNOWN)
+    assert set(primary["setting"]["also"]) | set(asked["tasks"]) <= set(KNOWN)
     assert "exploratory/instruction" in yaml.safe_dump(asked["looked_at"])
 
 
 def test_the_whole_grid_fits_twelve_core_hours(finished):
     planned = progress().set_index("section")["planned"]
     total = sum(planned[name] * spec["minutes"] for name, spec in protocol()["grid"].items())
-    assert 6 * 60 < total + 40 <= HOURS * 60  # forty: the teacher's answers, for seqkd
+    teacher = 2 * (15 + 20)  # its caches, its answers for seqkd, on two cores
+    assert 6 * 60 < total + teacher <= HOURS * 60
 
 
 def test_each_control_is_run_at_the_methods_weights(finished):
@@ -130,7 +131,7 @@ def test_the_sections_on_rows_make_steps_of_equally_many_examples(finished):
         for name in ("rows-32", "rows-128", "rows-512")
         for s, _, _ in runs(name)
     }
-    assert steps == {(5, 80), (20, 80), (80, 80)}
+    assert steps == {(4, 64), (16, 64), (64, 64)}
 
 
 def test_starts_are_crossed_with_orders(finished):

@@ -21,6 +21,8 @@ Example = dict[str, Any]
 BATCH = 32
 GRAM = 4
 """Words of a run whose repetition is counted."""
+SAMPLED = 100
+"""Examples, the first ones, that are answered by sampling too: it costs most of a scoring."""
 
 
 def model_inputs(example: Example) -> Example:
@@ -42,7 +44,8 @@ def score(
         tokenizer: its own.
         examples: as `instruction_room.choose` gives them.
         new_tokens: longest answer.
-        decodings: seeds; each adds `rougeL/seed<s>` to metrics and items, and `answer/seed<s>`.
+        decodings: seeds; each adds `rougeL/seed<s>` to metrics and items, and `answer/seed<s>`, of
+            the first `SAMPLED` examples.
 
     Returns:
         Metrics: `nll` in nats over all answer tokens; means of `rougeL`, `exact_match`,
@@ -54,8 +57,9 @@ def score(
     marks = marked(examples, generate(model, tokenizer, examples, new_tokens))
     items = pd.concat([likelihood_items(examples, total, count), marks], axis=1)
     for seed in decodings:
-        answers = generate(model, tokenizer, examples, new_tokens, seed=seed)
-        sampled = marked(examples, answers)[["rougeL", "answer"]]
+        few = examples[:SAMPLED]
+        sampled = marked(few, generate(model, tokenizer, few, new_tokens, seed=seed))
+        sampled = sampled[["rougeL", "answer"]]
         items = items.join(sampled.add_suffix(f"/seed{seed}"))
     sampled_marks = [f"rougeL/seed{seed}" for seed in decodings]
     metrics = {"nll": float(total.sum() / count.sum())}

@@ -117,12 +117,12 @@ def _model(room: InstructionRoom, method: str, seed: int) -> tuple[Any, dict[str
 
 
 def score_on_all(room: InstructionRoom, model: Any) -> tuple[dict[str, float], pd.DataFrame]:
-    """`answers.score` on the scored part; further sets give metrics alone, `<set>/<metric>`."""
+    """`answers.score` on the scored part; further sets give greedy metrics, `<set>/<metric>`."""
     setting = room.setting
     given = (setting.new_tokens, setting.decodings)
     metrics, items = score(model, room.tokenizer, room.test, *given)
     for name, examples in room.also.items():
-        further, _ = score(model, room.tokenizer, examples, *given)
+        further, _ = score(model, room.tokenizer, examples, setting.new_tokens)
         metrics |= {f"{name}/{key}": value for key, value in further.items()}
     return metrics, items
 

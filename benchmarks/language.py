@@ -92,7 +92,7 @@ def _beyond_hidden_states(tokens: int, rows: int) -> int:
     return watch.most
 
 
-class _Beyond(_Watch):
+class _Beyond(_Watch):  # type: ignore[no-untyped-call]
     """Counts no view of the hidden states, nor the gradient with respect to the student's."""
 
     def __init__(self, teacher: Tensor, student: Tensor) -> None:

@@ -155,12 +155,12 @@ def check_one_step(trainer, student, teacher, base):
     trainer.train()
     losses = by_hand(start, teacher, seen[0])
     expected, geometry = losses[base], losses[2]
-    assert logged(trainer, "loss/task")[0] == pytest.approx(float(expected), rel=1e-4)
+    assert logged(trainer, "loss/task")[0] == pytest.approx(expected.item(), rel=1e-4)
     assert logged(trainer, "loss/ProcrustesLoss[-1--1]")[0] == pytest.approx(
-        float(geometry), rel=1e-4
+        geometry.item(), rel=1e-4
     )
     total = expected + WEIGHT * geometry
-    assert logged(trainer, "loss")[0] == pytest.approx(float(total), rel=1e-4)
+    assert logged(trainer, "loss")[0] == pytest.approx(total.item(), rel=1e-4)
     names = dict(start.named_parameters())
     gradients = torch.autograd.grad(total, list(names.values()), allow_unused=True)
     after = weights(student)
@@ -216,7 +216,7 @@ def test_sft_under_accumulation_means_over_all_items(tmp_path):
     assert counts[0] != counts[1]
     nll = (torch.stack([p[0] for p in parts]) * counts).sum() / counts.sum()
     geometry = torch.stack([p[2] for p in parts]).mean()
-    assert logged(trainer, "loss")[0] == pytest.approx(float(nll + WEIGHT * geometry), rel=1e-4)
+    assert logged(trainer, "loss")[0] == pytest.approx((nll + WEIGHT * geometry).item(), rel=1e-4)
 
 
 def test_sft_refuses_a_logit_loss_which_its_fused_head_cannot_train(tmp_path):
@@ -299,9 +299,9 @@ def test_gkd_compares_the_rows_of_the_answers_it_sampled(tmp_path):
     sampled, items = (int((b["labels"][:, 1:] != -100).sum()) for b in (batch, given))
     assert sampled != items
     _, jsd, geometry = by_hand(start, teacher, batch)
-    base = float(jsd) * sampled / items
+    base = jsd.item() * sampled / items
     assert logged(trainer, "loss/task")[0] == pytest.approx(base, rel=1e-4)
-    total = base + WEIGHT * float(geometry)
+    total = base + WEIGHT * geometry.item()
     assert logged(trainer, "loss")[0] == pytest.approx(total, rel=1e-4)
 
 

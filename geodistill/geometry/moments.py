@@ -167,16 +167,20 @@ def standardised(
     Rows that are all equal have no geometry: they become exactly zero, with gradient zero, where a
     plain division would blow rounding noise up to norm 1.
     """
-    raw = _sum_of_squares(x)
+    shift = x.new_zeros(())
     if center:
-        x = x - x.sum(-2, keepdim=True) / n[..., None, None]
+        mean = x.sum(-2, keepdim=True) / n[..., None, None]
+        shift = n * mean.square().sum((-2, -1))
+        x = x - mean
         x = x if mask is None else torch.where(mask[..., None], x, 0)
     if scale is None:
         return x
     size = _sum_of_squares(x)
-    varies = (size > noise(raw, x.dtype))[..., None, None]
-    x = torch.where(varies, x, 0) / torch.where(varies, size[..., None, None], 1).sqrt()
-    return x if scale == "frobenius" else x * n[..., None, None].to(x.dtype).sqrt()
+    varies = size > noise(size + shift, x.dtype)
+    factor = torch.where(varies, torch.where(varies, size, 1).rsqrt(), 0)
+    if scale == "rms":
+        factor = factor * n.to(x.dtype).sqrt()
+    return x * factor[..., None, None]
 
 
 def noise(raw: Tensor, dtype: torch.dtype) -> Tensor:

@@ -74,9 +74,9 @@ def _svd(c: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _eigh(c: Tensor) -> tuple[Tensor, Tensor]:
-    """C = polar · (CᵀC)^½, the root in float64: a float32 Gram loses a tenth of the gradient.
+    """polar = C · (CᵀC)^-½, the root in float64: a float32 Gram loses a tenth of the gradient.
 
-    The products with C itself stay in c's precision: they add errors of its own rounding only.
+    The product with C itself stays in c's precision: it adds an error of its own rounding only.
     """
     if c.shape[-2] < c.shape[-1]:
         value, polar = _eigh(c.mT)
@@ -86,12 +86,11 @@ def _eigh(c: Tensor) -> tuple[Tensor, Tensor]:
     floor = max(rank_floor(c), 1e-7)  # a float64 Gram resolves singular values to √eps only
     kept = s > floor * s[..., -1:]
     inverse = torch.where(kept, torch.where(kept, s, 1).reciprocal(), 0)
-    v, inverse = v.to(c.dtype), inverse.to(c.dtype)
-    polar = (c @ v * inverse[..., None, :]) @ v.mT
-    return s.sum(-1).to(c.dtype), polar
+    root = v * inverse[..., None, :] @ v.mT
+    return s.sum(-1).to(c.dtype), c @ root.to(c.dtype)
 
 
-def _lower_gram(c: Tensor, block: int = 128) -> Tensor:
+def _lower_gram(c: Tensor, block: int = 64) -> Tensor:
     """The lower triangle of CᵀC, by blocks of rows: little more than half of the products."""
     width = c.shape[-1]
     gram = c.new_zeros(*c.shape[:-2], width, width)

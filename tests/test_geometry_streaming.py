@@ -105,6 +105,8 @@ def test_equal_rows_have_no_geometry_here_either() -> None:
 def test_refusals(tmp_path: Path) -> None:
     moments = SecondMoments(D_X, D_Y)
     save_file({"n": torch.zeros(())}, tmp_path / "other")
+    moments.save(tmp_path / "cut")
+    (tmp_path / "cut").write_bytes((tmp_path / "cut").read_bytes()[:-5])
     for call, message in (
         (lambda: cka(moments), "has seen no rows: expected an update first"),
         (lambda: moments.update(Y, X), r"widths \(x, y\) are \(4, 7\): expected \(7, 4\)"),
@@ -115,6 +117,11 @@ def test_refusals(tmp_path: Path) -> None:
         (lambda: SecondMoments(0, 3), "d_x = 0, d_y = 3"),
         (lambda: SecondMoments(2, 3, torch.bfloat16), "dtype = torch.bfloat16"),
         (lambda: SecondMoments.load(tmp_path / "other"), r"holds \['n'\]: expected"),
+        (
+            lambda: SecondMoments.load(tmp_path / "cut"),
+            r"cut: .*; expected a file of SecondMoments",
+        ),
+        (lambda: SecondMoments.load(tmp_path / "none"), r"none: No such file .*; expected a file"),
     ):
         with pytest.raises(InputError, match=message):
             call()

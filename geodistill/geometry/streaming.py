@@ -5,6 +5,7 @@ from __future__ import annotations
 from os import PathLike
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch import distributed as dist
@@ -172,8 +173,11 @@ class SecondMoments:
 
     @classmethod
     def load(cls, path: str | PathLike[str]) -> SecondMoments:
-        """Read what `save` wrote; raises InputError for another file's contents."""
-        tensors = load_file(path)
+        """Read what `save` wrote; raises InputError where there is none, or a damaged or other."""
+        try:
+            tensors = load_file(path)
+        except (OSError, SafetensorError) as error:
+            raise InputError(f"{path}: {error}; expected a file of SecondMoments.save") from error
         if set(tensors) != set(cls._NAMES):
             raise InputError(f"{path} holds {sorted(tensors)}: expected {sorted(cls._NAMES)}")
         d_x, d_y = tensors["xy"].shape

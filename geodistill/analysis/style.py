@@ -36,14 +36,26 @@ _LOSSES = {
     "pkd": Look(BLACK, "H", "PKD"),
     "procrustes-shuffled": Look(GREY, "X", "Procrustes, rows shuffled"),
 }
+_BASES = {
+    "kd": "KD",
+    "ce": "cross-entropy",
+    "sft": "SFT",
+    "skew": "skew KL",
+    "seqkd": "SeqKD",
+}
 METHOD_STYLE: dict[str, Look] = {
     "ce": Look(GREY, ".", "cross-entropy"),
     "sft": Look(GREY, ".", "SFT"),
     "kd": Look(BLACK, "p", "KD"),
+    "skew": Look(BLACK, ">", "skew KL"),
+    "seqkd": Look(BLACK, "<", "SeqKD"),
+    "unigram": Look(GREY, "_", "unigram model"),
+    "start": Look(GREY, "|", "untrained start"),
+    "teacher": Look(BLACK, "*", "teacher"),
     **_LOSSES,
     **{
         f"{base}+{name}": Look(look.color, look.marker, f"{label} + {look.label}")
-        for base, label in (("kd", "KD"), ("ce", "cross-entropy"))
+        for base, label in _BASES.items()
         for name, look in _LOSSES.items()
     },
 }

@@ -156,8 +156,9 @@ def _bert(*pairs: tuple[str, str], control: str = "") -> StoredTest:
     return StoredTest(BERT, pairs, 0.01, POINTS, "geodistill grid classification", sections)
 
 
-def _opt(*pairs: tuple[str, str]) -> StoredTest:
-    return StoredTest(OPT, pairs, 0.05, NATS, "geodistill grid instruction")
+def _opt(*pairs: tuple[str, str], control: str = "") -> StoredTest:
+    sections = (PRIMARY, control) if control else (PRIMARY,)
+    return StoredTest(OPT, pairs, 0.05, NATS, "geodistill grid instruction", sections)
 
 
 _ON_BERT = "Accuracy of a narrow BERT student taught by few labelled sentences, tasks pooled"
@@ -246,7 +247,7 @@ CLAIMS: tuple[Claim, ...] = (
         "term on shuffled rows.",
         f"{_ON_OPT}, against the placebo.",
         "06_significance",
-        _opt((PROCRUSTES, PLACEBO)),
+        _opt((PROCRUSTES, PLACEBO), control="controls"),
     ),
 )
 

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import IPython.display
 import nbclient
-import pandas as pd
 import pytest
 import simulated_results
 

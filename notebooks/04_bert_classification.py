@@ -229,6 +229,7 @@ assert (state["stored"] <= state["planned"]).all()
 show_table(
     state,
     caption="Runs of each section of the protocol: planned (before a task is dropped), and stored.",
+    name="classification-sections",
     source="live",
 )
 

@@ -256,7 +256,12 @@ display(
 # %%
 state = progress()
 assert (state["stored"] <= state["planned"]).all()
-show_table(state, caption="Runs of each section of the protocol: planned, stored.", source="live")
+show_table(
+    state,
+    caption="Runs of each section of the protocol: planned, stored.",
+    name="instruction-sections",
+    source="live",
+)
 made = int(state.set_index("section").loc["primary", "stored"])
 if not made:
     display(

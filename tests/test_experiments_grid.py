@@ -284,7 +284,7 @@ def test_a_stored_run_knows_its_configuration(results):
     ("name", "methods", "tasks"),
     [
         ("classification", protocol.EXPLORATORY_METHODS, {"product", "movie"}),
-        ("instruction", protocol.INSTRUCTION_METHODS, {"embedded"}),
+        ("instruction", protocol.EXPLORATORY_INSTRUCTION, {"embedded"}),
     ],
 )
 def test_a_study_crosses_tasks_methods_and_at_least_five_seeds(name, methods, tasks):
@@ -298,7 +298,7 @@ def test_a_study_crosses_tasks_methods_and_at_least_five_seeds(name, methods, ta
 
 def test_the_placebo_and_kd_alone_are_among_the_methods():
     assert {"ce", "kd", "kd+procrustes-shuffled"} < set(protocol.EXPLORATORY_METHODS)
-    assert {"sft", "kd", "kd+procrustes-shuffled"} < set(protocol.INSTRUCTION_METHODS)
+    assert {"sft", "kd", "kd+procrustes-shuffled"} < set(protocol.EXPLORATORY_INSTRUCTION)
 
 
 def test_a_run_id_depends_on_every_setting():
@@ -321,6 +321,8 @@ def test_a_run_id_depends_on_every_setting():
 def other(value):
     if value in ("all", "test"):
         return {"all": "first", "test": "validation"}[value]
+    if value is None or isinstance(value, tuple):
+        return {None: 7, (-1,): (3, -1)}[value]
     return f"{value}x" if isinstance(value, str) else value + 1
 
 
@@ -330,8 +332,8 @@ def test_an_unknown_study_is_told_the_known():
 
 
 def test_an_unknown_method_is_told_the_known():
-    with pytest.raises(InputError, match=r"method is 'kd\+rkd'; expected one of ce, ce\+cka, "):
-        protocol.check_method("kd+rkd", protocol.CLASSIFICATION_METHODS)
+    with pytest.raises(InputError, match=r"method is 'kd\+kd'; expected one of ce, ce\+cka, "):
+        protocol.check_method("kd+kd", protocol.CLASSIFICATION_METHODS)
 
 
 # ---- a cluster ----

@@ -26,7 +26,7 @@ def real(tmp_path_factory):
         yield made
 
 
-def test_the_cache_holds_what_the_teacher_says_of_the_answers(self, real):
+def test_the_cache_holds_what_the_teacher_says_of_the_answers(real):
     example = real.train[3]
     with torch.no_grad():
         out = real.teacher(torch.tensor([example["input_ids"]]), output_hidden_states=True)
@@ -41,13 +41,13 @@ def test_the_cache_holds_what_the_teacher_says_of_the_answers(self, real):
     assert len(features) == sum(label != -100 for label in example["labels"]) > 1
 
 
-def test_train_and_test_share_no_source(self, real):
+def test_train_and_test_share_no_source(real):
     assert len(real.train) == 16
     assert len(real.test) == 8
     assert not {e["source"] for e in real.train} & {e["source"] for e in real.test}
 
 
-def test_the_exploratory_methods_run(self, real):
+def test_the_exploratory_methods_run(real):
     runs = {method: run_instruction(real, method, 0)[0] for method in EXPLORATORY_INSTRUCTION}
     assert len({tuple(run.items["nll"]) for run in runs.values()}) == 4
     for run in runs.values():

@@ -7,7 +7,7 @@ import torch
 from own_cache import own_cache
 
 from geodistill.errors import InputError
-from geodistill.experiments import classification, classroom
+from geodistill.experiments import classification, classroom, teachers
 from geodistill.experiments.classification import (
     classification_config,
     open_classroom,
@@ -27,7 +27,7 @@ def room(tmp_path_factory):
     lines = []
     folder = tmp_path_factory.mktemp("classification") / "cache"
     with own_cache(folder), pytest.MonkeyPatch.context() as patch:
-        patch.setattr(classroom, "TEACHER_THREADS", 1)
+        patch.setattr(teachers, "TEACHER_THREADS", 1)
         made = open_classroom(smoke("product"), lines.append)
         assert lines[0] == "training the product teacher"
         yield made
@@ -238,14 +238,14 @@ def test_a_teacher_of_another_number_of_labels_is_refused(room, tmp_path):
     room.teacher.save_pretrained(tmp_path)
     named = replace(room.setting.teacher, model=str(tmp_path))
     with pytest.raises(InputError, match=r"fine-tuned for 2 labels, the task 'product' has 3"):
-        classroom._check_labels(named.model, 3, "product")
-    classroom._check_labels(named.model, 2, "product")
+        teachers.check_labels(named.model, 3, "product")
+    teachers.check_labels(named.model, 2, "product")
 
 
 def test_a_teacher_found_half_written_is_trained_again(room, tmp_path):
     lines = []
     with own_cache(tmp_path / "cache"), pytest.MonkeyPatch.context() as patch:
-        patch.setattr(classroom, "TEACHER_THREADS", 1)
+        patch.setattr(teachers, "TEACHER_THREADS", 1)
         again = open_classroom(room.setting, lines.append)
         folder = next((tmp_path / "cache" / "teachers").iterdir())
         (folder / "model.safetensors").unlink()

@@ -8,7 +8,7 @@ from own_cache import own_cache
 
 from geodistill.analysis.protocol import read_protocol
 from geodistill.errors import InputError
-from geodistill.experiments import classroom, readout, studies
+from geodistill.experiments import readout, studies
 from geodistill.experiments.classification import open_classroom, smoke
 from geodistill.experiments.readout import Rows, carry, run_readout, stored
 from geodistill.experiments.store import data_dir
@@ -112,7 +112,7 @@ def test_on_a_real_teacher_which_is_its_own_best_student(tmp_path_factory):
     """Both sides' tokens are the same texts', in order: they differ by half precision."""
     folder = tmp_path_factory.mktemp("readout") / "cache"
     with own_cache(folder), pytest.MonkeyPatch.context() as patch:
-        patch.setattr(classroom, "TEACHER_THREADS", 1)
+        patch.setattr(teachers, "TEACHER_THREADS", 1)
         tiny = replace(smoke("product"), n_train=16, epochs=1.0, max_test=32, probe=8)
         teacher = replace(tiny.teacher, max_train=32)
         room = open_classroom(replace(tiny, teacher=teacher))

@@ -18,9 +18,7 @@ from geodistill.distill import FeatureDistillationTrainer, FeatureTerm, bert_stu
 from geodistill.experiments.classroom import (
     ClassificationSetting,
     Classroom,
-    TeacherSetting,
     cached_rows,
-    collate,
     open_classroom,
     smoke,
 )
@@ -33,7 +31,9 @@ from geodistill.experiments.protocol import (
 )
 from geodistill.experiments.scoring import score
 from geodistill.experiments.store import Run
+from geodistill.experiments.teachers import TeacherSetting
 from geodistill.experiments.training import (
+    collate,
     fit,
     in_batches,
     scratch,

@@ -1,12 +1,9 @@
 """A classification task with its teacher: trained once, its outputs kept for every student."""
 
 import json
-import os
-import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from functools import cached_property, partial
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -14,44 +11,23 @@ from torch import Tensor
 
 from geodistill.distill import TeacherCache, build_cache
 from geodistill.distill.cache import cache_key
-from geodistill.errors import InputError
-from geodistill.experiments.training import (
-    fit,
-    in_batches,
-    pad,
-    quiet,
-    scratch,
-    threads,
-    training_arguments,
+from geodistill.experiments.teachers import (
+    TeacherSetting,
+    check_labels,
+    is_teacher,
+    train_teacher,
 )
+from geodistill.experiments.training import collate, in_batches, quiet
 from geodistill.geometry import cka, feature_gram_distance, procrustes_distance
 from geodistill.geometry.calibration import Calibration, calibrate
 from geodistill.tasks import ClassificationData, assets, few_shot, load_classification
 
 Report = Callable[[str], None]
-TEACHER_THREADS = 2
 MEASURES: dict[str, Callable[..., Tensor]] = {
     "procrustes": procrustes_distance,
     "gram": feature_gram_distance,
     "cka": cka,
 }
-
-
-@dataclass(frozen=True)
-class TeacherSetting:
-    """Fine-tuning of a BERT on the task's training part.
-
-    Attributes:
-        model: "minilm", the embedded 6-layer BERT, or a folder or hub name of another.
-        max_train: training sentences used, by the teacher and by students; 0 for all.
-    """
-
-    model: str = "minilm"
-    epochs: float = 2.0
-    batch_size: int = 32
-    learning_rate: float = 1e-4
-    max_train: int = 0
-    seed: int = 0
 
 
 @dataclass(frozen=True)
@@ -181,7 +157,9 @@ def open_classroom(
     folder = assets.cache_dir() / "teachers" / f"{setting.task}-{cache_key(recipe)}"
     if not is_teacher(folder):
         report(f"training the {setting.task} teacher")
-        _train_teacher(base, max(len(data.label_names), 1), train, setting, tokenizer, folder)
+        outputs = max(len(data.label_names), 1)
+        check_labels(base, outputs, setting.task)
+        train_teacher(base, outputs, train, setting.teacher, tokenizer.pad_token_id, folder)
     teacher = AutoModelForSequenceClassification.from_pretrained(folder).eval()
     caches = []
     # The test cache serves the geometry kept, layer by layer.
@@ -272,67 +250,3 @@ def _tokenise(
     if scale is not None:
         labels = [(label - scale[0]) / scale[1] for label in labels]
     return {"input_ids": ids, "labels": labels, "row": rows}
-
-
-def _train_teacher(
-    base: Path | str,
-    outputs: int,
-    train: Any,
-    study: ClassificationSetting,
-    tokenizer: Any,
-    folder: Path,
-) -> None:
-    """Fine-tune and save; by rename, so that a killed training leaves no half teacher."""
-    from transformers import AutoModelForSequenceClassification, Trainer, set_seed
-
-    setting = study.teacher
-    _check_labels(base, outputs, study.task)
-    set_seed(setting.seed)
-    model = AutoModelForSequenceClassification.from_pretrained(base, num_labels=outputs)
-    with scratch() as folder_of_run:
-        arguments = training_arguments(
-            Path(folder_of_run),
-            seed=setting.seed,
-            num_train_epochs=setting.epochs,
-            per_device_train_batch_size=setting.batch_size,
-            learning_rate=setting.learning_rate,
-        )
-        padded = partial(collate, tokenizer.pad_token_id, ("input_ids", "labels"))
-        trainer = Trainer(model=model, args=arguments, train_dataset=train, data_collator=padded)
-        with threads(TEACHER_THREADS):
-            fit(trainer)
-        partial_folder = folder.with_name(f"{folder.name}.{os.getpid()}.partial")
-        model.save_pretrained(partial_folder)
-    if folder.exists() and not is_teacher(folder):
-        shutil.rmtree(folder)
-    try:
-        partial_folder.rename(folder)
-    except OSError:  # another process has trained the same teacher meanwhile: its is as good
-        shutil.rmtree(partial_folder)
-        if not is_teacher(folder):
-            raise
-
-
-def is_teacher(folder: Path) -> bool:
-    """Whether a whole model is stored there."""
-    return all((folder / name).is_file() for name in ("config.json", "model.safetensors"))
-
-
-def _check_labels(base: Path | str, outputs: int, task: str) -> None:
-    """A model that was fine-tuned already must have as many labels as the task."""
-    from transformers import AutoConfig
-
-    config = AutoConfig.from_pretrained(base)
-    fine_tuned = any("SequenceClassification" in name for name in config.architectures or ())
-    if fine_tuned and config.num_labels != outputs:
-        raise InputError(
-            f"teacher.model {str(base)!r} was fine-tuned for {config.num_labels} labels, "
-            f"the task {task!r} has {outputs}; expected as many, or a model without a head"
-        )
-
-
-def collate(
-    pad_id: int, names: tuple[str, ...], examples: list[dict[str, Any]]
-) -> dict[str, Tensor]:
-    """The `names` of some examples as one padded batch."""
-    return pad([{name: e[name] for name in names} for e in examples], pad_id)

@@ -88,6 +88,13 @@ def pad(examples: list[dict[str, Any]], pad_id: int) -> dict[str, Tensor]:
     return batch
 
 
+def collate(
+    pad_id: int, names: tuple[str, ...], examples: list[dict[str, Any]]
+) -> dict[str, Tensor]:
+    """The `names` of some examples as one padded batch."""
+    return pad([{name: e[name] for name in names} for e in examples], pad_id)
+
+
 def in_batches(
     examples: list[dict[str, Any]], size: int, pad_id: int
 ) -> Iterator[dict[str, Tensor]]:

@@ -8,7 +8,7 @@ from own_cache import own_cache
 
 from geodistill.analysis.protocol import read_protocol
 from geodistill.errors import InputError
-from geodistill.experiments import readout, studies
+from geodistill.experiments import readout, studies, teachers
 from geodistill.experiments.classification import open_classroom, smoke
 from geodistill.experiments.readout import Rows, carry, run_readout, stored
 from geodistill.experiments.store import data_dir

@@ -11,10 +11,11 @@ import torch
 from torch import Tensor
 from transformers import OPTConfig, OPTForCausalLM
 
+from benchmarks import steps
 from benchmarks.speed import Row, _row, _Watch, timed
-from geodistill.distill import FeatureDistillationTrainer, FeatureTerm, build_cache
-from geodistill.experiments.training import fit, in_batches, pad, quiet, training_arguments
-from geodistill.losses import KLDivergenceLoss, ProcrustesLoss
+from geodistill.distill import build_cache
+from geodistill.experiments.training import in_batches, quiet
+from geodistill.losses import ProcrustesLoss
 
 STEPS = 2
 BATCH, TOKENS, ANSWER = 8, 96, 24
@@ -109,18 +110,7 @@ class _Beyond(_Watch):  # type: ignore[no-untyped-call]
 def _train(
     student: Any, data: list[dict[str, Any]], folder: Path, *losses: Any, **source: Any
 ) -> None:
-    trainer = FeatureDistillationTrainer(
-        model=student,
-        args=training_arguments(
-            folder, seed=0, max_steps=STEPS, per_device_train_batch_size=BATCH, use_cpu=True
-        ),
-        train_dataset=data,
-        data_collator=partial(pad, pad_id=0),
-        terms=[FeatureTerm(-1, -1, loss) for loss in losses],
-        logit_loss=KLDivergenceLoss(),
-        **source,
-    )
-    fit(trainer)
+    steps.train(student, data, folder, STEPS, BATCH, *losses, **source)
 
 
 def _opt(tiny: bool, of: str) -> Any:

@@ -10,10 +10,11 @@ from typing import Any
 import torch
 from transformers import BertConfig, BertForSequenceClassification
 
+from benchmarks import steps
 from benchmarks.speed import Row, _row, timed
-from geodistill.distill import FeatureDistillationTrainer, FeatureTerm, bert_student, build_cache
-from geodistill.experiments.training import fit, in_batches, pad, quiet, training_arguments
-from geodistill.losses import FeatureGramLoss, KLDivergenceLoss, ProcrustesLoss
+from geodistill.distill import bert_student, build_cache
+from geodistill.experiments.training import in_batches, quiet
+from geodistill.losses import FeatureGramLoss, ProcrustesLoss
 
 STEPS = 6
 BATCH = 32
@@ -53,18 +54,7 @@ def _train(
     teacher: Any, data: list[dict[str, Any]], folder: Path, tiny: bool, *losses: Any, **source: Any
 ) -> None:
     student = bert_student(teacher, width=32 if tiny else 128, layers=1 if tiny else 3, seed=0)
-    trainer = FeatureDistillationTrainer(
-        model=student,
-        args=training_arguments(
-            folder, seed=0, max_steps=STEPS, per_device_train_batch_size=BATCH, use_cpu=True
-        ),
-        train_dataset=data,
-        data_collator=partial(pad, pad_id=0),
-        terms=[FeatureTerm(-1, -1, loss) for loss in losses],
-        logit_loss=KLDivergenceLoss(temperature=2.0),
-        **source,
-    )
-    fit(trainer)
+    steps.train(student, data, folder, STEPS, BATCH, *losses, **source)
 
 
 def _teacher(tiny: bool) -> Any:

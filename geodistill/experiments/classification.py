@@ -6,7 +6,6 @@ start and the order of the batches: their difference is paired.
 """
 
 import time
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -30,7 +29,7 @@ from geodistill.experiments.protocol import (
     uses_teacher_logits,
 )
 from geodistill.experiments.scoring import score
-from geodistill.experiments.store import Run
+from geodistill.experiments.store import Run, run_config
 from geodistill.experiments.teachers import TeacherSetting
 from geodistill.experiments.training import (
     collate,
@@ -174,12 +173,5 @@ class SquaredError(nn.Module):
 
 
 def classification_config(setting: ClassificationSetting, method: str) -> dict[str, Any]:
-    """Everything that a run of `method` depends on besides its seed and the data.
-
-    A setting that came later is left out at its default: runs made before it keep their names.
-    """
-    config = {**asdict(setting), "method": method}
-    for name, default in LATER.items():
-        if config[name] == default:
-            del config[name]
-    return config
+    """Everything that a run of `method` depends on besides its seed and the data."""
+    return run_config(setting, method, LATER)

@@ -10,7 +10,6 @@ import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -39,7 +38,7 @@ from geodistill.experiments.protocol import (
     feature_loss,
 )
 from geodistill.experiments.response_geometry import SpreadOnTheWay, geometry
-from geodistill.experiments.store import Run
+from geodistill.experiments.store import Run, run_config
 from geodistill.experiments.training import fit, training_arguments
 from geodistill.losses import KLDivergenceLoss
 from geodistill.tasks import assets
@@ -181,15 +180,8 @@ def _work_folder(name: str) -> Iterator[Path]:
 
 
 def instruction_config(setting: InstructionSetting, method: str) -> dict[str, Any]:
-    """Everything that a run of `method` depends on besides its seed and the data.
-
-    A setting that came later is left out at its default: runs made before it keep their names.
-    """
-    config = {**asdict(setting), "method": method}
-    for name, default in LATER.items():
-        if config[name] == default:
-            del config[name]
-    return config
+    """Everything that a run of `method` depends on besides its seed and the data."""
+    return run_config(setting, method, LATER)
 
 
 def _distillation(

@@ -11,7 +11,7 @@ import json
 import os
 import platform
 import subprocess
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -42,6 +42,19 @@ def results_dir() -> Path:
     """Where measured rows live: $GEODISTILL_RESULTS, else `data/results` of the checkout."""
     given = os.environ.get("GEODISTILL_RESULTS")
     return Path(given) if given else data_dir() / "results"
+
+
+def run_config(setting: Any, method: str, later: dict[str, Any]) -> dict[str, Any]:
+    """Everything that a run of `method` depends on besides its seed and the data.
+
+    Args:
+        setting: a dataclass.
+        method: name of the method.
+        later: by name, the defaults of settings that came after the first runs: left out where they
+            hold, so that those runs keep their names.
+    """
+    config = {**asdict(setting), "method": method}
+    return {k: v for k, v in config.items() if k not in later or v != later[k]}
 
 
 def config_hash(config: dict[str, Any]) -> str:

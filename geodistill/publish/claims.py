@@ -7,18 +7,16 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
 from geodistill.analysis.compare import Comparison, compare_family
-from geodistill.analysis.protocol import read_protocol
 from geodistill.analysis.report import NATS, POINTS, Unit
 from geodistill.analysis.rows import Table, load_items, load_rows
 from geodistill.analysis.style import versus
 from geodistill.analysis.verdict import CANNOT_TELL, WORDS, verdict
 from geodistill.errors import InputError
-from geodistill.experiments.store import data_dir
+from geodistill.experiments import plan
 
 HOLDS, FAILS = "holds", "does not hold"
 VERDICTS = (*WORDS, HOLDS, FAILS)
@@ -66,7 +64,7 @@ class StoredTest:
         frame = pd.concat([table.frame for table in tables], ignore_index=True)
         asked = {name for pair in self.pairs for name in pair}
         tasks = [set(frame.loc[frame["method"] == name, "task"]) for name in asked]
-        shared = set.intersection(set(_protocol(self.study)["pooled"]), *tasks)
+        shared = set.intersection(set(plan.protocol(self.study)["pooled"]), *tasks)
         left = Counter[str]()
         for table in tables:
             left.update(table.left_out)
@@ -80,14 +78,10 @@ def _whole(folder: Path, study: str) -> bool:
     """
     if not (folder / "items.parquet").is_file():
         return False
-    spec = _protocol(study)["grid"][folder.name]
+    spec = plan.protocol(study)["grid"][folder.name]
     runs = pd.read_parquet(folder / "rows.parquet", columns=["task", "method", "seed"])
     wanted = pd.MultiIndex.from_product([runs["task"].unique(), spec["methods"], spec["seeds"]])
     return set(wanted) <= set(runs[["task", "method", "seed"]].itertuples(index=False, name=None))
-
-
-def _protocol(study: str) -> dict[str, Any]:
-    return read_protocol(data_dir() / "protocol" / f"{study}.yaml")
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,35 @@
+"""A training of a few steps, as the rivals of `students` and `language` run it."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from geodistill.distill import FeatureDistillationTrainer, FeatureTerm
+from geodistill.experiments.training import fit, pad, training_arguments
+from geodistill.losses import KLDivergenceLoss
+
+
+def train(
+    student: Any,
+    data: list[dict[str, Any]],
+    folder: Path,
+    steps: int,
+    batch: int,
+    *losses: Any,
+    **source: Any,
+) -> None:
+    """KD with the feature `losses` on the last layers; `source` is the teacher or its cache."""
+    trainer = FeatureDistillationTrainer(
+        model=student,
+        args=training_arguments(
+            folder, seed=0, max_steps=steps, per_device_train_batch_size=batch, use_cpu=True
+        ),
+        train_dataset=data,
+        data_collator=partial(pad, pad_id=0),
+        terms=[FeatureTerm(-1, -1, loss) for loss in losses],
+        logit_loss=KLDivergenceLoss(),
+        **source,
+    )
+    fit(trainer)

@@ -23,7 +23,7 @@ from geodistill.experiments.protocol import (
     INSTRUCTION_METHODS,
     INSTRUCTION_REFERENCES,
 )
-from geodistill.experiments.response_geometry import MARKS, response_features, teacher_rows
+from geodistill.experiments.response_geometry import MARKS, response_features, stored_rows
 from geodistill.experiments.store import config_hash
 from geodistill.geometry import participation_ratio, procrustes_distance
 from geodistill.tasks import assets
@@ -100,7 +100,7 @@ def test_what_is_kept_of_the_geometry_is_that_of_the_answers(room, runs):
     assert torch.allclose(
         rows[start : start + len(places)], out.hidden_states[-1][0, places], atol=1e-5
     )
-    teacher = teacher_rows(room)
+    teacher = stored_rows(room.test_cache)
     assert len(teacher) == len(rows)
     squared = procrustes_distance(teacher, rows, center=True, scale="frobenius") ** 2
     parts = run.metrics["procrustes/spectrum"], run.metrics["procrustes/alignment"]

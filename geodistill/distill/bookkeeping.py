@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -40,28 +41,37 @@ class NotedLosses:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.values: dict[str, list[Tensor]] = defaultdict(list)
+        self.unchecked: dict[str, Tensor] = {}
+        self.values: dict[str, list[float]] = defaultdict(list)
 
-    def add(self, name: str, value: Tensor, step: int, batch: Mapping[str, Any]) -> None:
-        """Keep one value.
+    def add(self, name: str, value: Tensor) -> None:
+        """Keep one value, unchecked."""
+        self.unchecked[name] = value.detach().float()
+
+    def check(self, step: int, batch: Mapping[str, Any]) -> None:
+        """Look at what was added since the last check, all at once: a look waits for the GPU.
 
         Raises:
-            FloatingPointError: it is not finite; loss, step and the saved batch are named.
+            FloatingPointError: a value is not finite; loss, step and the saved batch are named.
         """
-        noted = value.detach().float().cpu()
-        if not bool(torch.isfinite(noted)):
-            where = self.folder / f"not_finite_step_{step}.safetensors"
-            self.folder.mkdir(parents=True, exist_ok=True)
-            tensors = {k: v.contiguous() for k, v in batch.items() if isinstance(v, Tensor)}
-            save_file(tensors, where)
-            raise FloatingPointError(
-                f"the loss {name} is {float(noted)} at step {step}; its batch is in {where}"
-            )
-        self.values[name].append(noted)
+        if not self.unchecked:
+            return
+        noted = torch.stack(list(self.unchecked.values())).cpu()
+        for name, value in zip(self.unchecked, noted, strict=True):
+            if not bool(torch.isfinite(value)):
+                where = self.folder / f"not_finite_step_{step}.safetensors"
+                self.folder.mkdir(parents=True, exist_ok=True)
+                tensors = {k: v.contiguous() for k, v in batch.items() if isinstance(v, Tensor)}
+                save_file(tensors, where)
+                raise FloatingPointError(
+                    f"the loss {name} is {float(value)} at step {step}; its batch is in {where}"
+                )
+            self.values[name].append(float(value))
+        self.unchecked.clear()
 
     def take_means(self) -> dict[str, float]:
         """Mean of each loss, as `loss/NAME`; begins anew."""
-        means = {f"loss/{k}": float(torch.stack(v).mean()) for k, v in self.values.items()}
+        means = {f"loss/{k}": fmean(v) for k, v in self.values.items()}
         self.values.clear()
         return means
 

@@ -128,6 +128,7 @@ def _check(
             f"teacher cache {cache.folder} has top_k {cache.manifest['top_k']} of {len(cache)} "
             f"examples, not {top_k} of {len(lengths)}"
         )
+    batch = {name: tensor.to(teacher.device) for name, tensor in batch.items()}
     mask = kept_rows(batch)
     out = _said(teacher, batch, mask, top_k)
     found = cache.lookup(batch["row"], mask, layers)
@@ -180,6 +181,7 @@ def _fill(
     arrays = _allocate(teacher.config, folder, layers, len(lengths), int(offsets[-1]), top_k)
     done = 0
     for batch in batches:
+        batch = {name: tensor.to(teacher.device) for name, tensor in batch.items()}
         mask = kept_rows(batch)
         out = _said(teacher, batch, mask, top_k)
         examples = batch["row"].tolist()

@@ -118,6 +118,7 @@ def opt_student(
 @torch.no_grad()
 def _principal_start(sources: list[Any], targets: list[Any]) -> None:
     """Copy the sources, projected on the first source's principal directions, into the targets."""
-    directions = principal_directions(sources[0].weight, targets[0].embedding_dim)
-    for source, target in zip(sources, targets, strict=True):
-        target.weight.copy_(source.weight @ directions)
+    weights = [source.weight.cpu() for source in sources]  # so that a GPU's student starts equal
+    directions = principal_directions(weights[0], targets[0].embedding_dim)
+    for weight, target in zip(weights, targets, strict=True):
+        target.weight.copy_(weight @ directions)

@@ -137,16 +137,22 @@ class BalancedTerm(nn.Module):
         self.term = term
         self.name = term.name
         self.loss = term.loss
-        self.measured: Tensor
-        self.norms: Tensor
-        # Sums of gradient norms over the window: base loss, term.
-        self.register_buffer("norms", torch.zeros(2, dtype=torch.float64))
-        self.register_buffer("measured", torch.zeros((), dtype=torch.int64))
+        # Sums of gradient norms over the window, base loss and term, and micro-batches in them. On
+        # the host: as buffers on a GPU every look at them would wait for all that is under way.
+        self.norms = [0.0, 0.0]
+        self.measured = 0
+
+    def get_extra_state(self) -> Tensor:
+        return torch.tensor([*self.norms, self.measured], dtype=torch.float64)
+
+    def set_extra_state(self, state: Tensor) -> None:
+        *self.norms, measured = state.tolist()
+        self.measured = int(measured)
 
     @property
     def balancing(self) -> bool:
         """Whether the window is still open (the term is off until it closes)."""
-        return int(self.measured) < self.term.balance
+        return self.measured < self.term.balance
 
     @property
     def weight(self) -> float:
@@ -155,7 +161,7 @@ class BalancedTerm(nn.Module):
             return self.term.weight
         if self.balancing:
             return 0.0
-        base, own = self.norms.tolist()
+        base, own = self.norms
         if base == 0 or own == 0:
             raise InputError(
                 f"{'the base loss' if base == 0 else self.name} has no gradient at the "

@@ -142,7 +142,6 @@ class FeatureDistillation(_Base):
         rows = inputs.pop("row", None)
         if not model.training:
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
-        self._batch = inputs
         share = 1 / self.current_gradient_accumulation_steps
         part: float | Tensor = share
         if num_items_in_batch is not None:
@@ -156,16 +155,19 @@ class FeatureDistillation(_Base):
             else:
                 task, outputs, hidden = self._trainers_loss(model, inputs, return_outputs)
         loss = self.task_weight * task * part
-        self._note("task", task * part / share)
+        self._losses.add("task", task * part / share)
         if distils:
+            # Before other losses refuse what a diverged student gives them.
+            self._losses.check(self.state.global_step, inputs)
             mask = kept_rows(inputs)
             teacher = self._teacher_outputs(inputs, mask, rows, said)
             if self.logit_loss is not None:
                 logit = self._logit_term(outputs["logits"], teacher, mask)
                 loss = loss + self.logit_weight * logit * part
-                self._note("logit", logit * part / share)
+                self._losses.add("logit", logit * part / share)
             if len(self.terms):
                 loss = self._add_feature_terms(loss, hidden, teacher, mask, share)
+        self._losses.check(self.state.global_step, inputs)
         return (loss, outputs) if return_outputs else loss
 
     def _trainers_loss(
@@ -248,11 +250,11 @@ class FeatureDistillation(_Base):
             teacher_layer, student_layer = layers
             features = hidden[student_layer]
             value = term(features, teacher.features[teacher_layer], mask)
-            self._note(term.name, value)
+            self._losses.add(term.name, value)
             if term.balancing:
                 term.measure(base, value, features)
             loss = loss + term.weight * share * value
-            self._note(f"{term.name} weight", torch.tensor(term.weight))
+            self._losses.values[f"{term.name} weight"].append(term.weight)
         return loss
 
     def term_weights(self) -> dict[str, float]:
@@ -260,9 +262,6 @@ class FeatureDistillation(_Base):
         return {f"weight/{term.name}": term.weight for term in self._each_term()}
 
     # ---- logs, optimiser, checkpoints ----
-
-    def _note(self, name: str, value: Tensor) -> None:
-        self._losses.add(name, value, self.state.global_step, self._batch)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add the mean of each loss since the last log, unweighted."""

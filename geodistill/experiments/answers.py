@@ -15,7 +15,7 @@ from torch import Tensor
 from geodistill.distill.capture import head_on_rows
 from geodistill.distill.terms import kept_rows
 from geodistill.errors import InputError
-from geodistill.experiments.training import in_batches
+from geodistill.experiments.training import beside, in_batches
 
 Example = dict[str, Any]
 BATCH = 32
@@ -74,14 +74,16 @@ def likelihoods(model: Any, examples: list[Example], pad_id: int) -> tuple[Tenso
     total = torch.zeros(len(examples), dtype=torch.float64)
     count = torch.zeros(len(examples), dtype=torch.float64)
     for batch in in_batches([model_inputs(e) for e in examples], BATCH, pad_id):
-        mask = kept_rows(batch)
-        rows, labels = batch.pop("row"), batch.pop("labels")
+        rows = batch.pop("row")
+        batch = beside(model, batch)
+        mask, labels = kept_rows(batch), batch.pop("labels")
         with head_on_rows(model, mask):
             logits = model(**batch).logits.float()
         targets = labels[:, 1:][mask[:, :-1]]
         nll = torch.nn.functional.cross_entropy(logits, targets, reduction="none").double()
-        total.index_add_(0, rows.repeat_interleave(mask.sum(1)), nll)
-        count[rows] = mask.sum(1).double()
+        kept = mask.sum(1).cpu()
+        total.index_add_(0, rows.repeat_interleave(kept), nll.cpu())
+        count[rows] = kept.double()
     return total, count
 
 
@@ -194,7 +196,7 @@ def _check_room(model: Any, longest: int, new_tokens: int) -> None:
 @contextmanager
 def _seeded(seed: int | None) -> Iterator[None]:
     """Draw from `seed`, and leave no trace on other draws."""
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng():
         if seed is not None:
             torch.manual_seed(seed)
         yield
@@ -206,13 +208,11 @@ def _generate_batch(
 ) -> list[str]:
     length = max(map(len, prompts))
     blank = [length - len(p) for p in prompts]
+    padded = [[tokenizer.pad_token_id] * k + p for k, p in zip(blank, prompts, strict=True)]
+    seen = [[0] * k + [1] * len(p) for k, p in zip(blank, prompts, strict=True)]
+    batch = {"input_ids": torch.tensor(padded), "attention_mask": torch.tensor(seen)}
     out = model.generate(
-        input_ids=torch.tensor(
-            [[tokenizer.pad_token_id] * k + p for k, p in zip(blank, prompts, strict=True)]
-        ),
-        attention_mask=torch.tensor(
-            [[0] * k + [1] * len(p) for k, p in zip(blank, prompts, strict=True)]
-        ),
+        **beside(model, batch),
         max_new_tokens=new_tokens,
         do_sample=sample,
         **({"temperature": 1.0, "top_p": 1.0, "top_k": 0} if sample else {}),

@@ -32,6 +32,7 @@ from geodistill.experiments.scoring import score
 from geodistill.experiments.store import Run, run_config
 from geodistill.experiments.teachers import TeacherSetting
 from geodistill.experiments.training import (
+    beside,
     collate,
     fit,
     in_batches,
@@ -156,9 +157,10 @@ def teacher_gradients(room: Classroom, shots: Any, layer: int) -> Tensor:
     found = []
     for batch in in_batches(list(shots.select_columns(["input_ids", "labels"])), 32, room.pad_id):
         del batch["row"]
+        batch = beside(room.teacher, batch)
         mask = batch["attention_mask"].bool()
         out = room.teacher(**batch, output_hidden_states=True)
-        found.append(torch.autograd.grad(out.loss, out.hidden_states[layer])[0][mask])
+        found.append(torch.autograd.grad(out.loss, out.hidden_states[layer])[0][mask].cpu())
     return torch.cat(found)
 
 

@@ -17,7 +17,7 @@ from geodistill.experiments.teachers import (
     is_teacher,
     train_teacher,
 )
-from geodistill.experiments.training import collate, in_batches, quiet
+from geodistill.experiments.training import collate, device, in_batches, quiet
 from geodistill.geometry import cka, feature_gram_distance, procrustes_distance
 from geodistill.geometry.calibration import Calibration, calibrate
 from geodistill.tasks import ClassificationData, assets, few_shot, load_classification
@@ -161,6 +161,7 @@ def open_classroom(
         check_labels(base, outputs, setting.task)
         train_teacher(base, outputs, train, setting.teacher, tokenizer.pad_token_id, folder)
     teacher = AutoModelForSequenceClassification.from_pretrained(folder).eval()
+    teacher.to(device())
     caches = []
     # The test cache serves the geometry kept, layer by layer.
     depths = same_depth(teacher.config.num_hidden_layers, setting.layers)

@@ -15,8 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import torch
-from torch import Tensor
 
 from geodistill.distill import FeatureDistillationTrainer, FeatureTerm, TeacherCache
 from geodistill.experiments.answers import Example, likelihood_items, score, unigram_nll
@@ -37,9 +35,9 @@ from geodistill.experiments.protocol import (
     check_method,
     feature_loss,
 )
-from geodistill.experiments.response_geometry import SpreadOnTheWay, geometry
+from geodistill.experiments.response_geometry import SpreadOnTheWay, geometry, stored_rows
 from geodistill.experiments.store import Run, run_config
-from geodistill.experiments.training import fit, training_arguments
+from geodistill.experiments.training import device, fit, training_arguments
 from geodistill.losses import KLDivergenceLoss
 from geodistill.tasks import assets
 
@@ -111,7 +109,7 @@ def _model(room: InstructionRoom, method: str, seed: int) -> tuple[Any, dict[str
     if method == "teacher":
         return room.teacher, {}
     if method == "start":
-        return start_student(room, seed), {}
+        return start_student(room, seed).to(device()), {}
     return _train(room, method, seed)
 
 
@@ -211,8 +209,5 @@ def _distillation(
 
 
 def _geometry(room: InstructionRoom, cache: TeacherCache, seed: int) -> Geometry:
-    def teacher_rows() -> Tensor:
-        (layer,) = cache.manifest["layers"]
-        return torch.tensor(cache.array(f"features_{layer}")).float()
-
-    return Geometry(room.setting.width, room.teacher.config.hidden_size, teacher_rows, seed)
+    rows = partial(stored_rows, cache)
+    return Geometry(room.setting.width, room.teacher.config.hidden_size, rows, seed)

@@ -15,7 +15,7 @@ from geodistill.distill.cache import cache_key
 from geodistill.errors import AssetError, InputError
 from geodistill.experiments.answers import Example, generate, model_inputs
 from geodistill.experiments.store import data_dir
-from geodistill.experiments.training import in_batches, pad, quiet
+from geodistill.experiments.training import device, in_batches, pad, quiet
 from geodistill.tasks import assets, load_instructions
 from geodistill.tasks.base import fraction
 from geodistill.tasks.prompts import encode, encode_all
@@ -141,7 +141,7 @@ def load_teacher(name: str, adapter: str) -> tuple[Any, Any]:
     if stored:
         model = _with_adapter(model, stored)
     model.train(False)
-    return model, tokenizer
+    return model.to(device()), tokenizer
 
 
 def _with_adapter(model: Any, folder: Path) -> Any:

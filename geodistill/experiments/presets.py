@@ -18,7 +18,7 @@ from geodistill.distill import FeatureDistillationTrainer, FeatureTerm
 from geodistill.errors import InputError
 from geodistill.experiments.answers import Example, generate, marked
 from geodistill.experiments.store import data_dir, provenance
-from geodistill.experiments.training import fit, pad, training_arguments
+from geodistill.experiments.training import device, fit, pad, training_arguments
 from geodistill.losses import KLDivergenceLoss, ProcrustesLoss
 
 Report = Callable[[str], None]
@@ -226,17 +226,14 @@ def _scores(
     chosen: Preset, parts: Parts, method: str, stage: Path, report: Report
 ) -> list[dict[str, Any]]:
     """Mean Rouge-L of each set and decoding; the answers stay in `stage` as JSON lines."""
-    model = parts.load_student(stage / "model").eval()
-    if torch.cuda.is_available():
-        model.cuda()
+    model = parts.load_student(stage / "model").eval().to(device())
     new = chosen.max_length - chosen.max_prompt
     rows = []
     for task, examples in parts.tests.items():
         for seed in chosen.decodings:
             report(f"{method}: answers to {task}, decoding {seed}")
             stored = stage / f"answers_{task}_{seed}.jsonl"
-            with torch.device(model.device):
-                answers = generate(model, parts.tokenizer, examples, new, seed=seed, stored=stored)
+            answers = generate(model, parts.tokenizer, examples, new, seed=seed, stored=stored)
             score = 100 * float(marked(examples, answers)["rougeL"].mean())
             rows.append({"method": method, "task": task, "seed": seed, "rougeL": score})
     return rows

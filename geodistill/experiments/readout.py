@@ -19,7 +19,7 @@ from geodistill.errors import InputError
 from geodistill.experiments.classification import run_classification
 from geodistill.experiments.classroom import ClassificationSetting, Classroom, cached_rows
 from geodistill.experiments.store import Run, results_dir
-from geodistill.experiments.training import in_batches
+from geodistill.experiments.training import beside, in_batches
 from geodistill.geometry import procrustes_distance
 from geodistill.tasks import few_shot
 
@@ -125,8 +125,10 @@ def paired_rows(student: Any, part: Any, cache: TeacherCache, pad_id: int) -> di
     student.eval()
     texts: dict[int, Tensor] = {}
     for batch in in_batches([{"input_ids": ids} for ids in part["input_ids"]], 128, pad_id):
-        rows, mask = batch.pop("row"), batch["attention_mask"].bool()
-        features = student(**batch, output_hidden_states=True).hidden_states[-1]
+        rows = batch.pop("row")
+        batch = beside(student, batch)
+        mask = batch["attention_mask"].bool().cpu()
+        features = student(**batch, output_hidden_states=True).hidden_states[-1].cpu()
         texts |= {r: f[m] for r, f, m in zip(rows.tolist(), features, mask, strict=True)}
     ours = [texts[i] for i in range(len(texts))]
     lengths = [len(text) for text in ours]

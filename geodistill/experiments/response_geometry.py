@@ -1,18 +1,20 @@
 """The geometry of a student's answer tokens: at the end against the teacher, and on the way."""
 
+import functools
 from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import TrainerCallback
 
+from geodistill.distill import TeacherCache
 from geodistill.distill.terms import kept_rows
 from geodistill.experiments.answers import Example, model_inputs
 from geodistill.experiments.classroom import MEASURES
 from geodistill.experiments.instruction_room import InstructionRoom
-from geodistill.experiments.training import in_batches
+from geodistill.experiments.training import beside, in_batches
 from geodistill.geometry import cka, participation_ratio, procrustes_parts
-from geodistill.geometry.calibration import calibrate
+from geodistill.geometry.calibration import Calibration, calibrate
 
 MARKS = (0.0, 0.02, 0.05, 0.1, 0.2, 0.4, 0.7, 1.0)
 """Shares of a training after which the participation ratio is taken."""
@@ -26,11 +28,13 @@ def response_features(model: Any, examples: list[Example], pad_id: int) -> Tenso
     model.eval()
     found: dict[int, Tensor] = {}
     for batch in in_batches([model_inputs(e) for e in examples], 32, pad_id):
-        mask, rows = kept_rows(batch), batch.pop("row").tolist()
+        rows = batch.pop("row").tolist()
+        batch = beside(model, batch)
+        mask = kept_rows(batch)
         del batch["labels"]
         out = model.base_model(**batch, output_hidden_states=True)
         for row, features, kept in zip(rows, out.hidden_states[-1], mask, strict=True):
-            found[row] = features[kept]
+            found[row] = features[kept].float().cpu()
     return torch.cat([found[i] for i in range(len(examples))])
 
 
@@ -40,14 +44,14 @@ def geometry(room: InstructionRoom, student: Any) -> dict[str, float]:
     `geometry_kept/<measure>` (1 at the best of that width, 0 where that one is shuffled), `cka`,
     the two parts of the squared Procrustes distance, and the participation ratios of both.
     """
-    teacher = teacher_rows(room)
+    teacher = stored_rows(room.test_cache)
     rows = response_features(student, room.test, room.tokenizer.pad_token_id)
     width = rows.shape[1]
     spectrum, alignment = procrustes_parts(teacher, rows)
     return {
         **{
-            f"geometry_kept/{k}": calibrate(m, teacher, width).kept(rows)
-            for k, m in MEASURES.items()
+            f"geometry_kept/{k}": c.kept(rows)
+            for k, c in _calibrations(room.test_cache, width).items()
         },
         "cka": float(cka(teacher, rows)),
         "procrustes/spectrum": float(spectrum),
@@ -57,10 +61,17 @@ def geometry(room: InstructionRoom, student: Any) -> dict[str, float]:
     }
 
 
-def teacher_rows(room: InstructionRoom) -> Tensor:
-    """Teacher features of the test part's answer tokens, (tokens, d_teacher)."""
-    (layer,) = room.test_cache.manifest["layers"]
-    return torch.tensor(room.test_cache.array(f"features_{layer}")).float()
+def stored_rows(cache: TeacherCache) -> Tensor:
+    """Teacher features of all answer tokens of a cache of one layer, (tokens, d_teacher)."""
+    (layer,) = cache.manifest["layers"]
+    return torch.tensor(cache.array(f"features_{layer}")).float()
+
+
+@functools.cache
+def _calibrations(cache: TeacherCache, width: int) -> dict[str, Calibration]:
+    """Null and best of each measure, the same for all students of a width; seconds each."""
+    rows = stored_rows(cache)
+    return {name: calibrate(measure, rows, width) for name, measure in MEASURES.items()}
 
 
 class SpreadOnTheWay(TrainerCallback):

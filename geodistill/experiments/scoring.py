@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from geodistill.experiments.classroom import Classroom
-from geodistill.experiments.training import in_batches
+from geodistill.experiments.training import beside, in_batches
 from geodistill.geometry import cka
 
 BINS = 15
@@ -49,13 +49,15 @@ def _run(room: Classroom, student: Any) -> tuple[Tensor, list[Tensor]]:
     logits = torch.empty(len(ids), student.config.num_labels)
     probe: dict[int, Tensor] = {}
     for batch in in_batches([{"input_ids": e} for e in ids], 128, room.pad_id):
-        rows, mask = batch.pop("row"), batch["attention_mask"].bool()
+        rows = batch.pop("row")
+        batch = beside(student, batch)
+        mask = batch["attention_mask"].bool()
         out = student(**batch, output_hidden_states=True)
-        logits[rows] = out.logits
+        logits[rows] = out.logits.cpu()
         features = torch.stack(out.hidden_states[1:], dim=2)  # (b, t, layer, d)
         for row, sentence, kept in zip(rows.tolist(), features, mask, strict=True):
             if row < room.setting.probe:
-                probe[row] = sentence[kept]
+                probe[row] = sentence[kept].cpu()
     return logits, list(torch.cat([probe[i] for i in range(len(probe))]).unbind(1))
 
 

@@ -43,6 +43,16 @@ def scratch() -> "tempfile.TemporaryDirectory[str]":
     return tempfile.TemporaryDirectory(prefix="geodistill-")
 
 
+def device() -> torch.device:
+    """Where models compute: the first GPU where there is one, as for the Trainer, else the CPU."""
+    return torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
+
+
+def beside(model: Any, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The batch on the model's device."""
+    return {name: tensor.to(model.device) for name, tensor in batch.items()}
+
+
 @contextmanager
 def threads(count: int) -> Iterator[None]:
     """Compute with `count` threads: sums depend on it, so equal runs need an equal number."""

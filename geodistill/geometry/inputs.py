@@ -20,10 +20,9 @@ def paired(
     """
     mask = _check_shapes(x, y, mask, names)
     if mask is not None:
-        _check_kept(mask.any(-1).all(), mask, names)
+        _check_kept(bool(mask.any(-1).all()), mask, names)
         x, y = (torch.where(mask[..., None], f, torch.zeros_like(f)) for f in (x, y))
-    _check_finite(x, names[0])
-    _check_finite(y, names[1])
+    _check_finite(x, y, names)
     return x.to(dtype), y.to(dtype), mask
 
 
@@ -37,10 +36,10 @@ def kept_rows(
     mask = _check_shapes(x, y, mask, names)
     x, y = x.flatten(0, -2), y.flatten(0, -2)
     if mask is not None:
-        _check_kept(mask.any(), mask, names)
-        x, y = x[mask.flatten()], y[mask.flatten()]
-    _check_finite(x, names[0])
-    _check_finite(y, names[1])
+        places = mask.flatten().nonzero()[:, 0]  # once for both: a GPU waits for their number
+        _check_kept(len(places) > 0, mask, names)
+        x, y = x[places], y[places]
+    _check_finite(x, y, names)
     dtype = torch.promote_types(torch.promote_types(x.dtype, y.dtype), torch.float32)
     return x.to(dtype), y.to(dtype)
 
@@ -88,7 +87,7 @@ def _check_shapes(
     return mask.bool()
 
 
-def _check_kept(any_row: Tensor, mask: Tensor, names: tuple[str, str]) -> None:
+def _check_kept(any_row: bool, mask: Tensor, names: tuple[str, str]) -> None:
     if not any_row:
         raise InputError(
             f"mask of shape {tuple(mask.shape)} keeps no row of {names[0]} and {names[1]}: "
@@ -96,13 +95,16 @@ def _check_kept(any_row: Tensor, mask: Tensor, names: tuple[str, str]) -> None:
         )
 
 
-def _check_finite(x: Tensor, name: str) -> None:
-    # A finite sum has finite terms and costs a tenth of a look at each, but may overflow.
-    if torch.isfinite(x.detach().sum()):
+def _check_finite(x: Tensor, y: Tensor, names: tuple[str, str]) -> None:
+    # A finite sum has finite terms and costs a tenth of a look at each, but may overflow. One look
+    # for both: a GPU waits for each.
+    if torch.isfinite(x.detach().sum() + y.detach().sum()):
         return
-    finite = torch.isfinite(x)
-    if not finite.all():
-        bad = int((~finite).sum())
-        raise InputError(
-            f"{name} holds {bad} NaN or infinite values of {x.numel()}: expected finite features"
-        )
+    for features, name in zip((x, y), names, strict=True):
+        finite = torch.isfinite(features)
+        if not finite.all():
+            bad = int((~finite).sum())
+            raise InputError(
+                f"{name} holds {bad} NaN or infinite values of {features.numel()}: "
+                "expected finite features"
+            )

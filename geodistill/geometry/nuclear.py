@@ -110,14 +110,16 @@ def _polar_express(c: Tensor) -> tuple[Tensor, Tensor]:
     if c.shape[-2] < c.shape[-1]:
         value, polar = _polar_express(c.mT)
         return value, polar.mT
-    q, r = torch.linalg.qr(c)
+    stack = c.flatten(0, -3) if c.ndim > 2 else c[None]
+    q, r = torch.linalg.qr(stack)
     norm = torch.linalg.matrix_norm(r, keepdim=True)
     a = r / torch.where(norm > 0, norm, 1)
     with _no_tf32():
         for first, third, fifth in _coefficients(10 * rank_floor(c)):
             gram = a.mT @ a
-            a = first * a + a @ (third * gram + fifth * (gram @ gram))
-        polar = q @ a
+            inner = torch.baddbmm(gram, gram, gram, beta=third, alpha=fifth)
+            a = torch.baddbmm(a, a, inner, beta=first)
+        polar = (q @ a).view_as(c)
     return (c * polar).sum((-2, -1)), polar
 
 

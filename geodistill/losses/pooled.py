@@ -80,7 +80,7 @@ class MomentLoss(FeatureLoss):
         """
         past = self._past(x, y)
         with torch.no_grad():
-            n, x_sum, y_sum = _all_reduce([x.new_tensor(len(x)), x.sum(0), y.sum(0)], self.group)
+            n, x_sum, y_sum = _all_reduce([x.new_full((), len(x)), x.sum(0), y.sum(0)], self.group)
             total = n + past["n"]
             means = {
                 side: (batch_sum + past["n"] * past[f"mean_{side}"]) / total

@@ -11,11 +11,11 @@ import torch
 from matplotlib.figure import Figure
 
 from benchmarks.language import language
-from benchmarks.speed import Row, rows
+from benchmarks.speed import Row, rows, rows_on_gpu
 from benchmarks.students import students
 from geodistill.experiments.store import provenance
 
-OUT = Path(__file__).resolve().parents[1] / "data" / "results" / "benchmarks" / "speed.json"
+OUT = Path(__file__).resolve().parents[1] / "data" / "results" / "benchmarks"
 
 
 def main() -> None:
@@ -24,21 +24,33 @@ def main() -> None:
         "--repeats", type=int, default=15, help="times each rival runs (default 15)"
     )
     parser.add_argument("--tiny", action="store_true", help="small sizes, for a test of the script")
-    parser.add_argument("--out", type=Path, default=OUT, help="where the JSON goes")
+    parser.add_argument(
+        "--device",
+        choices=("cpu", "cuda"),
+        default="cuda" if torch.cuda.is_available() else "cpu",
+        help="where the rivals compute (default: a GPU where there is one)",
+    )
+    parser.add_argument(
+        "--out", type=Path, help="where the JSON goes; default speed.json, on a GPU speed-gpu.json"
+    )
     given = parser.parse_args()
     torch.set_num_threads(1)
-    found = rows(given.repeats, tiny=given.tiny)
-    found += language(max(2, given.repeats // 5), tiny=given.tiny)
-    found += students(max(2, given.repeats // 3), tiny=given.tiny)
+    on_gpu = given.device == "cuda"
+    tensors = rows_on_gpu if on_gpu else rows
+    found = tensors(given.repeats, tiny=given.tiny)
+    found += language(max(2, given.repeats // 5), given.device, tiny=given.tiny)
+    found += students(max(2, given.repeats // 3), given.device, tiny=given.tiny)
     for row in found:
         target = "" if row["target"] is None else f"  (target {row['target']})"
         median = f"  median {row['median_ratio']:8.2f}" if "median_ratio" in row else ""
         print(f"{row['what']:<58} {row['size']:<16} {row['ratio']:8.2f}{median}{target}")
+    out = given.out or OUT / f"speed{'-gpu' if on_gpu else ''}.json"
     record = {"threads": 1, "repeats": given.repeats, "tiny": given.tiny} | provenance()
     record["versions"] = json.loads(record["versions"])
-    given.out.parent.mkdir(parents=True, exist_ok=True)
-    given.out.write_text(json.dumps(record | {"rows": found}, indent=1) + "\n")
-    draw(found, given.out.with_suffix(".svg"))
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(json.dumps(record | {"rows": found}, indent=1) + "\n")
+    if not on_gpu:
+        draw(found, out.with_suffix(".svg"))
 
 
 def draw(found: list[Row], path: Path) -> None:

@@ -17,41 +17,41 @@ from geodistill.distill import build_cache
 from geodistill.experiments.training import in_batches, quiet
 from geodistill.losses import ProcrustesLoss
 
-STEPS = 2
+STEPS = {"cpu": 2, "cuda": 40}
 BATCH, TOKENS, ANSWER = 8, 96, 24
 """Examples a step, tokens of an example, how many of them are its answer."""
 TOP_K = 64
 
 
-def language(repeats: int, *, tiny: bool = False) -> list[Row]:
+def language(repeats: int, device: str, *, tiny: bool = False) -> list[Row]:
     """Trainings of a few steps and the term's memory; models are untrained: only cost counts.
 
     Teacher 12 x 576, student 4 x 256, 8,192 words.
     """
     quiet()
-    teacher, student = (_opt(tiny, of) for of in ("teacher", "student"))
-    data = _examples(STEPS * BATCH, teacher.config.vocab_size)
+    teacher, student = (_opt(tiny, of).to(device) for of in ("teacher", "student"))
+    data = _examples(STEPS["cpu"] * BATCH, teacher.config.vocab_size)
     with tempfile.TemporaryDirectory() as folder:
         cache = build_cache(
             teacher, in_batches(data, BATCH, 0), [ANSWER] * len(data), Path(folder) / "cache",
             layers=(-1,), top_k=TOP_K,
         )  # fmt: skip
-        train = partial(_train, student, data, Path(folder))
+        train = partial(_train, student, data, Path(folder), device)
         rivals = {
             "KD": partial(train, teacher_model=teacher),
             "KD + Procrustes": partial(train, ProcrustesLoss(), teacher_model=teacher),
             "KD, cache": partial(train, teacher_cache=cache),
             "KD + Procrustes, cache": partial(train, ProcrustesLoss(), teacher_cache=cache),
         }
-        seconds = timed(rivals, repeats)
-    size = f"{BATCH} x {TOKENS} tokens"
+        seconds = timed(rivals, repeats, device)
+    size = f"{BATCH} x {TOKENS} tokens" + ("" if device == "cpu" else f" ({device})")
     geometry = "tokens a second, KD + Procrustes over KD"
     found = [
         _row(f"{geometry}, live teacher", size, seconds, "KD", "KD + Procrustes", ">= 0.9"),
         _row(f"{geometry}, cache", size, seconds, "KD, cache", "KD + Procrustes, cache", ">= 0.9"),
         _row("tokens a second, cache over live teacher", size, seconds, "KD", "KD, cache", ">= 2"),
     ]
-    tokens = STEPS * BATCH * TOKENS
+    tokens = STEPS[device] * BATCH * TOKENS
     rates = {name: tokens / spent for name, spent in seconds.items()}
     return [row | {"tokens_per_second": rates} for row in found] + memory(tiny=tiny)
 
@@ -108,9 +108,14 @@ class _Beyond(_Watch):  # type: ignore[no-untyped-call]
 
 
 def _train(
-    student: Any, data: list[dict[str, Any]], folder: Path, *losses: Any, **source: Any
+    student: Any,
+    data: list[dict[str, Any]],
+    folder: Path,
+    device: str,
+    *losses: Any,
+    **source: Any,
 ) -> None:
-    steps.train(student, data, folder, STEPS, BATCH, *losses, **source)
+    steps.train(student, data, folder, STEPS[device], BATCH, device, *losses, **source)
 
 
 def _opt(tiny: bool, of: str) -> Any:

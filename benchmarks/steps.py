@@ -17,6 +17,7 @@ def train(
     folder: Path,
     steps: int,
     batch: int,
+    device: str,
     *losses: Any,
     **source: Any,
 ) -> None:
@@ -24,7 +25,11 @@ def train(
     trainer = FeatureDistillationTrainer(
         model=student,
         args=training_arguments(
-            folder, seed=0, max_steps=steps, per_device_train_batch_size=batch, use_cpu=True
+            folder,
+            seed=0,
+            max_steps=steps,
+            per_device_train_batch_size=batch,
+            use_cpu=device == "cpu",
         ),
         train_dataset=data,
         data_collator=partial(pad, pad_id=0),

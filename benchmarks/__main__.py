@@ -11,8 +11,9 @@ import torch
 from matplotlib.figure import Figure
 
 from benchmarks.language import language
-from benchmarks.speed import Row, rows, rows_on_gpu
+from benchmarks.speed import rows, rows_on_gpu
 from benchmarks.students import students
+from benchmarks.timing import Row
 from geodistill.experiments.store import provenance
 
 OUT = Path(__file__).resolve().parents[1] / "data" / "results" / "benchmarks"

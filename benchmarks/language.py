@@ -12,7 +12,7 @@ from torch import Tensor
 from transformers import OPTConfig, OPTForCausalLM
 
 from benchmarks import steps
-from benchmarks.speed import Row, _row, _Watch, timed
+from benchmarks.timing import Row, Watch, ratio, timed
 from geodistill.distill import build_cache
 from geodistill.experiments.training import in_batches, quiet
 from geodistill.losses import ProcrustesLoss
@@ -47,9 +47,9 @@ def language(repeats: int, device: str, *, tiny: bool = False) -> list[Row]:
     size = f"{BATCH} x {TOKENS} tokens" + ("" if device == "cpu" else f" ({device})")
     geometry = "tokens a second, KD + Procrustes over KD"
     found = [
-        _row(f"{geometry}, live teacher", size, seconds, "KD", "KD + Procrustes", ">= 0.9"),
-        _row(f"{geometry}, cache", size, seconds, "KD, cache", "KD + Procrustes, cache", ">= 0.9"),
-        _row("tokens a second, cache over live teacher", size, seconds, "KD", "KD, cache", ">= 2"),
+        ratio(f"{geometry}, live teacher", size, seconds, "KD", "KD + Procrustes", ">= 0.9"),
+        ratio(f"{geometry}, cache", size, seconds, "KD, cache", "KD + Procrustes, cache", ">= 0.9"),
+        ratio("tokens a second, cache over live teacher", size, seconds, "KD", "KD, cache", ">= 2"),
     ]
     tokens = STEPS[device] * BATCH * TOKENS
     rates = {name: tokens / spent for name, spent in seconds.items()}
@@ -93,7 +93,7 @@ def _beyond_hidden_states(tokens: int, rows: int) -> int:
     return watch.most
 
 
-class _Beyond(_Watch):  # type: ignore[no-untyped-call]
+class _Beyond(Watch):  # type: ignore[no-untyped-call]
     """Counts no view of the hidden states, nor the gradient with respect to the student's."""
 
     def __init__(self, teacher: Tensor, student: Tensor) -> None:

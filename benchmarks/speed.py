@@ -4,24 +4,16 @@ from __future__ import annotations
 
 import importlib.util
 import math
-import statistics
-import time
-import weakref
-from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import Module
-from torch.utils._python_dispatch import TorchDispatchMode
 
+from benchmarks.timing import Rivals, Row, peak_memory, ratio, timed
 from geodistill.geometry import cka, nuclear_norm, procrustes_distance
 from geodistill.losses import FeatureGramLoss, ProcrustesLoss
-
-Row = dict[str, Any]
-Rivals = Mapping[str, Callable[[], Any]]
 
 
 def rows(repeats: int, *, tiny: bool = False) -> list[Row]:
@@ -46,28 +38,6 @@ def rows_on_gpu(repeats: int, *, tiny: bool = False) -> list[Row]:
     found = procrustes(n, d_t, d_s, 3.0, repeats, device="cuda", faster=20.0)
     found += nuclear(d_t, d_s, 20.0, repeats, device="cuda")
     return found + nuclear(768 // shrink, 128 // shrink, 2.0, repeats, device="cuda")
-
-
-class Seconds(dict[str, float]):
-    """Least seconds of each rival, the medians beside them."""
-
-    median: dict[str, float]
-
-
-def timed(rivals: Rivals, repeats: int, device: str = "cpu") -> Seconds:
-    """Least time in seconds of each: processor time on a CPU, so that a busy machine tells less."""
-    clock = time.process_time if device == "cpu" else time.perf_counter
-    taken: dict[str, list[float]] = {name: [] for name in rivals}
-    for _ in range(repeats + 1):  # in turn, so that what disturbs one disturbs all
-        for name, run in rivals.items():
-            start = clock()
-            run()
-            if device != "cpu":
-                torch.cuda.synchronize()
-            taken[name].append(clock() - start)
-    least = Seconds({name: min(each) for name, each in taken.items()})
-    least.median = {name: statistics.median(each) for name, each in taken.items()}
-    return least
 
 
 def procrustes(
@@ -106,7 +76,7 @@ def procrustes(
     )
     size, where = f"{n}; {d_t}, {d_s}", "" if device == "cpu" else f" ({device})"
     return [
-        _row(
+        ratio(
             f"Procrustes loss over its own products{where}",
             size,
             seconds,
@@ -114,7 +84,7 @@ def procrustes(
             "products",
             f"<= {most}",
         ),
-        _row(
+        ratio(
             f"svdvals + autograd over Procrustes loss{where}",
             size,
             seconds,
@@ -150,14 +120,14 @@ def nuclear(p: int, q: int, least: float, repeats: int, device: str = "cpu") -> 
     for solver in ("auto", "svd", "eigh", "polar_express"):
         target = f">= {least}" if solver == "auto" else None
         what = f"svdvals + autograd over nuclear_norm, {solver}{where}"
-        row = _row(what, size, seconds, "svdvals", solver, target)
+        row = ratio(what, size, seconds, "svdvals", solver, target)
         row["gradient_error"] = float((rivals[solver]() - polar).norm() / polar.norm())
         found.append(row)
     error = found[0]["gradient_error"]
     ceiling = f"svdvals + autograd over float64 Gram and eigh alone{where}"
     return [
         *found,
-        _row(ceiling, size, seconds, "svdvals", "float64 Gram and eigh", None),
+        ratio(ceiling, size, seconds, "svdvals", "float64 Gram and eigh", None),
         {
             "what": f"gradient error of auto, in 1e-5{where}",
             "size": size,
@@ -187,44 +157,7 @@ def gram(n: int, d_t: int, d_s: int, repeats: int) -> list[Row]:
         "target": ">= 20",
         "seconds": {},
     }
-    return [_row("n x n formula over Gram loss", size, seconds, "square", "ours", ">= 5"), memory]
-
-
-def peak_memory(run: Callable[[], Any]) -> int:
-    """Most bytes that new tensors held at once (LAPACK's own workspace is not seen)."""
-    watch = _Watch()
-    with torch.no_grad(), watch:
-        run()
-    return watch.most
-
-
-class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Counts the storage of each new tensor until its last view has gone."""
-
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.live: Counter[int] = Counter()
-        self.held = self.most = 0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = func(*args, **(kwargs or {}))
-        for tensor in result if isinstance(result, tuple | list) else (result,):
-            if isinstance(tensor, Tensor):
-                self._hold(tensor)
-        return result
-
-    def _hold(self, tensor: Tensor) -> None:
-        place, size = tensor.untyped_storage().data_ptr(), tensor.untyped_storage().nbytes()
-        if not self.live[place]:
-            self.held += size
-            self.most = max(self.most, self.held)
-        self.live[place] += 1
-        weakref.finalize(tensor, self._release, place, size)
-
-    def _release(self, place: int, size: int) -> None:
-        self.live[place] -= 1
-        if not self.live[place]:
-            self.held -= size
+    return [ratio("n x n formula over Gram loss", size, seconds, "square", "ours", ">= 5"), memory]
 
 
 def _step(loss: Module, y: Tensor, x: Tensor) -> None:
@@ -273,7 +206,7 @@ def netrep(n: int, d_t: int, d_s: int, repeats: int) -> list[Row]:
 
     rivals: Rivals = {"ours": lambda: procrustes_distance(x, y), "rotation": rotation}
     difference = abs(float(rivals["ours"]() / rivals["rotation"]()) - 1)
-    row = _row(
+    row = ratio(
         "netrep's formula over procrustes_distance",
         f"{n}; {d_t}, {d_s}",
         timed(rivals, repeats),
@@ -299,7 +232,7 @@ def rsatoolbox(n: int, d_t: int, d_s: int, repeats: int) -> list[Row]:
     rivals: Rivals = {"ours": lambda: cka(x, y), "rsatoolbox": whitened}
     difference = abs(float(rivals["ours"]()) / rivals["rsatoolbox"]() - 1)
     seconds, size = timed(rivals, max(3, repeats // 3)), f"{n}; {d_t}, {d_s}"
-    row = _row("rsatoolbox over cka", size, seconds, "rsatoolbox", "ours", ">= 1")
+    row = ratio("rsatoolbox over cka", size, seconds, "rsatoolbox", "ours", ">= 1")
     row["relative_difference"] = difference
     return [row, _difference(row)]
 
@@ -312,13 +245,6 @@ def _difference(row: Row) -> Row:
         "target": "<= 1",
         "seconds": {},
     }
-
-
-def _row(what: str, size: str, seconds: Seconds, over: str, under: str, target: str | None) -> Row:
-    ratio = seconds[over] / seconds[under]
-    row = {"what": what, "size": size, "ratio": ratio, "target": target, "seconds": seconds}
-    median = seconds.median[over] / seconds.median[under]
-    return row | {"median_seconds": seconds.median, "median_ratio": median}
 
 
 def _features(n: int, d: int, seed: int) -> Tensor:

@@ -11,7 +11,7 @@ import torch
 from transformers import BertConfig, BertForSequenceClassification
 
 from benchmarks import steps
-from benchmarks.speed import Row, _row, timed
+from benchmarks.timing import Row, ratio, timed
 from geodistill.distill import bert_student, build_cache
 from geodistill.experiments.training import in_batches, quiet
 from geodistill.losses import FeatureGramLoss, ProcrustesLoss
@@ -49,9 +49,9 @@ def students(repeats: int, device: str, *, tiny: bool = False) -> list[Row]:
     size = f"{BATCH} sentences" + ("" if device == "cpu" else f" ({device})")
     most = f"<= {MOST[device]}"
     return [
-        _row(f"training step with {term} over KD alone", size, seconds, term, "KD", most)
+        ratio(f"training step with {term} over KD alone", size, seconds, term, "KD", most)
         for term in ("KD + Procrustes", "KD + Gram")
-    ] + [_row("training step, live teacher over cache", size, seconds, "KD, live", "KD", ">= 1.8")]
+    ] + [ratio("training step, live teacher over cache", size, seconds, "KD, live", "KD", ">= 1.8")]
 
 
 def _train(

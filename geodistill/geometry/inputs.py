@@ -22,7 +22,7 @@ def paired(
     if mask is not None:
         _check_kept(bool(mask.any(-1).all()), mask, names)
         x, y = (torch.where(mask[..., None], f, torch.zeros_like(f)) for f in (x, y))
-    _check_finite(x, y, names)
+    check_finite(x, y, names)
     return x.to(dtype), y.to(dtype), mask
 
 
@@ -33,15 +33,34 @@ def kept_rows(
 
     In at least float32. Raises InputError as `paired` does.
     """
+    x, y, places = flat_rows(x, y, mask, names)
+    if places is not None:
+        x, y = x[places], y[places]
+    check_finite(x, y, names)
+    dtype = row_dtype(x, y)
+    return x.to(dtype), y.to(dtype)
+
+
+def flat_rows(
+    x: Tensor, y: Tensor, mask: Tensor | None, names: tuple[str, str] = PAIR
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """All leading dimensions as rows, none gone: (rows, d_x), (rows, d_y), places of those to keep.
+
+    The places are None where all are kept. Nothing is copied, and finiteness is not looked at.
+    Raises InputError as `paired` does.
+    """
     mask = _check_shapes(x, y, mask, names)
     x, y = x.flatten(0, -2), y.flatten(0, -2)
-    if mask is not None:
-        places = mask.flatten().nonzero()[:, 0]  # once for both: a GPU waits for their number
-        _check_kept(len(places) > 0, mask, names)
-        x, y = x[places], y[places]
-    _check_finite(x, y, names)
-    dtype = torch.promote_types(torch.promote_types(x.dtype, y.dtype), torch.float32)
-    return x.to(dtype), y.to(dtype)
+    if mask is None:
+        return x, y, None
+    places = mask.flatten().nonzero()[:, 0]  # once for both: a GPU waits for their number
+    _check_kept(len(places) > 0, mask, names)
+    return x, y, places
+
+
+def row_dtype(x: Tensor, y: Tensor) -> torch.dtype:
+    """What rows of both are computed in: at least float32."""
+    return torch.promote_types(torch.promote_types(x.dtype, y.dtype), torch.float32)
 
 
 def single(x: Tensor, mask: Tensor | None, dtype: torch.dtype, name: str = "x") -> Tensor:
@@ -95,7 +114,8 @@ def _check_kept(any_row: bool, mask: Tensor, names: tuple[str, str]) -> None:
         )
 
 
-def _check_finite(x: Tensor, y: Tensor, names: tuple[str, str]) -> None:
+def check_finite(x: Tensor, y: Tensor, names: tuple[str, str] = PAIR) -> None:
+    """Raise InputError, with their number, where values are NaN or infinite."""
     # A finite sum has finite terms and costs a tenth of a look at each, but may overflow. One look
     # for both: a GPU waits for each.
     if torch.isfinite(x.detach().sum() + y.detach().sum()):

@@ -15,12 +15,11 @@ import torch.distributed as dist
 from torch import Tensor
 
 from geodistill.errors import InputError
-from geodistill.geometry.inputs import kept_rows
 from geodistill.geometry.moments import AnyMoments, Moments, Scale, noise, row_moments
-from geodistill.losses.base import NAMES, FeatureLoss, known_scale
+from geodistill.losses.base import FeatureLoss, known_scale
+from geodistill.losses.sums import Rows, Sums, column_sums, products
 
 Group = Any  # a torch.distributed.ProcessGroup; that name is missing where torch lacks the backend
-Sums = dict[str, Tensor]
 _SIDES = ("x", "y")
 
 
@@ -57,30 +56,32 @@ class MomentLoss(FeatureLoss):
 
     def forward(self, student: Tensor, teacher: Tensor, mask: Tensor | None = None) -> Tensor:
         with torch.autocast(student.device.type, enabled=False):
-            x, y = kept_rows(teacher, student, mask, NAMES)
+            rows = Rows.of(student, teacher, mask)
             alone = self.group is None and not (self.training and self.memory)
-            if alone and (self.needs_rows or len(x) < max(x.shape[-1], y.shape[-1])):
+            few = len(rows) < max(teacher.shape[-1], student.shape[-1])  # n × n sums cost less
+            if alone and (self.needs_rows or few):
+                x, y = rows.gathered()
                 return self.compare(row_moments(x, y, center=self.center, scale=self.scale))
-            # Enough rows: scaling d × d sums costs less than scaling the rows.
-            total, rows = self._pool(x, y)
+            total, n = self._pool(rows)
             value = self.compare(_moments(total, self.scale))
         if alone:
             return value
-        return value + (total["n"] / rows - 1) * (value - value.detach())
+        return value + (total["n"] / n - 1) * (value - value.detach())
 
     @abstractmethod
     def compare(self, m: AnyMoments) -> Tensor:
         """The scalar, from moments of features centred and scaled."""
 
-    def _pool(self, x: Tensor, y: Tensor) -> tuple[Sums, Tensor]:
+    def _pool(self, rows: Rows) -> tuple[Sums, Tensor]:
         """Sums over past and batch about their common mean, and the number of rows in the batch.
 
         About the mean of all these rows the sums do not change with it to first order, so the mean
         needs no gradient.
         """
-        past = self._past(x, y)
         with torch.no_grad():
-            n, x_sum, y_sum = _all_reduce([x.new_full((), len(x)), x.sum(0), y.sum(0)], self.group)
+            x_sum, y_sum = column_sums(rows)
+            past = self._past(x_sum, y_sum)
+            n, x_sum, y_sum = _all_reduce([x_sum.new_full((), len(rows)), x_sum, y_sum], self.group)
             total = n + past["n"]
             means = {
                 side: (batch_sum + past["n"] * past[f"mean_{side}"]) / total
@@ -88,7 +89,8 @@ class MomentLoss(FeatureLoss):
             }
             if not self.center:
                 means = {side: torch.zeros_like(mean) for side, mean in means.items()}
-        batch = self._batch(x - means["x"], y - means["y"])
+        batch = products(rows, (means["x"], means["y"]), self.products)
+        batch = dict(zip(batch, _all_reduce(list(batch.values()), self.group), strict=True))
         moved = _about(past, means)
         sums = {name: moved[name] + value for name, value in batch.items()}
         sums |= {"n": total} | {f"mean_{side}": mean for side, mean in means.items()}
@@ -96,12 +98,6 @@ class MomentLoss(FeatureLoss):
             for name, value in sums.items():
                 self.register_buffer(f"past_{name}", value.detach())
         return sums, n
-
-    def _batch(self, x: Tensor, y: Tensor) -> Sums:
-        of = {"x": x, "y": y}
-        sums = {f"size_{side}": rows.flatten().dot(rows.flatten()) for side, rows in of.items()}
-        sums |= {name: of[name[0]].mT @ of[name[1]] for name in self.products}
-        return dict(zip(sums, _all_reduce(list(sums.values()), self.group), strict=True))
 
     def _past(self, x: Tensor, y: Tensor) -> Sums:
         """The decayed sums, zero at the start; raises InputError if the widths changed."""

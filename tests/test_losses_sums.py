@@ -1,4 +1,4 @@
-"""Sums over rows by chunks: equal to the sums over all at once, with their gradient, in flat memory."""
+"""Sums over rows by chunks: those over all at once, with their gradient, in flat memory."""
 
 import pytest
 import torch

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from geodistill.errors import InputError
+from geodistill.losses.base import check_module
 
 Rows = Literal["all", "first", "mean", "last"]
 
@@ -44,6 +45,7 @@ class FeatureTerm:
     balance: int = 0
 
     def __post_init__(self) -> None:
+        check_module(self.loss, "loss", "ProcrustesLoss()")
         if self.rows not in get_args(Rows):
             raise InputError(f"rows is {self.rows!r}; expected one of {', '.join(get_args(Rows))}")
         if not (math.isfinite(self.weight) and self.weight >= 0):
@@ -164,10 +166,16 @@ class BalancedTerm(nn.Module):
             )
         return float(self.term.weight * base / own)
 
-    def forward(self, student: Tensor, teacher: Tensor, mask: Tensor) -> Tensor:
-        """The term's unweighted loss on (b, t, d) features with a (b, t) mask."""
+    def forward(
+        self, student: Tensor, teacher: Tensor, mask: Tensor, teacher_mask: Tensor | None = None
+    ) -> Tensor:
+        """The term's unweighted loss on (b, t, d) features with a (b, t) mask.
+
+        The teacher has a mask of its own where its tokens are not the student's.
+        """
         student, kept = select_rows(student, mask, self.term.rows)
-        teacher, _ = select_rows(teacher, mask, self.term.rows)
+        theirs = mask if teacher_mask is None else teacher_mask
+        teacher, _ = select_rows(teacher, theirs, self.term.rows)
         try:
             value: Tensor = self.loss(student, teacher, kept)
         except InputError as error:

@@ -62,4 +62,5 @@ def check_widths(student: Tensor, teacher: Tensor, expected: tuple[int, int]) ->
 def check_module(given: object, name: str, example: str) -> None:
     """Raise InputError unless the argument `name` is a module; a class or a number is none."""
     if not isinstance(given, nn.Module):
-        raise InputError(f"{name} is {given!r}: expected a module, such as {example}")
+        said = repr(given).partition("\n")[0][:80]
+        raise InputError(f"{name} is {said}: expected a module, such as {example}")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import nn
@@ -15,11 +16,35 @@ from geodistill.errors import InputError
 from geodistill.losses.base import check_module
 
 
+def check_weights(**weights: float) -> None:
+    """Raise InputError unless each weight is finite and at least 0."""
+    for name, weight in weights.items():
+        if not (math.isfinite(weight) and weight >= 0):
+            raise InputError(f"{name} is {weight}; expected a finite number of at least 0")
+
+
+def check_length(inputs: Mapping[str, Any], model: Any, owner: str) -> None:
+    """Raise InputError for a batch longer than the model's positions; on a GPU that is a crash."""
+    positions = getattr(getattr(model, "config", None), "max_position_embeddings", None)
+    if positions is None or "input_ids" not in inputs or "position_ids" in inputs:
+        return
+    length = inputs["input_ids"].shape[1]
+    if length > positions:
+        raise InputError(
+            f"a batch has {length} tokens, the {owner} takes {positions} "
+            "(max_position_embeddings): cut the examples, or leave long ones out"
+        )
+
+
 def check_teacher(teacher: Any, cache: TeacherCache | None) -> None:
-    """Raise InputError unless exactly one of the two is given."""
+    """Raise InputError unless exactly one of the two is given, a loaded model or an open cache."""
     if (teacher is None) == (cache is None):
         given = "neither" if teacher is None else "both"
         raise InputError(f"teacher_model and teacher_cache: {given} given; expected exactly one")
+    if teacher is not None:
+        check_module(teacher, "teacher_model", "AutoModelForCausalLM.from_pretrained(name)")
+    elif not isinstance(cache, TeacherCache):
+        raise InputError(f"teacher_cache is {cache!r}: expected TeacherCache(folder)")
 
 
 def layer_pairs(

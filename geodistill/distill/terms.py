@@ -45,6 +45,9 @@ class FeatureTerm:
     balance: int = 0
 
     def __post_init__(self) -> None:
+        for name in ("teacher_layer", "student_layer"):
+            if not isinstance(layer := getattr(self, name), int):
+                raise InputError(f"{name} is {layer!r}; expected a whole number, -1 for the last")
         check_module(self.loss, "loss", "ProcrustesLoss()")
         if self.rows not in get_args(Rows):
             raise InputError(f"rows is {self.rows!r}; expected one of {', '.join(get_args(Rows))}")
@@ -109,7 +112,8 @@ def select_rows(features: Tensor, mask: Tensor, rows: Rows) -> tuple[Tensor, Ten
     if rows == "all":
         return features, mask
     if not bool(mask.any(dim=1).all()):
-        raise InputError(f"mask keeps no token of example {int((~mask.any(1)).nonzero()[0])}")
+        empty = int((~mask.any(1)).nonzero()[0])
+        raise InputError(f"mask keeps no token of example {empty}; leave such examples out")
     if rows == "mean":
         weight = mask.unsqueeze(-1).to(features.dtype)
         return (features * weight).sum(1) / weight.sum(1), None
@@ -121,7 +125,13 @@ def select_rows(features: Tensor, mask: Tensor, rows: Rows) -> tuple[Tensor, Ten
 
 
 def balanced(terms: Sequence[FeatureTerm]) -> list[BalancedTerm]:
-    """The terms as modules, each with a name of its own: equal ones are numbered."""
+    """The terms as modules, each with a name of its own: equal ones are numbered.
+
+    Raises:
+        InputError: they are no list of `FeatureTerm`.
+    """
+    if not (isinstance(terms, Sequence) and all(isinstance(one, FeatureTerm) for one in terms)):
+        raise InputError(f"terms is {terms!r}: expected a list of FeatureTerm")
     seen: Counter[str] = Counter()
     found = [BalancedTerm(term) for term in terms]
     for one in found:
@@ -173,10 +183,10 @@ class BalancedTerm(nn.Module):
 
         The teacher has a mask of its own where its tokens are not the student's.
         """
-        student, kept = select_rows(student, mask, self.term.rows)
         theirs = mask if teacher_mask is None else teacher_mask
-        teacher, _ = select_rows(teacher, theirs, self.term.rows)
         try:
+            student, kept = select_rows(student, mask, self.term.rows)
+            teacher, _ = select_rows(teacher, theirs, self.term.rows)
             value: Tensor = self.loss(student, teacher, kept)
         except InputError as error:
             raise InputError(f"{self.name}: {error}") from error

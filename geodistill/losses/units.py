@@ -79,6 +79,11 @@ class CosineLoss(FeatureLoss):
         self.projection = projection
 
     def prepare(self, teacher: Tensor, student: Tensor) -> tuple[Tensor, Tensor]:
+        taken = getattr(self.projection, "in_features", student.shape[-1])
+        if taken != student.shape[-1]:
+            raise InputError(
+                f"student has width {student.shape[-1]}: expected {taken}, which projection takes"
+            )
         mapped = student if self.projection is None else self.projection(student)
         if mapped.shape != teacher.shape:
             after = "" if self.projection is None else " after the projection"

@@ -85,7 +85,13 @@ def encode(row: Row, tokenizer: Any) -> dict[str, Any]:
 
     No token is added but those of the texts: OPT's tokenizer would put a begin token before the
     answer too.
+
+    Raises:
+        InputError: an empty prompt or answer.
     """
+    for name in ("prompt", "completion"):
+        if not row[name].strip():
+            raise InputError(f"{row['item']}: {name} is {row[name]!r}; expected a text")
     prompt, answer = (
         tokenizer(text, add_special_tokens=False)["input_ids"]
         for text in prompt_and_answer(row, tokenizer)
@@ -116,7 +122,7 @@ def encode_all(
         The examples, with ``row`` their place among them, and what the limits did.
 
     Raises:
-        InputError: no room for an answer, or no pair is left.
+        InputError: no room for an answer, no pair is left, or one has an empty prompt or answer.
     """
     if not 0 < max_prompt < max_length:
         raise InputError(

@@ -238,6 +238,48 @@ def test_a_language_models_cache_of_another_teacher_is_built_again(tmp_path):
         )
 
 
+@pytest.mark.parametrize("other", [{"vocabulary": 60}, {"width": 48}])
+def test_a_cache_of_another_vocabulary_or_width_is_built_again(tmp_path, other):
+    """Its token numbers, or its columns, are none of the new teacher's."""
+    ids = [[i % 50 for i in row["input_ids"]] for row in ANSWERS]
+    data = [{**row, "input_ids": new} for row, new in zip(ANSWERS, ids, strict=True)]
+    given = {"layers": (-1,), "top_k": 7}
+    build_cache(tiny_opt(2), in_batches(data, 2, 0), KEPT, tmp_path / "c", **given)
+    with pytest.warns(match="another teacher's"):
+        again = build_cache(
+            tiny_opt(2, **other), in_batches(data, 2, 0), KEPT, tmp_path / "c", **given
+        )
+    fresh = build_cache(tiny_opt(2, **other), in_batches(data, 2, 0), KEPT, tmp_path / "d", **given)
+    assert np.array_equal(again.array("features_2"), fresh.array("features_2"))
+    assert again.outcomes == other.get("vocabulary", 100)
+
+
+@torch.no_grad()
+def test_a_language_models_features_alone(tmp_path):
+    """Without top_k no logits are stored; without a mask the rows of each example stand left."""
+    cache = language_cache(tmp_path / "c")
+    assert sorted(cache.manifest["arrays"]) == ["features_2"]
+    found = cache.lookup(torch.tensor([2, 0]), None, [2])
+    assert found.logits is found.top is cache.outcomes is None
+    assert found.mask.sum(1).tolist() == [5, 3]
+    assert found.mask[1].tolist() == [True] * 3 + [False] * 2
+    for place, number in enumerate((2, 0)):
+        batch = collate([ANSWERS[number]])
+        out = tiny_opt(2).eval()(**without(batch, "row", "labels"), output_hidden_states=True)
+        expected = out.hidden_states[-1][kept_rows(batch)]
+        assert torch.allclose(found.features[2][place][found.mask[place]], expected, atol=1e-3)
+        assert expected.abs().max() > 0.5
+    with warnings.catch_warnings(action="error"):
+        language_cache(tmp_path / "c")  # opened, not built
+    with pytest.raises(InputError, match="holds features alone: drop logit_loss, or build it wit"):
+        cache.require_logits(1.0)
+
+
+def test_a_classifier_has_no_top_k_of_tokens(tmp_path):
+    with pytest.raises(InputError, match="top_k is 2, a BertForSequenceClassification gives no lo"):
+        classifier_cache(tmp_path / "c", top_k=2)
+
+
 def test_a_folder_of_other_files_is_left_alone(tmp_path):
     (tmp_path / "thesis.tex").write_text("years")
     with pytest.raises(InputError, match=r"is no teacher cache, it holds thesis.tex: expected a"):

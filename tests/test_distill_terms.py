@@ -113,6 +113,18 @@ def test_terms_out_of_range(settings, words):
         FeatureTerm(-1, -1, ProcrustesLoss(), **settings)
 
 
+@pytest.mark.parametrize("layers", [("last", -1), (-1, 0.5)])
+def test_a_layer_is_a_number(layers):
+    with pytest.raises(InputError, match=r"_layer is .*; expected a whole number, -1 for the last"):
+        FeatureTerm(*layers, ProcrustesLoss())
+
+
+@pytest.mark.parametrize("loss", [ProcrustesLoss, None, "procrustes"])
+def test_a_loss_that_is_no_module_is_refused(loss):
+    with pytest.raises(InputError, match=r"loss is .*: expected a module, such as ProcrustesLoss"):
+        FeatureTerm(-1, -1, loss)
+
+
 class Scaled(nn.Module):
     """factor · ½ Σ student²: its gradient is factor · student."""
 

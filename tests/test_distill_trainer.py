@@ -546,6 +546,57 @@ def test_another_vocabulary_is_refused_before_a_weight_moves(tmp_path):
     assert moved(weights(student), weights(tiny_opt(1))) == 0
 
 
+@pytest.mark.parametrize("owner", ["student", "teacher"])
+def test_a_text_beyond_the_context_is_refused_before_a_weight_moves(tmp_path, owner):
+    """Of 32 positions; without the check PyTorch fails on an index, on a GPU for good."""
+    longer = {"positions": 64}
+    student = tiny_opt(1, **(longer if owner == "teacher" else {}))
+    teacher = tiny_opt(2, **(longer if owner == "student" else {}))
+    before = weights(student)
+    data = answers([33, 8], kept=[3, 2])
+    with pytest.raises(InputError, match=rf"a batch has 33 tokens, the {owner} takes 32 .*cut the"):
+        distiller(tmp_path, student, data, teacher, [term()]).train()
+    assert moved(before, weights(student)) == 0
+    distiller(tmp_path, student, answers([32, 8], kept=[3, 2]), teacher, [term()]).train()
+    assert moved(before, weights(student)) > 1e-3
+
+
+def test_an_example_without_answer_is_told_by_terms_of_one_row_a_text(tmp_path):
+    data = [{**ANSWERS[0], "labels": [-100] * 8}, *ANSWERS[1:]]
+    with pytest.raises(InputError, match=r"ProcrustesLoss\[-1--1\]: mask keeps no token of examp"):
+        distiller(tmp_path, tiny_opt(1), data, tiny_opt(2), [term(rows="mean")]).train()
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"terms": [ProcrustesLoss()]}, r"terms is \[ProcrustesLoss\(\)\]: expected a list of Fea"),
+        ({"terms": term()}, "expected a list of FeatureTerm"),
+        ({"teacher": "facebook/opt-125m"}, "teacher_model is 'facebook/opt-125m': expected a mod"),
+        (
+            {"logit_loss": KLDivergenceLoss},
+            "logit_loss is <class .*: expected a module, such as KL",
+        ),
+        (
+            {"teacher": None, "teacher_cache": "outputs"},
+            "teacher_cache is 'outputs': expected Teach",
+        ),
+    ],
+)
+def test_arguments_of_another_kind_are_refused_by_name(tmp_path, given, words):
+    with pytest.raises(InputError, match=words):
+        distiller(tmp_path, tiny_opt(1), ANSWERS, **{"teacher": tiny_opt(2), **given})
+
+
+@pytest.mark.parametrize("name", ["task_weight", "logit_weight"])
+@pytest.mark.parametrize("weight", [-1.0, math.nan, math.inf])
+def test_a_weight_that_makes_no_sense_is_refused(tmp_path, name, weight):
+    with pytest.raises(InputError, match=rf"{name} is {weight}; expected a finite number"):
+        FeatureDistillationTrainer(
+            model=tiny_opt(1), args=arguments(tmp_path), train_dataset=ANSWERS, **{name: weight}
+        )
+
+
 class BreaksAtThird(nn.Module):
     def __init__(self):
         super().__init__()

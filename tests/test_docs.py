@@ -152,7 +152,7 @@ def test_the_eight_lines_run_and_learn_with_the_base_install():
 @pytest.mark.smoke
 def test_the_page_use_it_runs(tmp_path):
     """Its blocks in order; what the trainer's block calls yours is made here."""
-    _, masks, trainer, _, _, _, layers = python_blocks("book/use_it.md")
+    _, masks, trainer, *_, layers = python_blocks("book/use_it.md")
     namespace: dict[str, object] = {}
     exec("import torch\nfrom geodistill import ProcrustesLoss\n" + masks, namespace)
     assert 0 < float(namespace["loss"]) < 2
@@ -190,7 +190,7 @@ texts = [" ".join(words[i : i + 4]) for i in range(0, 40, 2)]
 def test_the_pages_trl_trainers_and_own_data_run(tmp_path, monkeypatch, capsys):
     pytest.importorskip("trl")
     monkeypatch.chdir(tmp_path)
-    _, _, trainer, sft, gkd, own, _ = python_blocks("book/use_it.md")
+    _, _, trainer, sft, gkd, own, two, once, _ = python_blocks("book/use_it.md")
     lines = [{"prompt": f"Ask {i}", "completion": f"Say {i}"} for i in range(300)]
     Path("mine.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     namespace: dict[str, object] = {}
@@ -211,6 +211,20 @@ def test_the_pages_trl_trainers_and_own_data_run(tmp_path, monkeypatch, capsys):
     exec(own, namespace)
     assert str(namespace["lengths"]) in capsys.readouterr().out
     assert len(namespace["examples"]) > 200
+    check_two_tokenizers(two, once, namespace)
+
+
+def check_two_tokenizers(two, once, namespace):
+    """A teacher that reads words, a student that reads bytes; the cache says the same."""
+    exec(TWO_YOURS, namespace)
+    exec(two, namespace)
+    live = namespace["trainer"].state.log_history[0]["loss/ProcrustesLoss[-1--1]"]
+    assert 0.01 < live < 2
+    exec(once, namespace)
+    exec(TWO_YOURS, namespace)  # the student as it was
+    exec(two.replace("teacher_model=teacher", "teacher_cache=cache"), namespace)
+    cached = namespace["trainer"].state.log_history[0]["loss/ProcrustesLoss[-1--1]"]
+    assert cached == pytest.approx(live, abs=2e-3)
 
 
 TRL_YOURS = """
@@ -231,6 +245,14 @@ pairs = Dataset.from_list([{"prompt": "Ask", "completion": f" Say {i}"} for i in
 sft_config = SFTConfig("sft", **common)
 """
 )
+TWO_YOURS = """
+from test_distill_other_tokens import of_words
+from transformers import TrainingArguments
+tokenizer, teacher_tokenizer = of_bytes(), of_words(["Ask", "Say"])
+student, teacher = (tiny_opt(i, width=16 * i, vocabulary=300, positions=96) for i in (1, 2))
+training_arguments = TrainingArguments("two", max_steps=1, per_device_train_batch_size=16,
+    logging_steps=1, report_to="none", disable_tqdm=True, save_strategy="no", use_cpu=True)
+"""
 GKD_YOURS = (
     TRL_YOURS
     + """

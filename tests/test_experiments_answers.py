@@ -159,6 +159,9 @@ def test_an_interrupted_generation_goes_on(model, tmp_path, monkeypatch):
     assert len(made) == 4
     with pytest.raises(InputError, match=r"a\.jsonl holds answers to other prompts; delete it"):
         generate(model, Letters(), EXAMPLES[::-1], 8, stored=path)
+    path.write_text("\0" * 20 + "\n" + path.read_text())
+    with pytest.raises(InputError, match=r"a\.jsonl is damaged \(.*\); delete it"):
+        generate(model, Letters(), EXAMPLES, 8, stored=path)
 
 
 def test_a_prompt_beyond_the_context_is_refused(model):

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pandas as pd
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from tiny_instructions import SETTING, Letters, letters_world, row
 
 from geodistill.errors import AssetError, InputError
@@ -338,12 +338,21 @@ def test_a_damaged_teacher_or_adapter_is_named(monkeypatch, tmp_path):
     with pytest.raises(InputError, match=r"adapters/other is damaged or of another model \(Run"):
         load_teacher(str(tmp_path / "teacher"), "other")
     weights = tmp_path / "adapters" / "good" / "adapter_model.safetensors"
+    tensors = load_file(weights)
+    save_file({name: t for name, t in tensors.items() if "layers.0" not in name}, weights)
+    with pytest.raises(InputError, match=r"adapters/good is damaged .*Found missing adapter keys"):
+        load_teacher(str(tmp_path / "teacher"), "good")
+    save_file({name: t / 0 for name, t in tensors.items()}, weights)
+    with pytest.raises(InputError, match=r"adapters/good is damaged .*weights that are not finite"):
+        load_teacher(str(tmp_path / "teacher"), "good")
     weights.write_bytes(weights.read_bytes()[:40])
     with pytest.raises(InputError, match=r"adapters/good is damaged or of another model \(Safe"):
         load_teacher(str(tmp_path / "teacher"), "good")
     whole = tmp_path / "teacher" / "model.safetensors"
     whole.write_bytes(whole.read_bytes()[:40])
-    with pytest.raises(AssetError, match=r"teacher .* can't be read from .*delete it if it is dam"):
+    with pytest.raises(
+        AssetError, match=r"teacher .* can't be read from .*expected a folder or hu"
+    ):
         load_teacher(str(tmp_path / "teacher"), "")
 
 
@@ -351,6 +360,7 @@ def test_a_damaged_gguf_is_named(monkeypatch, tmp_path):
     (tmp_path / assets.SMOLLM2_GGUF).write_bytes(b"GGUF, but not for long")
     monkeypatch.setattr(assets, "path", lambda name: tmp_path)
     with pytest.raises(
-        AssetError, match=rf"teacher 'smollm2' can't be read from .*{assets.SMOLLM2_GGUF}"
+        AssetError,
+        match=rf"teacher 'smollm2' can't be read from .*{assets.SMOLLM2_GGUF} .*delete the folder",
     ):
         load_teacher("smollm2", "")

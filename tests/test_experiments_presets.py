@@ -91,6 +91,7 @@ def test_what_is_finished_is_not_done_again(tmp_path):
         decodings=[10],
     )  # fmt: skip
     lines: list[str] = []
+    tmp_path = tmp_path / "out"
     first = run(chosen, dry_parts(chosen), tmp_path, lines.append)
     assert [line for line in lines if "epochs" in line] == [
         "teacher: fine-tuning for 1 epochs",
@@ -106,3 +107,23 @@ def test_what_is_finished_is_not_done_again(tmp_path):
     pd.testing.assert_frame_equal(first, again)
     resumed = load_file(tmp_path / "kd" / "model" / "model.safetensors")
     assert all(torch.equal(resumed[name], kept[name]) for name in kept)
+    real = replace(chosen, max_length=512)  # what a dry run made is not taken for the real thing
+    with pytest.raises(InputError, match=r"run of other settings \(max_length is 40, not 512\)"):
+        run(real, dry_parts(chosen), tmp_path, lines.append)
+
+
+def test_a_folder_of_other_files_and_a_teacher_that_is_none(tmp_path):
+    (tmp_path / "thesis.tex").write_text("years")
+    chosen = preset("minillm-opt")
+    for folder in (tmp_path, tmp_path / "thesis.tex"):
+        with pytest.raises(InputError, match="holds other files: expected a new or empty folder"):
+            run(chosen, dry_parts(chosen), folder, print)
+    assert (tmp_path / "thesis.tex").read_text() == "years"
+    for more, words in (
+        ([], "expected a folder with a fine-tuned model"),
+        (["--dry-run"], "a dry"),
+    ):
+        command = ["preset", "minillm-opt", "--teacher", str(tmp_path), *more]
+        done = CliRunner().invoke(app, command)
+        assert isinstance(done.exception, InputError)
+        assert words in str(done.exception)

@@ -404,6 +404,16 @@ def test_flex_takes_the_units_with_the_largest_gradients_and_correlates() -> Non
             lambda: PatientLoss(nn.Linear(4, 3).double())(Y, X),
             "student has width 3 after the projection and teacher 7",
         ),
+        (
+            lambda: CosineLoss(5),
+            r"projection is 5: expected a module, such as nn.Linear\(d_student",
+        ),
+        (lambda: PatientLoss(X), r"projection is tensor\([^\n]*: expected a module"),
+        (lambda: CosineLoss(nn.Linear), "projection is <class .*Linear'>: expected a module"),
+        (
+            lambda: ShuffledRows(ProcrustesLoss),
+            r"loss is <class .*: expected a module, such as Proc",
+        ),
         (lambda: RelationalLoss(0, 0), "distance = 0, angle = 0: expected weights"),
         (lambda: RelationalLoss(-1), "distance = -1, angle = 2.0: expected weights"),
         (lambda: FlexLoss.fit(X, 8), "d_student is 8: expected 1 to the teacher's width 7"),

@@ -280,7 +280,10 @@ def test_a_users_chats_beside_plain_pairs(tmp_path: Path) -> None:
 
 
 BAD_LINES = {
-    "not JSON": ('{"prompt": "a"', "line 2: not JSON"),
+    "not JSON": ('{"prompt": "a"', r"line 2: not JSON \(.*\), expected a whole object on each"),
+    "half a character": ('{"prompt": "\\ud800", "completion": "b"}', "line 2: not UTF-8"),
+    "another name": ('{"instruction": "a"}', r"prompt is None.* \(the line has instruction\)"),
+    "an array": ("[", "line 2: not JSON"),
     "no object": ("[1]", "line 2: list, expected an object"),
     "empty prompt": (
         '{"prompt": " ", "completion": "b"}',
@@ -288,7 +291,7 @@ BAD_LINES = {
     ),
     "no answer": ('{"prompt": "a"}', "line 2: completion is None, expected a text"),
     "a number": ('{"prompt": "a", "completion": 3}', "line 2: completion is 3, expected a text"),
-    "blank line": ("", "line 2: not JSON"),
+    "blank line": ("", "line 2: empty, expected a JSON object"),
     "messages a text": ('{"messages": "hello"}', "line 2: messages is 'hello', expected a list"),
     "one message": ('{"messages": [1]}', r"line 2: messages is \[1\], expected a list of two"),
     "unknown role": (
@@ -325,5 +328,28 @@ def test_a_file_that_is_missing_or_too_small(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"none\.jsonl: no such file"):
         load_instructions(str(tmp_path / "none.jsonl"))
     file = _write(tmp_path / "small.jsonl", [{"prompt": "a", "completion": "b"}])
-    with pytest.raises(InputError, match="1 pairs are too few"):
+    with pytest.raises(InputError, match=r"1 pairs are too few.* of which there are 1: expected"):
         load_instructions(str(file))
+    alike = [{"prompt": "a", "completion": f"b {i}"} for i in range(400)]
+    with pytest.raises(InputError, match=r"400 pairs are too few.* of which there are 1: expected"):
+        load_instructions(str(_write(tmp_path / "alike.jsonl", alike)))
+    file.write_text("")
+    with pytest.raises(InputError, match=r"small\.jsonl: empty, expected a JSON object"):
+        load_instructions(str(file))
+
+
+def test_a_file_of_another_system(tmp_path: Path) -> None:
+    """A byte order mark and carriage returns are no harm; another encoding is told by its line."""
+    rows = [{"prompt": f"Frage {i}", "completion": f"Ä {i}"} for i in range(200)]
+    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    plain, windows, latin = (tmp_path / name / "mine.jsonl" for name in ("a", "b", "c"))
+    for file, encoded in (
+        (plain, text.encode()),
+        (windows, b"\xef\xbb\xbf" + text.replace("\n", "\r\n").encode()),
+        (latin, text.replace("Ä", "A", 100).encode("latin1")),
+    ):
+        file.parent.mkdir()
+        file.write_bytes(encoded)
+    assert load_instructions(str(windows)).data_hash == load_instructions(str(plain)).data_hash
+    with pytest.raises(InputError, match="line 101: not UTF-8"):
+        load_instructions(str(latin))

@@ -1,5 +1,6 @@
 """Feature distillation for any `transformers` trainer: terms, teacher cache, students."""
 
+from geodistill.distill.batches import in_batches, kept_counts, pad, teachers_own
 from geodistill.distill.cache import TeacherCache
 from geodistill.distill.cache_building import build_cache
 from geodistill.distill.inspect import LayerMap, compare_layers
@@ -16,5 +17,9 @@ __all__ = [
     "bert_student",
     "build_cache",
     "compare_layers",
+    "in_batches",
+    "kept_counts",
     "opt_student",
+    "pad",
+    "teachers_own",
 ]

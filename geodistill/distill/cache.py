@@ -3,7 +3,7 @@
 A cache is a folder: `manifest.json`, and `.npy` arrays whose rows are the kept tokens of all
 examples one after another (`offsets.npy` says where each example begins). Features are float16.
 Classifier logits are whole; language-model logits keep the `top_k` largest of each position and the
-mass of the rest as one further outcome.
+mass of the rest as one further outcome, or are left out.
 """
 
 import hashlib
@@ -29,11 +29,13 @@ class TeacherOutputs:
         logits: (b, classes), or (rows, vocabulary), or None where a cache stores `top`.
         features: by layer, (b, t, d); zeros at positions that are not kept.
         top: from a language-model cache, (values, indices) of shape (rows, k): log-probabilities.
+        mask: (b, t), the positions kept in `features`; None where they are the student's.
     """
 
     logits: Tensor | None
     features: dict[int, Tensor] = field(default_factory=dict)
     top: tuple[Tensor, Tensor] | None = None
+    mask: Tensor | None = None
 
     def comparable_logits(self, student: Tensor) -> tuple[Tensor, Tensor]:
         """Student logits (rows, vocabulary) and the teacher's as (rows, outcomes).
@@ -110,18 +112,33 @@ class TeacherCache:
 
     def require_logits(self, temperature: float) -> None:
         """Raise InputError unless the stored logits serve a logit loss at `temperature`."""
+        if not {"logits", "top_values"} & set(self._arrays):
+            raise InputError(
+                f"the teacher cache {self.folder} holds features alone: drop logit_loss, or build "
+                "it with top_k"
+            )
         if self.manifest["top_k"] and temperature != 1.0:
             raise InputError(
                 f"temperature is {temperature}; a cache of top-{self.manifest['top_k']} logits "
                 "serves 1.0 only"
             )
 
+    @property
+    def outcomes(self) -> int | None:
+        """Logits of the teacher: its labels or tokens; None in caches that don't tell."""
+        if "logits" in self._arrays:
+            return int(self._arrays["logits"].shape[1])
+        return self.manifest.get("vocabulary")
+
     def array(self, name: str) -> Any:
         """A stored array ("logits", "features_6", ...), memory-mapped."""
         return self._arrays[name]
 
-    def lookup(self, rows: Tensor, mask: Tensor, layers: Iterable[int]) -> TeacherOutputs:
+    def lookup(self, rows: Tensor, mask: Tensor | None, layers: Iterable[int]) -> TeacherOutputs:
         """Outputs for examples `rows` (b,), laid out like the (b, t) `mask` of kept positions.
+
+        Without a mask each example's rows stand at the left: the student's positions are not the
+        teacher's where they have different tokenizers.
 
         Raises:
             InputError: no such example, or its number of kept tokens is not the stored one: other
@@ -134,6 +151,9 @@ class TeacherCache:
                 f"for rows {index.min()} to {index.max()}"
             )
         begin, end = self._offsets[index], self._offsets[index + 1]
+        if mask is None:
+            stored = torch.from_numpy(end - begin).to(rows.device)
+            mask = torch.arange(int(stored.max()), device=rows.device) < stored[:, None]
         kept = mask.sum(dim=1).cpu().numpy()
         if not np.array_equal(end - begin, kept):
             i = int(np.flatnonzero(end - begin != kept)[0])
@@ -148,10 +168,11 @@ class TeacherCache:
                 torch.from_numpy(self._arrays["top_values"][where]).to(mask.device),
                 torch.from_numpy(self._arrays["top_indices"][where]).long().to(mask.device),
             )
-            return TeacherOutputs(None, features, top)
-        return TeacherOutputs(
-            torch.from_numpy(self._arrays["logits"][index]).to(mask.device), features
-        )
+            return TeacherOutputs(None, features, top, mask)
+        logits = None
+        if "logits" in self._arrays:
+            logits = torch.from_numpy(self._arrays["logits"][index]).to(mask.device)
+        return TeacherOutputs(logits, features, mask=mask)
 
     def _scatter(self, name: str, where: Any, mask: Tensor) -> Tensor:
         stored = torch.from_numpy(self._arrays[name][where]).float().to(mask.device)

@@ -18,7 +18,7 @@ from filelock import FileLock
 from torch import Tensor
 
 from geodistill.distill.cache import TeacherCache
-from geodistill.distill.capture import head_on_rows
+from geodistill.distill.capture import head_on_rows, language_head
 from geodistill.distill.terms import kept_rows, resolve_layer
 from geodistill.errors import InputError
 
@@ -52,7 +52,8 @@ def build_cache(
         lengths: kept rows of each example.
         folder: where; written beside and renamed when whole, so a killed run leaves no half cache.
         layers: layers whose features are stored (negative counts from the last).
-        top_k: 0 stores whole classifier logits, k > 0 the language model's k best.
+        top_k: k > 0 stores the language model's k best logits, 0 none of them; a classifier's are
+            stored whole.
         report: called with examples done and their total.
 
     Raises:
@@ -62,6 +63,10 @@ def build_cache(
     indices = [resolve_layer(layer, teacher.config, "teacher") for layer in layers]
     if top_k and not 0 < top_k < teacher.config.vocab_size:
         raise InputError(f"top_k is {top_k}; expected 0 to {teacher.config.vocab_size - 1}")
+    if top_k and language_head(teacher) is None:
+        raise InputError(
+            f"top_k is {top_k}, a {type(teacher).__name__} gives no logit a token: expected 0"
+        )
     teacher.eval()
     rest = iter(batches)
     first = next(rest, None)
@@ -130,18 +135,19 @@ def _check(
         )
     batch = {name: tensor.to(teacher.device) for name, tensor in batch.items()}
     mask = kept_rows(batch)
-    out = _said(teacher, batch, mask, top_k)
+    out = _said(teacher, batch, mask)
     found = cache.lookup(batch["row"], mask, layers)
     pairs = [(found.features[layer][mask], out.hidden_states[layer][mask]) for layer in layers]
     if top_k:
         assert found.top is not None
         log_probs = out.logits.float().log_softmax(-1)
-        pairs.append((found.top[0], log_probs.gather(-1, found.top[1])))
-    else:
-        assert found.logits is not None
+        known = found.top[1].clamp_max(log_probs.shape[-1] - 1)  # of another vocabulary: no match
+        pairs.append((found.top[0], log_probs.gather(-1, known)))
+    elif found.logits is not None:
         pairs.append((found.logits, out.logits))
     for stored, now in pairs:
-        if not (stored - now.float()).norm() <= _TOLERANCE * now.float().norm():
+        same = stored.shape == now.shape
+        if not (same and (stored - now.float()).norm() <= _TOLERANCE * now.float().norm()):
             raise InputError(
                 f"teacher cache {cache.folder} is another teacher's, or of other texts"
             )
@@ -178,14 +184,14 @@ def _fill(
 ) -> None:
     """Write every array, and the manifest last."""
     offsets = np.concatenate([[0], np.cumsum(lengths)])
-    arrays = _allocate(teacher.config, folder, layers, len(lengths), int(offsets[-1]), top_k)
+    arrays = _allocate(teacher, folder, layers, len(lengths), int(offsets[-1]), top_k)
     done = 0
     for batch in batches:
         batch = {name: tensor.to(teacher.device) for name, tensor in batch.items()}
         mask = kept_rows(batch)
-        out = _said(teacher, batch, mask, top_k)
+        out = _said(teacher, batch, mask)
         examples = batch["row"].tolist()
-        if not top_k:
+        if "logits" in arrays:
             for example, logits in zip(examples, out.logits.float(), strict=True):
                 arrays["logits"].put(example, logits[None])
         _write_rows(arrays, _kept_outputs(out, mask, layers, top_k), examples, offsets)
@@ -199,14 +205,15 @@ def _fill(
         "top_k": top_k,
         "num_hidden_layers": int(teacher.config.num_hidden_layers),
         "arrays": sorted(arrays),
+        "vocabulary": int(teacher.config.vocab_size) if top_k else None,
     }
     (folder / "manifest.json").write_text(json.dumps(manifest))
 
 
-def _said(teacher: Any, batch: Batch, mask: Tensor, top_k: int) -> Any:
-    """The teacher's output on a batch; with `top_k` its head on the kept rows alone."""
+def _said(teacher: Any, batch: Batch, mask: Tensor) -> Any:
+    """The teacher's output on a batch; a language model's head on the kept rows alone."""
     given = {k: v for k, v in batch.items() if k not in ("labels", "row")}
-    with head_on_rows(teacher, mask) if top_k else nullcontext():
+    with nullcontext() if language_head(teacher) is None else head_on_rows(teacher, mask):
         return teacher(**given, output_hidden_states=True)
 
 
@@ -243,15 +250,16 @@ def _write_rows(
 
 
 def _allocate(
-    config: Any, folder: Path, layers: list[int], examples: int, rows: int, top_k: int
+    teacher: Any, folder: Path, layers: list[int], examples: int, rows: int, top_k: int
 ) -> dict[str, _Array]:
+    config = teacher.config
     shapes: dict[str, tuple[tuple[int, int], str]] = {
         f"features_{layer}": ((rows, config.hidden_size), "float16") for layer in layers
     }
     if top_k:
         shapes["top_values"] = ((rows, top_k), "float32")
         shapes["top_indices"] = ((rows, top_k), "int32")
-    else:
+    elif language_head(teacher) is None:
         shapes["logits"] = ((examples, config.num_labels), "float32")
     size = sum(a * b * np.dtype(kind).itemsize for (a, b), kind in shapes.values())
     free = shutil.disk_usage(folder).free

@@ -8,6 +8,12 @@ import torch
 from torch import Tensor, nn
 
 
+def language_head(model: Any) -> Any:
+    """The layer that gives a logit a token, or None: classifiers and bare encoders have none."""
+    find = getattr(model, "get_output_embeddings", None)
+    return None if find is None else find()
+
+
 @contextmanager
 def head_on_rows(model: Any, mask: Tensor) -> Iterator[None]:
     """While open, a causal language model gives logits (rows, vocabulary) at the kept positions.

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from geodistill.errors import InputError
+from geodistill.losses.base import check_module
 
 Rows = Literal["all", "first", "mean", "last"]
 
@@ -44,6 +45,10 @@ class FeatureTerm:
     balance: int = 0
 
     def __post_init__(self) -> None:
+        for name in ("teacher_layer", "student_layer"):
+            if not isinstance(layer := getattr(self, name), int):
+                raise InputError(f"{name} is {layer!r}; expected a whole number, -1 for the last")
+        check_module(self.loss, "loss", "ProcrustesLoss()")
         if self.rows not in get_args(Rows):
             raise InputError(f"rows is {self.rows!r}; expected one of {', '.join(get_args(Rows))}")
         if not (math.isfinite(self.weight) and self.weight >= 0):
@@ -107,7 +112,8 @@ def select_rows(features: Tensor, mask: Tensor, rows: Rows) -> tuple[Tensor, Ten
     if rows == "all":
         return features, mask
     if not bool(mask.any(dim=1).all()):
-        raise InputError(f"mask keeps no token of example {int((~mask.any(1)).nonzero()[0])}")
+        empty = int((~mask.any(1)).nonzero()[0])
+        raise InputError(f"mask keeps no token of example {empty}; leave such examples out")
     if rows == "mean":
         weight = mask.unsqueeze(-1).to(features.dtype)
         return (features * weight).sum(1) / weight.sum(1), None
@@ -119,7 +125,13 @@ def select_rows(features: Tensor, mask: Tensor, rows: Rows) -> tuple[Tensor, Ten
 
 
 def balanced(terms: Sequence[FeatureTerm]) -> list[BalancedTerm]:
-    """The terms as modules, each with a name of its own: equal ones are numbered."""
+    """The terms as modules, each with a name of its own: equal ones are numbered.
+
+    Raises:
+        InputError: they are no list of `FeatureTerm`.
+    """
+    if not (isinstance(terms, Sequence) and all(isinstance(one, FeatureTerm) for one in terms)):
+        raise InputError(f"terms is {terms!r}: expected a list of FeatureTerm")
     seen: Counter[str] = Counter()
     found = [BalancedTerm(term) for term in terms]
     for one in found:
@@ -170,11 +182,17 @@ class BalancedTerm(nn.Module):
             )
         return float(self.term.weight * base / own)
 
-    def forward(self, student: Tensor, teacher: Tensor, mask: Tensor) -> Tensor:
-        """The term's unweighted loss on (b, t, d) features with a (b, t) mask."""
-        student, kept = select_rows(student, mask, self.term.rows)
-        teacher, _ = select_rows(teacher, mask, self.term.rows)
+    def forward(
+        self, student: Tensor, teacher: Tensor, mask: Tensor, teacher_mask: Tensor | None = None
+    ) -> Tensor:
+        """The term's unweighted loss on (b, t, d) features with a (b, t) mask.
+
+        The teacher has a mask of its own where its tokens are not the student's.
+        """
+        theirs = mask if teacher_mask is None else teacher_mask
         try:
+            student, kept = select_rows(student, mask, self.term.rows)
+            teacher, _ = select_rows(teacher, theirs, self.term.rows)
             value: Tensor = self.loss(student, teacher, kept)
         except InputError as error:
             raise InputError(f"{self.name}: {error}") from error

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from transformers import Trainer
 
+from geodistill.distill import needs
+from geodistill.distill.batches import OWN
 from geodistill.distill.bookkeeping import (
     ClearGradients,
     NotedLosses,
@@ -18,15 +20,9 @@ from geodistill.distill.bookkeeping import (
     share_of_items,
 )
 from geodistill.distill.cache import TeacherCache, TeacherOutputs
-from geodistill.distill.capture import head_on_rows, recorded
-from geodistill.distill.terms import (
-    BalancedTerm,
-    FeatureTerm,
-    balanced,
-    kept_rows,
-    labels_tokens,
-    resolve_layer,
-)
+from geodistill.distill.capture import head_on_rows, language_head, recorded
+from geodistill.distill.other_tokens import TeachersTokens, why_other_tokens
+from geodistill.distill.terms import BalancedTerm, FeatureTerm, balanced, kept_rows, labels_tokens
 from geodistill.errors import InputError
 from geodistill.losses import KLDivergenceLoss
 
@@ -54,9 +50,12 @@ class FeatureDistillation(_Base):
     itself and runs it (TRL's GKDTrainer) is given it, and its teacher is not run again.
 
     Args:
-        teacher_model: runs live, frozen, in eval mode. Its tokenizer must be the student's.
+        teacher_model: runs live, frozen, in eval mode, on the student's tokens, or on its own ones
+            where the examples have `teacher_input_ids` (and `teacher_labels`): then no loss may
+            compare token with token, and each side's rows are chosen by its own mask.
         teacher_cache: stored outputs instead; training examples need a `row` column, their index
             in the cache. Exactly one of the two is needed where logits or features are asked for.
+        teacher_tokenizer: compared with the student's, `processing_class`.
         terms: the feature terms.
         logit_loss: compares student and teacher logits; None for no logit distillation.
         task_weight, logit_weight: factors, at least 0.
@@ -64,7 +63,7 @@ class FeatureDistillation(_Base):
 
     Raises:
         InputError: no such layer, no teacher, a cache that lacks what the terms need, logits of
-            different size. All before the first step.
+            different size, a loss that other tokens forbid. All before the first step.
     """
 
     # We divide by the number of micro-batches ourselves, loss by loss.
@@ -75,6 +74,7 @@ class FeatureDistillation(_Base):
         *args: Any,
         teacher_model: nn.Module | None = None,
         teacher_cache: TeacherCache | None = None,
+        teacher_tokenizer: Any = None,
         terms: Sequence[FeatureTerm] = (),
         logit_loss: KLDivergenceLoss | None = None,
         task_weight: float = 1.0,
@@ -93,37 +93,29 @@ class FeatureDistillation(_Base):
         self.terms = nn.ModuleList(balanced(terms)).to(self.args.device)
         self.add_callback(ClearGradients(self.terms))
         self._losses = NotedLosses(Path(str(self.args.output_dir)))
-        self._check_needs()
+        self._check_needs(teacher_tokenizer, runs_teacher)
 
-    def _check_needs(self) -> None:
+    def _check_needs(self, teacher_tokenizer: Any, runs_teacher: bool) -> None:
         """Every need of the losses must meet an offer of the teacher before any step runs."""
         teacher, cache = self.teacher_model, self.teacher_cache
-        needed = bool(len(self.terms)) or self.logit_loss is not None
-        if needed and (teacher is None) == (cache is None):
-            given = "neither" if teacher is None else "both"
-            raise InputError(
-                f"teacher_model and teacher_cache: {given} given; expected exactly one"
-            )
-        student_config = self.accelerator.unwrap_model(self.model).config
+        student = self.accelerator.unwrap_model(self.model)
+        needs.check_weights(task_weight=self.task_weight, logit_weight=self.logit_weight)
+        terms = [term.term for term in self._each_term()]
+        by_token = self.logit_loss is not None and language_head(student) is not None
+        self._tokens = TeachersTokens(terms, by_token, type(self).__name__ if runs_teacher else "")
         self._layers: list[tuple[int, int]] = []
-        for term in self._each_term():
-            config = cache.config if cache is not None else teacher.config  # type: ignore[union-attr]
-            pair = (
-                resolve_layer(term.term.teacher_layer, config, "teacher"),
-                resolve_layer(term.term.student_layer, student_config, "student"),
-            )
-            if cache is not None:
-                cache.require_layer(pair[0])
-            self._layers.append(pair)
-        if self.logit_loss is not None and cache is not None:
-            cache.require_logits(self.logit_loss.temperature)
+        if terms or self.logit_loss is not None:
+            needs.check_teacher(teacher, cache)
+            self._layers = needs.layer_pairs(terms, teacher, cache, student)
+            tokenizer = getattr(self, "processing_class", None)
+            self._tokens.differ(why_other_tokens(tokenizer, teacher_tokenizer, self.train_dataset))
+            if self.logit_loss is not None:
+                needs.check_logits(self.logit_loss, teacher, cache, student)
+            if teacher is not None and teacher_tokenizer is None and not self._tokens.reason:
+                needs.check_embeddings(teacher, student)
         if teacher is not None:
             teacher.to(self.args.device).eval().requires_grad_(False)
-        if self.args.world_size > 1 and any(True for _ in self.terms.parameters()):
-            raise InputError(
-                f"terms with their own weights on {self.args.world_size} processes; such losses "
-                "train on one process only"
-            )
+        needs.check_processes(self.terms, self.args.world_size)
 
     def _each_term(self) -> list[BalancedTerm]:
         return [term for term in self.terms if isinstance(term, BalancedTerm)]
@@ -140,6 +132,9 @@ class FeatureDistillation(_Base):
         """The distillation loss in training, the trainer's own loss in evaluation."""
         inputs = dict(inputs)
         rows = inputs.pop("row", None)
+        self._batch = dict(inputs)
+        own = self._tokens.take(inputs)
+        needs.check_length(inputs, self.accelerator.unwrap_model(model), "student")
         if not model.training:
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         share = 1 / self.current_gradient_accumulation_steps
@@ -160,7 +155,8 @@ class FeatureDistillation(_Base):
             # Before other losses refuse what a diverged student gives them.
             self._losses.check(self.state.global_step, inputs)
             mask = kept_rows(inputs)
-            teacher = self._teacher_outputs(inputs, mask, rows, said)
+            given = self._tokens.given(inputs, mask, own, self.teacher_cache is not None)
+            teacher = self._teacher_outputs(*given, rows, said)
             if self.logit_loss is not None:
                 logit = self._logit_term(outputs["logits"], teacher, mask)
                 loss = loss + self.logit_weight * logit * part
@@ -205,7 +201,7 @@ class FeatureDistillation(_Base):
         return task, outputs, outputs.get("hidden_states", ())
 
     def _teacher_outputs(
-        self, inputs: dict[str, Any], mask: Tensor, rows: Tensor | None, said: list[Any]
+        self, inputs: dict[str, Any], mask: Tensor | None, rows: Tensor | None, said: list[Any]
     ) -> TeacherOutputs:
         """From the cache, from what the trainer below had the teacher say, or by running it."""
         layers = {teacher for teacher, _ in self._layers}
@@ -214,15 +210,17 @@ class FeatureDistillation(_Base):
                 raise InputError("the batch has no `row` column, which teacher_cache is read by")
             return self.teacher_cache.lookup(rows, mask, layers)
         assert self.teacher_model is not None
+        assert mask is not None
+        needs.check_length(inputs, self.teacher_model, "teacher")
         tokens = labels_tokens(inputs)
         if said:
             out = said[-1]
             logits = out.logits[mask] if tokens else out.logits
-            return TeacherOutputs(logits, {i: out.hidden_states[i] for i in layers})
+            return TeacherOutputs(logits, {i: out.hidden_states[i] for i in layers}, mask=mask)
         given = {k: v for k, v in inputs.items() if k != "labels"}
         with torch.no_grad(), head_on_rows(self.teacher_model, mask) if tokens else nullcontext():
             out = self.teacher_model(**given, output_hidden_states=bool(layers))
-        return TeacherOutputs(out.logits, {i: out.hidden_states[i] for i in layers})
+        return TeacherOutputs(out.logits, {i: out.hidden_states[i] for i in layers}, mask=mask)
 
     def _logit_term(self, student: Tensor, teacher: TeacherOutputs, mask: Tensor) -> Tensor:
         """Mean logit loss over the micro-batch's items."""
@@ -249,7 +247,7 @@ class FeatureDistillation(_Base):
         for term, layers in zip(self._each_term(), self._layers, strict=True):
             teacher_layer, student_layer = layers
             features = hidden[student_layer]
-            value = term(features, teacher.features[teacher_layer], mask)
+            value = term(features, teacher.features[teacher_layer], mask, teacher.mask)
             self._losses.add(term.name, value)
             if term.balancing:
                 term.measure(base, value, features)
@@ -272,8 +270,7 @@ class FeatureDistillation(_Base):
     def _set_signature_columns_if_needed(self) -> None:
         super()._set_signature_columns_if_needed()
         columns: Any = self._signature_columns
-        if "row" not in columns:
-            columns.append("row")
+        columns += [name for name in ("row", *OWN) if name not in columns]
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         """The trainer's optimiser, made or given, with the terms' own weights as a last group."""

@@ -229,7 +229,10 @@ def _stored_batches(path: Path, batches: list[list[int]]) -> list[list[str]]:
         return []
     whole = [line for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
     path.write_text("".join(whole))
-    found = [json.loads(line) for line in whole]
+    try:
+        found = [json.loads(line) for line in whole]
+    except json.JSONDecodeError as error:
+        raise InputError(f"{path} is damaged ({error.msg}); delete it") from error
     if [batch["rows"] for batch in found] != batches[: len(found)]:
         raise InputError(f"{path} holds answers to other prompts; delete it")
     return [batch["answers"] for batch in found]

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -132,10 +133,13 @@ def load_teacher(name: str, adapter: str) -> tuple[Any, Any]:
         tokenizer = AutoTokenizer.from_pretrained(**where)
         model: Any = AutoModelForCausalLM.from_pretrained(**where, dtype=torch.float32)
     except Exception as error:  # the readers of GGUF and safetensors raise whatever they meet
-        place = Path(where["pretrained_model_name_or_path"], where.get("gguf_file", ""))
+        folder = Path(where["pretrained_model_name_or_path"])
+        remedy = "expected a folder or hub name of a causal language model with its tokenizer"
+        if name == "smollm2":
+            remedy = f"if it is damaged, delete the folder {folder} and run `geodistill assets`"
         raise AssetError(
-            f"teacher {name!r} can't be read from {place} ({_one_line(error)}); "
-            "delete it if it is damaged, and run `geodistill assets`"
+            f"teacher {name!r} can't be read from {folder / where.get('gguf_file', '')} "
+            f"({_one_line(error)}); {remedy}"
         ) from error
     model.is_quantized = False  # GGUF weights are whole again once loaded, and may be trained
     if stored:
@@ -149,8 +153,14 @@ def _with_adapter(model: Any, folder: Path) -> Any:
     from safetensors import SafetensorError
 
     try:
-        return PeftModel.from_pretrained(model, folder).merge_and_unload()
-    except (SafetensorError, RuntimeError, ValueError, KeyError, TypeError) as error:
+        with warnings.catch_warnings():
+            # Of an adapter with weights missing peft would go on without them.
+            warnings.filterwarnings("error", "Found missing adapter keys")
+            merged = PeftModel.from_pretrained(model, folder).merge_and_unload()
+        if not all(bool(p.isfinite().all()) for p in merged.parameters()):
+            raise ValueError("weights that are not finite")
+        return merged
+    except (SafetensorError, RuntimeError, ValueError, KeyError, TypeError, UserWarning) as error:
         raise InputError(
             f"adapter {folder} is damaged or of another model ({_one_line(error)}); restore it, or "
             "make it again with `python -m geodistill.experiments.adapter`"
@@ -170,9 +180,6 @@ def choose(rows: Any, n: int, tokenizer: Any, max_length: int) -> tuple[list[Exa
     chosen: list[Example] = []
     left_out = 0
     for row in sorted(rows, key=lambda row: fraction(row["item"])):
-        for name in ("prompt", "completion"):
-            if not row[name].strip():
-                raise InputError(f"{row['item']}: {name} is {row[name]!r}; expected a text")
         example = encode(row, tokenizer)
         if len(example["input_ids"]) > max_length:
             left_out += 1

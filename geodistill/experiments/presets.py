@@ -5,8 +5,9 @@ published scores of the same pair. The stages are `transformers` trainings with 
 finished is kept in the folder, and the same command goes on from there.
 """
 
+import json
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -127,7 +128,11 @@ def run(chosen: Preset, parts: Parts, folder: Path, report: Report) -> pd.DataFr
     Returns:
         method, task, seed and rougeL (0..100) of every student, set and decoding; also written to
         scores.csv in `folder`, with provenance.
+
+    Raises:
+        InputError: `folder` holds a run of other settings, as a dry run's.
     """
+    _claim(folder, chosen, parts.tuned_teacher)
     if parts.tuned_teacher is None and not _is_finished(folder / "teacher"):
         report(f"teacher: fine-tuning for {chosen.teacher_epochs:g} epochs")
         _train(
@@ -155,6 +160,29 @@ def run(chosen: Preset, parts: Parts, folder: Path, report: Report) -> pd.DataFr
     scores = pd.DataFrame(rows)
     scores.assign(**provenance()).to_csv(folder / "scores.csv", index=False)
     return scores
+
+
+def _claim(folder: Path, chosen: Preset, teacher: Path | None) -> None:
+    """Write the settings down, or compare: stages of another run must not be taken for this one's.
+
+    Raises:
+        InputError: they differ, or the folder holds other files.
+    """
+    settings = {**asdict(chosen), "tuned_teacher": teacher and str(teacher)}
+    file = folder / "settings.json"
+    if file.is_file():
+        stored = json.loads(file.read_text())
+        other = [name for name in settings if stored.get(name) != settings[name]]
+        if other:
+            raise InputError(
+                f"folder {folder} holds a run of other settings ({other[0]} is "
+                f"{stored.get(other[0])!r}, not {settings[other[0]]!r}): expected another folder"
+            )
+        return
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise InputError(f"folder {folder} holds other files: expected a new or empty folder")
+    folder.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(settings, indent=2) + "\n")
 
 
 def _is_finished(stage: Path) -> bool:

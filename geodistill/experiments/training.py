@@ -9,6 +9,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from geodistill.distill.batches import in_batches, pad
+
+__all__ = [
+    "collate",
+    "fit",
+    "in_batches",
+    "pad",
+    "quiet",
+    "scratch",
+    "threads",
+    "training_arguments",
+]
+
 
 def training_arguments(folder: Path, *, seed: int, **settings: Any) -> Any:
     """`TrainingArguments` for a short run: fused AdamW, no reports, no checkpoints on the way.
@@ -74,44 +87,11 @@ def quiet() -> None:
     datasets.disable_progress_bars()
 
 
-def pad(examples: list[dict[str, Any]], pad_id: int) -> dict[str, Tensor]:
-    """Examples with `input_ids` (and `labels`, a list or a number, and `row`) as one padded batch.
-
-    Returns:
-        `input_ids`, `attention_mask` (b, t); `labels` (b, t) padded with -100, or (b,); `row` (b,).
-    """
-    length = max(len(e["input_ids"]) for e in examples)
-
-    def fill(name: str, value: int) -> Tensor:
-        return torch.tensor([e[name] + [value] * (length - len(e[name])) for e in examples])
-
-    batch = {"input_ids": fill("input_ids", pad_id)}
-    ones = [[1] * len(e["input_ids"]) + [0] * (length - len(e["input_ids"])) for e in examples]
-    batch["attention_mask"] = torch.tensor(ones)
-    if "labels" in examples[0]:
-        whole = isinstance(examples[0]["labels"], list)
-        batch["labels"] = (
-            fill("labels", -100) if whole else torch.tensor([e["labels"] for e in examples])
-        )
-    if "row" in examples[0]:
-        batch["row"] = torch.tensor([e["row"] for e in examples])
-    return batch
-
-
 def collate(
     pad_id: int, names: tuple[str, ...], examples: list[dict[str, Any]]
 ) -> dict[str, Tensor]:
     """The `names` of some examples as one padded batch."""
     return pad([{name: e[name] for name in names} for e in examples], pad_id)
-
-
-def in_batches(
-    examples: list[dict[str, Any]], size: int, pad_id: int
-) -> Iterator[dict[str, Tensor]]:
-    """Padded batches, longest examples first; `row` is an example's place in the list."""
-    order = sorted(range(len(examples)), key=lambda i: -len(examples[i]["input_ids"]))
-    for start in range(0, len(order), size):
-        yield pad([{**examples[i], "row": i} for i in order[start : start + size]], pad_id)
 
 
 def fit(trainer: Any, resume: str | None = None) -> None:

@@ -57,3 +57,10 @@ def check_widths(student: Tensor, teacher: Tensor, expected: tuple[int, int]) ->
     given = (student.shape[-1], teacher.shape[-1])
     if given != expected:
         raise InputError(f"widths (student, teacher) are {given}: expected {expected}")
+
+
+def check_module(given: object, name: str, example: str) -> None:
+    """Raise InputError unless the argument `name` is a module; a class or a number is none."""
+    if not isinstance(given, nn.Module):
+        said = repr(given).partition("\n")[0][:80]
+        raise InputError(f"{name} is {said}: expected a module, such as {example}")

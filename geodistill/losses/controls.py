@@ -11,7 +11,7 @@ from geodistill.geometry.inputs import kept_rows
 from geodistill.geometry.measures import spectra_overlap
 from geodistill.geometry.moments import AnyMoments, RowMoments
 from geodistill.geometry.nuclear import nuclear_norm
-from geodistill.losses.base import NAMES, FeatureLoss
+from geodistill.losses.base import NAMES, FeatureLoss, check_module
 from geodistill.losses.pooled import Group, MomentLoss
 
 
@@ -54,6 +54,7 @@ class ShuffledRows(nn.Module):
 
     def __init__(self, loss: nn.Module, seed: int = 0) -> None:
         super().__init__()
+        check_module(loss, "loss", "ProcrustesLoss()")
         self.loss, self.seed = loss, seed
         self.register_buffer("calls", torch.zeros((), dtype=torch.long))
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from geodistill.errors import InputError
 from geodistill.geometry.inputs import kept_rows
 from geodistill.geometry.moments import RowMoments, standardised
-from geodistill.losses.base import FeatureLoss, check_widths
+from geodistill.losses.base import FeatureLoss, check_module, check_widths
 
 
 class PCATargetLoss(FeatureLoss):
@@ -74,9 +74,16 @@ class CosineLoss(FeatureLoss):
 
     def __init__(self, projection: nn.Module | None = None) -> None:
         super().__init__()
+        if projection is not None:
+            check_module(projection, "projection", "nn.Linear(d_student, d_teacher), or None")
         self.projection = projection
 
     def prepare(self, teacher: Tensor, student: Tensor) -> tuple[Tensor, Tensor]:
+        taken = getattr(self.projection, "in_features", student.shape[-1])
+        if taken != student.shape[-1]:
+            raise InputError(
+                f"student has width {student.shape[-1]}: expected {taken}, which projection takes"
+            )
         mapped = student if self.projection is None else self.projection(student)
         if mapped.shape != teacher.shape:
             after = "" if self.projection is None else " after the projection"

@@ -21,7 +21,8 @@ def run_preset(name: str, *, teacher: Path | None, out: Path | None, dry_run: bo
         dry_run: tiny models made on the spot, sixteen questions, shorter texts; all else as it is.
 
     Raises:
-        InputError: no such preset; no GPU, which the real one needs.
+        InputError: no such preset; no GPU, which the real one needs; a teacher that is no folder of
+            a model, or one for a dry run; a folder of another run.
         AssetError: the hub is out of reach.
     """
     import torch
@@ -30,6 +31,10 @@ def run_preset(name: str, *, teacher: Path | None, out: Path | None, dry_run: bo
     from geodistill.experiments.presets import beside_published, preset, run, sources
 
     chosen = preset(name)
+    if teacher is not None and dry_run:
+        raise InputError("--teacher and --dry-run: a dry run makes its own; expected one of them")
+    if teacher is not None and not (teacher / "config.json").is_file():
+        raise InputError(f"--teacher is {teacher}: expected a folder with a fine-tuned model")
     for row in sources(name).itertuples():
         typer.echo(f"{row.setting:<22} {row.value!s:<20} # {row.source}")
     if not dry_run and not torch.cuda.is_available():

@@ -1,6 +1,6 @@
 """Instruction sets of the Hugging Face hub: Dolly-15k, P3, and MiniLLM's evaluation files.
 
-``data/cards`` says of each what it holds, and which revisions are pinned.
+Each is pinned to a commit; ``data/cards`` says what it holds and where the hash was seen.
 """
 
 from __future__ import annotations
@@ -23,24 +23,28 @@ from geodistill.tasks.prompts import alpaca
 TEST, VALIDATION = 0.1, 0.05
 P3 = "p3:"
 """Before the name of one of P3's subsets, such as ``p3:ag_news_classify``."""
+WHOLE = 40
+"""Digits of a commit's hash."""
 
 
 @dataclass(frozen=True)
 class HubSet:
-    """A data set on the hub: ``revision`` is a commit, or ``main`` where none is pinned.
+    """A data set on the hub at one commit of its own repository.
 
+    ``revision`` is the commit's hash, whole or its first seven digits, which the hub completes.
     ``file`` is one of its JSON files, which is then for evaluation only.
     """
 
     repository: str
-    revision: str = "main"
+    revision: str
     file: str = ""
 
 
 DOLLY = HubSet("databricks/databricks-dolly-15k", "bdd27f4d94b9c1f951818a7da7fd7aeea5dbff1a")
+POOL = HubSet("bigscience/P3", "db48520")
 EVALUATION = {
-    "s_ni": HubSet("MiniLLM/sinst", file="11_/valid.jsonl"),
-    "u_ni": HubSet("MiniLLM/uinst", file="11_/valid.jsonl"),
+    "s_ni": HubSet("MiniLLM/sinst", "84b8356", "11_/valid.jsonl"),
+    "u_ni": HubSet("MiniLLM/uinst", "b3c77603ffaf9b9c15dc1f1a20dc2f2145580db0", "11_/valid.jsonl"),
 }
 
 
@@ -80,7 +84,7 @@ def p3(subset: str) -> dict[str, list[Row]]:
         AssetError: the hub is out of reach, or has no such subset.
         InputError: the subset has no training part, or neither validation nor test.
     """
-    hub = _load("p3", HubSet("bigscience/P3"), subset)
+    hub = _load("p3", POOL, subset)
     held = next((part for part in ("test", "validation") if part in hub), None)
     if held is None or "train" not in hub:
         raise InputError(f"{P3}{subset} has the parts {', '.join(hub)}; expected train and a test")
@@ -124,12 +128,29 @@ def _rows(name: str, pairs: Iterable[tuple[str, str, str]]) -> list[Row]:
     ]
 
 
+def commit(wanted: HubSet) -> str:
+    """The whole hash of the pinned commit, out of the hub's own list where only its start is known.
+
+    Raises:
+        ValueError: the repository's history has no such commit, or two.
+    """
+    if len(wanted.revision) == WHOLE:
+        return wanted.revision
+    from huggingface_hub import HfApi
+
+    history = HfApi().list_repo_commits(wanted.repository, repo_type="dataset")
+    found = [one.commit_id for one in history if one.commit_id.startswith(wanted.revision)]
+    if len(found) != 1:
+        raise ValueError(f"{len(found)} commits begin with {wanted.revision}, expected one")
+    return found[0]
+
+
 def _load(name: str, wanted: HubSet, subset: str | None = None) -> Any:
     from datasets import load_dataset
 
     files = {"data_files": {"test": wanted.file}} if wanted.file else {}
     try:
-        return load_dataset(wanted.repository, subset, revision=wanted.revision, **files)
+        return load_dataset(wanted.repository, subset, revision=commit(wanted), **files)
     except (OSError, ValueError) as error:  # unreachable, offline, not in the cache, no such part
         raise AssetError(
             f"instruction set {name!r}: {wanted.repository} can't be loaded from the hub "

@@ -77,6 +77,8 @@ def _embedded() -> dict[str, list[Row]]:
 
 def _user_file(path: Path) -> dict[str, list[Row]]:
     pairs = list(read_pairs(path))
+    if not pairs:
+        raise InputError(f"{path}: empty, expected a JSON object on each line")
     roots = link_sources([[text_key(pair["prompt"])] for pair in pairs])
     rows = [
         _row(
@@ -94,7 +96,10 @@ def _user_file(path: Path) -> dict[str, list[Row]]:
     splits = split_by_source(rows, test=TEST, validation=VALIDATION)
     short = [side for side in SPLITS if not splits[side]]
     if short:
-        raise InputError(f"{path}: {len(rows)} pairs are too few, none fell to {short[0]}")
+        raise InputError(
+            f"{path}: {len(rows)} pairs are too few, none fell to {short[0]}; they are split by "
+            f"prompt, of which there are {len(set(roots))}: expected a hundred or more"
+        )
     return splits
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from codecs import BOM_UTF8
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -30,8 +31,15 @@ def read_pairs(path: Path) -> Iterator[Row]:
         for field in ("prompt", "completion"):
             text = row.get(field)
             if not isinstance(text, str) or not text.strip():
-                raise InputError(f"{where}: {field} is {text!r}, expected a text")
+                raise InputError(
+                    f"{where}: {field} is {text!r}, expected a text{_instead(row, field)}"
+                )
         yield {**row, "line": line}
+
+
+def _instead(row: Row, field: str) -> str:
+    """What a line has where it lacks a field: most files are right but for their names."""
+    return "" if field in row else f" (the line has {', '.join(map(str, row)) or 'nothing'})"
 
 
 def read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -42,15 +50,31 @@ def read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """
     if not path.is_file():
         raise InputError(f"{path}: no such file")
-    with path.open(encoding="utf-8") as file:
-        for line, text in enumerate(file, start=1):
-            try:
-                row = json.loads(text)
-            except json.JSONDecodeError as error:
-                raise InputError(f"{path}, line {line}: not JSON ({error.msg})") from error
-            if not isinstance(row, dict):
-                raise InputError(f"{path}, line {line}: {type(row).__name__}, expected an object")
-            yield line, row
+    with path.open("rb") as file:
+        for line, raw in enumerate(file, start=1):
+            yield line, _object(raw.removeprefix(BOM_UTF8) if line == 1 else raw, path, line)
+
+
+def _object(raw: bytes, path: Path, line: int) -> dict[str, Any]:
+    """One line's object."""
+    where = f"{path}, line {line}"
+    if not raw.strip():
+        raise InputError(f"{where}: empty, expected a JSON object on each line")
+    try:
+        row = json.loads(raw.decode())
+        json.dumps(row, ensure_ascii=False).encode()
+    except (
+        UnicodeDecodeError,
+        UnicodeEncodeError,
+    ) as error:  # another encoding, or an escape of half a character
+        raise InputError(f"{where}: not UTF-8 ({error.reason})") from error
+    except json.JSONDecodeError as error:
+        raise InputError(
+            f"{where}: not JSON ({error.msg}), expected a whole object on each line"
+        ) from error
+    if not isinstance(row, dict):
+        raise InputError(f"{where}: {type(row).__name__}, expected an object")
+    return row
 
 
 def _from_messages(messages: Any, where: str) -> Row:

@@ -85,7 +85,13 @@ def encode(row: Row, tokenizer: Any) -> dict[str, Any]:
 
     No token is added but those of the texts: OPT's tokenizer would put a begin token before the
     answer too.
+
+    Raises:
+        InputError: an empty prompt or answer.
     """
+    for name in ("prompt", "completion"):
+        if not row[name].strip():
+            raise InputError(f"{row['item']}: {name} is {row[name]!r}; expected a text")
     prompt, answer = (
         tokenizer(text, add_special_tokens=False)["input_ids"]
         for text in prompt_and_answer(row, tokenizer)
@@ -99,15 +105,24 @@ def encode(row: Row, tokenizer: Any) -> dict[str, Any]:
 
 
 def encode_all(
-    rows: Iterable[Row], tokenizer: Any, *, max_length: int, max_prompt: int
+    rows: Iterable[Row],
+    tokenizer: Any,
+    *,
+    max_length: int,
+    max_prompt: int,
+    teacher_tokenizer: Any = None,
 ) -> tuple[list[dict[str, Any]], Lengths]:
     """Every pair encoded, within ``max_prompt`` prompt tokens and ``max_length`` tokens in all.
+
+    For a teacher with another tokenizer, examples also have the pair in its tokens, and its own
+    chat template: ``teacher_input_ids`` and ``teacher_labels``. The limits hold for both; an answer
+    that is cut on one side alone is then not the same text on both.
 
     Returns:
         The examples, with ``row`` their place among them, and what the limits did.
 
     Raises:
-        InputError: no room for an answer, or no pair is left.
+        InputError: no room for an answer, no pair is left, or one has an empty prompt or answer.
     """
     if not 0 < max_prompt < max_length:
         raise InputError(
@@ -119,12 +134,61 @@ def encode_all(
     for row in rows:
         pairs += 1
         example = encode(row, tokenizer)
-        if len(example["prompt_ids"]) > max_prompt:
+        own = None if teacher_tokenizer is None else encode(row, teacher_tokenizer)
+        sides = [example] if own is None else [example, own]
+        if any(len(side["prompt_ids"]) > max_prompt for side in sides):
             continue
-        cut += len(example["input_ids"]) > max_length
-        for name in ("input_ids", "labels"):
-            example[name] = example[name][:max_length]
+        cut += any(len(side["input_ids"]) > max_length for side in sides)
+        for side in sides:
+            for name in ("input_ids", "labels"):
+                side[name] = side[name][:max_length]
+        if own is not None:
+            example |= {f"teacher_{name}": own[name] for name in ("input_ids", "labels")}
         examples.append({**example, "row": len(examples)})
     if not examples:
         raise InputError(f"none of {pairs} prompts has at most {max_prompt} tokens")
     return examples, Lengths(pairs, pairs - len(examples), cut)
+
+
+def encode_texts(
+    texts: Sequence[str | tuple[str, str]],
+    tokenizer: Any,
+    *,
+    max_length: int,
+    labels: Sequence[int | float] | None = None,
+    teacher_tokenizer: Any = None,
+) -> tuple[list[dict[str, Any]], int]:
+    """Texts, or pairs of them, as a classifier reads them: with the tokenizer's special tokens.
+
+    For a teacher with another tokenizer, examples also have ``teacher_input_ids``.
+
+    Returns:
+        The examples, with ``row`` their place and their label, and how many texts were cut at
+        ``max_length`` tokens, in either tokenizer.
+
+    Raises:
+        InputError: an empty text, or another number of labels than of texts.
+    """
+    if isinstance(texts, str) or not len(texts):
+        raise InputError(f"texts is {texts!r}: expected a list of texts or of pairs of texts")
+    if labels is not None and len(labels) != len(texts):
+        raise InputError(f"labels has {len(labels)} entries for {len(texts)} texts")
+    sides = {"input_ids": tokenizer}
+    if teacher_tokenizer is not None:
+        sides["teacher_input_ids"] = teacher_tokenizer
+    examples: list[dict[str, Any]] = []
+    cut = 0
+    for place, text in enumerate(texts):
+        parts = (text,) if isinstance(text, str) else tuple(text)
+        if not all(part.strip() for part in parts):
+            raise InputError(f"texts: number {place} is {text!r}, expected a text")
+        whole = {name: by(*parts, verbose=False)["input_ids"] for name, by in sides.items()}
+        example: dict[str, Any] = {
+            name: by(*parts, truncation=True, max_length=max_length)["input_ids"]
+            for name, by in sides.items()
+        }
+        cut += any(len(example[name]) < len(whole[name]) for name in sides)
+        if labels is not None:
+            example["labels"] = labels[place]
+        examples.append({**example, "row": place})
+    return examples, cut

@@ -58,7 +58,9 @@ def _run(section, setting, method, seed, n_items, best):
     luck = 0.02 * np.random.default_rng(crc32(f"{section}{seed}".encode())).standard_normal()
     level = BASES[method.partition("+")[0]] - gain(method, setting.weight, best) + luck
     level -= 0.4 if setting.width > 200 else 0.0
-    nll = np.abs(level + 0.3 * prompts + 0.02 * own.standard_normal() + 0.1 * own.standard_normal(n_items))
+    nll = np.abs(
+        level + 0.3 * prompts + 0.02 * own.standard_normal() + 0.1 * own.standard_normal(n_items)
+    )
     items = pd.DataFrame({"item": [f"t0/{i}" for i in range(n_items)]})
     items = items.assign(source=items["item"], score=-nll, nll=nll)
     metrics = {"nll": float(nll.mean())}
@@ -66,7 +68,9 @@ def _run(section, setting, method, seed, n_items, best):
         items = items.assign(**_marks(method, level, prompts, own))
         _decode(items, setting, section, seed, own)
         names = [k for k in items if k.startswith("rougeL")]
-        metrics |= {k: float(items[k].mean()) for k in (*names, "exact_match", "repetition", "words")}
+        metrics |= {
+            k: float(items[k].mean()) for k in (*names, "exact_match", "repetition", "words")
+        }
         for also in setting.also:
             metrics |= {f"{also}/{k}": metrics[k] / 2 for k in ("nll", "rougeL", "words")}
     if method not in ("unigram", "teacher"):

@@ -79,6 +79,8 @@ def _of_geometry(gain: Comparison, controls: Sequence[Comparison], margin: float
     enough = [name for name, word in words.items() if word in (EQUIVALENT, WORSE)]
     unsure = [name for name, word in words.items() if word == CANNOT_TELL]
     told = "; ".join(f"against {name}: {word}" for name, word in words.items())
+    if not controls:
+        return "Not asked: the runs of the controls are not all made."
     if verdict(gain, margin).word != BETTER:
         return f"With no gain over {look(gain.baseline).label} there is none to explain ({told})."
     if enough:
@@ -100,7 +102,8 @@ def _evidence(answer: Comparison, margin: float, unit: Unit) -> str:
     given = verdict(answer, margin)
     return (
         f"{versus(answer.method, answer.baseline)}: {said(answer, unit)} {unit.name}, "
-        f"p = {show_p(answer.p_decisive)} ({answer.correction}): **{given}**."
+        f"p = {show_p(answer.p_decisive)} ({answer.correction}), "
+        f"P(better in one new pair of runs) = {answer.p_better:.2f}: **{given}**."
     )
 
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 import pandas as pd
 
 from geodistill.analysis import checks
-from geodistill.analysis.compare import Comparison, compare
+from geodistill.analysis.compare import Comparison, compare, paired_differences
 from geodistill.analysis.report import Unit, tidy
 from geodistill.analysis.style import look
 from geodistill.errors import InputError
@@ -37,6 +37,18 @@ def sampled(items: pd.DataFrame) -> pd.DataFrame:
     if not names:
         raise InputError("items have no sampled decodings")
     return as_score(items.assign(sampled=items[names].mean(axis=1)), "sampled")
+
+
+def at_weights(items: pd.DataFrame, weights: Mapping[str, float]) -> pd.DataFrame:
+    """Items (or runs) at these weights, by method; all of a method that is not named."""
+    wanted = items["method"].map(dict(weights)).fillna(items["factor"])
+    return items[items["factor"] == wanted]
+
+
+def renamed(items: pd.DataFrame, names: Mapping[str, str]) -> pd.DataFrame:
+    """Those methods alone, under other names: so two sections can be compared."""
+    kept = items[items["method"].isin(names)]
+    return kept.assign(method=kept["method"].map(dict(names)))
 
 
 def grouped(answers: Mapping[str, Sequence[Comparison]], unit: Unit) -> pd.DataFrame:
@@ -140,7 +152,7 @@ def gain_table(
     columns = {}
     for name, outcome in outcomes.items():
         scores = outcome(items)
-        columns[name] = [said(compare(scores, *pair), unit) for pair in pairs]
+        columns[name] = [_said_or_equal(scores, pair, unit) for pair in pairs]
     names = [f"{look(a).label} vs {look(b).label}" for a, b in pairs]
     return pd.DataFrame({f"difference, {unit.name}": names, **columns})
 
@@ -155,12 +167,21 @@ def seed_gain_table(
     table = {}
     for metric, name in columns.items():
         values = runs.pivot(index="seed", columns="method", values=metric)
-        found = [checks.over_seeds((values[[a]].sub(values[b], axis=0)).to_numpy()) for a, b in pairs]
+        found = [
+            checks.over_seeds((values[[a]].sub(values[b], axis=0)).to_numpy()) for a, b in pairs
+        ]
         table[name] = [
             f"{unit.show(o.estimate)} ({unit.show(o.low)} to {unit.show(o.high)})" for o in found
         ]
     names = [f"{look(a).label} vs {look(b).label}" for a, b in pairs]
     return pd.DataFrame({f"difference, {unit.name}": names, **table})
+
+
+def _said_or_equal(items: pd.DataFrame, pair: tuple[str, str], unit: Unit) -> str:
+    tables = paired_differences(items, *pair).tables.values()
+    if all((table == 0).all(axis=None) for table in tables):
+        return "equal on every item"
+    return said(compare(items, *pair), unit)
 
 
 def said(answer: Comparison, unit: Unit) -> str:

@@ -63,6 +63,13 @@ def on_the_way(runs: pd.DataFrame, prefix: str) -> pd.DataFrame:
     return found.reset_index().sort_values(["method", "share"], ignore_index=True)
 
 
+def in_percent(runs: pd.DataFrame) -> pd.DataFrame:
+    """Shares of runs (Rouge-L, exact match, repetition, of every set) times 100."""
+    shares = ("rougeL", "exact_match", "repetition")
+    names = [name for name in runs if any(share in str(name) for share in shares)]
+    return runs.assign(**{name: 100 * runs[name] for name in names})
+
+
 def sanity(runs: pd.DataFrame, nats: float) -> tuple[pd.DataFrame, bool]:
     """The protocol's rule on the tuning runs: does sft beat its start and a unigram model?
 

@@ -118,6 +118,21 @@ def wide(frame: pd.DataFrame, vary: Sequence[str] = ()) -> pd.DataFrame:
     return frame.pivot(index=index, columns="metric", values="value").reset_index()
 
 
+def answers_beside(items: pd.DataFrame, seed: int, names: Mapping[str, str]) -> pd.DataFrame:
+    """Generated answers of several methods side by side, an item a line; right ones have a ✓.
+
+    Args:
+        items: with `answer` and `exact_match`, one run of each method and seed.
+        seed: whose runs are shown.
+        names: column name by method, in their order.
+    """
+    asked = items[(items["seed"] == seed) & items["method"].isin(names)]
+    right = asked["exact_match"].map({1.0: " ✓"}).fillna("")
+    shown = asked.assign(answer=asked["answer"].str.strip() + right)
+    table = shown.pivot(index="item", columns="method", values="answer")[list(names)]
+    return table.rename(columns=dict(names)).reset_index().rename_axis(columns=None)
+
+
 def _read(folder: Path, name: str, columns: Sequence[str]) -> pd.DataFrame:
     path = folder / name
     if not path.is_file():

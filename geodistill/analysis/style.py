@@ -47,6 +47,8 @@ METHOD_STYLE: dict[str, Look] = {
     "ce": Look(GREY, ".", "cross-entropy"),
     "sft": Look(GREY, ".", "SFT"),
     "kd": Look(BLACK, "p", "KD"),
+    "kd, two stages": Look(BLACK, "d", "KD, two stages"),
+    "kd+procrustes, two stages": Look(VERMILLION, "8", "KD + Procrustes, two stages"),
     "skew": Look(BLACK, ">", "skew KL"),
     "seqkd": Look(BLACK, "<", "SeqKD"),
     "unigram": Look(GREY, "_", "unigram model"),

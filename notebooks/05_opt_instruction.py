@@ -270,8 +270,7 @@ marks = {
 }
 if study.whole("references", "primary"):
     references = pd.concat([study.rows("references"), study.rows("primary")])
-    order = ("unigram", "start", "sft", "kd", "teacher")
-    shown = pd.concat([references[references["method"] == m] for m in order])
+    shown = means.in_order(references, ("unigram", "start", "sft", "kd", "teacher"))
     show_table(
         means.mean_table(means.in_percent(shown), marks, digits=2),
         caption="What students are held against, T0's test prompts, greedy answers. Intervals: 95 %, "
@@ -358,7 +357,7 @@ if study.whole("primary"):
 
 # %%
 if study.whole("primary"):
-    primary = study.rows("primary")
+    primary = means.in_order(study.rows("primary"), asked["grid"]["primary"]["methods"])
     also = {
         "self_instruct/rougeL": "self-instruct, Rouge-L",
         "vicuna/rougeL": "Vicuna, Rouge-L",
@@ -453,7 +452,9 @@ if study.whole("rows-32", "rows-128", "rows-512"):
     own_kd = study.items("rows-512").query("method == 'kd'")
     batches = {
         rows: [
-            compare(pd.concat([study.items(f"rows-{rows}").query("method != 'kd'"), own_kd]), m, "kd")
+            compare(
+                pd.concat([study.items(f"rows-{rows}").query("method != 'kd'"), own_kd]), m, "kd"
+            )
             for m in some
         ]
         for rows in ("32", "128", "512")
@@ -477,7 +478,10 @@ if study.whole("rows-32", "rows-128", "rows-512"):
 # %%
 heads = {"tied head,\n2 epochs": contest} if contest is not None else {}
 made_of = ["primary", "controls"] if heads else []
-for name, section in (("untied head,\n2 epochs", "untied"), ("larger student,\n8 epochs", "larger")):
+for name, section in (
+    ("untied head,\n2 epochs", "untied"),
+    ("larger student,\n8 epochs", "larger"),
+):
     if study.whole(section):
         heads[name] = study.items(section)
         made_of.append(section)
@@ -487,7 +491,9 @@ if heads:
         fig, ax = plt.subplots(figsize=(7.5, 3.4))
         table = gains_of.grouped(told, test.unit)
         drawn.gains_in_groups(ax, table, f"{test.unit.name} over KD", test.margin)
-    words = "; ".join(f"{n}: {report.in_words(a, test.unit)}".replace("\n", " ") for n, a in told.items())
+    words = "; ".join(
+        f"{n}: {report.in_words(a, test.unit)}".replace("\n", " ") for n, a in told.items()
+    )
     show(fig, alt=f"Gain over KD by student. {words}.", name="opt-heads", **study.source(*made_of))
 
 # %%
@@ -508,7 +514,7 @@ if contest is not None:
 watched = ["kd", "kd+procrustes", "kd+procrustes-shuffled", "kd+spectrum", "kd+isotropy", "kd+gram"]
 if runs_of_contest is not None:
     spread = means.on_the_way(runs_of_contest, ON_THE_WAY)
-    spread = pd.concat([spread[spread["method"] == m] for m in watched])
+    spread = means.in_order(spread, watched)
     teachers = runs_of_contest["participation_ratio/teacher"].mean()
     with geodistill_style():
         fig, ax = plt.subplots(figsize=(7.5, 3.6))
@@ -587,26 +593,25 @@ if study.whole("primary", "bases"):
 # KD (the student learns from the teacher's own answers), and the bases against each other:
 
 # %%
-answers, made_of = [], ["primary"]
-if study.whole("primary"):
-    every = study.items("primary")
-    pairs = [("kd", "sft")]
-    if study.whole("stages"):
-        names = {m: f"{m}, two stages" for m in ("kd", "kd+procrustes")}
-        every = pd.concat([every, gains_of.renamed(study.items("stages"), names)])
-        pairs += [(names["kd"], "kd"), (names["kd+procrustes"], names["kd"]), ("kd+procrustes", "kd")]
-        made_of.append("stages")
-    for section, more in (("bases", [("skew", "kd")]), ("seqkd", [("seqkd", "kd"), ("seqkd", "sft")])):
-        if study.whole(section):
-            every, pairs = pd.concat([every, study.items(section)]), [*pairs, *more]
-            made_of.append(section)
-    answers = [compare(every, *pair) for pair in pairs]
-if answers:
+two = {m: f"{m}, two stages" for m in ("kd", "kd+procrustes")}
+pairs_of = {
+    "primary": [("kd", "sft"), ("kd+procrustes", "kd")],
+    "stages": [(two["kd"], "kd"), (two["kd+procrustes"], two["kd"])],
+    "bases": [("skew", "kd")],
+    "seqkd": [("seqkd", "kd"), ("seqkd", "sft")],
+}
+there = [name for name in pairs_of if study.whole(name)]
+if "primary" in there:
+    frames = {name: study.items(name) for name in there}
+    if "stages" in there:
+        frames["stages"] = gains_of.renamed(frames["stages"], two)
+    every = pd.concat(frames.values(), ignore_index=True)
+    answers = [compare(every, *pair) for name in there for pair in pairs_of[name]]
     with geodistill_style():
         fig, ax = plt.subplots(figsize=(7, 0.42 * len(answers) + 1))
         figures.forest(ax, report.tidy(answers, test.unit), test.unit.name, test.margin)
     told = report.in_words(answers, test.unit)
-    show(fig, alt=f"Forest plot. {told}.", name="opt-readings", **study.source(*made_of))
+    show(fig, alt=f"Forest plot. {told}.", name="opt-readings", **study.source(*there))
 
 # %% [markdown]
 # ## Whose luck is it?

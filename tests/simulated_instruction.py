@@ -31,7 +31,7 @@ CLEAN = {"versions": "{}", "commit": "0" * 40, "dirty": False, "device": "cuda: 
 
 def write(folder, sections=SECTIONS, items=ITEMS, best=BEST):
     """Write the sections under `folder`, which $GEODISTILL_RESULTS must name; tuning is first."""
-    with mock.patch.object(store, "provenance", lambda: CLEAN):
+    with mock.patch.object(store, "provenance", return_value=CLEAN):
         for name in sections:
             for setting, method, seed in instruction_sections.runs(name):
                 run = _run(name, setting, method, seed, items, best)

@@ -75,10 +75,11 @@ def _of_gain(answer: Comparison, margin: float) -> str:
 
 
 def _of_geometry(gain: Comparison, controls: Sequence[Comparison], margin: float) -> str:
-    words = {look(a.baseline).label: verdict(a, margin).word for a in controls}
-    enough = [name for name, word in words.items() if word in (EQUIVALENT, WORSE)]
-    unsure = [name for name, word in words.items() if word == CANNOT_TELL]
-    told = "; ".join(f"against {name}: {word}" for name, word in words.items())
+    terms = [a.baseline.partition("+")[2] or a.baseline for a in controls]
+    found = {f"*{look(t).label}*": verdict(a, margin) for t, a in zip(terms, controls, strict=True)}
+    enough = [name for name, given in found.items() if given.word in (EQUIVALENT, WORSE)]
+    unsure = [name for name, given in found.items() if given.word == CANNOT_TELL]
+    told = "; ".join(f"against {name}: {given}" for name, given in found.items())
     if not controls:
         return "Not asked: the runs of the controls are not all made."
     if verdict(gain, margin).word != BETTER:

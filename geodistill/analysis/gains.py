@@ -74,9 +74,10 @@ def gains_by_weight(
     """
     own = base[base["method"] == baseline]
     lines = []
-    for (method, factor), rows in items.groupby(["method", "factor"], sort=False):
-        found = compare(pd.concat([rows, own], ignore_index=True), str(method), baseline)
-        lines.append(tidy([found], unit).assign(factor=factor))
+    for method in dict.fromkeys(items["method"]):
+        for factor, rows in items[items["method"] == method].groupby("factor"):
+            found = compare(pd.concat([rows, own], ignore_index=True), method, baseline)
+            lines.append(tidy([found], unit).assign(factor=factor))
     return pd.concat(lines, ignore_index=True).rename(columns={"estimate": "gain"})
 
 

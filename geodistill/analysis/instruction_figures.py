@@ -145,7 +145,7 @@ def trainings(ax: Axes, marks: pd.DataFrame, unit: str) -> Axes:
     middles = [number * width + (width - 2) / 2 for number in range(len(starts))]
     ax.set_xticks(middles, [f"start {start}" for start in starts])
     ax.grid(axis="x", visible=False)
-    ax.set_xlabel("a column: one training (order of batches); dots: its decodings; bar: mean")
+    ax.set_xlabel("a column: one training; dots: its decodings; bar: mean")
     ax.set_ylabel(unit)
     return ax
 

@@ -7,7 +7,8 @@ Starts and orders are crossed, and every trained model is decoded several times:
 R is what start and order do together, with whatever else makes two trainings differ. In a balanced
 table the expected mean squares are, with a starts, b orders and n decodings,
 
-    E MS_D = σ²_D,  E MS_R = σ²_D + n σ²_R,  E MS_S = E MS_R + n b σ²_S,  E MS_O = E MS_R + n a σ²_O,
+    E MS_D = σ²_D,                 E MS_R = σ²_D + n σ²_R,
+    E MS_S = E MS_R + n b σ²_S,    E MS_O = E MS_R + n a σ²_O,
 
 and the components follow by subtraction (Searle, Casella, McCulloch, *Variance Components*, ch. 4).
 """
@@ -70,19 +71,19 @@ def luck(marks: pd.DataFrame, draws: int = DRAWS, seed: int = 0) -> Luck:
     Raises:
         InputError: fewer than two starts or orders, or a table with holes.
     """
-    counts = marks.groupby(["start", "order"]).size().unstack()
-    a, b = counts.shape
-    if counts.isna().any(axis=None) or counts.nunique().max() > 1 or min(a, b) < 2:
+    sizes = marks.groupby(["start", "order"]).size().unstack(fill_value=0)
+    counts = sizes.to_numpy()
+    (a, b), n, most = counts.shape, int(counts.min()), int(counts.max())
+    if n < 1 or n != most or min(a, b) < 2:
         raise InputError(
-            f"{a} starts × {b} orders with {int(counts.min().min())} to {int(counts.max().max())} "
-            "decodings each: variance components need 2 or more of both, and as many in each cell"
+            f"{a} starts × {b} orders with {n} to {most} decodings each: variance components need "
+            "2 or more of both, and as many in each cell"
         )
-    n = int(counts.iloc[0, 0])
     squares, df = _mean_squares(marks, a, b, n)
     rng = np.random.default_rng(seed)
     drawn = squares[:, None] * df[:, None] / rng.chisquare(np.maximum(df, 1)[:, None], (4, draws))
-    found = _solve(squares, a, b, n)
-    return Luck(*(float(v) for v in found), a, b, n, _solve(drawn, a, b, n))
+    start, order, rest, decoding = (float(part) for part in _solve(squares, a, b, n))
+    return Luck(start, order, rest, decoding, a, b, n, _solve(drawn, a, b, n))
 
 
 def _mean_squares(marks: pd.DataFrame, a: int, b: int, n: int) -> tuple[Array, Array]:
@@ -101,7 +102,7 @@ def _mean_squares(marks: pd.DataFrame, a: int, b: int, n: int) -> tuple[Array, A
 def _solve(squares: Array, a: int, b: int, n: int) -> Array:
     start, order, rest, decoding = squares
     parts = [(start - rest) / (n * b), (order - rest) / (n * a), (rest - decoding) / n, decoding]
-    return np.maximum(np.array(parts), 0.0)
+    return np.asarray(np.maximum(parts, 0.0), dtype=np.float64)
 
 
 def decoded(runs: pd.DataFrame, prefix: str, start: str = "start_seed") -> pd.DataFrame:

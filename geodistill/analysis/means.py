@@ -1,6 +1,6 @@
 """Means of runs with their intervals: metrics by method, a metric on the way; a check of sanity."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 import pandas as pd
@@ -18,7 +18,9 @@ def intervals(values: "pd.Series[float]", by: list[str]) -> pd.DataFrame:
     """
     found = values.groupby(by, sort=False).agg(mean="mean", error="sem", n="count")
     width = stats.t.ppf(0.975, found["n"].clip(lower=2) - 1) * found["error"]
-    return found.assign(low=found["mean"] - width, high=found["mean"] + width).drop(columns="error")
+    ends = {"low": found["mean"] - width, "high": found["mean"] + width}
+    table: pd.DataFrame = found.assign(**ends).drop(columns="error")
+    return table
 
 
 def mean_table(
@@ -63,10 +65,15 @@ def on_the_way(runs: pd.DataFrame, prefix: str) -> pd.DataFrame:
     return found.reset_index().sort_values(["method", "share"], ignore_index=True)
 
 
+def in_order(frame: pd.DataFrame, methods: Iterable[str]) -> pd.DataFrame:
+    """The rows of these methods, in their order."""
+    return pd.concat([frame[frame["method"] == method] for method in methods], ignore_index=True)
+
+
 def in_percent(runs: pd.DataFrame) -> pd.DataFrame:
     """Shares of runs (Rouge-L, exact match, repetition, of every set) times 100."""
     shares = ("rougeL", "exact_match", "repetition")
-    names = [name for name in runs if any(share in str(name) for share in shares)]
+    names = [name for name in map(str, runs) if any(share in name for share in shares)]
     return runs.assign(**{name: 100 * runs[name] for name in names})
 
 

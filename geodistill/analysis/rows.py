@@ -113,7 +113,7 @@ def check_complete(frame: pd.DataFrame) -> None:
 
 
 def wide(frame: pd.DataFrame, vary: Sequence[str] = ()) -> pd.DataFrame:
-    """One row a run, one column a metric, beside `run_id, task, method, seed` and what may `vary`."""
+    """One row a run, a column a metric, beside `run_id, task, method, seed` and what may `vary`."""
     index = ["run_id", *CELL, *vary]
     return frame.pivot(index=index, columns="metric", values="value").reset_index()
 

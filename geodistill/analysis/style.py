@@ -28,7 +28,7 @@ _LOSSES = {
     "projection": Look(GREEN, "D", "learned projection"),
     "pca": Look(SKY, "v", "PCA target"),
     "spectrum": Look(PURPLE, "P", "spectrum part"),
-    "isotropy": Look(PURPLE, "*", "isotropy, no teacher"),
+    "isotropy": Look(SKY, "*", "isotropy, no teacher"),
     "orthogonal-projection": Look(GREY, "h", "orthogonal projection"),
     "root-cka": Look(ORANGE, ">", "√CKA"),
     "flex": Look(SKY, "d", "Flex"),

@@ -170,9 +170,9 @@ def _opt(*pairs: tuple[str, str], control: str = "") -> StoredTest:
 
 _ON_BERT = "Accuracy of a narrow BERT student taught by few labelled sentences, tasks pooled"
 _ON_OPT = (
-    "Log-likelihood per token of held-out answers, by a student of OPT's architecture with 11 million "
-    "parameters, untrained but for its embeddings, whose teacher is SmolLM2-135M-Instruct with an "
-    "adapter (the paper: trained OPT models)"
+    "Log-likelihood per token of held-out answers, by an untrained student of OPT's architecture "
+    "(about 11 million parameters) whose teacher is SmolLM2-135M-Instruct with an adapter; the "
+    "paper's are trained OPT models"
 )
 CLAIMS: tuple[Claim, ...] = (
     Claim(

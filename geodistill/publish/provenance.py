@@ -1,7 +1,8 @@
 """Figures and tables that say what they show, where they come from, and how to make them again.
 
-Used in notebooks: `show(figure, alt=...)`, `show_table(frame, caption=...)` and
-`show_pages`, for what is too long for one. All write their provenance into the output's metadata, from which `why` reads it back.
+Used in notebooks: `show(figure, alt=...)`, `show_table(frame, caption=...)` and `show_pages`, for
+tables that are too long. They write their provenance into the output's metadata, from which `why`
+reads it back.
 """
 
 from __future__ import annotations

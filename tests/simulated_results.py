@@ -65,6 +65,8 @@ def _run(task, method, seed, gain, luck, rng, factor):
     score = gain - noise if task == "embedded" else (noise < 0.75 + gain).astype(float)
     items = pd.DataFrame({"item": [f"i{i}" for i in range(len(luck))], "score": score})
     items["source"] = [f"s{i // 3}" for i in range(len(luck))]
+    if task == "embedded":
+        items["rougeL"] = (score - score.min()) / 10
     metrics = {
         "accuracy": score.mean(),
         "rougeL": 40 + score.mean(),

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from geodistill.analysis.rows import (
+    answers_beside,
     check_complete,
     digest,
     load_items,
@@ -134,3 +135,31 @@ def test_one_setting_of_a_study_can_be_selected(tmp_path):
         load_rows(tmp_path, where={"n_train": 3})
     with pytest.raises(InputError, match="no column or setting 'colour'"):
         load_rows(tmp_path, where={"colour": 1})
+
+
+def test_answers_stand_side_by_side_and_right_ones_are_marked():
+    frame = pd.DataFrame(
+        [
+            {"method": m, "seed": s, "item": i, "answer": f" {m}{s}{i} ", "exact_match": right}
+            for m, right in (("kd", 1.0), ("sft", 0.0), ("teacher", 1.0))
+            for s in (0, 1)
+            for i in ("a", "b")
+        ]
+    )
+    table = answers_beside(frame, 1, {"sft": "SFT", "kd": "KD"})
+    assert list(table) == ["item", "SFT", "KD"]
+    assert table.to_numpy().tolist() == [["a", "sft1a", "kd1a ✓"], ["b", "sft1b", "kd1b ✓"]]
+
+
+def test_runs_that_vary_in_a_setting_are_no_rivals(tmp_path):
+    config = [json.dumps({"n": n}) for n in (1, 2)]
+    two = pd.concat([rows(config=c) for c in config], ignore_index=True)
+    two["run_id"] += two["config"]
+    store(tmp_path, two)
+    with pytest.raises(InputError, match="two clean runs"):
+        load_rows(tmp_path)
+    frame = load_rows(tmp_path, vary=["n"]).frame
+    assert frame.groupby("n")["run_id"].nunique().to_dict() == {1: 12, 2: 12}
+    assert len(wide(frame, ["n"])) == 24
+    with pytest.raises(InputError, match="no column or setting 'm'"):
+        load_rows(tmp_path, vary=["m"])

@@ -12,7 +12,7 @@ from tiny_project import FIGURE, notebook, tiny_project
 from geodistill.errors import InputError
 from geodistill.publish import provenance
 from geodistill.publish.notebooks import run_all
-from geodistill.publish.provenance import ids_hash, show, show_table, why
+from geodistill.publish.provenance import ids_hash, show, show_pages, show_table, why
 
 ALT = "Two bars, the second twice the first"
 
@@ -68,6 +68,17 @@ def test_a_table_has_caption_numbers_and_provenance(displayed):
     assert "0.1235" in html
     assert "kd &lt;x&gt;" in html
     assert "live</b>" in html
+
+
+def test_a_long_table_is_paged_and_its_texts_are_whole(displayed):
+    frame = pd.DataFrame({"item": range(7), "answer": ["<b>" + "long" * 30] * 7})
+    show_pages(frame, caption="Answers of two students", per_page=3, source="live", name="pages")
+    html, facts = displayed[0]
+    assert html.count("<details>") == 3
+    assert "<summary>7 to 7 of 7</summary>" in html
+    assert html.count("&lt;b&gt;" + "long" * 30) == 7
+    assert "<b>long" not in html
+    assert facts["name"] == "pages"
 
 
 @pytest.mark.parametrize(

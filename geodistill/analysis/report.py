@@ -49,7 +49,8 @@ def tidy(answers: Sequence[Comparison], unit: Unit) -> pd.DataFrame:
 
 def comparison_table(answers: Sequence[Comparison], margin: float, unit: Unit) -> pd.DataFrame:
     """The answers as a table for a page, with verdicts at `margin` (in the score's unit)."""
-    return pd.DataFrame([_line(a, verdict(a, margin), unit) for a in answers])
+    p_name = "p" if all(answer.family == 1 for answer in answers) else "p (Holm)"
+    return pd.DataFrame([_line(a, verdict(a, margin), unit, p_name) for a in answers])
 
 
 def in_words(answers: Sequence[Comparison], unit: Unit) -> str:
@@ -77,14 +78,14 @@ def caption(answers: Sequence[Comparison], margin: float, unit: Unit) -> str:
     )
 
 
-def _line(answer: Comparison, given: Verdict, unit: Unit) -> dict[str, str]:
+def _line(answer: Comparison, given: Verdict, unit: Unit, p_name: str) -> dict[str, str]:
     return {
         "comparison": versus(answer.method, answer.baseline),
         "task": answer.task,
         f"{unit.name} ({answer.level:.0%} interval)": (
             f"{unit.show(answer.estimate)} ({unit.interval(answer)})"
         ),
-        "p" if answer.family == 1 else "p (Holm)": show_p(answer.p_decisive),
+        p_name: show_p(answer.p_decisive),
         "P(better)": f"{answer.p_better:.2f}",
         "verdict": given.word,
     }

@@ -43,17 +43,21 @@ def digest(run_ids: Sequence[str]) -> str:
     return sha256("\n".join(sorted(set(run_ids))).encode()).hexdigest()[:8]
 
 
-def load_rows(folder: Path, where: Mapping[str, Any] | None = None) -> Table:
+def load_rows(
+    folder: Path, where: Mapping[str, Any] | None = None, vary: Sequence[str] = ()
+) -> Table:
     """One row a metric from `folder/rows.parquet`: `run_id, task, method, seed, metric, value`.
 
     Args:
         folder: of one study.
         where: the setting to read, {name: value}, where the study holds several: a column of the
             rows (`n_train`) or a key of their `config`.
+        vary: settings in which runs of one task, method and seed may differ; each becomes a column.
 
     Raises:
         InputError: no such file, missing columns, a run with one metric twice, a value that is not
-            finite, a setting that no row has, or two clean runs of one task, method and seed.
+            finite, a setting that no row has, or two clean runs of one task, method and seed (and
+            of what may `vary`).
     """
     frame = _read(folder, "rows.parquet", ROW_COLUMNS)
     _refuse_duplicates(frame, ["run_id", "metric"], folder / "rows.parquet")
@@ -66,20 +70,25 @@ def load_rows(folder: Path, where: Mapping[str, Any] | None = None) -> Table:
     kept = _select(clean, where or {}, folder / "rows.parquet")
     if where:
         left_out["of another setting"] = clean["run_id"].nunique() - kept["run_id"].nunique()
+    kept = kept.assign(**{k: _setting(kept, k, folder / "rows.parquet") for k in vary})
     _refuse_not_finite(kept, "value", folder / "rows.parquet")
-    _refuse_rivals(kept, folder / "rows.parquet")
+    _refuse_rivals(kept, [*CELL, *vary], folder / "rows.parquet")
     return Table(kept, left_out)
 
 
-def load_items(folder: Path, where: Mapping[str, Any] | None = None) -> Table:
+def load_items(
+    folder: Path, where: Mapping[str, Any] | None = None, vary: Sequence[str] = ()
+) -> Table:
     """One row a run and test item from `folder/items.parquet`, of the runs that `load_rows` keeps.
 
     Raises:
         InputError: as `load_rows`; or a run with one item twice, or a score that is not finite.
     """
-    runs = load_rows(folder, where)
+    runs = load_rows(folder, where, vary)
     frame = _read(folder, "items.parquet", ITEM_COLUMNS)
     kept = frame[frame["run_id"].isin(runs.run_ids)].reset_index(drop=True)
+    settings = runs.frame.drop_duplicates("run_id").set_index("run_id")
+    kept = kept.assign(**{name: kept["run_id"].map(settings[name]) for name in vary})
     _refuse_duplicates(kept, ["run_id", "item"], folder / "items.parquet")
     _refuse_not_finite(kept, "score", folder / "items.parquet")
     without = len(runs.run_ids) - kept["run_id"].nunique()
@@ -103,10 +112,25 @@ def check_complete(frame: pd.DataFrame) -> None:
         )
 
 
-def wide(frame: pd.DataFrame) -> pd.DataFrame:
-    """One row a run, one column a metric, beside `run_id, task, method, seed`."""
-    index = ["run_id", *CELL]
+def wide(frame: pd.DataFrame, vary: Sequence[str] = ()) -> pd.DataFrame:
+    """One row a run, a column a metric, beside `run_id, task, method, seed` and what may `vary`."""
+    index = ["run_id", *CELL, *vary]
     return frame.pivot(index=index, columns="metric", values="value").reset_index()
+
+
+def answers_beside(items: pd.DataFrame, seed: int, names: Mapping[str, str]) -> pd.DataFrame:
+    """Generated answers of several methods side by side, an item a line; right ones have a ✓.
+
+    Args:
+        items: with `answer` and `exact_match`, one run of each method and seed.
+        seed: whose runs are shown.
+        names: column name by method, in their order.
+    """
+    asked = items[(items["seed"] == seed) & items["method"].isin(names)]
+    right = asked["exact_match"].map({1.0: " ✓"}).fillna("")
+    shown = asked.assign(answer=asked["answer"].str.strip() + right)
+    table = shown.pivot(index="item", columns="method", values="answer")[list(names)]
+    return table.rename(columns=dict(names)).reset_index().rename_axis(columns=None)
 
 
 def _read(folder: Path, name: str, columns: Sequence[str]) -> pd.DataFrame:
@@ -126,17 +150,21 @@ def _read(folder: Path, name: str, columns: Sequence[str]) -> pd.DataFrame:
 
 def _select(frame: pd.DataFrame, where: Mapping[str, Any], path: Path) -> pd.DataFrame:
     for name, value in where.items():
-        if name in frame:
-            settings = frame[name]
-        elif "config" in frame and any(name in json.loads(c) for c in frame["config"].unique()):
-            settings = frame["config"].map(lambda config, key=name: json.loads(config).get(key))
-        else:
-            raise InputError(f"{path} has no column or setting {name!r}")
+        settings = _setting(frame, name, path)
         if not (settings == value).any():
             known = ", ".join(str(v) for v in settings.drop_duplicates())
             raise InputError(f"{path} has no run with {name} = {value!r}; there are {known}")
         frame = frame[settings == value]
     return frame.reset_index(drop=True)
+
+
+def _setting(frame: pd.DataFrame, name: str, path: Path) -> "pd.Series[Any]":
+    """A column of the rows, or a key of their `config`."""
+    if name in frame:
+        return frame[name]
+    if "config" in frame and any(name in json.loads(c) for c in frame["config"].unique()):
+        return frame["config"].map(lambda config: json.loads(config).get(name))
+    raise InputError(f"{path} has no column or setting {name!r}")
 
 
 def _refuse_duplicates(frame: pd.DataFrame, key: list[str], path: Path) -> None:
@@ -157,11 +185,11 @@ def _refuse_not_finite(frame: pd.DataFrame, column: str, path: Path) -> None:
         )
 
 
-def _refuse_rivals(frame: pd.DataFrame, path: Path) -> None:
-    runs = frame[["run_id", *CELL]].drop_duplicates()
-    rivals = runs[runs.duplicated(list(CELL), keep=False)].sort_values(list(CELL))
+def _refuse_rivals(frame: pd.DataFrame, key: list[str], path: Path) -> None:
+    runs = frame[["run_id", *key]].drop_duplicates()
+    rivals = runs[runs.duplicated(key, keep=False)].sort_values(key)
     if len(rivals):
-        cell = "/".join(str(rivals.iloc[0][name]) for name in CELL)
+        cell = "/".join(str(rivals.iloc[0][name]) for name in key)
         raise InputError(
             f"{path} holds two clean runs of {cell}: {rivals.iloc[0]['run_id']} and "
             f"{rivals.iloc[1]['run_id']}; keep one, or select a setting by where="

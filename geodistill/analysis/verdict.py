@@ -82,7 +82,7 @@ def verdict(answer: Comparison, margin: float, alpha: float = 0.05) -> Verdict:
         reason = f"differs from 0{less} (p = {p:.2g})"
         return Verdict(word, reason, same, margin, by_less=same <= alpha)
     if same <= alpha:
-        return Verdict(EQUIVALENT, f"inside ± the margin (TOST p = {same:.2g})", same, margin)
+        return Verdict(EQUIVALENT, f"lies inside ± the margin (TOST p = {same:.2g})", same, margin)
     reason = (
         f"neither differs from 0 (p = {p:.2g}) nor lies inside ± the margin (TOST p = {same:.2g})"
     )

@@ -1,7 +1,8 @@
 """Figures and tables that say what they show, where they come from, and how to make them again.
 
-Used in notebooks: `show(figure, alt=...)` and `show_table(frame, caption=...)`. Both write their
-provenance into the output's metadata, from which `why` reads it back.
+Used in notebooks: `show(figure, alt=...)`, `show_table(frame, caption=...)` and `show_pages`, for
+tables that are too long. They write their provenance into the output's metadata, from which `why`
+reads it back.
 """
 
 from __future__ import annotations
@@ -81,6 +82,35 @@ def show_table(
     )
     head = f"<figcaption>{escape(caption)}<br>{_line(facts)}</figcaption>"
     _display(f'<figure class="gd-table">{head}{table}</figure>', facts)
+
+
+def show_pages(
+    frame: Any,
+    *,
+    caption: str,
+    per_page: int = 6,
+    source: Source,
+    made_by: str | None = None,
+    rows: str | Path | None = None,
+    run_ids: Sequence[str] | None = None,
+    name: str | None = None,
+) -> None:
+    """Display a long data frame to page through, `per_page` rows behind each line that opens.
+
+    Other arguments as in `show_table`.
+    """
+    import pandas as pd
+
+    facts = _facts(name, caption, source, made_by, rows, run_ids)
+    pages = []
+    for first in range(0, len(frame), per_page):
+        part = frame[first : first + per_page]
+        summary = f"<summary>{first + 1} to {first + len(part)} of {len(frame)}</summary>"
+        with pd.option_context("display.max_colwidth", None):  # else texts are cut at 50 letters
+            table = part.to_html(index=False, border=0, classes="gd-table gd-texts")
+        pages.append(f"<details>{summary}{table}</details>")
+    head = f"<figcaption>{escape(caption)}<br>{_line(facts)}</figcaption>"
+    _display(f'<figure class="gd-table">{head}{"".join(pages)}</figure>', facts)
 
 
 def _facts(

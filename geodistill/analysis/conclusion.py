@@ -1,0 +1,112 @@
+"""The answer to a chapter's two questions, from its tests: is there a gain, and is it the geometry?
+
+An ordered rule, so that no reading of the numbers comes in between:
+
+1. The method against the baseline, by the verdict of its family: better (by less than the margin or
+   not) is a gain; anything else is none, or none that is known.
+2. With a gain: the method against each control, which shares all but the thing asked about. Better
+   than every control: the gain needs what the controls lack. Equivalent to one, or worse: that
+   control brings as much. Else it is open.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from geodistill.analysis.compare import Comparison
+from geodistill.analysis.gains import said
+from geodistill.analysis.report import Unit, show_p
+from geodistill.analysis.style import look, versus
+from geodistill.analysis.verdict import BETTER, CANNOT_TELL, EQUIVALENT, WORSE, verdict
+
+
+@dataclass(frozen=True)
+class Conclusion:
+    """gain: answer to the first question; geometry: to the second; still_open: what would settle
+    each "cannot tell"; evidence: a line a comparison, with interval, p and word.
+    """
+
+    gain: str
+    geometry: str
+    still_open: tuple[str, ...]
+    evidence: tuple[str, ...]
+
+    def __str__(self) -> str:
+        """As Markdown."""
+        lines = [f"**Is there a gain?** {self.gain}", f"**Is it the geometry?** {self.geometry}"]
+        listed = [f"- {line}" for line in (*self.evidence, *self.still_open)]
+        return "\n\n".join([*lines, "\n".join(listed)])
+
+
+def conclude(
+    gain: Comparison,
+    others: Sequence[Comparison],
+    controls: Sequence[Comparison],
+    margin: float,
+    unit: Unit,
+) -> Conclusion:
+    """The rule above.
+
+    Args:
+        gain: the method against the baseline, in its family.
+        others: the rest of that family; evidence only.
+        controls: the same method against each control, at its weight.
+        margin: the least difference that matters, in the score's unit.
+        unit: of the score.
+    """
+    every = [gain, *others, *controls]
+    return Conclusion(
+        _of_gain(gain, margin),
+        _of_geometry(gain, controls, margin),
+        tuple(line for answer in every if (line := _settled_by(answer, margin))),
+        tuple(_evidence(answer, margin, unit) for answer in every),
+    )
+
+
+def _of_gain(answer: Comparison, margin: float) -> str:
+    given = verdict(answer, margin)
+    name, base = look(answer.method).label, look(answer.baseline).label
+    less = ", but by less than the margin that we call of practical weight"
+    return {
+        BETTER: f"Yes: {name} is better than {base}{less if given.by_less else ''}.",
+        WORSE: f"No: {name} is worse than {base}{less if given.by_less else ''}.",
+        EQUIVALENT: f"No: {name} and {base} differ by less than the margin, if at all.",
+        CANNOT_TELL: f"These rows cannot tell {name} from {base}.",
+    }[given.word]
+
+
+def _of_geometry(gain: Comparison, controls: Sequence[Comparison], margin: float) -> str:
+    terms = [a.baseline.partition("+")[2] or a.baseline for a in controls]
+    found = {f"*{look(t).label}*": verdict(a, margin) for t, a in zip(terms, controls, strict=True)}
+    enough = [name for name, given in found.items() if given.word in (EQUIVALENT, WORSE)]
+    unsure = [name for name, given in found.items() if given.word == CANNOT_TELL]
+    told = "; ".join(f"against {name}: {given}" for name, given in found.items())
+    if not controls:
+        return "Not asked: the runs of the controls are not all made."
+    if verdict(gain, margin).word != BETTER:
+        return f"With no gain over {look(gain.baseline).label} there is none to explain ({told})."
+    if enough:
+        bring = "brings" if len(enough) == 1 else "bring"
+        return f"Not by itself: {_and(enough)} {bring} as much ({told})."
+    if unsure:
+        return f"Open: {_and(unsure)} may bring as much ({told})."
+    return f"Yes, as far as these controls go: none of them brings as much ({told})."
+
+
+def _settled_by(answer: Comparison, margin: float) -> str:
+    given = verdict(answer, margin)
+    if given.word != CANNOT_TELL:
+        return ""
+    return f"{versus(answer.method, answer.baseline)} would be settled by {given.settle}."
+
+
+def _evidence(answer: Comparison, margin: float, unit: Unit) -> str:
+    given = verdict(answer, margin)
+    return (
+        f"{versus(answer.method, answer.baseline)}: {said(answer, unit)} {unit.name}, "
+        f"p = {show_p(answer.p_decisive)} ({answer.correction}), "
+        f"P(better in one new pair of runs) = {answer.p_better:.2f}: **{given}**."
+    )
+
+
+def _and(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

@@ -1,0 +1,106 @@
+"""Only whole sections of a protocol are shown, and what is shown says where it is from."""
+
+import pandas as pd
+import pytest
+import simulated_instruction as simulated
+
+from geodistill.errors import InputError
+from geodistill.experiments import plan
+from geodistill.experiments.instruction_sections import FOLDER, progress, runs
+from geodistill.publish import claims
+from geodistill.publish.stored import Sections
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("results")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GEODISTILL_RESULTS", str(folder))
+        simulated.write(folder, ("tuning", "primary", "curve", "controls", "variance"), items=105)
+    return folder
+
+
+@pytest.fixture
+def results(made, monkeypatch):
+    monkeypatch.setenv("GEODISTILL_RESULTS", str(made))
+    return made
+
+
+@pytest.fixture
+def study(results):
+    return Sections.of(FOLDER, progress())
+
+
+def test_a_section_is_whole_with_all_its_runs_and_no_others(tmp_path, monkeypatch, results):
+    rows = pd.read_parquet(results / FOLDER / "curve" / "rows.parquet")
+    monkeypatch.setenv("GEODISTILL_RESULTS", str(tmp_path))
+    target = tmp_path / FOLDER / "curve" / "rows.parquet"
+    target.parent.mkdir(parents=True)
+    assert not plan.whole(FOLDER, "curve", 15)
+    rows.to_parquet(target)
+    assert plan.whole(FOLDER, "curve", 15)
+    assert not plan.whole(FOLDER, "curve", 14)  # a run that nobody planned
+    one = rows["run_id"] == rows["run_id"].iloc[0]
+    for change in ({"dirty": True}, {"status": "failed"}):
+        rows.assign(**{k: rows[k].mask(one, v) for k, v in change.items()}).to_parquet(target)
+        assert plan.stored_runs(FOLDER, "curve") == 14
+        assert not plan.whole(FOLDER, "curve", 15)
+
+
+def test_what_is_not_whole_is_said_in_a_line(study, capsys):
+    assert study.whole("tuning", "primary")
+    assert capsys.readouterr().out == ""
+    assert not study.whole("primary", "bases", "seqkd")
+    assert capsys.readouterr().out == (
+        "section bases: 0 of 55 runs are stored; not shown\n"
+        "section seqkd: 0 of 5 runs are stored; not shown\n"
+    )
+
+
+def test_settings_that_vary_are_columns(study):
+    curve = study.rows("curve", "factor")
+    assert sorted(curve.groupby("factor").size()) == [5, 5, 5]
+    starts = study.rows("variance", "start_seed")
+    assert starts.groupby(["start_seed", "seed"]).size().tolist() == [1] * 15
+    items = study.items("variance", "start_seed")
+    assert items.groupby(["start_seed", "seed"]).size().tolist() == [105] * 15
+    with pytest.raises(InputError, match="two clean runs of t0/kd"):
+        study.rows("variance")
+    with pytest.raises(InputError, match="no column or setting 'head'"):
+        study.rows("curve", "head")
+
+
+def test_provenance_names_commands_folders_and_runs(study):
+    found = study.source("curve", "controls")
+    assert found["source"] == "stored"
+    assert found["made_by"] == (
+        "geodistill grid instruction --section curve && "
+        "geodistill grid instruction --section controls"
+    )
+    assert found["rows"] == "data/results/instruction/curve, data/results/instruction/controls"
+    assert len(found["run_ids"]) == 15 + 45
+    assert study.source("curve", run_ids=["b", "a", "b"])["run_ids"] == ("a", "b")
+
+
+def test_simulated_runs_are_those_of_the_protocol(study):
+    planned = {(s.weight, m, seed) for s, m, seed in runs("controls")}
+    rows = study.rows("controls", "factor")
+    assert set(zip(rows["factor"], rows["method"], rows["seed"], strict=True)) == planned
+
+
+def test_the_ledger_tests_the_protocols_family_of_two(results):
+    family = claims.answers("C5", results)
+    asked = plan.protocol(FOLDER)["family"]
+    assert [(a.method, a.baseline) for a in family] == [(f["method"], f["baseline"]) for f in asked]
+    assert {a.correction for a in family} == {"Holm over 2"}
+    assert [r.verdict for r in claims.judge("C5", results)] == ["better", "better"]
+    (placebo,) = claims.judge("P1-opt", results)
+    assert placebo.verdict == "equivalent"
+    assert placebo.rows == "data/results/instruction/primary, data/results/instruction/controls"
+
+
+def test_exploratory_rows_answer_for_the_methods_that_they_have():
+    test = claims.claim("C5").stored
+    assert test.pairs_in(pd.DataFrame({"method": ["kd", "kd+procrustes"]})) == test.pairs[:1]
+    with pytest.raises(InputError, match=r"the rows hold kd; asked were kd, kd\+gram, kd\+proc"):
+        test.pairs_in(pd.DataFrame({"method": ["kd"]}))

@@ -132,7 +132,7 @@ class FeatureDistillation(_Base):
         """The distillation loss in training, the trainer's own loss in evaluation."""
         inputs = dict(inputs)
         rows = inputs.pop("row", None)
-        self._batch = dict(inputs)
+        batch = dict(inputs)
         own = self._tokens.take(inputs)
         needs.check_length(inputs, self.accelerator.unwrap_model(model), "student")
         if not model.training:
@@ -153,7 +153,7 @@ class FeatureDistillation(_Base):
         self._losses.add("task", task * part / share)
         if distils:
             # Before other losses refuse what a diverged student gives them.
-            self._losses.check(self.state.global_step, inputs)
+            self._losses.check(self.state.global_step, batch)
             mask = kept_rows(inputs)
             given = self._tokens.given(inputs, mask, own, self.teacher_cache is not None)
             teacher = self._teacher_outputs(*given, rows, said)
@@ -163,7 +163,7 @@ class FeatureDistillation(_Base):
                 self._losses.add("logit", logit * part / share)
             if len(self.terms):
                 loss = self._add_feature_terms(loss, hidden, teacher, mask, share)
-        self._losses.check(self.state.global_step, inputs)
+        self._losses.check(self.state.global_step, batch)
         return (loss, outputs) if return_outputs else loss
 
     def _trainers_loss(

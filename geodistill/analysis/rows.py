@@ -1,7 +1,7 @@
 """The door for stored results: reads and checks them, and counts what it leaves out."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -43,13 +43,16 @@ def digest(run_ids: Sequence[str]) -> str:
     return sha256("\n".join(sorted(set(run_ids))).encode()).hexdigest()[:8]
 
 
-def load_rows(folder: Path, where: Mapping[str, Any] | None = None) -> Table:
+def load_rows(
+    folder: Path, where: Mapping[str, Any] | None = None, runs: Collection[str] | None = None
+) -> Table:
     """One row a metric from `folder/rows.parquet`: `run_id, task, method, seed, metric, value`.
 
     Args:
         folder: of one study.
         where: the setting to read, {name: value}, where the study holds several: a column of the
             rows (`n_train`) or a key of their `config`.
+        runs: ids of the runs to read, which may then differ in their setting.
 
     Raises:
         InputError: no such file, missing columns, a run with one metric twice, a value that is not
@@ -64,26 +67,31 @@ def load_rows(folder: Path, where: Mapping[str, Any] | None = None) -> Table:
     }
     clean = frame[~dirty & ~unfinished].reset_index(drop=True)
     kept = _select(clean, where or {}, folder / "rows.parquet")
-    if where:
+    if runs is not None:
+        kept = kept[kept["run_id"].isin(runs)].reset_index(drop=True)
+    if where or runs is not None:
         left_out["of another setting"] = clean["run_id"].nunique() - kept["run_id"].nunique()
     _refuse_not_finite(kept, "value", folder / "rows.parquet")
-    _refuse_rivals(kept, folder / "rows.parquet")
+    if runs is None:
+        _refuse_rivals(kept, folder / "rows.parquet")
     return Table(kept, left_out)
 
 
-def load_items(folder: Path, where: Mapping[str, Any] | None = None) -> Table:
+def load_items(
+    folder: Path, where: Mapping[str, Any] | None = None, runs: Collection[str] | None = None
+) -> Table:
     """One row a run and test item from `folder/items.parquet`, of the runs that `load_rows` keeps.
 
     Raises:
         InputError: as `load_rows`; or a run with one item twice, or a score that is not finite.
     """
-    runs = load_rows(folder, where)
+    rows = load_rows(folder, where, runs)
     frame = _read(folder, "items.parquet", ITEM_COLUMNS)
-    kept = frame[frame["run_id"].isin(runs.run_ids)].reset_index(drop=True)
+    kept = frame[frame["run_id"].isin(rows.run_ids)].reset_index(drop=True)
     _refuse_duplicates(kept, ["run_id", "item"], folder / "items.parquet")
     _refuse_not_finite(kept, "score", folder / "items.parquet")
-    without = len(runs.run_ids) - kept["run_id"].nunique()
-    return Table(kept, {**runs.left_out, "without items": without})
+    without = len(rows.run_ids) - kept["run_id"].nunique()
+    return Table(kept, {**rows.left_out, "without items": without})
 
 
 def missing_cells(frame: pd.DataFrame) -> list[tuple[str, str, int]]:

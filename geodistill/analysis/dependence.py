@@ -106,6 +106,47 @@ def beyond_baseline(items: pd.DataFrame, baseline: str = "kd") -> pd.DataFrame:
     return rest.assign(score=rest["score"] - own)
 
 
+def change_of_gain(
+    there: pd.DataFrame, here: pd.DataFrame, method: str, baseline: str = "kd"
+) -> Comparison:
+    """The method's gain over the baseline in one place minus its gain in another.
+
+    Args:
+        there: items of both methods, as in `compare`.
+        here: the same, elsewhere, with shared tasks, seeds and test items.
+        method: whose gain is asked.
+        baseline: over which it gains.
+
+    Raises:
+        InputError: as `compare`.
+    """
+    both = (beyond_baseline(part, baseline) for part in (there, here))
+    one, other = (part[part["method"] == method] for part in both)
+    return replace(contrast(one, other, method, method), baseline=baseline)
+
+
+def changed(items: pd.DataFrame, against: pd.DataFrame, what: str) -> pd.DataFrame:
+    """Methods with a change, each against KD and against itself without the change.
+
+    Args:
+        items: of the changed methods.
+        against: of the same methods and of `kd`, unchanged.
+        what: the change, for the labels.
+
+    Returns:
+        As `gains`, in points, with a `label`.
+
+    Raises:
+        InputError: as `compare`.
+    """
+    lines = []
+    for method in dict.fromkeys(items["method"]):
+        for baseline, name in (("kd", look("kd").label), (method, "without")):
+            one = tidy([contrast(items, against, method, baseline)], POINTS)
+            lines.append(one.assign(label=f"{look(method).label},\n{what} vs {name}"))
+    return pd.concat(lines, ignore_index=True)
+
+
 def device_effects(there: pd.DataFrame, here: pd.DataFrame, baseline: str = "kd") -> pd.DataFrame:
     """The same students on another device: does the score shift, and do the gains?
 
@@ -115,8 +156,8 @@ def device_effects(there: pd.DataFrame, here: pd.DataFrame, baseline: str = "kd"
         baseline: over which a gain is measured.
 
     Returns:
-        As `gains`, in points, there minus here, with a `label`: first the shift of the mean over all
-        methods, then the change of each method's gain.
+        As `gains`, in points, there minus here, with a `label`: first the shift of the mean over
+        all methods, then the change of each method's gain.
 
     Raises:
         InputError: as `compare`.
@@ -125,10 +166,9 @@ def device_effects(there: pd.DataFrame, here: pd.DataFrame, baseline: str = "kd"
     there, here = (part[part["method"].isin(shared)] for part in (there, here))
     shift = contrast(_mean_method(there), _mean_method(here), ALL, ALL)
     lines = [tidy([shift], POINTS).assign(label="score,\nall methods")]
-    gain_there, gain_here = beyond_baseline(there, baseline), beyond_baseline(here, baseline)
     for method in shared:
         if method != baseline:
-            one = contrast(gain_there, gain_here, method, method)
+            one = change_of_gain(there, here, method, baseline)
             name = f"gain over {look(baseline).label},\n{look(method).label}"
             lines.append(tidy([one], POINTS).assign(label=name))
     return pd.concat(lines, ignore_index=True)
@@ -136,7 +176,7 @@ def device_effects(there: pd.DataFrame, here: pd.DataFrame, baseline: str = "kd"
 
 def _mean_method(items: pd.DataFrame) -> pd.DataFrame:
     """Items whose score is the mean over methods."""
-    mean = items.groupby([*CELL, "source"], as_index=False)["score"].mean()
+    mean = items.groupby([*CELL, "source"])["score"].mean().reset_index()
     return mean.assign(method=ALL, run_id=ALL)
 
 

@@ -24,10 +24,16 @@ def efficiency_scores(ax: Axes, scores: pd.DataFrame, unit: str) -> Axes:
     places = _places(scores["n_train"])
     for method, rows in scores.groupby("method", sort=False):
         style, line = look(str(method)), rows[rows["n_train"] > 0].sort_values("n_train")
-        drawn = {"color": style.color, "marker": style.marker}
-        ax.plot(line["n_train"], line["score"], label=style.label, **drawn)
+        ax.plot(
+            line["n_train"],
+            line["score"],
+            style.marker,
+            ls="-",
+            color=style.color,
+            label=style.label,
+        )
         rest = rows[rows["n_train"] == 0]
-        ax.plot(rest["n_train"].map(places), rest["score"], linestyle="none", **drawn)
+        ax.plot(rest["n_train"].map(places), rest["score"], style.marker, color=style.color)
     ax.set_ylabel(unit)
     return _over_sentences(ax, places)
 

@@ -1,4 +1,4 @@
-"""Answers that are no difference of means: how many sentences a term is worth, which share a part has.
+"""Answers that are no difference of means: a term's worth in sentences, a part's share of a gain.
 
 Both are found by asking a difference of means at each candidate value x, and keeping the values at
 which it cannot be told from 0 (a confidence set by inversion of the test; for a ratio of two gains
@@ -16,6 +16,7 @@ from scipy.optimize import brentq, isotonic_regression
 
 from geodistill.analysis.compare import compare, paired_differences
 from geodistill.analysis.crossed import Array, Estimate, estimate, fold_sources, source_df
+from geodistill.analysis.style import look
 from geodistill.errors import InputError
 
 STEPS = 240
@@ -105,6 +106,18 @@ def say_factor(line: pd.Series) -> str:
     return f"{one(line['factor'])} ({one(line['low'])} to {one(line['high'])})"
 
 
+def worth_table(items: pd.DataFrame, methods: Sequence[str], baseline: str = "kd") -> pd.DataFrame:
+    """`sentences_worth` in words: a line a method and task, a column a number of sentences."""
+    tasks = sorted(items["task"].unique())
+    lines = []
+    for method in methods:
+        for name, asked in (("pooled", tasks), *((task, [task]) for task in tasks)):
+            found = sentences_worth(items, method, baseline, asked)
+            told = {f"with {line['n_train']:.0f}": say_factor(line) for _, line in found.iterrows()}
+            lines.append({"method": look(method).label, "task": name, **told})
+    return pd.DataFrame(lines)
+
+
 @dataclass(frozen=True)
 class Share:
     """A part's gain over the whole's. low, high: its interval, None where the whole's gain is not
@@ -132,7 +145,8 @@ def share_of_gain(
 
     Args:
         items: as in `compare`.
-        part, whole: two methods.
+        part: a method.
+        whole: another one, whose gain is the unit.
         baseline: over which both gain.
         tasks: to average over; all by default.
         level: of the two-sided interval.
@@ -187,7 +201,7 @@ def _shared(
     if len(seeds) < 2:
         raise InputError(f"the methods share {len(seeds)} seeds; a curve needs at least 2")
     known = asked.drop_duplicates(["task", "item"]).set_index("item")
-    return seeds, {task: rows["source"].sort_index() for task, rows in known.groupby("task")}
+    return seeds, {name: known.loc[known["task"] == name, "source"].sort_index() for name in tasks}
 
 
 def _folded(
@@ -222,7 +236,7 @@ def _between(
 
 
 def _needed(sizes: Array, curve: Array, target: float) -> float:
-    """The fewest sentences at which the monotone curve reaches the target; 0 or ∞ beyond its ends."""
+    """The fewest sentences at which the monotone curve reaches the target; 0 or ∞ beyond it."""
     rising = np.asarray(isotonic_regression(curve).x)
     if target < rising[0]:
         return 0.0

@@ -15,7 +15,7 @@ from geodistill.analysis.rows import load_items, load_rows
 from geodistill.errors import InputError
 from geodistill.experiments import plan, sections
 from geodistill.experiments.classification import classification_config
-from geodistill.experiments.store import results_dir, run_id
+from geodistill.experiments.store import run_id
 
 ON_GPU, ON_CPU = "gpu", "primary"
 """The section that others made on such a device are compared with."""
@@ -50,12 +50,16 @@ class Section:
         """
         if self.reference is None:
             raise InputError(f"section {self.name} has no whole section to be compared with")
-        theirs = self.reference.items
+        return self.of_same_runs(self.reference)
+
+    def of_same_runs(self, other: "Section") -> pd.DataFrame:
+        """Another section's items, of this one's tasks and seeds."""
+        theirs = other.items
         here = theirs["task"].isin(self.rows["task"]) & theirs["seed"].isin(self.rows["seed"])
         return theirs[here].reset_index(drop=True)
 
     def beside_its_like(self) -> pd.DataFrame:
-        """The section's items, and those of the reference's runs of its tasks, seeds and methods."""
+        """The section's items, and those of the same tasks, seeds and methods in its reference."""
         if self.reference is None:
             return self.items
         theirs = self.compared_with()

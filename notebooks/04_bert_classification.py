@@ -46,7 +46,7 @@ from geodistill.analysis.anatomy import (
     teachers_share,
 )
 from geodistill.analysis.compare import compare
-from geodistill.analysis.plain import CHANGE, say
+from geodistill.analysis.plain import CHANGE, say, say_each, sentence
 from geodistill.analysis.rows import load_items, load_rows, wide
 from geodistill.analysis.style import geodistill_style, look
 from geodistill.distill import bert_student
@@ -319,12 +319,10 @@ for method, one in pooled.items():
 # What each section answers is gathered here, and read out at the end.
 
 # %%
-learned = {}
+learned, rule, band = {}, (test.margin, test.unit), 100 * test.margin
+asked = [method for method, _ in test.pairs]
 if by_protocol:
-    primary = claims.answers("C4a", results_dir())
-    learned["gain"] = "; ".join(
-        f"{look(a.method).label} {say(a, test.margin, test.unit)}" for a in primary
-    )
+    learned["gain"] = say_each(claims.answers("C4a", results_dir()), *rule)
 
 # %% [markdown]
 # A task whose labels are scores has another unit, so it is not pooled: it stands by itself, as the
@@ -369,21 +367,20 @@ show_table(
 #
 # A gain in points means little to someone who pays for labels. So turn the figure on its side: KD with
 # more sentences would score higher too. With how many does it reach the score of KD and a term with
-# $n$? The same training steps each time; only the number of different sentences changes.
+# $n$? All train for
+# as many steps (but for three epochs at least): only how many of the sentences are different changes.
 
 # %%
 efficiency, every = whole("efficiency"), whole("all")
 if efficiency:
     curve = efficiency.beside_its_like()
-    terms_in_curve = [m for m in dict.fromkeys(curve["method"]) if m != "kd"]
-    shown = [curve]
-    if every:
-        rest = every.items
-        shown.append(rest[rest["task"].isin(curve["task"]) & rest["method"].isin(curve["method"])])
-    over_n = pd.concat(shown)
+    with_all = every is not None and every.device == efficiency.device
+    over_n = [curve, efficiency.of_same_runs(every)] if with_all else [curve]
+    over_n = pd.concat([part[part["method"].isin(curve["method"])] for part in over_n])
     by_n = dependence.gains(over_n, ["n_train"])
+    by_n["setting"] = [f"{n} sentences" if n else "all sentences" for n in by_n["n_train"]]
     level = dependence.scores(over_n, ["n_train"])
-    drawn = source(efficiency, *([every] if every else []))
+    drawn = source(efficiency, *([every] if with_all else []))
 
 # %%
 if efficiency:
@@ -391,9 +388,9 @@ if efficiency:
         fig, axes = plt.subplots(1, 2, figsize=(9, 3.6))
         level["score"] *= 100
         setting_figures.efficiency_scores(axes[0], level, "test accuracy (%)")
-        setting_figures.efficiency_gains(axes[1], by_n, "gain over KD, points", 100 * test.margin)
+        setting_figures.efficiency_gains(axes[1], by_n, "gain over KD, points", band)
         axes[0].legend()
-    told = dependence.in_words(by_n, "points", ["n_train"])
+    told = dependence.in_words(by_n, "points")
     alt = f"Accuracy and gain over KD against the labelled sentences, tasks pooled. {told}."
     show(fig, alt=alt, name="efficiency", **drawn)
 
@@ -406,23 +403,27 @@ if efficiency:
 # %%
 if efficiency:
     show_table(
-        worth.worth_table(curve, terms_in_curve),
+        worth.worth_table(curve, [m for m in dict.fromkeys(curve["method"]) if m != "kd"]),
         caption="How many times as many labelled sentences KD needs for the score of KD and the term; "
         "95 % intervals.",
         name="worth",
         **source(efficiency),
     )
+
+# %%
+if efficiency:
     fewest, most = curve["n_train"].min(), curve["n_train"].max()
     few, many = (curve[curve["n_train"] == n] for n in (fewest, most))
-    said = []
-    for method in terms_in_curve:
-        factor = worth.sentences_worth(curve, method).iloc[0]
-        change = dependence.change_of_gain(few, many, method)
-        said.append(
-            f"{look(method).label} with {fewest} sentences is worth {worth.say_factor(factor)} times as "
-            f"many; its gain there, against that with {most}, is {say(change, test.margin, test.unit, CHANGE)}"
-        )
-    learned["sentences"] = "; ".join(said)
+    factors = {m: worth.sentences_worth(curve, m).iloc[0] for m in asked}
+    told = " and ".join(
+        f"{worth.say_factor(f)} times ({look(m).label})" for m, f in factors.items()
+    )
+    changes = say_each([dependence.change_of_gain(few, many, m) for m in asked], *rule, CHANGE)
+    learned["sentences"] = (
+        f"with {fewest} sentences a term does what KD does with {told} as many; the gain there "
+        f"against that with {most}, {changes}"
+    )
+    display(Markdown(sentence(learned["sentences"])))
 
 # %% [markdown]
 # ### Does the term keep the geometry, and does that go with the score?
@@ -495,16 +496,16 @@ show(fig, alt=f"Procrustes and its controls against KD. {told}.", name="controls
 placebos = whole("placebos")
 if placebos:
     real = placebos.compared_with().query("method in ('kd', 'kd+procrustes')")
-    both = pd.concat([placebos.items, real.query("method != 'kd'")])
+    both = pd.concat([placebos.items, real[real["method"] != "kd"]])
     by_factor = dependence.gains(both, ["factor"], against=real)
     by_factor["setting"] = [f"{factor:g}" for factor in by_factor["factor"]]
-    blind = by_factor["method"].isin(("kd+spectrum", "kd+isotropy", "kd+procrustes"))
-    paired = by_factor["method"].isin(("kd+procrustes-shuffled", "kd+procrustes"))
+    teacherless = by_factor["method"].isin(("kd+spectrum", "kd+isotropy"))
+    shuffled = by_factor["method"] == "kd+procrustes-shuffled"
     with geodistill_style():
-        fig, axes = plt.subplots(2, 1, figsize=(6.8, 6))
-        for ax, some in zip(axes, (paired, blind), strict=True):
-            setting_figures.by_setting(ax, by_factor[some], "weight factor", "points", 1.0)
-    told = dependence.in_words(by_factor, "points", ["factor"])
+        fig, axes = plt.subplots(2, 1, figsize=(7.4, 6))
+        for ax, other in zip(axes, (teacherless, shuffled), strict=True):
+            setting_figures.by_setting(ax, by_factor[~other], "weight factor", "points", band)
+    told = dependence.in_words(by_factor, "points")
     alt = f"Gain over KD of Procrustes and of its controls, by weight factor. {told}."
     show(fig, alt=alt, name="controls-by-factor", **source(placebos))
 
@@ -515,13 +516,8 @@ if placebos:
 
 # %%
 if placebos:
-    shares = []
-    for (method, factor), rows_of in placebos.items.groupby(["method", "factor"], sort=False):
-        two = pd.concat([rows_of, real])
-        share = worth.share_of_gain(two, method, "kd+procrustes")
-        shares.append((look(method).label, factor, str(share)))
     show_table(
-        pd.DataFrame(shares, columns=["control", "factor", "share of the Procrustes gain"]),
+        worth.shares(placebos.items, real, "kd+procrustes"),
         caption="Gain of each control as a share of that of Procrustes, with 95 % intervals.",
         name="shares",
         **source(placebos),
@@ -530,9 +526,10 @@ if placebos:
     at_best = placebos.items.query("method == @best.method and factor == @best.factor")
     over = dependence.contrast(real, at_best, "kd+procrustes", best["method"])
     learned["controls"] = (
-        f"over its best control ({look(best['method']).label}, factor {best['factor']:g}) "
-        f"Procrustes is {say(over, test.margin, test.unit)}"
+        f"against {look(best['method']).label} at factor {best['factor']:g}, the best of the controls "
+        f"after the fact, Procrustes is {say(over, *rule)}"
     )
+    display(Markdown(sentence(learned["controls"])))
 
 # %% [markdown]
 # ### Which sentences change?
@@ -589,7 +586,7 @@ curve_section = whole("curve")
 if curve_section:
     far = curve_section.rows
     near = tuning[tuning["task"].isin(far["task"])]
-    decades = pd.concat([gain_by_factor(near), gain_by_factor(far)])
+    decades = pd.concat([gain_by_factor(near), gain_by_factor(far)], ignore_index=True)
     decades[["gain", "low", "high"]] *= 100
     with geodistill_style():
         fig, ax = plt.subplots(figsize=(8, 3.6))
@@ -615,25 +612,22 @@ if size:
     students = size.beside_its_like()
     by_size = dependence.gains(students, ["width", "layers"])
     by_size["setting"] = [f"{r.layers} × {r.width}" for r in by_size.itertuples()]
-    with geodistill_style():
-        fig, ax = plt.subplots(figsize=(7.4, 3.4))
-        setting_figures.by_setting(ax, by_size, "the student: layers × width", "points", 1.0)
-    told = dependence.in_words(by_size, "points", ["layers", "width"])
+    fig = setting_figures.settings_alone(by_size, "the student: layers × width", band)
+    told = dependence.in_words(by_size, "points")
     alt = f"Gain over KD by the student's size, {', '.join(students['task'].unique())}. {told}."
     show(fig, alt=alt, name="size", **source(size))
 
 # %%
 if size:
-    least, largest = (students[students["width"] == end(students["width"])] for end in (min, max))
-    least, largest = (part[part["layers"] == 4] for part in (least, largest))
-    said = []
-    for method in dict.fromkeys(size.items["method"]):
-        if method != "kd":
-            change = dependence.change_of_gain(largest, least, method)
-            said.append(f"{look(method).label} {say(change, test.margin, test.unit, CHANGE)}")
-    learned["size"] = "the gain of the widest student against that of the narrowest: " + "; ".join(
-        said
+    layers, ends = students["layers"].max(), (students["width"].max(), students["width"].min())
+    deep = students[students["layers"] == layers]
+    widest, narrowest = (deep[deep["width"] == width] for width in ends)
+    changes = [dependence.change_of_gain(widest, narrowest, m) for m in asked]
+    learned["size"] = (
+        f"of {layers} layers, the gain at width {ends[0]} against that at {ends[1]}, "
+        f"{say_each(changes, *rule, CHANGE)}"
     )
+    display(Markdown(sentence(learned["size"])))
 
 # %% [markdown]
 # ### What the loss sees: the batch, its memory, the first token, and equal cost
@@ -654,9 +648,7 @@ for name, part in parts.items():
         lines.append(dependence.changed(own, part.compared_with(), settings[name]))
 if lines:
     lines = pd.concat(lines, ignore_index=True)
-    with geodistill_style():
-        fig, ax = plt.subplots(figsize=(7, 0.42 * len(lines) + 1))
-        figures.forest(ax, lines, "points of accuracy", 100 * test.margin)
+    fig = setting_figures.forest_alone(lines, "points of accuracy", band)
     alt = f"Terms with one thing changed. {dependence.in_words(lines, 'points')}."
     show(fig, alt=alt, name="changed", **source(*(part for part in parts.values() if part)))
 
@@ -678,10 +670,8 @@ if batch:
         f"{r.batch_size}" + (f",\nmemory {r.memory:g}" if r.memory else "")
         for r in by_batch.itertuples()
     ]
-    with geodistill_style():
-        fig, ax = plt.subplots(figsize=(6.4, 3.2))
-        setting_figures.by_setting(ax, by_batch, "sentences in a batch", "points", 1.0)
-    told = dependence.in_words(by_batch, "points", ["batch_size", "memory"])
+    fig = setting_figures.settings_alone(by_batch, "sentences in a batch", band)
+    told = dependence.in_words(by_batch, "points")
     alt = f"Gain of KD + Procrustes over KD of the same batch size. {told}."
     show(fig, alt=alt, name="batch", **source(*(part for part in (batch, remembers) if part)))
 
@@ -694,10 +684,8 @@ first_token = parts["first-token"]
 if first_token:
     by_factor = dependence.gains(first_token.items, ["factor"], against=first_token.compared_with())
     by_factor["setting"] = [f"{factor:g}" for factor in by_factor["factor"]]
-    with geodistill_style():
-        fig, ax = plt.subplots(figsize=(8, 3.4))
-        setting_figures.by_setting(ax, by_factor, "weight factor, first token", "points", 1.0)
-    told = dependence.in_words(by_factor, "points", ["factor"])
+    fig = setting_figures.settings_alone(by_factor, "weight factor, first token", band)
+    told = dependence.in_words(by_factor, "points")
     alt = f"Gain over KD of terms on the first token, and of controls. {told}."
     show(fig, alt=alt, name="first-token", **source(first_token))
 
@@ -714,9 +702,7 @@ if others:
         [dependence.gains(part.items, against=part.compared_with()) for part in others],
         ignore_index=True,
     )
-    with geodistill_style():
-        fig, ax = plt.subplots(figsize=(7, 0.42 * len(lines) + 1))
-        figures.forest(ax, lines, "points of accuracy", 100 * test.margin)
+    fig = setting_figures.forest_alone(lines, "points of accuracy", band)
     alt = f"Other losses against KD. {dependence.in_words(lines, 'points')}."
     show(fig, alt=alt, name="others", **source(*others))
 
@@ -726,18 +712,12 @@ if others:
 # %%
 if every:
     lines = dependence.gains(every.items)
-    with geodistill_style():
-        fig, ax = plt.subplots(figsize=(7, 0.42 * len(lines) + 1))
-        figures.forest(ax, lines, "points of accuracy", 100 * test.margin)
+    fig = setting_figures.forest_alone(lines, "points of accuracy", band)
     told = dependence.in_words(lines, "points")
     pooled_tasks = ", ".join(sorted(every.items["task"].unique()))
     alt = f"Each term against KD with all sentences, pooled over {pooled_tasks}. {told}."
     show(fig, alt=alt, name="all-sentences", **source(every))
-    best = lines.nlargest(1, "estimate").iloc[0]["method"]
-    answer = compare(every.items, best, "kd")
-    learned["all"] = (
-        f"the best of the terms, {look(best).label}: {say(answer, test.margin, test.unit)}"
-    )
+    learned["all"] = say_each([compare(every.items, m, "kd") for m in asked], *rule)
 
 # %% [markdown]
 # ### The machine
@@ -751,18 +731,17 @@ if on_gpu and on_cpu:
     same = on_gpu.of_same_runs(on_cpu)
     effects = dependence.device_effects(on_gpu.items, same)
     rerun = 100 * dependence.rerun_noise(on_gpu.items, same)
-    with geodistill_style():
-        fig, ax = plt.subplots(figsize=(7, 0.42 * len(effects) + 1))
-        figures.forest(ax, effects, "points of accuracy, GPU minus CPU", 100 * test.margin)
+    fig = setting_figures.forest_alone(effects, "points of accuracy, GPU minus CPU", band)
     told = dependence.in_words(effects, "points")
     show(fig, alt=f"GPU against CPU. {told}.", name="device", **source(on_gpu, on_cpu))
     clear = effects[(effects["low"] > 0) | (effects["high"] < 0)]
     learned["device"] = (
+        f"{'no sign of it' if clear.empty else 'here and there'}: "
         f"{len(clear)} of {len(effects)} differences between GPU and CPU have an interval without 0; "
-        f"a run on another device moves by {rerun['device']:.1f} points, one of another seed by "
+        f"other dropout moves a run by {rerun['device']:.1f} points, another seed by "
         f"{rerun['seed']:.1f} (standard deviations)"
     )
-    display(Markdown(learned["device"].capitalize() + "."))
+    display(Markdown(sentence(learned["device"])))
 
 # %% [markdown]
 # ### Luck: which sentences were drawn, and from where the student started
@@ -785,11 +764,7 @@ if variance:
     with geodistill_style():
         fig, ax = plt.subplots(figsize=(7, 2.8))
         setting_figures.noise_bars(ax, bars, "points", 100)
-    told = "; ".join(
-        f"{name}: sentences {1e4 * one.subsample:.2f}, start {1e4 * one.start:.2f}, rest "
-        f"{1e4 * one.rest:.2f}"
-        for name, one in bars.items()
-    )
+    told = "; ".join(f"{name}: {one.say(100)}" for name, one in bars.items()).replace("\n", " ")
     alt = f"Variance of one run by its source, points squared, mean of the tasks. {told}."
     show(fig, alt=alt, name="luck", **source(variance))
 
@@ -803,12 +778,11 @@ if variance:
         f"point on one task, these test sentences given, it takes {needed} seeds. With one subsample "
         f"and any number of starts {100 * difference.subsample**0.5:.1f} points would stay"
     )
-    df = ", ".join(map(str, difference.df))
+    by_f = [report.show_p(p) for p in (difference.p_subsample, difference.p_start)]
     display(
         Markdown(
-            f"{learned['luck'].capitalize()}. F tests of the difference's parts: sentences "
-            f"p = {report.show_p(difference.p_subsample)}, start p = "
-            f"{report.show_p(difference.p_start)} (degrees of freedom {df}: rough)."
+            f"{sentence(learned['luck'])} F tests of the difference's parts: sentences p = {by_f[0]}, "
+            f"start p = {by_f[1]}; degrees of freedom {difference.df}, so all this is rough."
         )
     )
 

@@ -201,13 +201,18 @@ def rerun_noise(there: pd.DataFrame, here: pd.DataFrame) -> pd.Series:
     return pd.Series({"device": (device / 2) ** 0.5, "seed": ((first + second) / 2) ** 0.5})
 
 
-def in_words(lines: pd.DataFrame, unit: str, by: Sequence[str] = ()) -> str:
-    """The numbers of a table of differences as a sentence, for an alternative text."""
+def in_words(lines: pd.DataFrame, unit: str) -> str:
+    """The numbers of a table of differences as a sentence, for an alternative text.
+
+    Args:
+        lines: as `gains` makes them; a line's `label` names it, its `setting` is added.
+        unit: of the numbers.
+    """
     parts = []
     for row in lines.to_dict("records"):
         usual = f"{look(row['method']).label} vs {look(row['baseline']).label}"
         name = str(row.get("label", usual)).replace("\n", " ")
-        where = "".join(f", {key} {row[key]}" for key in by)
+        where = f", {row['setting']}".replace("\n", " ") if "setting" in row else ""
         interval = f"{row['low']:+.1f} to {row['high']:+.1f}"
         parts.append(f"{name}{where}: {row['estimate']:+.1f} ({interval}) {unit}")
     return "; ".join(parts)

@@ -42,6 +42,10 @@ class Noise:
         """Variance of one run whose subsample and start are both new."""
         return self.subsample + self.start + self.rest
 
+    def say(self, factor: float) -> str:
+        """The three variances of the score times `factor`, in words."""
+        return ", ".join(f"{part} {factor**2 * getattr(self, part):.2f}" for part in PARTS)
+
     def of_mean(self, subsamples: int, starts: int) -> float:
         """Variance of the mean over a crossed design of that size."""
         return self.subsample / subsamples + self.start / starts + self.rest / (subsamples * starts)

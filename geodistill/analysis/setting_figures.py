@@ -2,15 +2,34 @@
 
 from collections.abc import Mapping
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
+from geodistill.analysis.figures import forest
 from geodistill.analysis.noise import PARTS, Noise
-from geodistill.analysis.style import BLUE, GREY, ORANGE, look
+from geodistill.analysis.style import BLUE, GREY, ORANGE, geodistill_style, in_order, look
 
 APART = 2.2  # the place of "all" beyond the last number of sentences
+
+
+def forest_alone(lines: pd.DataFrame, unit: str, margin: float) -> Figure:
+    """`figures.forest` in the book's style, as high as its lines need; arguments as there."""
+    with geodistill_style():
+        fig, ax = plt.subplots(figsize=(7, 0.42 * len(lines) + 1))
+        forest(ax, lines, unit, margin)
+    return fig
+
+
+def settings_alone(lines: pd.DataFrame, setting: str, margin: float) -> Figure:
+    """`by_setting` in the book's style, in points; arguments as there."""
+    with geodistill_style():
+        fig, ax = plt.subplots(figsize=(7.6, 3.4))
+        by_setting(ax, lines, setting, "points", margin)
+    return fig
 
 
 def efficiency_scores(ax: Axes, scores: pd.DataFrame, unit: str) -> Axes:
@@ -22,8 +41,9 @@ def efficiency_scores(ax: Axes, scores: pd.DataFrame, unit: str) -> Axes:
         unit: of the score, for the axis label.
     """
     places = _places(scores["n_train"])
-    for method, rows in scores.groupby("method", sort=False):
-        style, line = look(str(method)), rows[rows["n_train"] > 0].sort_values("n_train")
+    for method in in_order(scores["method"]):
+        rows = scores[scores["method"] == method]
+        style, line = look(method), rows[rows["n_train"] > 0].sort_values("n_train")
         ax.plot(
             line["n_train"],
             line["score"],
@@ -50,7 +70,7 @@ def efficiency_gains(ax: Axes, gains: pd.DataFrame, unit: str, margin: float) ->
     places = _places(gains["n_train"])
     ax.axhspan(-margin, margin, color="#EFEFEF", zorder=0)
     ax.axhline(0, color="black", linewidth=0.8)
-    methods = list(dict.fromkeys(gains["method"]))
+    methods = in_order(gains["method"])
     for place, method in enumerate(methods):
         style, line = look(method), gains[gains["method"] == method].sort_values("n_train")
         x = line["n_train"].map(places) * 1.07 ** (place - (len(methods) - 1) / 2)
@@ -74,7 +94,7 @@ def by_setting(ax: Axes, gains: pd.DataFrame, setting: str, unit: str, margin: f
     """
     ax.axhspan(-margin, margin, color="#EFEFEF", zorder=0)
     ax.axhline(0, color="black", linewidth=0.8)
-    values, methods = (list(dict.fromkeys(gains[name])) for name in ("setting", "method"))
+    values, methods = list(dict.fromkeys(gains["setting"])), in_order(gains["method"])
     step = 0.6 / max(len(methods), 1)
     for place, method in enumerate(methods):
         style, line = look(method), gains[gains["method"] == method]
@@ -109,9 +129,9 @@ def noise_bars(ax: Axes, parts: Mapping[str, Noise], unit: str, factor: float) -
             label = names[part] if y == 0 else None
             ax.barh(y, width, 0.6, left=left, color=colors[part], label=label)
             left += width
-        ax.text(left, y, f"  deviation {np.sqrt(left):.1f} {unit}", va="center")
+        ax.text(left, y, f"  standard deviation {np.sqrt(left):.1f} {unit}", va="center")
     most = max(factor**2 * one.total for one in parts.values())
-    ax.set_xlim(0, 1.45 * most)
+    ax.set_xlim(0, 1.6 * most)
     ax.set_yticks(range(len(parts)), list(parts))
     ax.set_ylim(len(parts) - 0.5, -0.5)
     ax.grid(axis="y", visible=False)

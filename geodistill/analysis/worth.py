@@ -133,6 +133,25 @@ class Share:
         return f"{self.share:.0%} ({self.low:.0%} to {self.high:.0%})"
 
 
+def shares(
+    controls: pd.DataFrame, against: pd.DataFrame, whole: str, baseline: str = "kd"
+) -> pd.DataFrame:
+    """`share_of_gain` in words, a line a control and weight factor.
+
+    Args:
+        controls: items of methods, and their `factor`.
+        against: items of the whole and the baseline.
+        whole: the method whose gain is the unit.
+        baseline: over which all gain.
+    """
+    lines = []
+    for (method, factor), rows in controls.groupby(["method", "factor"], sort=False):
+        share = share_of_gain(pd.concat([rows, against]), str(method), whole, baseline)
+        lines.append((look(str(method)).label, factor, str(share)))
+    column = f"share of the gain of {look(whole).label}"
+    return pd.DataFrame(lines, columns=["control", "factor", column])
+
+
 def share_of_gain(
     items: pd.DataFrame,
     part: str,

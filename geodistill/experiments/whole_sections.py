@@ -42,6 +42,11 @@ class Section:
     def run_ids(self) -> tuple[str, ...]:
         return tuple(sorted(self.rows["run_id"].unique()))
 
+    @property
+    def device(self) -> str:
+        """`ON_GPU` or `ON_CPU`: the section that such rows are compared with."""
+        return device_kind(self.rows, self.name)
+
     def compared_with(self) -> pd.DataFrame:
         """The items of the reference, of this section's tasks and seeds.
 
@@ -85,7 +90,7 @@ def device_kind(rows: pd.DataFrame, name: str) -> str:
 
 def same_device(*parts: Section) -> None:
     """Raise InputError where sections were not all made on a GPU, or all on CPUs."""
-    kinds = {part.name: device_kind(part.rows, part.name) for part in parts}
+    kinds = {part.name: part.device for part in parts}
     if len(set(kinds.values())) > 1:
         told = ", ".join(f"{name} is compared with {kind}" for name, kind in kinds.items())
         raise InputError(f"sections of different devices are not compared: {told}")

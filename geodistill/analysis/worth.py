@@ -270,12 +270,20 @@ def _needed(sizes: Array, curve: Array, target: float) -> float:
 
 
 def _confidence(grid: Array, found: Sequence[Estimate]) -> tuple[float, float]:
-    """Lowest and highest candidate at which 0 is inside the interval; 0 or ∞ beyond the ends."""
+    """From where on the falling difference may be 0, and up to where; 0 or ∞ beyond the ends."""
     lows = np.array([one.low for one in found])
     highs = np.array([one.high for one in found])
-    inside = np.flatnonzero((lows <= 0) & (highs >= 0))
-    if not len(inside):  # the difference has one sign throughout
-        return (float(grid[-1]), float("inf")) if lows[0] > 0 else (0.0, float(grid[0]))
-    first, last = int(inside[0]), int(inside[-1])
-    low = 0.0 if first == 0 else float(grid[first])
-    return low, float("inf") if last == len(grid) - 1 else float(grid[last])
+    from_here, so_far = np.flatnonzero(lows <= 0), np.flatnonzero(highs >= 0)
+    low, high = float(grid[-1]), float(grid[0])  # where it never may be 0 on this side
+    if len(from_here):
+        low = _crossing(grid, lows, int(from_here[0]) - 1) if from_here[0] else 0.0
+    if len(so_far):
+        last = int(so_far[-1])
+        high = _crossing(grid, highs, last) if last < len(grid) - 1 else float("inf")
+    return low, high
+
+
+def _crossing(grid: Array, values: Array, before: int) -> float:
+    """Where a line from one candidate to the next crosses 0, in the log."""
+    share = values[before] / (values[before] - values[before + 1])
+    return float(grid[before] ** (1 - share) * grid[before + 1] ** share)

@@ -371,16 +371,16 @@ show_table(
 # as many steps (but for three epochs at least): only how many of the sentences are different changes.
 
 # %%
-efficiency, every = whole("efficiency"), whole("all")
+efficiency, unlimited = whole("efficiency"), whole("all")
 if efficiency:
     curve = efficiency.beside_its_like()
-    with_all = every is not None and every.device == efficiency.device
-    over_n = [curve, efficiency.of_same_runs(every)] if with_all else [curve]
-    over_n = pd.concat([part[part["method"].isin(curve["method"])] for part in over_n])
+    with_all = unlimited is not None and unlimited.device == efficiency.device
+    over_n = [curve, efficiency.of_same_runs(unlimited)] if with_all else [curve]
+    over_n = pd.concat([part[part["method"].isin(curve["method"].unique())] for part in over_n])
     by_n = dependence.gains(over_n, ["n_train"])
     by_n["setting"] = [f"{n} sentences" if n else "all sentences" for n in by_n["n_train"]]
     level = dependence.scores(over_n, ["n_train"])
-    drawn = source(efficiency, *([every] if with_all else []))
+    drawn = source(efficiency, *([unlimited] if with_all else []))
 
 # %%
 if efficiency:
@@ -403,7 +403,7 @@ if efficiency:
 # %%
 if efficiency:
     show_table(
-        worth.worth_table(curve, [m for m in dict.fromkeys(curve["method"]) if m != "kd"]),
+        worth.worth_table(curve, [m for m in curve["method"].unique() if m != "kd"]),
         caption="How many times as many labelled sentences KD needs for the score of KD and the term; "
         "95 % intervals.",
         name="worth",
@@ -710,14 +710,14 @@ if others:
 # ### All the sentences there are
 
 # %%
-if every:
-    lines = dependence.gains(every.items)
+if unlimited:
+    lines = dependence.gains(unlimited.items)
     fig = setting_figures.forest_alone(lines, "points of accuracy", band)
     told = dependence.in_words(lines, "points")
-    pooled_tasks = ", ".join(sorted(every.items["task"].unique()))
+    pooled_tasks = ", ".join(sorted(unlimited.items["task"].unique()))
     alt = f"Each term against KD with all sentences, pooled over {pooled_tasks}. {told}."
-    show(fig, alt=alt, name="all-sentences", **source(every))
-    learned["all"] = say_each([compare(every.items, m, "kd") for m in asked], *rule)
+    show(fig, alt=alt, name="all-sentences", **source(unlimited))
+    learned["all"] = say_each([compare(unlimited.items, m, "kd") for m in asked], *rule)
 
 # %% [markdown]
 # ### The machine

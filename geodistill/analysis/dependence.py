@@ -82,7 +82,7 @@ def gains(
         for name, value in values.items():
             here = here[here[name] == value]
         theirs = here if against is None else against
-        for method in dict.fromkeys(here["method"]):
+        for method in here["method"].unique():
             if against is None and method == baseline:
                 continue
             one = contrast(here, theirs, method, baseline, tasks)
@@ -140,7 +140,7 @@ def changed(items: pd.DataFrame, against: pd.DataFrame, what: str) -> pd.DataFra
         InputError: as `compare`.
     """
     lines = []
-    for method in dict.fromkeys(items["method"]):
+    for method in items["method"].unique():
         for baseline, name in (("kd", look("kd").label), (method, "without")):
             one = tidy([contrast(items, against, method, baseline)], POINTS)
             lines.append(one.assign(label=f"{look(method).label},\n{what} vs {name}"))
@@ -162,7 +162,7 @@ def device_effects(there: pd.DataFrame, here: pd.DataFrame, baseline: str = "kd"
     Raises:
         InputError: as `compare`.
     """
-    shared = [method for method in dict.fromkeys(there["method"]) if method in set(here["method"])]
+    shared = [method for method in there["method"].unique() if method in here["method"].unique()]
     there, here = (part[part["method"].isin(shared)] for part in (there, here))
     shift = contrast(_mean_method(there), _mean_method(here), ALL, ALL)
     lines = [tidy([shift], POINTS).assign(label="score,\nall methods")]

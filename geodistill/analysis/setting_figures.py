@@ -104,6 +104,7 @@ def by_setting(ax: Axes, gains: pd.DataFrame, setting: str, unit: str, margin: f
             x, line["estimate"], error, fmt=style.marker, color=style.color, label=style.label
         )
     ax.set_xticks(range(len(values)), values)
+    ax.set_xlim(-0.5, len(values) - 0.5)
     ax.grid(axis="x", visible=False)
     ax.set(xlabel=setting, ylabel=f"gain over KD, {unit}\n(line: 95 % interval)")
     if len(methods) > 1:

@@ -60,7 +60,8 @@ class Section:
     def of_same_runs(self, other: "Section") -> pd.DataFrame:
         """Another section's items, of this one's tasks and seeds."""
         theirs = other.items
-        here = theirs["task"].isin(self.rows["task"]) & theirs["seed"].isin(self.rows["seed"])
+        tasks, seeds = self.rows["task"].unique(), self.rows["seed"].unique()
+        here = theirs["task"].isin(tasks) & theirs["seed"].isin(seeds)
         return theirs[here].reset_index(drop=True)
 
     def beside_its_like(self) -> pd.DataFrame:
@@ -68,7 +69,7 @@ class Section:
         if self.reference is None:
             return self.items
         theirs = self.compared_with()
-        theirs = theirs[theirs["method"].isin(self.items["method"])]
+        theirs = theirs[theirs["method"].isin(self.items["method"].unique())]
         return pd.concat([self.items, theirs], ignore_index=True)
 
 

@@ -473,14 +473,14 @@ if study.whole("rows-32", "rows-128", "rows-512"):
 #
 # In a student whose output head is its embedding matrix, a term on the last features acts on the very
 # space in which words are told apart. Untied, the head may turn back what the term turned. And does a
-# gain outlast a wider, deeper student that trains four times as long?
+# gain outlast a wider, deeper student that trains twice as long?
 
 # %%
 heads = {"tied head,\n2 epochs": contest} if contest is not None else {}
 made_of = ["primary", "controls"] if heads else []
 for name, section in (
     ("untied head,\n2 epochs", "untied"),
-    ("larger student,\n8 epochs", "larger"),
+    ("larger student,\n4 epochs", "larger"),
 ):
     if study.whole(section):
         heads[name] = study.items(section)

@@ -1,7 +1,14 @@
 """Stored results in the format of the grids, with effects that the test chooses."""
 
+import json
+import shutil
+from zlib import crc32
+
 import numpy as np
 import pandas as pd
+
+from geodistill.experiments import sections, store
+from geodistill.experiments.classification import classification_config
 
 CLASSIFICATION = {
     "ce": -0.02,
@@ -75,3 +82,85 @@ def _run(task, method, seed, gain, luck, rng, factor):
     rows = pd.DataFrame({"metric": list(metrics), "value": list(metrics.values())})
     setting = {} if factor is None else {"factor": factor}
     return rows.assign(**key, **setting, status="finished", dirty=False), items.assign(**key)
+
+
+TERMS = {
+    "procrustes": 0.06, "gram": 0.04, "cka": 0.05, "pca": 0.03, "projection": 0.0,
+    "procrustes-shuffled": -0.10, "spectrum": 0.0, "isotropy": 0.03, "orthogonal-projection": 0.02,
+    "root-cka": 0.04, "flex": -0.02, "rkd": 0.01, "pkd": 0.0,
+}  # fmt: skip
+DEVICES = {"gpu": "cuda: a GPU", "cpu": "cpu: a CPU"}
+ON_CPU = {"primary", "placebos", "tuning"}
+
+
+def write_sections(folder, names=None, n_items=60, seed_sd=0.02, start_sd=0.01, own_sd=0.01):
+    """Whole sections of the classification protocol, with the runs that it plans.
+
+    $GEODISTILL_RESULTS must be `folder`. The tuning section is the committed one. KD is right on
+    `kd_share(n)` of the items, a term adds `TERMS` × `fades(n)`, and half as much at a factor that
+    was not chosen; sections but `ON_CPU` are made on a GPU, which shifts nothing.
+    """
+    tuning = store.data_dir() / "results" / "classification" / "tuning"
+    shutil.copytree(tuning, folder / "classification" / "tuning", dirs_exist_ok=True)
+    best = {f"kd+{k}": v for k, v in sections.chosen_factors(sections.tuning_rows()).items()}
+    later = [name for name in sections.protocol()["grid"] if name != "tuning"]
+    for name in names or sorted(later, key=lambda name: not name.startswith("tuning")):
+        device = DEVICES["cpu" if name in ON_CPU else "gpu"]
+        luck = (seed_sd, start_sd, own_sd)
+        runs = [_planned(*run, name, device, best, luck, n_items) for run in sections.runs(name)]
+        path = folder / "classification" / name
+        path.mkdir(parents=True, exist_ok=True)
+        for kind, frames in zip(("rows", "items"), zip(*runs, strict=True), strict=True):
+            pd.concat(frames, ignore_index=True).to_parquet(path / f"{kind}.parquet")
+
+
+def kd_share(n_train):
+    return 0.55 + 0.05 * np.log2((n_train or 5000) / 125)
+
+
+def fades(n_train):
+    """A term's gain: whole at 125 sentences, none from 4,000 on."""
+    return max(0.0, 1 - np.log2((n_train or 5000) / 125) / 5)
+
+
+def _rng(*words):
+    return np.random.default_rng(crc32(" ".join(map(str, words)).encode()))
+
+
+def _planned(setting, method, seed, section, device, best, luck, n_items):
+    config = classification_config(setting, method)
+    own = store.run_id(setting.task, method, seed, config)
+    start = seed if setting.start_seed is None else setting.start_seed
+    base, _, term = method.partition("+")
+    gain = TERMS.get(term, 0.0) * fades(setting.n_train) - 0.03 * (base == "ce")
+    gain *= 1.0 if not term or setting.factor == best.get(method, setting.factor) else 0.5
+    drawn = (("sentences", seed), ("start", start), (own, device))
+    moved = (_rng(setting.task, *words).standard_normal() for words in drawn)
+    lucky = sum(sd * z for sd, z in zip(luck, moved, strict=True))
+    share = kd_share(setting.n_train) + gain + lucky
+    taste = _rng(setting.task).permutation((np.arange(n_items) + 0.5) / n_items)
+    noise = 0.1 * _rng(own, device, "items").standard_normal(n_items)
+    score = (taste + noise < share).astype(float)
+    if setting.task == "stsb":
+        score = share - 1 - noise**2
+    key = {"run_id": own, "task": setting.task, "method": method, "seed": seed}
+    items = pd.DataFrame({"item": [f"i{i}" for i in range(n_items)], "score": score})
+    items = items.assign(source=[f"s{i // 2}" for i in range(n_items)], **key)
+    metrics = {
+        "accuracy": score.mean(), "majority_accuracy": 0.5, "teacher_accuracy": 0.95,
+        "agreement": share, "nll": 1 - share, "calibration_error": 0.1,
+        "geometry_kept/procrustes": 0.5 + gain + 0.1 * lucky,
+    }  # fmt: skip
+    if setting.task == "stsb":
+        metrics = {
+            "pearson": share,
+            "nll": 1.0,
+            "geometry_kept/procrustes": 0.5 + gain + 0.1 * lucky,
+        }
+    rows = pd.DataFrame({"metric": list(metrics), "value": list(metrics.values())})
+    stored = {
+        "study": f"classification/{section}", "n_train": setting.n_train, "factor": setting.factor,
+        "config": json.dumps(config, sort_keys=True), "device": device, "wall_seconds": 30.0,
+        "status": "finished", "dirty": False,
+    }  # fmt: skip
+    return rows.assign(**key, **stored), items

@@ -127,6 +127,12 @@ def test_one_setting_of_a_study_can_be_selected(tmp_path):
     store(tmp_path, both, scores)
     with pytest.raises(InputError, match=r"two clean runs of .*select a setting by where="):
         load_rows(tmp_path)
+    named = load_rows(
+        tmp_path, runs=both["run_id"].unique()[:14]
+    )  # rivals may be asked for by name
+    assert len(named.run_ids) == 14
+    assert named.left_out["of another setting"] == 10
+    assert load_items(tmp_path, runs=named.run_ids).run_ids == named.run_ids
     table = load_rows(tmp_path, where={"n_train": 500})
     assert set(table.run_ids) == set(some["run_id"])
     assert table.left_out["of another setting"] == 12

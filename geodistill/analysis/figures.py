@@ -15,7 +15,8 @@ def forest(ax: Axes, answers: pd.DataFrame, unit: str, margin: float | None = No
 
     Args:
         ax: where to draw.
-        answers: `method, baseline, task, estimate, low, high`, as `report.tidy` makes them.
+        answers: `method, baseline, task, estimate, low, high`, as `report.tidy` makes them; and
+            `label`, where a line is to be named by it.
         unit: of the differences, for the axis label.
         margin: half width of the shaded band of equivalence, in that unit.
     """
@@ -29,7 +30,8 @@ def forest(ax: Axes, answers: pd.DataFrame, unit: str, margin: float | None = No
         ax.plot([row["low"], row["high"]], [y, y], color=style.color, linewidth=width)
         face = style.color if pooled else "white"
         ax.plot(row["estimate"], y, style.marker, color=style.color, markerfacecolor=face)
-        names.append(f"{style.label}\nvs {look(row['baseline']).label}, {row['task']}")
+        usual = f"{style.label}\nvs {look(row['baseline']).label}, {row['task']}"
+        names.append(row.get("label", usual))
     ax.set_yticks(range(len(names)), names)
     ax.set_ylim(len(names) - 0.5, -0.5)
     ax.grid(axis="y", visible=False)

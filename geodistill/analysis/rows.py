@@ -1,7 +1,7 @@
 """The door for stored results: reads and checks them, and counts what it leaves out."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -44,7 +44,10 @@ def digest(run_ids: Sequence[str]) -> str:
 
 
 def load_rows(
-    folder: Path, where: Mapping[str, Any] | None = None, vary: Sequence[str] = ()
+    folder: Path,
+    where: Mapping[str, Any] | None = None,
+    vary: Sequence[str] = (),
+    runs: Collection[str] | None = None,
 ) -> Table:
     """One row a metric from `folder/rows.parquet`: `run_id, task, method, seed, metric, value`.
 
@@ -53,6 +56,7 @@ def load_rows(
         where: the setting to read, {name: value}, where the study holds several: a column of the
             rows (`n_train`) or a key of their `config`.
         vary: settings in which runs of one task, method and seed may differ; each becomes a column.
+        runs: ids of the runs to read, which may then differ in their setting.
 
     Raises:
         InputError: no such file, missing columns, a run with one metric twice, a value that is not
@@ -68,31 +72,37 @@ def load_rows(
     }
     clean = frame[~dirty & ~unfinished].reset_index(drop=True)
     kept = _select(clean, where or {}, folder / "rows.parquet")
-    if where:
+    if runs is not None:
+        kept = kept[kept["run_id"].isin(runs)].reset_index(drop=True)
+    if where or runs is not None:
         left_out["of another setting"] = clean["run_id"].nunique() - kept["run_id"].nunique()
     kept = kept.assign(**{k: _setting(kept, k, folder / "rows.parquet") for k in vary})
     _refuse_not_finite(kept, "value", folder / "rows.parquet")
-    _refuse_rivals(kept, [*CELL, *vary], folder / "rows.parquet")
+    if runs is None:
+        _refuse_rivals(kept, [*CELL, *vary], folder / "rows.parquet")
     return Table(kept, left_out)
 
 
 def load_items(
-    folder: Path, where: Mapping[str, Any] | None = None, vary: Sequence[str] = ()
+    folder: Path,
+    where: Mapping[str, Any] | None = None,
+    vary: Sequence[str] = (),
+    runs: Collection[str] | None = None,
 ) -> Table:
     """One row a run and test item from `folder/items.parquet`, of the runs that `load_rows` keeps.
 
     Raises:
         InputError: as `load_rows`; or a run with one item twice, or a score that is not finite.
     """
-    runs = load_rows(folder, where, vary)
+    rows = load_rows(folder, where, vary, runs)
     frame = _read(folder, "items.parquet", ITEM_COLUMNS)
-    kept = frame[frame["run_id"].isin(runs.run_ids)].reset_index(drop=True)
-    settings = runs.frame.drop_duplicates("run_id").set_index("run_id")
+    kept = frame[frame["run_id"].isin(rows.run_ids)].reset_index(drop=True)
+    settings = rows.frame.drop_duplicates("run_id").set_index("run_id")
     kept = kept.assign(**{name: kept["run_id"].map(settings[name]) for name in vary})
     _refuse_duplicates(kept, ["run_id", "item"], folder / "items.parquet")
     _refuse_not_finite(kept, "score", folder / "items.parquet")
-    without = len(runs.run_ids) - kept["run_id"].nunique()
-    return Table(kept, {**runs.left_out, "without items": without})
+    without = len(rows.run_ids) - kept["run_id"].nunique()
+    return Table(kept, {**rows.left_out, "without items": without})
 
 
 def missing_cells(frame: pd.DataFrame) -> list[tuple[str, str, int]]:

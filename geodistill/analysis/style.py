@@ -1,6 +1,6 @@
 """One look for every figure: a colour, marker and label per method, and the style sheet."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.resources import as_file, files
@@ -54,6 +54,7 @@ METHOD_STYLE: dict[str, Look] = {
     "unigram": Look(GREY, "_", "unigram model"),
     "start": Look(GREY, "|", "untrained start"),
     "teacher": Look(BLACK, "*", "teacher"),
+    "all methods": Look(BLACK, "o", "all methods"),
     **_LOSSES,
     **{
         f"{base}+{name}": Look(look.color, look.marker, f"{label} + {look.label}")
@@ -72,6 +73,12 @@ def look(method: str) -> Look:
     number = crc32(method.encode())
     colors = (VERMILLION, BLUE, ORANGE, GREEN, SKY, PURPLE)
     return Look(colors[number % 6], "os^Dvph"[number // 6 % 7], method)
+
+
+def in_order(methods: Iterable[str]) -> list[str]:
+    """The methods once each, in the order of `METHOD_STYLE`; others after them, as they come."""
+    known = {name: place for place, name in enumerate(METHOD_STYLE)}
+    return sorted(dict.fromkeys(methods), key=lambda name: known.get(name, len(known)))
 
 
 def versus(method: str, baseline: str) -> str:

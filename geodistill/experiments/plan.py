@@ -5,6 +5,8 @@ rows of a section go to `data/results/<study>/<section>`.
 """
 
 from collections.abc import Callable
+from copy import deepcopy
+from functools import cache
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -21,7 +23,14 @@ CHOSEN = "chosen"
 
 def protocol(study: str) -> dict[str, Any]:
     """The blocks of a study's protocol file."""
-    return read_protocol(data_dir() / "protocol" / f"{study}.yaml")
+    path = data_dir() / "protocol" / f"{study}.yaml"
+    return deepcopy(_read(path, path.stat().st_mtime_ns if path.is_file() else 0))
+
+
+@cache
+def _read(path: Path, changed_at: int) -> dict[str, Any]:
+    """A page asks for the protocol a hundred times; parsing it takes a tenth of a second."""
+    return read_protocol(path)
 
 
 def section(plan: dict[str, Any], name: str) -> dict[str, Any]:

@@ -63,8 +63,13 @@ def _cross(
 
 def progress() -> pd.DataFrame:
     """A line a section: runs planned (before any task is dropped) and runs stored."""
+    return plan.progress(FOLDER, size)
+
+
+def size(spec: dict[str, Any]) -> int:
+    """How many runs a section has before any task is dropped."""
     any_factor = dict.fromkeys(FEATURE_LOSSES, 1.0)
-    return plan.progress(FOLDER, lambda spec: len(set(_cross(spec, spec["tasks"], any_factor))))
+    return len(set(_cross(spec, spec["tasks"], any_factor)))
 
 
 def tuning_rows(section: str = TUNING) -> pd.DataFrame:

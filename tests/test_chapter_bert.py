@@ -1,0 +1,92 @@
+"""Chapter 4 on rows of which we know the truth: with every section, and with none but tuning."""
+
+import re
+import shutil
+
+import nbformat
+import pytest
+import simulated_results
+from tiny_project import REPOSITORY
+
+from geodistill.experiments import sections
+from geodistill.experiments.store import data_dir
+from geodistill.publish.notebooks import run_notebook
+from geodistill.publish.project import Project
+
+pytestmark = pytest.mark.smoke
+FROM_SECTIONS = {
+    "efficiency", "worth", "controls-by-factor", "shares", "weight-decades", "size", "changed",
+    "batch", "first-token", "others", "all-sentences", "device", "luck",
+}  # fmt: skip
+
+
+def run(folder, make, build):
+    """The executed chapter on the rows that `make` writes beside the exploratory ones."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GEODISTILL_RESULTS", str(folder))
+        shutil.copytree(data_dir() / "results" / "exploratory", folder / "exploratory")
+        make(folder)
+        project = Project.at(REPOSITORY, build)
+        path = run_notebook("04_bert_classification", {"profile": "smoke"}, project)
+    return nbformat.read(path, as_version=4)
+
+
+def outputs(notebook):
+    return [output for cell in notebook.cells for output in cell.get("outputs", [])]
+
+
+def printed(notebook):
+    return "".join(out.get("text", "") for out in outputs(notebook))
+
+
+def verdict(notebook):
+    texts = [out.get("data", {}).get("text/markdown", "") for out in outputs(notebook)]
+    (found,) = [text for text in texts if text.startswith("- *Does a term help")]
+    return dict(re.findall(r"^- \*(.+?)\?\* (.+)\.$", found, re.MULTILINE))
+
+
+def shown(notebook):
+    facts = [out.get("metadata", {}).get("geodistill") for out in outputs(notebook)]
+    return {fact["name"]: fact for fact in facts if fact}
+
+
+def test_every_section_is_shown_and_the_verdict_is_what_was_put_in(tmp_path):
+    def make(folder):
+        simulated_results.write_sections(folder, n_items=200)
+
+    chapter = run(tmp_path / "rows", make, tmp_path / "build")
+    assert "not shown" not in printed(chapter)
+    figures = shown(chapter)
+    assert set(figures) >= FROM_SECTIONS
+    for name in FROM_SECTIONS:
+        assert figures[name]["source"] == "stored"
+        assert "--section" in figures[name]["made_by"]
+        assert len(figures[name]["run_ids"]) > 1
+    assert "--section gpu" in figures["size"]["made_by"]  # rows of a GPU beside their like
+    assert "--section primary" in figures["shares"]["made_by"]  # and those of CPUs
+    says = verdict(chapter)
+    assert len(says) == 7
+    assert "Not made yet" not in " ".join(says.values())
+    assert says["Does a term help, over distilling logits alone"].startswith(
+        "KD + Procrustes: **better**, +"
+    )
+    assert "**larger**" in says["How many labelled sentences is it worth"]  # it fades with n
+    assert says["Does the machine matter"].startswith("no sign of it: 0 of 6")
+
+
+def test_without_its_sections_the_chapter_says_what_is_not_made(tmp_path):
+    def make(folder):
+        simulated_results.write_sections(folder, ["size"], n_items=6)
+
+    chapter = run(tmp_path / "rows", make, tmp_path / "build")
+    lines = printed(chapter)
+    planned = sections.progress().set_index("section")["planned"]
+    for name in ("efficiency", "gpu", "variance", "others"):
+        assert f"section {name}: 0 of {planned[name]} runs are stored; not shown" in lines
+    figures = shown(chapter)
+    assert set(figures) & FROM_SECTIONS == {"size"}  # it has a KD of its own
+    says = verdict(chapter)
+    assert says.pop("Does a wider student gain more") != "Not made yet"
+    assert set(says.values()) == {"Not made yet"}
+    texts = "".join(out.get("data", {}).get("text/markdown", "") for out in outputs(chapter))
+    assert "**there is no verdict yet**: 0 of the 300 primary runs" in texts

@@ -819,8 +819,8 @@ else:
 # ## The verdict
 #
 # Computed from the rows above. The first line is the primary family, corrected by Holm; the rest are
-# single comparisons. A gain smaller than the margin counts as none, and "cannot tell" names the design
-# that could.
+# single comparisons, which nothing corrects. A gain may be sure and yet below the margin: then it says
+# so. "Cannot tell" names the design that could.
 
 # %%
 questions = {

@@ -52,13 +52,13 @@ def test_the_table_of_the_sentiment_sets(name: str) -> None:
 
 
 def test_the_cards_of_the_hubs_sets_name_repository_revision_and_file() -> None:
-    sets = {"dolly": hub.DOLLY, **hub.EVALUATION}
-    assert len(sets) >= 3
+    sets = {"dolly": hub.DOLLY, "p3": hub.POOL, **hub.EVALUATION}
+    assert len(sets) == 4
     for name, wanted in sets.items():
         text = _card(name)
         assert wanted.repository in text
         assert wanted.file in text
-        assert wanted.revision in text or "no revision is pinned" in text
+        assert f"`{wanted.revision}`" in text
     assert hub.P3 in _card("p3")
 
 

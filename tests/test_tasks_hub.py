@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from typing import Any
 
 import datasets
 import pytest
+from huggingface_hub import GitCommitInfo, HfApi
 
 from geodistill.errors import AssetError, InputError
 from geodistill.tasks import hub, load_instructions
@@ -26,6 +28,30 @@ class Hub:
         return datasets.DatasetDict(
             {part: datasets.Dataset.from_list(rows) for part, rows in self.parts.items()}
         )
+
+
+def whole(revision: str) -> str:
+    return revision.ljust(40, "0")
+
+
+@pytest.fixture(autouse=True)
+def history(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Stands in for the hub's list of commits; what is pinned is not the newest."""
+    pinned = [s.revision for s in (hub.POOL, *hub.EVALUATION.values())]
+    found = ["f" * 40, *map(whole, pinned)]
+
+    def commits(api: Any, repository: str, *, repo_type: str) -> list[GitCommitInfo]:
+        assert repo_type == "dataset"
+        return [
+            GitCommitInfo(
+                commit_id=name, authors=[], created_at=datetime.now(UTC), title="", message="",
+                formatted_title=None, formatted_message=None,
+            )
+            for name in found
+        ]  # fmt: skip
+
+    monkeypatch.setattr(HfApi, "list_repo_commits", commits)
+    return found
 
 
 @pytest.fixture
@@ -67,7 +93,7 @@ def test_evaluation_sets_keep_the_first_answer(name: str, fake: Hub) -> None:
     fake.parts = {"test": [{"prompt": alpaca("Name one") + "\n", "output": ["a b", "c"]}]}
     data = load_instructions(name)
     wanted = hub.EVALUATION[name]
-    options = {"revision": "main", "data_files": {"test": "11_/valid.jsonl"}}
+    options = {"revision": whole(wanted.revision), "data_files": {"test": "11_/valid.jsonl"}}
     assert fake.asked == (wanted.repository, None, options)
     assert (len(data.train), len(data.validation)) == (0, 0)
     assert data.test["prompt"] == [alpaca("Name one")]
@@ -84,7 +110,9 @@ def test_p3_drops_test_prompts_that_stand_in_training(fake: Hub) -> None:
         "validation": [_p3(i) for i in (7, 100, 101)],
     }
     data = load_instructions("p3:ag_news_classify")
-    assert fake.asked[:2] == ("bigscience/P3", "ag_news_classify")
+    assert fake.asked == (
+        "bigscience/P3", "ag_news_classify", {"revision": whole(hub.POOL.revision)},
+    )  # fmt: skip
     assert data.test["prompt"] == ["Ask 100", "Ask 101"]
     assert len(data.train) + len(data.validation) == 100
     assert len(data.validation) > 0
@@ -95,6 +123,34 @@ def test_p3_without_a_test_part(fake: Hub) -> None:
     fake.parts = {"train": [_p3(1)]}
     with pytest.raises(InputError, match="p3:x has the parts train; expected train and a test"):
         load_instructions("p3:x")
+
+
+def test_every_set_is_pinned_to_a_commit() -> None:
+    for wanted in (hub.DOLLY, hub.POOL, *hub.EVALUATION.values()):
+        assert set(wanted.revision) <= set("0123456789abcdef")
+        assert len(wanted.revision) in (7, 40)
+        assert hub.commit(wanted) == whole(wanted.revision)
+
+
+def test_a_commit_that_is_gone_or_begins_like_another_is_told(history: list[str]) -> None:
+    history.append(hub.POOL.revision.ljust(40, "1"))
+    with pytest.raises(AssetError, match="2 commits begin with db48520, expected one"):
+        load_instructions("p3:ag_news_classify")
+    del history[1:]
+    with pytest.raises(AssetError, match=r"'s_ni': MiniLLM/sinst .*0 commits begin with 84b8356"):
+        load_instructions("s_ni")
+
+
+def test_where_commits_cannot_be_listed_the_cache_of_datasets_is_asked(
+    fake: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unreachable(*given: Any, **named: Any) -> Any:
+        raise RuntimeError("no route")
+
+    monkeypatch.setattr(HfApi, "list_repo_commits", unreachable)
+    fake.parts = {"test": [{"prompt": "Ask", "output": "Say"}]}
+    assert load_instructions("s_ni").test["prompt"] == ["Ask"]
+    assert fake.asked[2]["revision"] == hub.EVALUATION["s_ni"].revision
 
 
 @pytest.mark.parametrize("name", ["dolly", "s_ni", "u_ni", "p3:ag_news_classify"])

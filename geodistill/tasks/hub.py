@@ -131,6 +131,8 @@ def _rows(name: str, pairs: Iterable[tuple[str, str, str]]) -> list[Row]:
 def commit(wanted: HubSet) -> str:
     """The whole hash of the pinned commit, out of the hub's own list where only its start is known.
 
+    It stays as it is where the hub can't be asked: `datasets` may have the rows in its cache.
+
     Raises:
         ValueError: the repository's history has no such commit, or two.
     """
@@ -138,7 +140,10 @@ def commit(wanted: HubSet) -> str:
         return wanted.revision
     from huggingface_hub import HfApi
 
-    history = HfApi().list_repo_commits(wanted.repository, repo_type="dataset")
+    try:
+        history = HfApi().list_repo_commits(wanted.repository, repo_type="dataset")
+    except Exception:  # its client's errors have changed from version to version
+        return wanted.revision
     found = [one.commit_id for one in history if one.commit_id.startswith(wanted.revision)]
     if len(found) != 1:
         raise ValueError(f"{len(found)} commits begin with {wanted.revision}, expected one")

@@ -315,11 +315,7 @@ if study.whole("primary"):
     pairs = [(one["method"], one["baseline"]) for one in asked["secondary"]]
     pairs = [pair for pair in pairs if set(pair) <= set(items["method"])]
     answers = [*family, *(compare(items, *pair) for pair in pairs)]
-    told = report.in_words(answers, test.unit)
-    with geodistill_style():
-        fig, ax = plt.subplots(figsize=(7, 0.42 * len(answers) + 1))
-        figures.forest(ax, report.tidy(answers, test.unit), test.unit.name, test.margin)
-    show(fig, alt=f"Forest plot. {told}.", name="opt-gain", **study.source("primary"))
+    study.show_forest(answers, test, "opt-gain", "primary")
 
 # %%
 if study.whole("primary"):
@@ -448,25 +444,17 @@ if study.whole("tuning", "primary", "controls"):
 
 # %%
 some = ["kd+procrustes", "kd+procrustes-shuffled", "kd+isotropy"]
-if study.whole("rows-32", "rows-128", "rows-512"):
+sizes = ("32", "128", "512")
+if study.whole(*(f"rows-{rows}" for rows in sizes)):
     own_kd = study.items("rows-512").query("method == 'kd'")
-    batches = {
-        rows: [
-            compare(
-                pd.concat([study.items(f"rows-{rows}").query("method != 'kd'"), own_kd]), m, "kd"
-            )
-            for m in some
-        ]
-        for rows in ("32", "128", "512")
-    }
-    with geodistill_style():
-        fig, ax = plt.subplots(figsize=(7.5, 3.4))
-        table = gains_of.grouped(batches, test.unit)
-        drawn.gains_in_groups(ax, table, f"{test.unit.name} over KD", test.margin)
-        ax.set_xlabel("answer rows in a geometry batch, on average")
-    told = "; ".join(f"{n} rows: {report.in_words(a, test.unit)}" for n, a in batches.items())
-    alt = f"Gain over KD by rows of a batch. {told}."
-    show(fig, alt=alt, name="opt-rows", **study.source("rows-32", "rows-128", "rows-512"))
+    batches = {}
+    for rows in sizes:
+        with_term = study.items(f"rows-{rows}").query("method != 'kd'")
+        both = pd.concat([with_term, own_kd], ignore_index=True)
+        batches[rows] = [compare(both, m, "kd") for m in some]
+    made_of = [f"rows-{rows}" for rows in sizes]
+    along = "answer rows in a geometry batch, on average"
+    study.show_groups(batches, test, "opt-rows", *made_of, along=along)
 
 # %% [markdown]
 # ### With an untied head, and in a larger student
@@ -476,25 +464,18 @@ if study.whole("rows-32", "rows-128", "rows-512"):
 # gain outlast a wider, deeper student that trains twice as long?
 
 # %%
-heads = {"tied head,\n2 epochs": contest} if contest is not None else {}
+heads = {} if contest is None else {"tied head,\n2 epochs": contest}
 made_of = ["primary", "controls"] if heads else []
-for name, section in (
-    ("untied head,\n2 epochs", "untied"),
-    ("larger student,\n4 epochs", "larger"),
+for section, name in (
+    ("untied", "untied head,\n2 epochs"),
+    ("larger", "larger student,\n4 epochs"),
 ):
     if study.whole(section):
         heads[name] = study.items(section)
         made_of.append(section)
 if heads:
-    told = {n: [compare(frame, m, "kd") for m in some] for n, frame in heads.items()}
-    with geodistill_style():
-        fig, ax = plt.subplots(figsize=(7.5, 3.4))
-        table = gains_of.grouped(told, test.unit)
-        drawn.gains_in_groups(ax, table, f"{test.unit.name} over KD", test.margin)
-    words = "; ".join(
-        f"{n}: {report.in_words(a, test.unit)}".replace("\n", " ") for n, a in told.items()
-    )
-    show(fig, alt=f"Gain over KD by student. {words}.", name="opt-heads", **study.source(*made_of))
+    by_student = {n: [compare(frame, m, "kd") for m in some] for n, frame in heads.items()}
+    study.show_groups(by_student, test, "opt-heads", *made_of)
 
 # %%
 if contest is not None:
@@ -579,14 +560,8 @@ if study.whole("primary", "bases"):
         look(base).label: [compare(every, f"{base}+{term}", base) for term in MATCHES]
         for base in ("kd", "skew", "sft")
     }
-    with geodistill_style():
-        fig, ax = plt.subplots(figsize=(7.5, 3.4))
-        table = gains_of.grouped(bases, test.unit)
-        drawn.gains_in_groups(ax, table, f"{test.unit.name} over the base", test.margin)
-        ax.set_xlabel("base loss")
-    told = "; ".join(report.in_words(a, test.unit) for a in bases.values())
-    alt = f"Gain of each term over its base. {told}."
-    show(fig, alt=alt, name="opt-bases", **study.source("primary", "bases"))
+    given = {"over": "the base", "along": "base loss"}
+    study.show_groups(bases, test, "opt-bases", "primary", "bases", **given)
 
 # %% [markdown]
 # "KD + FT" read as two stages (half of the epochs distil, the other half fine-tunes), sequence-level
@@ -607,11 +582,7 @@ if "primary" in there:
         frames["stages"] = gains_of.renamed(frames["stages"], two)
     every = pd.concat(frames.values(), ignore_index=True)
     answers = [compare(every, *pair) for name in there for pair in pairs_of[name]]
-    with geodistill_style():
-        fig, ax = plt.subplots(figsize=(7, 0.42 * len(answers) + 1))
-        figures.forest(ax, report.tidy(answers, test.unit), test.unit.name, test.margin)
-    told = report.in_words(answers, test.unit)
-    show(fig, alt=f"Forest plot. {told}.", name="opt-readings", **study.source(*there))
+    study.show_forest(answers, test, "opt-readings", *there)
 
 # %% [markdown]
 # ## Whose luck is it?

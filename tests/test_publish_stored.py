@@ -7,7 +7,7 @@ import simulated_instruction as simulated
 from geodistill.errors import InputError
 from geodistill.experiments import plan
 from geodistill.experiments.instruction_sections import FOLDER, progress, runs
-from geodistill.publish import claims
+from geodistill.publish import claims, provenance
 from geodistill.publish.stored import Sections
 
 
@@ -104,3 +104,16 @@ def test_exploratory_rows_answer_for_the_methods_that_they_have():
     assert test.pairs_in(pd.DataFrame({"method": ["kd", "kd+procrustes"]})) == test.pairs[:1]
     with pytest.raises(InputError, match=r"the rows hold kd; asked were kd, kd\+gram, kd\+proc"):
         test.pairs_in(pd.DataFrame({"method": ["kd"]}))
+
+
+def test_figures_of_comparisons_carry_their_numbers_and_their_runs(study, results, monkeypatch):
+    seen = []
+    monkeypatch.setattr(provenance, "_display", lambda html, facts: seen.append(facts))
+    answers, test = claims.answers("C5", results), claims.claim("C5").stored
+    study.show_forest(answers, test, "forest", "primary")
+    study.show_groups({"one\ngroup": answers}, test, "groups", "primary", along="students")
+    for facts in seen:
+        assert len(facts["run_ids"]) == 35
+        assert test.unit.show(answers[0].estimate) in facts["text"]
+    assert [facts["name"] for facts in seen] == ["forest", "groups"]
+    assert "one group: KD + Procrustes vs KD" in seen[1]["text"]

@@ -1,15 +1,21 @@
 """What a page may show of a study by protocol: its whole sections, as tables with provenance."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from geodistill.analysis import report
+from geodistill.analysis.compare import Comparison
+from geodistill.analysis.gains import grouped
 from geodistill.analysis.rows import load_items, load_rows, wide
+from geodistill.analysis.style import geodistill_style
 from geodistill.experiments import plan
 from geodistill.experiments.store import results_dir
+from geodistill.publish.claims import StoredTest
+from geodistill.publish.provenance import show
 
 
 @dataclass(frozen=True)
@@ -58,6 +64,55 @@ class Sections:
             "rows": ", ".join(f"data/results/{self.study}/{name}" for name in names),
             "run_ids": tuple(sorted(set(run_ids))),
         }
+
+    def show_forest(
+        self, answers: Sequence[Comparison], test: StoredTest, name: str, *sections: str
+    ) -> None:
+        """Comparisons from these sections as a figure, in the unit and margin of `test`."""
+        from matplotlib import pyplot
+
+        from geodistill.analysis import figures
+
+        with geodistill_style():
+            fig, ax = pyplot.subplots(figsize=(7, 0.42 * len(answers) + 1))
+            margin = test.margin * test.unit.factor
+            figures.forest(ax, report.tidy(answers, test.unit), test.unit.name, margin)
+        told = report.in_words(answers, test.unit)
+        show(fig, alt=f"Forest plot. {told}.", name=name, **self.source(*sections))
+
+    def show_groups(
+        self,
+        groups: Mapping[str, Sequence[Comparison]],
+        test: StoredTest,
+        name: str,
+        *sections: str,
+        over: str = "KD",
+        along: str = "",
+    ) -> None:
+        """Gains in groups, side by side, as a figure.
+
+        Args:
+            groups: comparisons by name of their group.
+            test: whose unit and margin count.
+            name: of the figure.
+            sections: that the comparisons come from.
+            over: what the gains are over, for the axis label.
+            along: what the groups are, for the other axis.
+        """
+        from matplotlib import pyplot
+
+        from geodistill.analysis.instruction_figures import gains_in_groups
+
+        table, unit = grouped(groups, test.unit), f"{test.unit.name} over {over}"
+        with geodistill_style():
+            fig, ax = pyplot.subplots(figsize=(7.5, 3.4))
+            gains_in_groups(ax, table, unit, test.margin * test.unit.factor)
+            ax.set_xlabel(along)
+        words = [
+            f"{' '.join(n.split())}: {report.in_words(a, test.unit)}" for n, a in groups.items()
+        ]
+        alt = f"Gain over {over}, by group. {'; '.join(words)}."
+        show(fig, alt=alt, name=name, **self.source(*sections))
 
     def _folder(self, name: str) -> Path:
         return results_dir() / self.study / name

@@ -36,15 +36,15 @@ def test_a_section_is_whole_with_all_its_runs_and_no_others(tmp_path, monkeypatc
     monkeypatch.setenv("GEODISTILL_RESULTS", str(tmp_path))
     target = tmp_path / FOLDER / "curve" / "rows.parquet"
     target.parent.mkdir(parents=True)
-    assert not plan.whole(FOLDER, "curve", 15)
+    assert not plan.whole(FOLDER, "curve", 9)
     rows.to_parquet(target)
-    assert plan.whole(FOLDER, "curve", 15)
-    assert not plan.whole(FOLDER, "curve", 14)  # a run that nobody planned
+    assert plan.whole(FOLDER, "curve", 9)
+    assert not plan.whole(FOLDER, "curve", 8)  # a run that nobody planned
     one = rows["run_id"] == rows["run_id"].iloc[0]
     for change in ({"dirty": True}, {"status": "failed"}):
         rows.assign(**{k: rows[k].mask(one, v) for k, v in change.items()}).to_parquet(target)
-        assert plan.stored_runs(FOLDER, "curve") == 14
-        assert not plan.whole(FOLDER, "curve", 15)
+        assert plan.stored_runs(FOLDER, "curve") == 8
+        assert not plan.whole(FOLDER, "curve", 9)
 
 
 def test_what_is_not_whole_is_said_in_a_line(study, capsys):
@@ -52,18 +52,18 @@ def test_what_is_not_whole_is_said_in_a_line(study, capsys):
     assert capsys.readouterr().out == ""
     assert not study.whole("primary", "bases", "seqkd")
     assert capsys.readouterr().out == (
-        "section bases: 0 of 55 runs are stored; not shown\n"
-        "section seqkd: 0 of 5 runs are stored; not shown\n"
+        "section bases: 0 of 22 runs are stored; not shown\n"
+        "section seqkd: 0 of 3 runs are stored; not shown\n"
     )
 
 
 def test_settings_that_vary_are_columns(study):
     curve = study.rows("curve", "factor")
-    assert sorted(curve.groupby("factor").size()) == [5, 5, 5]
+    assert sorted(curve.groupby("factor").size()) == [3, 3, 3]
     starts = study.rows("variance", "start_seed")
-    assert starts.groupby(["start_seed", "seed"]).size().tolist() == [1] * 15
+    assert starts.groupby(["start_seed", "seed"]).size().tolist() == [1] * 9
     items = study.items("variance", "start_seed")
-    assert items.groupby(["start_seed", "seed"]).size().tolist() == [105] * 15
+    assert items.groupby(["start_seed", "seed"]).size().tolist() == [105] * 9
     with pytest.raises(InputError, match="two clean runs of t0/kd"):
         study.rows("variance")
     with pytest.raises(InputError, match="no column or setting 'head'"):
@@ -78,7 +78,7 @@ def test_provenance_names_commands_folders_and_runs(study):
         "geodistill grid instruction --section controls"
     )
     assert found["rows"] == "data/results/instruction/curve, data/results/instruction/controls"
-    assert len(found["run_ids"]) == 15 + 45
+    assert len(found["run_ids"]) == 9 + 45
     assert study.source("curve", run_ids=["b", "a", "b"])["run_ids"] == ("a", "b")
 
 

@@ -471,14 +471,13 @@ heads = {} if contest is None else {"tied head": contest}
 made_of = ["primary", "controls"] if heads else []
 for section, name in (("untied", "untied head"), ("larger", "larger student")):
     if study.whole(section):
-        own = asked["setting"] | asked["grid"][section]["setting"]
-        heads[f"{name},\n{own['layers']} × {own['width']}, {own['epochs']:g} epochs"] = study.items(
-            section
-        )
+        heads[name] = study.items(section)
         made_of.append(section)
 if heads:
     by_student = {n: [compare(frame, m, "kd") for m in some] for n, frame in heads.items()}
-    study.show_groups(by_student, test, "opt-heads", *made_of)
+    larger = asked["setting"] | asked["grid"]["larger"]["setting"]
+    size = "larger: {layers} layers of width {width}, {epochs:g} epochs".format(**larger)
+    study.show_groups(by_student, test, "opt-heads", *made_of, along=size)
 
 # %%
 if contest is not None and study.alike(*made_of):

@@ -138,4 +138,4 @@ def test_figures_of_comparisons_carry_their_numbers_and_their_runs(study, result
         assert len(facts["run_ids"]) == planned("primary")
         assert test.unit.show(answers[0].estimate) in facts["text"]
     assert [facts["name"] for facts in seen] == ["forest", "groups"]
-    assert "one group: KD + Procrustes vs KD" in seen[1]["text"]
+    assert "one group (5 seeds): KD + Procrustes vs KD" in seen[1]["text"]

@@ -106,7 +106,7 @@ class Sections:
         over: str = "KD",
         along: str = "",
     ) -> None:
-        """Gains in groups, side by side, as a figure.
+        """Gains in groups, side by side, as a figure; each group says how many seeds it has.
 
         Args:
             groups: comparisons by name of their group.
@@ -120,6 +120,7 @@ class Sections:
 
         from geodistill.analysis.instruction_figures import gains_in_groups
 
+        groups = {f"{n}\n({min(a.n_seeds for a in g)} seeds)": g for n, g in groups.items()}
         table, unit = grouped(groups, test.unit), f"{test.unit.name} over {over}"
         with geodistill_style():
             fig, ax = pyplot.subplots(figsize=(7.5, 3.4))

@@ -268,7 +268,7 @@ marks = {
     "repetition": "repeated runs of 4 words (%)",
     "words": "words an answer",
 }
-if study.whole("references", "primary"):
+if study.whole("references") and study.whole("primary"):
     references = pd.concat([study.rows("references"), study.rows("primary")])
     shown = means.in_order(references, ("unigram", "start", "sft", "kd", "teacher"))
     show_table(
@@ -386,7 +386,7 @@ if study.whole("primary"):
 # spectrum part does, it is which variances; if isotropy does, it needs no teacher.
 
 # %%
-if study.whole("tuning", "primary", "curve", "controls"):
+if study.whole("tuning") and study.whole("primary", "curve", "controls"):
     swept = pd.concat([study.items("curve", "factor"), study.items("controls", "factor")])
     by_weight = gains_of.gains_by_weight(swept, study.items("primary"), "kd", test.unit)
     with geodistill_style():
@@ -397,8 +397,11 @@ if study.whole("tuning", "primary", "curve", "controls"):
         f"{look(r.method).label} at {r.factor:g} {r.gain:+.3f} ({r.low:+.3f} to {r.high:+.3f})"
         for r in by_weight.itertuples()
     )
-    told = f"Gain over KD in nats a token by weight, term and controls. {told}."
+    seeds = swept.groupby("method")["seed"].nunique()
+    counted = ", ".join(f"{look(m).label} {n}" for m, n in seeds.items())
+    told = f"Gain over KD in nats a token by weight, term and controls. {told}. Seeds: {counted}."
     show(fig, alt=told, name="opt-controls", **study.source("primary", "curve", "controls"))
+    display(Markdown(f"Seeds at each weight: {counted}; lines: 95 % intervals."))
 
 # %% [markdown]
 # The same as differences. The last line of each control, best against best, is *exploratory*: the weights
@@ -417,7 +420,7 @@ if study.whole("curve", "controls"):
 
 # %%
 contest = runs_of_contest = None
-if study.whole("tuning", "primary", "controls"):
+if study.whole("tuning") and study.whole("primary", "controls"):
     at_weight = {f"kd+{name}": chosen[f"kd+{name}"] for name in CONTROLS}
     parts = [study.items("primary", "factor"), study.items("controls", "factor")]
     contest = gains_of.at_weights(pd.concat(parts, ignore_index=True), at_weight)
@@ -461,24 +464,23 @@ if study.whole(*(f"rows-{rows}" for rows in sizes)):
 #
 # In a student whose output head is its embedding matrix, a term on the last features acts on the very
 # space in which words are told apart. Untied, the head may turn back what the term turned. And does a
-# gain outlast a wider, deeper student that trains twice as long?
+# gain outlast a wider, deeper student that trains longer?
 
 # %%
-heads = {} if contest is None else {"tied head,\n2 epochs": contest}
+heads = {} if contest is None else {"tied head": contest}
 made_of = ["primary", "controls"] if heads else []
-for section, name in (
-    ("untied", "untied head,\n2 epochs"),
-    ("larger", "larger student,\n4 epochs"),
-):
+for section, name in (("untied", "untied head"), ("larger", "larger student")):
     if study.whole(section):
         heads[name] = study.items(section)
         made_of.append(section)
 if heads:
     by_student = {n: [compare(frame, m, "kd") for m in some] for n, frame in heads.items()}
-    study.show_groups(by_student, test, "opt-heads", *made_of)
+    larger = asked["setting"] | asked["grid"]["larger"]["setting"]
+    size = "larger: {layers} layers of width {width}, {epochs:g} epochs".format(**larger)
+    study.show_groups(by_student, test, "opt-heads", *made_of, along=size)
 
 # %%
-if contest is not None:
+if contest is not None and study.alike(*made_of):
     lines = []
     for name, frame in list(heads.items())[1:]:
         change = gains_of.change_of_gain(frame, contest, "kd+procrustes", "kd")
@@ -576,7 +578,7 @@ pairs_of = {
     "seqkd": [("seqkd", "kd"), ("seqkd", "sft")],
 }
 there = [name for name in pairs_of if study.whole(name)]
-if "primary" in there:
+if "primary" in there and study.alike(*there):
     frames = {name: study.items(name) for name in there}
     if "stages" in there:
         frames["stages"] = gains_of.renamed(frames["stages"], two)
@@ -684,7 +686,7 @@ if study.whole("primary"):
 # the file of `data/cards/t0.md`. (For answers *with* their prompts, see the live pages above.)
 
 # %%
-if study.whole("primary", "references"):
+if study.whole("primary") and study.whole("references"):
     beside = pd.concat([study.items("references"), study.items("primary")], ignore_index=True)
     shown_seed = asked["grid"]["references"]["seeds"][0]
     names = {m: look(m).label for m in ("teacher", "sft", "kd", "kd+procrustes", "kd+gram")}

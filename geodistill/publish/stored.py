@@ -34,12 +34,29 @@ class Sections:
         return cls(study, dict(zip(progress["section"], progress["planned"], strict=True)))
 
     def whole(self, *names: str) -> bool:
-        """Whether all of these sections may be shown; a line is printed for each that may not."""
+        """Whether these sections may all be shown together; where not, a line says why."""
         lacking = [n for n in names if not plan.whole(self.study, n, self.planned[n])]
         for name in lacking:
             stored = plan.stored_runs(self.study, name)
             print(f"section {name}: {stored} of {self.planned[name]} runs are stored; not shown")
-        return not lacking
+        return not lacking and self.alike(*names)
+
+    def alike(self, *names: str) -> bool:
+        """Whether these sections come from one kind of device: else they are not compared.
+
+        Another device rounds otherwise, and draws other numbers from the same seed.
+        """
+        kinds = {name: self._devices(name) for name in names}
+        found = sorted(set().union(*kinds.values()))
+        if len(found) > 1:
+            told = ", ".join(f"{name} {' and '.join(sorted(kinds[name]))}" for name in names)
+            print(f"sections of different devices are not compared ({told})")
+        return len(found) <= 1
+
+    def _devices(self, name: str) -> set[str]:
+        """ "cpu" or "cuda", as the rows tell."""
+        told = pd.read_parquet(self._folder(name) / "rows.parquet", columns=["device"])["device"]
+        return {str(device).partition(":")[0] for device in told.unique()}
 
     def rows(self, name: str, *vary: str) -> pd.DataFrame:
         """A row a run of a section, a column a metric; settings that may `vary` are columns too."""
@@ -89,7 +106,7 @@ class Sections:
         over: str = "KD",
         along: str = "",
     ) -> None:
-        """Gains in groups, side by side, as a figure.
+        """Gains in groups, side by side, as a figure; each group says how many seeds it has.
 
         Args:
             groups: comparisons by name of their group.
@@ -103,6 +120,7 @@ class Sections:
 
         from geodistill.analysis.instruction_figures import gains_in_groups
 
+        groups = {f"{n}\n({min(a.n_seeds for a in g)} seeds)": g for n, g in groups.items()}
         table, unit = grouped(groups, test.unit), f"{test.unit.name} over {over}"
         with geodistill_style():
             fig, ax = pyplot.subplots(figsize=(7.5, 3.4))

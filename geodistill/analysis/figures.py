@@ -1,5 +1,7 @@
 """Figures as functions: each takes an `ax` and tidy data, draws, and returns the `ax`."""
 
+from collections.abc import Mapping
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -36,6 +38,30 @@ def forest(ax: Axes, answers: pd.DataFrame, unit: str, margin: float | None = No
     ax.set_ylim(len(names) - 0.5, -0.5)
     ax.grid(axis="y", visible=False)
     ax.set_xlabel(f"difference, {unit} (line: 95 % interval)")
+    return ax
+
+
+def side_by_side(
+    ax: Axes, series: Mapping[str, pd.DataFrame], column: str, places: list[str], step: float
+) -> Axes:
+    """Estimates with their intervals over the values of `column`, methods beside each other.
+
+    Args:
+        ax: where to draw.
+        series: by method, in order, its `estimate, low, high` and `column`.
+        column: says at which of the places an estimate stands.
+        places: along the axis.
+        step: between two methods of one place.
+    """
+    for number, (method, own) in enumerate(series.items()):
+        style = look(method)
+        x = own[column].map(places.index) + step * (number - (len(series) - 1) / 2)
+        error = [own["estimate"] - own["low"], own["high"] - own["estimate"]]
+        ax.errorbar(
+            x, own["estimate"], error, fmt=style.marker, color=style.color, label=style.label
+        )
+    ax.set_xticks(range(len(places)), places)
+    ax.grid(axis="x", visible=False)
     return ax
 
 

@@ -7,6 +7,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import NullLocator
 
+from geodistill.analysis.figures import side_by_side
 from geodistill.analysis.style import BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILLION, look
 
 STARTS = ((BLUE, "o"), (VERMILLION, "s"), (GREEN, "^"), (ORANGE, "D"), (SKY, "v"), (PURPLE, "P"))
@@ -57,20 +58,11 @@ def gains_in_groups(ax: Axes, gains: pd.DataFrame, unit: str, margin: float | No
     if margin is not None:
         ax.axhspan(-margin, margin, color="#EFEFEF", zorder=0)
     ax.axhline(0, color="black", linewidth=0.8)
+    terms = dict.fromkeys(gains["method"].map(_term))
+    series = {term: gains[gains["method"].map(_term) == term] for term in terms}
     groups = list(dict.fromkeys(gains["group"]))
-    terms = list(dict.fromkeys(_term(method) for method in gains["method"]))
-    step = min(0.16, 0.8 / len(terms))
-    for place, term in enumerate(terms):
-        style = look(term)
-        own = gains[gains["method"].map(_term) == term]
-        x = own["group"].map(groups.index) + step * (place - (len(terms) - 1) / 2)
-        error = [own["estimate"] - own["low"], own["high"] - own["estimate"]]
-        ax.errorbar(
-            x, own["estimate"], error, fmt=style.marker, color=style.color, label=style.label
-        )
-    ax.set_xticks(range(len(groups)), groups)
+    side_by_side(ax, series, "group", groups, min(0.16, 0.8 / len(terms)))
     ax.set_xlim(-0.6, len(groups) - 0.4)
-    ax.grid(axis="x", visible=False)
     ax.set_ylabel(f"gain, {unit}\n(line: 95 % interval)")
     ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
     return ax

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
-from geodistill.analysis.figures import forest
+from geodistill.analysis.figures import forest, side_by_side
 from geodistill.analysis.noise import PARTS, Noise
 from geodistill.analysis.style import BLUE, GREY, ORANGE, geodistill_style, in_order, look
 
@@ -95,17 +95,9 @@ def by_setting(ax: Axes, gains: pd.DataFrame, setting: str, unit: str, margin: f
     ax.axhspan(-margin, margin, color="#EFEFEF", zorder=0)
     ax.axhline(0, color="black", linewidth=0.8)
     values, methods = list(dict.fromkeys(gains["setting"])), in_order(gains["method"])
-    step = 0.6 / max(len(methods), 1)
-    for place, method in enumerate(methods):
-        style, line = look(method), gains[gains["method"] == method]
-        x = line["setting"].map(values.index) + step * (place - (len(methods) - 1) / 2)
-        error = [line["estimate"] - line["low"], line["high"] - line["estimate"]]
-        ax.errorbar(
-            x, line["estimate"], error, fmt=style.marker, color=style.color, label=style.label
-        )
-    ax.set_xticks(range(len(values)), values)
+    series = {method: gains[gains["method"] == method] for method in methods}
+    side_by_side(ax, series, "setting", values, 0.6 / max(len(methods), 1))
     ax.set_xlim(-0.5, len(values) - 0.5)
-    ax.grid(axis="x", visible=False)
     ax.set(xlabel=setting, ylabel=f"gain over KD, {unit}\n(line: 95 % interval)")
     if len(methods) > 1:
         ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))

@@ -62,3 +62,8 @@ def kept_counts(examples: list[dict[str, Any]]) -> list[int]:
         else len(e["input_ids"])
         for e in examples
     ]
+
+
+def beside(model: Any, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The batch on the model's device."""
+    return {name: tensor.to(model.device) for name, tensor in batch.items()}

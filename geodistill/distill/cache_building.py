@@ -17,6 +17,7 @@ import torch
 from filelock import FileLock
 from torch import Tensor
 
+from geodistill.distill.batches import beside
 from geodistill.distill.cache import TeacherCache
 from geodistill.distill.capture import head_on_rows, language_head
 from geodistill.distill.terms import kept_rows, resolve_layer
@@ -133,7 +134,7 @@ def _check(
             f"teacher cache {cache.folder} has top_k {cache.manifest['top_k']} of {len(cache)} "
             f"examples, not {top_k} of {len(lengths)}"
         )
-    batch = {name: tensor.to(teacher.device) for name, tensor in batch.items()}
+    batch = beside(teacher, batch)
     mask = kept_rows(batch)
     out = _said(teacher, batch, mask)
     found = cache.lookup(batch["row"], mask, layers)
@@ -187,7 +188,7 @@ def _fill(
     arrays = _allocate(teacher, folder, layers, len(lengths), int(offsets[-1]), top_k)
     done = 0
     for batch in batches:
-        batch = {name: tensor.to(teacher.device) for name, tensor in batch.items()}
+        batch = beside(teacher, batch)
         mask = kept_rows(batch)
         out = _said(teacher, batch, mask)
         examples = batch["row"].tolist()

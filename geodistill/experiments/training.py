@@ -9,10 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from geodistill.distill.batches import in_batches, pad
+from geodistill.distill.batches import beside, in_batches, pad
 
 __all__ = [
+    "beside",
     "collate",
+    "device",
     "fit",
     "in_batches",
     "pad",
@@ -59,11 +61,6 @@ def scratch() -> "tempfile.TemporaryDirectory[str]":
 def device() -> torch.device:
     """Where models compute: the first GPU where there is one, as for the Trainer, else the CPU."""
     return torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
-
-
-def beside(model: Any, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The batch on the model's device."""
-    return {name: tensor.to(model.device) for name, tensor in batch.items()}
 
 
 @contextmanager

@@ -60,7 +60,7 @@ from geodistill.experiments.classification import (
     smoke,
 )
 from geodistill.experiments.store import results_dir
-from geodistill.experiments.whole_sections import source, whole
+from geodistill.experiments.whole_sections import Sections
 from geodistill.publish import claims
 from geodistill.publish.provenance import show, show_table
 from geodistill.tasks import few_shot, load_classification
@@ -226,7 +226,7 @@ display(
 # tuning` first). A section that is not whole decides nothing.
 
 # %%
-state = sections.progress()
+state, study = sections.progress(), Sections(sections.FOLDER)
 assert (state["stored"] <= state["planned"]).all()
 show_table(
     state,
@@ -371,16 +371,17 @@ show_table(
 # as many steps (but for three epochs at least): only how many of the sentences are different changes.
 
 # %%
-efficiency, unlimited = whole("efficiency"), whole("all")
+efficiency, unlimited = study.whole("efficiency"), study.whole("all")
 if efficiency:
-    curve = efficiency.beside_its_like()
-    with_all = unlimited is not None and unlimited.device == efficiency.device
-    over_n = [curve, efficiency.of_same_runs(unlimited)] if with_all else [curve]
+    curve, made_of = study["efficiency"].beside_its_like(), ["efficiency"]
+    over_n = [curve]
+    if unlimited and study.alike("efficiency", "all"):
+        over_n.append(study["efficiency"].of_same_runs(study["all"]))
+        made_of.append("all")
     over_n = pd.concat([part[part["method"].isin(curve["method"].unique())] for part in over_n])
     by_n = dependence.gains(over_n, ["n_train"])
     by_n["setting"] = [f"{n} sentences" if n else "all sentences" for n in by_n["n_train"]]
     level = dependence.scores(over_n, ["n_train"])
-    drawn = source(efficiency, *([unlimited] if with_all else []))
 
 # %%
 if efficiency:
@@ -392,7 +393,7 @@ if efficiency:
         axes[0].legend()
     told = dependence.in_words(by_n, "points")
     alt = f"Accuracy and gain over KD against the labelled sentences, tasks pooled. {told}."
-    show(fig, alt=alt, name="efficiency", **drawn)
+    show(fig, alt=alt, name="efficiency", **study.source(*made_of))
 
 # %% [markdown]
 # The factor is read off KD's curve, joined by lines in $\log n$: a factor of two says that KD needs
@@ -407,7 +408,7 @@ if efficiency:
         caption="How many times as many labelled sentences KD needs for the score of KD and the term; "
         "95 % intervals.",
         name="worth",
-        **source(efficiency),
+        **study.source("efficiency"),
     )
 
 # %%
@@ -493,10 +494,11 @@ show(fig, alt=f"Procrustes and its controls against KD. {told}.", name="controls
 # every factor that was tried for the real term, and the best of them is the one to beat.
 
 # %%
-placebos = whole("placebos")
+placebos = study.whole("placebos")
 if placebos:
-    real = placebos.compared_with().query("method in ('kd', 'kd+procrustes')")
-    both = pd.concat([placebos.items, real[real["method"] != "kd"]])
+    of_controls = study["placebos"].items
+    real = study["placebos"].compared_with().query("method in ('kd', 'kd+procrustes')")
+    both = pd.concat([of_controls, real[real["method"] != "kd"]])
     by_factor = dependence.gains(both, ["factor"], against=real)
     by_factor["setting"] = [f"{factor:g}" for factor in by_factor["factor"]]
     teacherless = by_factor["method"].isin(("kd+spectrum", "kd+isotropy"))
@@ -507,7 +509,7 @@ if placebos:
             setting_figures.by_setting(ax, by_factor[~other], "weight factor", "points", band)
     told = dependence.in_words(by_factor, "points")
     alt = f"Gain over KD of Procrustes and of its controls, by weight factor. {told}."
-    show(fig, alt=alt, name="controls-by-factor", **source(placebos))
+    show(fig, alt=alt, name="controls-by-factor", **study.source("placebos"))
 
 # %% [markdown]
 # Which part of the gain is spectrum, which isotropy, which alignment? Each control's gain, as a share
@@ -517,13 +519,13 @@ if placebos:
 # %%
 if placebos:
     show_table(
-        worth.shares(placebos.items, real, "kd+procrustes"),
+        worth.shares(of_controls, real, "kd+procrustes"),
         caption="Gain of each control as a share of that of Procrustes, with 95 % intervals.",
         name="shares",
-        **source(placebos),
+        **study.source("placebos"),
     )
     best = by_factor[by_factor["method"] != "kd+procrustes"].nlargest(1, "estimate").iloc[0]
-    at_best = placebos.items.query("method == @best.method and factor == @best.factor")
+    at_best = of_controls.query("method == @best.method and factor == @best.factor")
     over = dependence.contrast(real, at_best, "kd+procrustes", best["method"])
     learned["controls"] = (
         f"against {look(best['method']).label} at factor {best['factor']:g}, the best of the controls "
@@ -582,9 +584,8 @@ show_table(
 # is the chosen one an edge of the range that was tried?
 
 # %%
-curve_section = whole("curve")
-if curve_section:
-    far = curve_section.rows
+if study.whole("curve"):
+    far = study["curve"].rows
     near = tuning[tuning["task"].isin(far["task"])]
     decades = pd.concat([gain_by_factor(near), gain_by_factor(far)], ignore_index=True)
     decades[["gain", "low", "high"]] *= 100
@@ -596,7 +597,7 @@ if curve_section:
         f"{look(r.method).label} {r.gain:+.1f} at {r.factor:g}" for r in best.itertuples()
     )
     alt = f"Gain over KD by weight factor over two decades. Largest: {told}."
-    show(fig, alt=alt, name="weight-decades", **source(curve_section))
+    show(fig, alt=alt, name="weight-decades", **study.source("curve"))
 
 # %% [markdown]
 # Each gain is over the KD of its own section and device. Two seeds and two tasks: the shape of the
@@ -607,15 +608,15 @@ if curve_section:
 # A larger student could keep the geometry by itself, or be the only one with room for it.
 
 # %%
-size = whole("size")
+size = study.whole("size")
 if size:
-    students = size.beside_its_like()
+    students = study["size"].beside_its_like()
     by_size = dependence.gains(students, ["width", "layers"])
     by_size["setting"] = [f"{r.layers} × {r.width}" for r in by_size.itertuples()]
     fig = setting_figures.settings_alone(by_size, "the student: layers × width", band)
     told = dependence.in_words(by_size, "points")
     alt = f"Gain over KD by the student's size, {', '.join(students['task'].unique())}. {told}."
-    show(fig, alt=alt, name="size", **source(size))
+    show(fig, alt=alt, name="size", **study.source("size"))
 
 # %%
 if size:
@@ -639,30 +640,30 @@ if size:
 
 # %%
 settings = {"memory": "memory 0.9", "equal-cost": "at equal cost", "first-token": "first token"}
-parts = {name: whole(name) for name in settings}
+changed = [name for name in settings if study.whole(name)]
 lines = []
-for name, part in parts.items():
-    if part:
-        own = part.items
-        own = own[own["factor"] == own["method"].map(chosen)]
-        lines.append(dependence.changed(own, part.compared_with(), settings[name]))
+for name in changed:
+    own = study[name].items
+    own = own[own["factor"] == own["method"].map(chosen)]
+    lines.append(dependence.changed(own, study[name].compared_with(), settings[name]))
 if lines:
     lines = pd.concat(lines, ignore_index=True)
     fig = setting_figures.forest_alone(lines, "points of accuracy", band)
     alt = f"Terms with one thing changed. {dependence.in_words(lines, 'points')}."
-    show(fig, alt=alt, name="changed", **source(*(part for part in parts.values() if part)))
+    show(fig, alt=alt, name="changed", **study.source(*changed))
 
 # %% [markdown]
 # The first line of a pair asks whether the changed term still gains over KD, the second whether the
 # change itself did anything.
 
 # %%
-batch, remembers = whole("batch"), parts["memory"]
-if batch:
-    by_batch = [dependence.gains(batch.beside_its_like(), ["memory", "batch_size"])]
-    if remembers:
-        own = remembers.items.query("method == 'kd+procrustes'")
-        against = remembers.compared_with()
+if study.whole("batch"):
+    made_of = ["batch"]
+    by_batch = [dependence.gains(study["batch"].beside_its_like(), ["memory", "batch_size"])]
+    if study.whole("memory"):
+        made_of.append("memory")
+        own = study["memory"].items.query("method == 'kd+procrustes'")
+        against = study["memory"].compared_with()
         by_batch.append(dependence.gains(own, ["memory", "batch_size"], against=against))
     by_batch = pd.concat(by_batch).sort_values(["memory", "batch_size"])
     by_batch = by_batch[by_batch["method"] == "kd+procrustes"]
@@ -673,21 +674,21 @@ if batch:
     fig = setting_figures.settings_alone(by_batch, "sentences in a batch", band)
     told = dependence.in_words(by_batch, "points")
     alt = f"Gain of KD + Procrustes over KD of the same batch size. {told}."
-    show(fig, alt=alt, name="batch", **source(*(part for part in (batch, remembers) if part)))
+    show(fig, alt=alt, name="batch", **study.source(*made_of))
 
 # %% [markdown]
 # On the first token there are as few rows as sentences, so controls matter most: a term that only
 # spreads the sentences' features apart needs no teacher for it.
 
 # %%
-first_token = parts["first-token"]
-if first_token:
-    by_factor = dependence.gains(first_token.items, ["factor"], against=first_token.compared_with())
+if study.whole("first-token"):
+    first = study["first-token"]
+    by_factor = dependence.gains(first.items, ["factor"], against=first.compared_with())
     by_factor["setting"] = [f"{factor:g}" for factor in by_factor["factor"]]
     fig = setting_figures.settings_alone(by_factor, "weight factor, first token", band)
     told = dependence.in_words(by_factor, "points")
     alt = f"Gain over KD of terms on the first token, and of controls. {told}."
-    show(fig, alt=alt, name="first-token", **source(first_token))
+    show(fig, alt=alt, name="first-token", **study.source("first-token"))
 
 # %% [markdown]
 # ### Without the teacher's logits, and with other losses
@@ -696,28 +697,30 @@ if first_token:
 # tuned by as many trials a task, do better?
 
 # %%
-others = [part for part in map(whole, ("secondary", "others", "rkd", "pkd")) if part]
+others = [name for name in ("secondary", "others", "rkd", "pkd") if study.whole(name)]
 if others:
+    parts = [study[name] for name in others]
     lines = pd.concat(
-        [dependence.gains(part.items, against=part.compared_with()) for part in others],
+        [dependence.gains(part.items, against=part.compared_with()) for part in parts],
         ignore_index=True,
     )
     fig = setting_figures.forest_alone(lines, "points of accuracy", band)
     alt = f"Other losses against KD. {dependence.in_words(lines, 'points')}."
-    show(fig, alt=alt, name="others", **source(*others))
+    show(fig, alt=alt, name="others", **study.source(*others))
 
 # %% [markdown]
 # ### All the sentences there are
 
 # %%
 if unlimited:
-    lines = dependence.gains(unlimited.items)
+    on_all = study["all"].items
+    lines = dependence.gains(on_all)
     fig = setting_figures.forest_alone(lines, "points of accuracy", band)
     told = dependence.in_words(lines, "points")
-    pooled_tasks = ", ".join(sorted(unlimited.items["task"].unique()))
+    pooled_tasks = ", ".join(sorted(on_all["task"].unique()))
     alt = f"Each term against KD with all sentences, pooled over {pooled_tasks}. {told}."
-    show(fig, alt=alt, name="all-sentences", **source(unlimited))
-    learned["all"] = say_each([compare(unlimited.items, m, "kd") for m in asked], *rule)
+    show(fig, alt=alt, name="all-sentences", **study.source("all"))
+    learned["all"] = say_each([compare(on_all, m, "kd") for m in asked], *rule)
 
 # %% [markdown]
 # ### The machine
@@ -726,14 +729,14 @@ if unlimited:
 # rounded otherwise. Does that shift scores or gains, or is it one more throw of the dice?
 
 # %%
-on_gpu, on_cpu = whole("gpu"), whole("primary")
-if on_gpu and on_cpu:
+if all([study.whole("gpu"), study.whole("primary")]):  # of two devices, on purpose
+    on_gpu, on_cpu = study["gpu"], study["primary"]
     same = on_gpu.of_same_runs(on_cpu)
     effects = dependence.device_effects(on_gpu.items, same)
     rerun = 100 * dependence.rerun_noise(on_gpu.items, same)
     fig = setting_figures.forest_alone(effects, "points of accuracy, GPU minus CPU", band)
     told = dependence.in_words(effects, "points")
-    show(fig, alt=f"GPU against CPU. {told}.", name="device", **source(on_gpu, on_cpu))
+    show(fig, alt=f"GPU against CPU. {told}.", name="device", **study.source("gpu", "primary"))
     clear = effects[(effects["low"] > 0) | (effects["high"] < 0)]
     learned["device"] = (
         f"{'no sign of it' if clear.empty else 'here and there'}: "
@@ -751,10 +754,10 @@ if on_gpu and on_cpu:
 # is left is the noise of a comparison.
 
 # %%
-variance = whole("variance")
+variance = study.whole("variance")
 if variance:
     ours = "kd+procrustes"
-    found = noise.noise_of_comparison(variance.items, [ours])
+    found = noise.noise_of_comparison(study["variance"].items, [ours])
     difference = found[f"{ours} − kd"]
     bars = {
         "KD": found["kd"],
@@ -766,7 +769,7 @@ if variance:
         setting_figures.noise_bars(ax, bars, "points", 100)
     told = "; ".join(f"{name}: {one.say(100)}" for name, one in bars.items()).replace("\n", " ")
     alt = f"Variance of one run by its source, points squared, mean of the tasks. {told}."
-    show(fig, alt=alt, name="luck", **source(variance))
+    show(fig, alt=alt, name="luck", **study.source("variance"))
 
 # %%
 if variance:

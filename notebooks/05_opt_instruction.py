@@ -59,9 +59,10 @@ from geodistill.experiments.instruction import (
 )
 from geodistill.experiments.protocol import CONTROLS, MATCHES
 from geodistill.experiments.store import data_dir, results_dir
+from geodistill.experiments.whole_sections import Sections
 from geodistill.publish import claims
 from geodistill.publish.provenance import show, show_pages, show_table
-from geodistill.publish.stored import Sections
+from geodistill.publish.stored import show_forest, show_groups
 
 setting = {
     "smoke": smoke(),
@@ -228,8 +229,7 @@ show(fig, alt=f"Participation ratio at the end: {told}; teacher {teachers:.1f}."
 # not whole is not shown**: a line says how far it is.
 
 # %%
-state = sections.progress()
-study = Sections.of(sections.FOLDER, state)
+state, study = sections.progress(), Sections(sections.FOLDER)
 asked = sections.protocol()
 test = claims.claim("C5").stored
 assert test.margin == asked["margins"]["nll"]
@@ -251,7 +251,7 @@ show_table(
 # %%
 if study.whole("tuning"):
     nats = asked["sanity"]["nats"]
-    leads, learned = means.sanity(study.rows("tuning", "factor"), nats)
+    leads, learned = means.sanity(study["tuning"].runs, nats)
     show_table(
         leads,
         caption=f"Validation NLL, tuning seeds. The rule asks for a lead of {nats} nats a token: it "
@@ -269,7 +269,7 @@ marks = {
     "words": "words an answer",
 }
 if study.whole("references") and study.whole("primary"):
-    references = pd.concat([study.rows("references"), study.rows("primary")])
+    references = pd.concat([study["references"].runs, study["primary"].runs])
     shown = means.in_order(references, ("unigram", "start", "sft", "kd", "teacher"))
     show_table(
         means.mean_table(means.in_percent(shown), marks, digits=2),
@@ -288,7 +288,7 @@ if study.whole("references") and study.whole("primary"):
 
 # %%
 if study.whole("tuning"):
-    tuned = study.rows("tuning", "factor")
+    tuned = study["tuning"].runs
     best = sections.chosen_weights(sections.tuning_rows())
     chosen = {f"kd+{term}": best[term] for term in (*MATCHES, *CONTROLS)}
     terms = {m: w for m, w in chosen.items() if m.removeprefix("kd+") in MATCHES}
@@ -310,12 +310,12 @@ if study.whole("tuning"):
 
 # %%
 if study.whole("primary"):
-    items = study.items("primary")
+    items = study["primary"].items
     family = claims.answers("C5", results_dir())
     pairs = [(one["method"], one["baseline"]) for one in asked["secondary"]]
     pairs = [pair for pair in pairs if set(pair) <= set(items["method"])]
     answers = [*family, *(compare(items, *pair) for pair in pairs)]
-    study.show_forest(answers, test, "opt-gain", "primary")
+    show_forest(answers, test, "opt-gain", study.source("primary"))
 
 # %%
 if study.whole("primary"):
@@ -353,7 +353,7 @@ if study.whole("primary"):
 
 # %%
 if study.whole("primary"):
-    primary = means.in_order(study.rows("primary"), asked["grid"]["primary"]["methods"])
+    primary = means.in_order(study["primary"].runs, asked["grid"]["primary"]["methods"])
     also = {
         "self_instruct/rougeL": "self-instruct, Rouge-L",
         "vicuna/rougeL": "Vicuna, Rouge-L",
@@ -387,8 +387,8 @@ if study.whole("primary"):
 
 # %%
 if study.whole("tuning") and study.whole("primary", "curve", "controls"):
-    swept = pd.concat([study.items("curve", "factor"), study.items("controls", "factor")])
-    by_weight = gains_of.gains_by_weight(swept, study.items("primary"), "kd", test.unit)
+    swept = pd.concat([study["curve"].items, study["controls"].items])
+    by_weight = gains_of.gains_by_weight(swept, study["primary"].items, "kd", test.unit)
     with geodistill_style():
         fig, ax = plt.subplots(figsize=(7.5, 3.6))
         ax.axhspan(-test.margin, test.margin, color="#EFEFEF", zorder=0)
@@ -410,7 +410,7 @@ if study.whole("tuning") and study.whole("primary", "curve", "controls"):
 # %%
 controls = [f"kd+{name}" for name in CONTROLS]
 if study.whole("curve", "controls"):
-    swept = pd.concat([study.items("curve", "factor"), study.items("controls", "factor")])
+    swept = pd.concat([study["curve"].items, study["controls"].items])
     show_table(
         gains_of.control_table(swept, "kd+procrustes", controls, test.unit),
         caption="Procrustes minus each control; 95 % intervals, seeds and prompts crossed.",
@@ -422,9 +422,9 @@ if study.whole("curve", "controls"):
 contest = runs_of_contest = None
 if study.whole("tuning") and study.whole("primary", "controls"):
     at_weight = {f"kd+{name}": chosen[f"kd+{name}"] for name in CONTROLS}
-    parts = [study.items("primary", "factor"), study.items("controls", "factor")]
+    parts = [study["primary"].items, study["controls"].items]
     contest = gains_of.at_weights(pd.concat(parts, ignore_index=True), at_weight)
-    parts = [study.rows("primary", "factor"), study.rows("controls", "factor")]
+    parts = [study["primary"].runs, study["controls"].runs]
     runs_of_contest = gains_of.at_weights(pd.concat(parts, ignore_index=True), at_weight)
     answer = compare(contest, "kd+procrustes", "kd+procrustes-shuffled")
     given = verdict(answer, test.margin)
@@ -449,15 +449,15 @@ if study.whole("tuning") and study.whole("primary", "controls"):
 some = ["kd+procrustes", "kd+procrustes-shuffled", "kd+isotropy"]
 sizes = ("32", "128", "512")
 if study.whole(*(f"rows-{rows}" for rows in sizes)):
-    own_kd = study.items("rows-512").query("method == 'kd'")
+    own_kd = study["rows-512"].items.query("method == 'kd'")
     batches = {}
     for rows in sizes:
-        with_term = study.items(f"rows-{rows}").query("method != 'kd'")
+        with_term = study[f"rows-{rows}"].items.query("method != 'kd'")
         both = pd.concat([with_term, own_kd], ignore_index=True)
         batches[rows] = [compare(both, m, "kd") for m in some]
     made_of = [f"rows-{rows}" for rows in sizes]
     along = "answer rows in a geometry batch, on average"
-    study.show_groups(batches, test, "opt-rows", *made_of, along=along)
+    show_groups(batches, test, "opt-rows", study.source(*made_of), along=along)
 
 # %% [markdown]
 # ### With an untied head, and in a larger student
@@ -471,13 +471,13 @@ heads = {} if contest is None else {"tied head": contest}
 made_of = ["primary", "controls"] if heads else []
 for section, name in (("untied", "untied head"), ("larger", "larger student")):
     if study.whole(section):
-        heads[name] = study.items(section)
+        heads[name] = study[section].items
         made_of.append(section)
 if heads:
     by_student = {n: [compare(frame, m, "kd") for m in some] for n, frame in heads.items()}
     larger = asked["setting"] | asked["grid"]["larger"]["setting"]
     size = "larger: {layers} layers of width {width}, {epochs:g} epochs".format(**larger)
-    study.show_groups(by_student, test, "opt-heads", *made_of, along=size)
+    show_groups(by_student, test, "opt-heads", study.source(*made_of), along=size)
 
 # %%
 if contest is not None and study.alike(*made_of):
@@ -557,13 +557,13 @@ if runs_of_contest is not None:
 
 # %%
 if study.whole("primary", "bases"):
-    every = pd.concat([study.items("primary"), study.items("bases")], ignore_index=True)
+    every = pd.concat([study["primary"].items, study["bases"].items], ignore_index=True)
     bases = {
         look(base).label: [compare(every, f"{base}+{term}", base) for term in MATCHES]
         for base in ("kd", "skew", "sft")
     }
     given = {"over": "the base", "along": "base loss"}
-    study.show_groups(bases, test, "opt-bases", "primary", "bases", **given)
+    show_groups(bases, test, "opt-bases", study.source("primary", "bases"), **given)
 
 # %% [markdown]
 # "KD + FT" read as two stages (half of the epochs distil, the other half fine-tunes), sequence-level
@@ -579,12 +579,12 @@ pairs_of = {
 }
 there = [name for name in pairs_of if study.whole(name)]
 if "primary" in there and study.alike(*there):
-    frames = {name: study.items(name) for name in there}
+    frames = {name: study[name].items for name in there}
     if "stages" in there:
         frames["stages"] = gains_of.renamed(frames["stages"], two)
     every = pd.concat(frames.values(), ignore_index=True)
     answers = [compare(every, *pair) for name in there for pair in pairs_of[name]]
-    study.show_forest(answers, test, "opt-readings", *there)
+    show_forest(answers, test, "opt-readings", study.source(*there))
 
 # %% [markdown]
 # ## Whose luck is it?
@@ -604,7 +604,7 @@ if "primary" in there and study.alike(*there):
 
 # %%
 if study.whole("variance"):
-    decodings = luck.decoded(study.rows("variance", "start_seed"), gains_of.DECODING)
+    decodings = luck.decoded(study["variance"].runs, gains_of.DECODING)
     found = luck.luck(decodings)
     shares = luck.luck_table(found, factor=100)
     with geodistill_style():
@@ -687,7 +687,7 @@ if study.whole("primary"):
 
 # %%
 if study.whole("primary") and study.whole("references"):
-    beside = pd.concat([study.items("references"), study.items("primary")], ignore_index=True)
+    beside = pd.concat([study["references"].items, study["primary"].items], ignore_index=True)
     shown_seed = asked["grid"]["references"]["seeds"][0]
     names = {m: look(m).label for m in ("teacher", "sft", "kd", "kd+procrustes", "kd+gram")}
     pages = answers_beside(beside, shown_seed, names)

@@ -32,13 +32,13 @@ def write(folder, n_seeds=5, n_items=600, exploratory="exploratory/"):
 
 PRIMARY = {k: v for k, v in CLASSIFICATION.items() if k != "ce" and "shuffled" not in k}
 CONTROLS = {"kd+procrustes-shuffled": -0.2, "kd+spectrum": 0.0, "kd+isotropy": 0.0}
-CHOSEN, ANOTHER = 20.0, 5.0
+CHOSEN, OTHERS = 20.0, (5.0, 80.0)
 
 
-def write_confirmatory(folder, seeds=range(100, 110), n_items=60):
-    """Primary and placebo sections of the classification protocol; controls at two factors.
+def write_confirmatory(folder, seeds=range(100, 110), n_items=60, others=OTHERS):
+    """Primary and placebo sections of the classification protocol; controls at their three factors.
 
-    At the other factor the shuffled rows do as well as Procrustes.
+    At the other factors the shuffled rows do as well as Procrustes.
     """
     for task in ("movie-b", "product-b", "stsb"):
         path = folder / "classification" / "primary"
@@ -47,7 +47,8 @@ def write_confirmatory(folder, seeds=range(100, 110), n_items=60):
         path = folder / "classification" / "placebos"
         other = CONTROLS | {"kd+procrustes-shuffled": 0.08}
         _study(path, task, CONTROLS, list(seeds)[:5], n_items, factor=CHOSEN)
-        _study(path, task, other, list(seeds)[:5], n_items, factor=ANOTHER)
+        for factor in others:
+            _study(path, task, other, list(seeds)[:5], n_items, factor=factor)
 
 
 def _study(folder, task, gains, n_seeds, n_items, factor=None):

@@ -151,6 +151,14 @@ def test_a_grid_that_was_stopped_decides_nothing(tmp_path):
     }
 
 
+def test_a_control_that_lacks_a_factor_decides_nothing(tmp_path):
+    simulated_results.write(tmp_path, n_items=60)
+    simulated_results.write_confirmatory(tmp_path, others=(5.0,))
+    placebo = claims.claim("P1-bert").stored
+    assert placebo.rows(tmp_path) == ("exploratory/classification",)
+    assert claims.claim("C4a").stored.rows(tmp_path) == ("classification/primary",)
+
+
 def test_a_squared_error_is_not_pooled_with_accuracies(confirmed):
     assert {a.tasks for a in claims.answers("C4a", confirmed)} == {("movie-b", "product-b")}
     assert all(a.n_seeds == 10 for a in claims.answers("C4a", confirmed))

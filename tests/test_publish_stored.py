@@ -1,5 +1,7 @@
 """Only whole sections of a protocol are shown, and what is shown says where it is from."""
 
+import shutil
+
 import pandas as pd
 import pytest
 import simulated_instruction as simulated
@@ -7,8 +9,9 @@ import simulated_instruction as simulated
 from geodistill.errors import InputError
 from geodistill.experiments import plan
 from geodistill.experiments.instruction_sections import FOLDER, progress, runs
+from geodistill.experiments.whole_sections import Sections
 from geodistill.publish import claims, provenance
-from geodistill.publish.stored import Sections
+from geodistill.publish.stored import show_forest, show_groups
 
 
 def planned(section):
@@ -33,24 +36,38 @@ def results(made, monkeypatch):
 
 @pytest.fixture
 def study(results):
-    return Sections.of(FOLDER, progress())
+    return Sections(FOLDER)
 
 
-def test_a_section_is_whole_with_all_its_runs_and_no_others(tmp_path, monkeypatch, results):
-    rows = pd.read_parquet(results / FOLDER / "curve" / "rows.parquet")
+def test_a_section_is_whole_with_all_its_runs(tmp_path, monkeypatch, results, capsys):
     monkeypatch.setenv("GEODISTILL_RESULTS", str(tmp_path))
-    target = tmp_path / FOLDER / "curve" / "rows.parquet"
-    target.parent.mkdir(parents=True)
-    n = planned("curve")
-    assert not plan.whole(FOLDER, "curve", n)
-    rows.to_parquet(target)
-    assert plan.whole(FOLDER, "curve", n)
-    assert not plan.whole(FOLDER, "curve", n - 1)  # a run that nobody planned
+    for name in ("tuning", "curve"):
+        shutil.copytree(results / FOLDER / name, tmp_path / FOLDER / name)
+    target, n = tmp_path / FOLDER / "curve" / "rows.parquet", planned("curve")
+    rows = pd.read_parquet(target)
+    assert Sections(FOLDER).whole("curve")
+    other = rows.assign(run_id="theirs-" + rows["run_id"], seed=99)
+    pd.concat([rows, other]).to_parquet(target)  # runs that nobody planned
+    assert len(Sections(FOLDER)["curve"].runs) == n
     one = rows["run_id"] == rows["run_id"].iloc[0]
+    assert capsys.readouterr().out == ""
     for change in ({"dirty": True}, {"status": "failed"}):
         rows.assign(**{k: rows[k].mask(one, v) for k, v in change.items()}).to_parquet(target)
-        assert plan.stored_runs(FOLDER, "curve") == n - 1
-        assert not plan.whole(FOLDER, "curve", n)
+        assert not Sections(FOLDER).whole("curve")
+        said = f"section curve: {n - 1} of {n} runs are stored; not shown\n"
+        assert capsys.readouterr().out == said
+
+
+def test_what_takes_its_weights_from_the_tuning_waits_for_it(
+    tmp_path, monkeypatch, results, capsys
+):
+    monkeypatch.setenv("GEODISTILL_RESULTS", str(tmp_path))
+    shutil.copytree(results / FOLDER / "primary", tmp_path / FOLDER / "primary")
+    assert not Sections(FOLDER).whole("primary", "controls")
+    said = capsys.readouterr().out
+    n, controls = planned("primary"), planned("controls")
+    assert f"section primary: {n} of {n} runs are stored (the tuning section lacks 38 runs" in said
+    assert f"section controls: 0 of {controls} runs are stored; not shown" in said
 
 
 def test_what_is_not_whole_is_said_in_a_line(study, capsys):
@@ -65,12 +82,11 @@ def test_what_is_not_whole_is_said_in_a_line(study, capsys):
 
 def test_sections_of_two_devices_are_not_shown_together(tmp_path, monkeypatch, results, capsys):
     monkeypatch.setenv("GEODISTILL_RESULTS", str(tmp_path))
+    shutil.copytree(results, tmp_path, dirs_exist_ok=True)
     for name, device in (("primary", "cuda: simulated"), ("curve", "cpu: simulated")):
-        rows = pd.read_parquet(results / FOLDER / name / "rows.parquet")
         target = tmp_path / FOLDER / name / "rows.parquet"
-        target.parent.mkdir(parents=True)
-        rows.assign(device=device).to_parquet(target)
-    study = Sections.of(FOLDER, progress())
+        pd.read_parquet(target).assign(device=device).to_parquet(target)
+    study = Sections(FOLDER)
     assert study.whole("primary")
     assert study.whole("curve")
     assert capsys.readouterr().out == ""
@@ -79,17 +95,16 @@ def test_sections_of_two_devices_are_not_shown_together(tmp_path, monkeypatch, r
     assert capsys.readouterr().out == told
 
 
-def test_settings_that_vary_are_columns(study):
-    curve = study.rows("curve", "factor")
+def test_settings_in_which_runs_differ_are_columns(study):
+    curve = study["curve"].runs
+    assert sorted(curve["factor"].unique()) == [0.1, 1, 10]
     assert curve.groupby("factor").size().nunique() == 1
-    starts = study.rows("variance", "start_seed")
-    assert starts.groupby(["start_seed", "seed"]).size().tolist() == [1] * planned("variance")
-    items = study.items("variance", "start_seed")
-    assert items.groupby(["start_seed", "seed"]).size().tolist() == [105] * planned("variance")
-    with pytest.raises(InputError, match="two clean runs of t0/kd"):
-        study.rows("variance")
-    with pytest.raises(InputError, match="no column or setting 'head'"):
-        study.rows("curve", "head")
+    variance = study["variance"]
+    starts = variance.runs.groupby(["start_seed", "seed"]).size()
+    assert starts.tolist() == [1] * planned("variance")
+    items = variance.items.groupby(["start_seed", "seed"]).size()
+    assert items.tolist() == [105] * planned("variance")
+    assert {"nll", "rougeL"} <= set(variance.runs)
 
 
 def test_provenance_names_commands_folders_and_runs(study):
@@ -101,12 +116,11 @@ def test_provenance_names_commands_folders_and_runs(study):
     )
     assert found["rows"] == "data/results/instruction/curve, data/results/instruction/controls"
     assert len(found["run_ids"]) == planned("curve") + planned("controls")
-    assert study.source("curve", run_ids=["b", "a", "b"])["run_ids"] == ("a", "b")
 
 
 def test_simulated_runs_are_those_of_the_protocol(study):
     asked = {(s.weight, m, seed) for s, m, seed in runs("controls")}
-    rows = study.rows("controls", "factor")
+    rows = study["controls"].runs
     assert set(zip(rows["factor"], rows["method"], rows["seed"], strict=True)) == asked
 
 
@@ -132,8 +146,9 @@ def test_figures_of_comparisons_carry_their_numbers_and_their_runs(study, result
     seen = []
     monkeypatch.setattr(provenance, "_display", lambda html, facts: seen.append(facts))
     answers, test = claims.answers("C5", results), claims.claim("C5").stored
-    study.show_forest(answers, test, "forest", "primary")
-    study.show_groups({"one\ngroup": answers}, test, "groups", "primary", along="students")
+    show_forest(answers, test, "forest", study.source("primary"))
+    source = study.source("primary")
+    show_groups({"one\ngroup": answers}, test, "groups", source, along="students")
     for facts in seen:
         assert len(facts["run_ids"]) == planned("primary")
         assert test.unit.show(answers[0].estimate) in facts["text"]

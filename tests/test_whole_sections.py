@@ -7,8 +7,8 @@ import pytest
 import simulated_results
 
 from geodistill.errors import InputError
-from geodistill.experiments import whole_sections
-from geodistill.experiments.whole_sections import whole
+from geodistill.experiments.sections import FOLDER
+from geodistill.experiments.whole_sections import Sections
 
 MADE = ("gpu", "primary", "memory", "size", "batch", "efficiency", "curve")
 
@@ -36,11 +36,20 @@ def change(results, section, edit):
     edit(rows).to_parquet(path)
 
 
+def whole(name):
+    """The section as it is stored now."""
+    return Sections(FOLDER)[name]
+
+
 def told(name):
     """What is said of a section that is not shown."""
     lines = []
-    assert whole(name, lines.append) is None
+    study = Sections(FOLDER, lines.append)
+    assert not study.whole(name)
     (line,) = lines
+    with pytest.raises(InputError) as refused:
+        study[name]
+    assert str(refused.value) == line
     return line
 
 
@@ -74,13 +83,14 @@ def test_what_is_tuned_waits_for_its_tuning(results):
     assert line == "section others: 0 of 30 runs are stored; not shown"
     (results / "others").mkdir()
     pd.DataFrame({"run_id": ["a", "b"]}).to_parquet(results / "others" / "rows.parquet")
-    assert "2 of 30 runs are stored, its tuning is not whole" in told("others")
+    line = told("others")
+    assert "2 of 30 runs are stored (the tuning-others section lacks" in line
 
 
 def test_rows_of_a_gpu_are_compared_with_the_section_gpu(results):
     memory = whole("memory")
     against = memory.compared_with()
-    assert memory.reference.name == memory.device == "gpu"
+    assert (memory.reference.name, memory.device) == ("gpu", "cuda")
     assert set(against["run_id"]) <= set(pd.read_parquet(results / "gpu/rows.parquet")["run_id"])
     assert set(against["task"]) == {"movie-b", "product-b"}
     assert {"kd", "kd+procrustes"} < set(against["method"])
@@ -108,7 +118,7 @@ def test_devices_are_never_mixed(results):
     change(results, "gpu", lambda rows: rows.assign(device="cpu: x"))
     with pytest.raises(InputError, match="section gpu has rows of the device that primary is made"):
         whole("gpu")
-    with pytest.raises(InputError, match="different devices are not compared: size is compared wi"):
+    with pytest.raises(InputError, match="gpu has rows of a cpu; size, which is compared with it,"):
         whole("size")
 
 
@@ -146,8 +156,8 @@ def test_validation_rows_stand_alone_and_tasks_of_scores_are_not_pooled(results)
 
 
 def test_a_figure_names_every_section_it_is_drawn_from(results):
-    said = whole_sections.source(whole("memory"), whole("gpu"))
+    said = Sections(FOLDER).source("memory", "gpu")
     command = "geodistill grid classification --section"
     assert said["made_by"] == f"{command} memory && {command} gpu"
-    assert "data/results/classification/gpu/items.parquet" in said["rows"]
+    assert said["rows"].endswith("data/results/classification/gpu")
     assert len(said["run_ids"]) == 20 + 60

@@ -60,9 +60,13 @@ def _cross(
 
 def progress() -> pd.DataFrame:
     """A line a section: runs planned and runs stored."""
-    asked = protocol()
+    return plan.progress(FOLDER, size)
+
+
+def size(spec: dict[str, Any]) -> int:
+    """How many runs a section has."""
     any_weight = dict.fromkeys((*MATCHES, *CONTROLS), 1.0)
-    return plan.progress(FOLDER, lambda spec: len(set(_cross(asked, spec, any_weight))))
+    return len(set(_cross(protocol(), spec, any_weight)))
 
 
 def tuning_rows() -> pd.DataFrame:

@@ -94,21 +94,6 @@ def finished_rows(study: str, name: str, planned: int) -> pd.DataFrame:
     return rows
 
 
-def stored_runs(study: str, name: str) -> int:
-    """Finished runs of a section that an unchanged checkout made."""
-    path = rows_file(study, name)
-    if not path.is_file():
-        return 0
-    rows = pd.read_parquet(path, columns=["run_id", "status", "dirty"])
-    counted = (rows["status"] == "finished") & ~rows["dirty"].astype(bool)
-    return int(rows.loc[counted, "run_id"].nunique())
-
-
-def whole(study: str, name: str, planned: int) -> bool:
-    """Whether a section has its `planned` runs, no fewer and none beside; else it shows nothing."""
-    return stored_runs(study, name) == planned
-
-
 def best(scores: pd.DataFrame, by: str, *, highest: bool) -> dict[str, float]:
     """By term, the `by` of the best mean value over tasks and seeds; the smaller one of equals.
 

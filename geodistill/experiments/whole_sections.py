@@ -1,51 +1,95 @@
-"""The stored sections of the classification study that may be shown: whole, and beside their like.
+"""The stored sections of a study by protocol that a page may show: whole, and beside their like.
 
-A section decides nothing before all its runs are stored. Which rows a section without `kd` of its
-own is compared with, the protocol says (`device:`): those of `gpu` if it was made on one, those of
-`primary` if on CPUs; never the other's, whose dropout drew other numbers.
+A section decides nothing before all its runs are stored. Which rows a classification section
+without `kd` of its own is compared with, the protocol says (`device:`): those of `gpu` if it was
+made on one, those of `primary` if on CPUs; never the other's, whose dropout drew other numbers.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import pandas as pd
 
-from geodistill.analysis.rows import load_items, load_rows
+from geodistill.analysis.rows import load_items, load_rows, wide
 from geodistill.errors import InputError
-from geodistill.experiments import plan, sections
+from geodistill.experiments import instruction_sections, plan, sections
 from geodistill.experiments.classification import classification_config
+from geodistill.experiments.instruction import instruction_config
 from geodistill.experiments.store import run_id
 
-ON_GPU, ON_CPU = "gpu", "primary"
-"""The section that others made on such a device are compared with."""
-SETTINGS = (
-    "n_train", "factor", "rows", "width", "layers", "batch_size", "memory", "start_seed",
-)  # fmt: skip
-"""What tells the runs of sections apart besides task, method and seed."""
+
+@dataclass(frozen=True)
+class _Study:
+    """What tells one study's sections from another's.
+
+    plan: its module of sections; config: of a run; settings: what tells runs apart besides task,
+    method and seed, attribute of the setting by column; references: the section that others are
+    compared with, by their device.
+    """
+
+    plan: Any
+    config: Callable[[Any, str], dict[str, Any]]
+    settings: dict[str, str]
+    references: dict[str, str]
+
+
+_VARIED = ("n_train", "factor", "rows", "width", "layers", "batch_size", "memory", "start_seed")
+_STUDIES = {
+    sections.FOLDER: _Study(
+        sections,
+        classification_config,
+        {name: name for name in _VARIED},
+        {"cuda": "gpu", "cpu": "primary"},
+    ),
+    instruction_sections.FOLDER: _Study(
+        instruction_sections,
+        instruction_config,
+        {"factor": "weight", "start_seed": "start_seed"},
+        {},
+    ),
+}
 
 
 @dataclass(frozen=True)
 class Section:
-    """A whole section. `rows` and `items` are as stored, with a column for each of `SETTINGS`.
+    """A whole section, with a column for each setting in which its runs may differ.
 
-    rows: a row a metric; items: a row a test item, of tasks with classes, which may be pooled;
-    reference: the section that it is compared with, None for those and where it is not whole.
+    rows: a row a metric; items: a row a test item, of tasks that may be pooled; reference: the
+    section that it is compared with, None for those and where it is not whole.
     """
 
     name: str
     rows: pd.DataFrame
     items: pd.DataFrame
+    settings: pd.DataFrame
     reference: "Section | None" = None
 
     @property
     def run_ids(self) -> tuple[str, ...]:
         return tuple(sorted(self.rows["run_id"].unique()))
 
+    @cached_property
+    def runs(self) -> pd.DataFrame:
+        """A row a run, a column a metric, beside `run_id, task, method, seed` and the settings."""
+        return wide(self.rows).merge(self.settings, on="run_id")
+
     @property
     def device(self) -> str:
-        """`ON_GPU` or `ON_CPU`: the section that such rows are compared with."""
-        return device_kind(self.rows, self.name)
+        """ "cpu" or "cuda".
+
+        Raises:
+            InputError: rows of both.
+        """
+        devices = self.rows["device"].drop_duplicates()
+        kinds = set(devices.str.partition(":")[0])
+        if len(kinds) != 1:
+            raise InputError(
+                f"section {self.name} mixes devices ({', '.join(sorted(devices))}): dropout draws "
+                "other numbers on each; make it again on one"
+            )
+        return str(kinds.pop())
 
     def compared_with(self) -> pd.DataFrame:
         """The items of the reference, of this section's tasks and seeds.
@@ -73,105 +117,120 @@ class Section:
         return pd.concat([self.items, theirs], ignore_index=True)
 
 
-def device_kind(rows: pd.DataFrame, name: str) -> str:
-    """`ON_GPU` or `ON_CPU`, by the section that such rows are compared with.
+class Sections:
+    """The sections of one study: which are whole, and their rows. Each is read once.
 
-    Raises:
-        InputError: rows of both.
+    Args:
+        study: name of the protocol and of its results folder.
+        say: takes the line that says why a section is not shown.
     """
-    devices = rows["device"].drop_duplicates()
-    on_gpu = devices.str.startswith("cuda")
-    if on_gpu.nunique() != 1:
-        raise InputError(
-            f"section {name} mixes devices ({', '.join(sorted(devices))}): dropout draws other "
-            "numbers on each; make it again on one"
-        )
-    return ON_GPU if on_gpu.iloc[0] else ON_CPU
 
+    def __init__(self, study: str, say: Callable[[str], None] = print) -> None:
+        self.study, self._say, self._parts = study, say, _STUDIES[study]
+        self._found: dict[str, tuple[Section | None, str]] = {}
 
-def same_device(*parts: Section) -> None:
-    """Raise InputError where sections were not all made on a GPU, or all on CPUs."""
-    kinds = {part.name: part.device for part in parts}
-    if len(set(kinds.values())) > 1:
-        told = ", ".join(f"{name} is compared with {kind}" for name, kind in kinds.items())
-        raise InputError(f"sections of different devices are not compared: {told}")
+    def whole(self, *names: str) -> bool:
+        """Whether these sections may all be shown together; where not, a line says why.
 
+        Raises:
+            InputError: no such section; rows that are unfit, or of both a GPU and a CPU.
+        """
+        lacking = [name for name in names if self._shown(name)[0] is None]
+        for name in lacking:
+            self._say(f"section {name}{self._shown(name)[1]}")
+        return not lacking and self.alike(*names)
 
-def whole(name: str, say: Callable[[str], None] = print) -> Section | None:
-    """A section that may be shown; else None, and one line that says why not.
+    def alike(self, *names: str) -> bool:
+        """Whether these whole sections come from one kind of device: else they are not compared.
 
-    Raises:
-        InputError: no such section; rows that are unfit, or of both a GPU and a CPU.
-    """
-    spec = plan.section(sections.protocol(), name)
-    found, line = _stored(name, spec)
-    if found is None:
-        say(f"section {name}: {line}; not shown")
-        return None
-    if "part" in spec.get("setting", {}):
+        Another device rounds otherwise, and draws other numbers from the same seed.
+        """
+        devices = {name: self[name].device for name in names}
+        if len(set(devices.values())) > 1:
+            told = ", ".join(f"{name} {device}" for name, device in devices.items())
+            self._say(f"sections of different devices are not compared ({told})")
+        return len(set(devices.values())) <= 1
+
+    def __getitem__(self, name: str) -> Section:
+        """A whole section.
+
+        Raises:
+            InputError: it is not whole; ask `whole` first.
+        """
+        found, line = self._shown(name)
+        if found is None:
+            raise InputError(f"section {name}{line}")
         return found
-    like = device_kind(found.rows, name)
-    if name in (ON_GPU, ON_CPU):
-        if name != like:
-            raise InputError(f"section {name} has rows of the device that {like} is made on")
-        return found
-    reference, line = _stored(like, plan.section(sections.protocol(), like))
-    if reference is None and "kd" not in spec["methods"]:
-        say(f"section {name} is whole, but {like}, which it is compared with, is not: {line}")
-        return None
-    if reference is not None:
-        same_device(found, reference)
-    return Section(name, found.rows, found.items, reference)
 
+    def source(self, *names: str) -> dict[str, Any]:
+        """The provenance of what is drawn from these sections and those they are compared with."""
+        used: dict[str, Section] = {}
+        for one in (self[name] for name in names):
+            used |= {part.name: part for part in (one, one.reference) if part}
+        command = f"geodistill grid {self.study} --section"
+        return {
+            "source": "stored",
+            "made_by": " && ".join(f"{command} {name}" for name in used),
+            "rows": ", ".join(f"data/results/{self.study}/{name}" for name in used),
+            "run_ids": tuple(sorted({run for part in used.values() for run in part.run_ids})),
+        }
 
-def source(*parts: Section) -> dict[str, Any]:
-    """What `publish.provenance.show` asks of a figure that is drawn from these sections."""
-    used = {part.name: part for one in parts for part in (one, one.reference) if part}
-    command, names = f"geodistill grid {sections.FOLDER} --section", list(used)
-    return {
-        "source": "stored",
-        "made_by": " && ".join(f"{command} {name}" for name in names),
-        "rows": ", ".join(f"data/results/{sections.FOLDER}/{name}/items.parquet" for name in names),
-        "run_ids": sorted({run for part in used.values() for run in part.run_ids}),
-    }
+    def _shown(self, name: str) -> tuple[Section | None, str]:
+        """The section with its reference, or None and what is to be said of it."""
+        if name not in self._found:
+            self._found[name] = self._find(name)
+        return self._found[name]
 
+    def _find(self, name: str) -> tuple[Section | None, str]:
+        spec = plan.section(self._parts.plan.protocol(), name)
+        found, line = self._stored(name, spec)
+        if found is None:
+            return None, f": {line}; not shown"
+        like = self._parts.references.get(found.device)
+        if like is None or "part" in spec.get("setting", {}):
+            return found, ""
+        if name in self._parts.references.values():
+            if name != like:
+                raise InputError(f"section {name} has rows of the device that {like} is made on")
+            return found, ""
+        reference, line = self._stored(like, plan.section(self._parts.plan.protocol(), like))
+        if reference is None and "kd" not in spec["methods"]:
+            return None, f" is whole, but {like}, which it is compared with, is not: {line}"
+        if reference is not None and reference.device != found.device:
+            raise InputError(
+                f"section {like} has rows of a {reference.device}; {name}, which is compared with "
+                f"it, of a {found.device}"
+            )
+        return Section(name, found.rows, found.items, found.settings, reference), ""
 
-def _stored(name: str, spec: dict[str, Any]) -> tuple[Section | None, str]:
-    """The section, or None, and how much of it is stored."""
-    path, settings = plan.rows_file(sections.FOLDER, name), _planned(name, spec)
-    if not path.is_file():
-        return None, f"0 of {len(settings) or sections.size(spec)} runs are stored"
-    if settings.empty:
-        stored = pd.read_parquet(path, columns=["run_id"])["run_id"].nunique()
-        return None, f"{stored} of {sections.size(spec)} runs are stored, its tuning is not whole"
-    table = load_rows(path.parent, runs=settings["run_id"])
-    line = f"{len(table.run_ids)} of {len(settings)} runs are stored"
-    if len(table.run_ids) < len(settings):
-        return None, line
-    items = load_items(path.parent, runs=settings["run_id"]).frame
-    items = items[items["task"].isin(sections.protocol()["pooled"])]
-    theirs = [c for c in SETTINGS if c in table.frame]
-    rows = table.frame.drop(columns=theirs).merge(settings, on="run_id")
-    return Section(name, rows, items.merge(settings, on="run_id").reset_index(drop=True)), line
+    def _stored(self, name: str, spec: dict[str, Any]) -> tuple[Section | None, str]:
+        """The section, or None, and how much of it is stored."""
+        path = plan.rows_file(self.study, name)
+        any_stored = path.is_file()
+        try:
+            settings = self._planned(name)
+        except InputError as error:  # what its weights are tuned by is not whole
+            stored = pd.read_parquet(path)["run_id"].nunique() if any_stored else 0
+            why = f" ({error})" if stored else ""
+            return None, f"{stored} of {self._parts.plan.size(spec)} runs are stored{why}"
+        if not any_stored:
+            return None, f"0 of {len(settings)} runs are stored"
+        table = load_rows(path.parent, runs=settings["run_id"])
+        line = f"{len(table.run_ids)} of {len(settings)} runs are stored"
+        if len(table.run_ids) < len(settings):
+            return None, line
+        items = load_items(path.parent, runs=settings["run_id"]).frame
+        items = items[items["task"].isin(self._parts.plan.protocol()["pooled"])]
+        theirs = [column for column in self._parts.settings if column in table.frame]
+        rows = table.frame.drop(columns=theirs).merge(settings, on="run_id")
+        items = items.merge(settings, on="run_id").reset_index(drop=True)
+        return Section(name, rows, items, settings), line
 
-
-def _planned(name: str, spec: dict[str, Any]) -> pd.DataFrame:
-    """`run_id` and `SETTINGS` of every planned run; none while what it is tuned by is not whole."""
-    asked = sections.protocol()
-    if spec["seeds"] != asked["seeds"]["tuning"]:
-        for needed in {sections.TUNING, spec.get("tuned_by", sections.TUNING)}:
-            if _missing(needed):
-                return pd.DataFrame({"run_id": []})
-    lines = []
-    for setting, method, seed in sections.runs(name):
-        own = run_id(setting.task, method, seed, classification_config(setting, method))
-        lines.append((own, *(getattr(setting, key) for key in SETTINGS)))
-    return pd.DataFrame(lines, columns=["run_id", *SETTINGS])
-
-
-def _missing(tuning: str) -> bool:
-    path = plan.rows_file(sections.FOLDER, tuning)
-    if not path.is_file():
-        return True
-    stored = pd.read_parquet(path, columns=["run_id"])["run_id"].nunique()
-    return bool(stored < len(sections.runs(tuning)))
+    def _planned(self, name: str) -> pd.DataFrame:
+        """`run_id` and settings of every planned run."""
+        lines = []
+        for setting, method, seed in self._parts.plan.runs(name):
+            own = run_id(setting.task, method, seed, self._parts.config(setting, method))
+            varied = [getattr(setting, attribute) for attribute in self._parts.settings.values()]
+            lines.append((own, *varied))
+        return pd.DataFrame(lines, columns=["run_id", *self._parts.settings])

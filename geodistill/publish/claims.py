@@ -87,14 +87,22 @@ class StoredTest:
 def _whole(folder: Path, study: str) -> bool:
     """Whether every method of a section has all its seeds in `folder`, in some task at least.
 
-    Which tasks remain is for the tuning to say; a grid makes the seeds one after another.
+    Which tasks remain is for the tuning to say; a grid makes the seeds one after another. (A page
+    asks `Sections.whole`, which knows every planned run, but takes torch to load.)
     """
     if not (folder / "items.parquet").is_file():
         return False
     spec = plan.protocol(study)["grid"][folder.name]
-    runs = pd.read_parquet(folder / "rows.parquet", columns=["task", "method", "seed"])
-    wanted = pd.MultiIndex.from_product([runs["task"].unique(), spec["methods"], spec["seeds"]])
-    return set(wanted) <= set(runs[["task", "method", "seed"]].itertuples(index=False, name=None))
+    runs = pd.read_parquet(folder / "rows.parquet", columns=["task", "method", "seed", "factor"])
+    asked = spec.get("factors", spec.get("weights"))  # as each study calls them
+    given = asked if asked != plan.CHOSEN else [1]
+    made = runs.drop_duplicates().groupby(["method", "task", "seed"]).size()
+    for method in spec["methods"]:
+        trials = len(given) if "+" in method else 1
+        cells = pd.MultiIndex.from_product([[method], runs["task"].unique(), spec["seeds"]])
+        if (made.reindex(cells, fill_value=0) < trials).any():
+            return False
+    return True
 
 
 @dataclass(frozen=True)

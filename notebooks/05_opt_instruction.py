@@ -57,9 +57,11 @@ from geodistill.experiments.instruction import (
     smoke,
     start_student,
 )
+from geodistill.experiments.kept_logits import divergences_by_top_k
 from geodistill.experiments.protocol import CONTROLS, MATCHES
 from geodistill.experiments.store import data_dir, results_dir
 from geodistill.experiments.whole_sections import Sections
+from geodistill.losses.logits import KINDS
 from geodistill.publish import claims
 from geodistill.publish.provenance import show, show_pages, show_table
 from geodistill.publish.stored import show_forest, show_groups
@@ -133,9 +135,9 @@ display(
 # %%
 methods = ("kd", "kd+procrustes", "kd+procrustes-shuffled")
 start, _ = score(start_student(room, seed), room.tokenizer, room.test, setting.new_tokens)
-runs = {}
+runs, models = {}, {}
 for method in methods:
-    runs[method], _ = run_instruction(room, method, seed)
+    runs[method], models[method] = run_instruction(room, method, seed)
     print(f"{look(method).label}: {runs[method].wall_seconds:.0f} s")
 
 # %%
@@ -196,6 +198,32 @@ show_pages(
     caption="More of them, six to a page; open one to turn to it.",
     source="live",
     name="opt-live-pages",
+)
+
+# %% [markdown]
+# ## What does the cache hide?
+#
+# The teacher's cache keeps its largest logits, and one more outcome for the mass of all other tokens.
+# Merging outcomes can only bring two distributions nearer, so every divergence on $k+1$ outcomes is a
+# lower bound of the one on the whole vocabulary, and rises with $k$ to meet it. How far below is the
+# one that the students are trained on?
+
+# %%
+some = room.test[:32]
+by_k = divergences_by_top_k(
+    room.teacher, models["kd"], some, room.tokenizer.pad_token_id, (1, 8, setting.top_k, 512)
+)
+kinds = list(KINDS)
+assert (by_k[kinds].diff().iloc[1:] > -1e-9).all(axis=None), "merging outcomes raised a divergence"
+kept_share = by_k.set_index("k").loc[setting.top_k] / by_k.set_index("k").iloc[-1]
+told = ", ".join(f"{kind} {kept_share[kind]:.1%}" for kind in kinds)
+show_table(
+    by_k.rename(columns={"mass": "teacher's mass in the top k"}),
+    caption=f"Divergence of the student from its teacher, nats a token, on the top k tokens and the "
+    f"rest, answer tokens of {len(some)} test prompts; last, on all. Of the full one, k = "
+    f"{setting.top_k}, which the cache keeps, shows: {told}.",
+    name="opt-top-k",
+    source="live",
 )
 
 # %% [markdown]

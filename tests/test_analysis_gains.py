@@ -181,3 +181,27 @@ def test_shares_become_percent_and_nothing_else():
     assert means.in_percent(runs).iloc[0].tolist() == pytest.approx([1.0, 50.0, 10.0])
     named = pd.DataFrame({"method": ["a", "b"]})
     assert means.in_order(named, ["b", "a"])["method"].tolist() == ["b", "a"]
+
+
+def test_tasks_stand_side_by_side_above_what_they_are_held_against():
+    runs = pd.DataFrame(
+        [
+            ("pairs", "kd", 1, 0.7, 0.80, np.nan, 0.6, 0.9),
+            ("pairs", "kd", 2, 0.8, 0.84, np.nan, 0.6, 0.9),
+            ("alike", "kd", 1, np.nan, np.nan, 0.5, np.nan, np.nan),
+            ("alike", "kd", 2, np.nan, np.nan, 0.3, np.nan, np.nan),
+        ],
+        columns=["task", "method", "seed", "accuracy", "f1", "pearson", "majority_accuracy",
+                 "teacher_accuracy"],
+    )  # fmt: skip
+    found = means.in_own_metrics(
+        runs, {"pairs": {"accuracy": "A", "f1": "F"}, "alike": {"pearson": "P", "spearman": "S"}}
+    ).set_index("method")
+    teacher, majority = found.loc["teacher"], found.loc["majority class"]
+    assert (teacher["A"], majority["A"]) == pytest.approx((90, 60))
+    # Of 10 pairs 6 are positive: precision 0.6, recall 1.
+    assert majority["F"] == pytest.approx(100 * 2 * 0.6 / 1.6)
+    assert found.loc["kd", "A"].tolist() == pytest.approx([70, 80])
+    assert found.loc["kd", "P"].tolist() == pytest.approx([50, 30])
+    assert found["S"].isna().all()
+    assert majority[["P", "S"]].isna().all()

@@ -269,6 +269,18 @@ def test_controls_know_only_what_they_should() -> None:
     assert abs(SpectrumLoss()(Y, X) - SpectrumLoss()(Y, X * X)) > 1e-3
 
 
+KNOW_AXES = {"projection", "orthogonal", "cosine", "patient", "flex", "pca"}
+"""Of the teacher's features: parameters or a fit, made for these axes."""
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_rotated_teacher_gives_the_same_loss_unless_the_loss_knows_its_axes(name: str) -> None:
+    turned = X @ torch.linalg.qr(normal(D_T, D_T, seed=9))[0]
+    before, after = (float(in_double(name)(Y, teacher).detach()) for teacher in (X, turned))
+    assert before > 1e-3
+    assert (abs(after - before) < 1e-6) == (name not in KNOW_AXES)
+
+
 def test_shuffled_rows_are_the_teachers_rows_in_another_order_each_call() -> None:
     class Record(nn.Module):
         def forward(self, student: Tensor, teacher: Tensor, mask: Tensor | None = None) -> Tensor:

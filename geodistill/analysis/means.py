@@ -42,6 +42,31 @@ def mean_table(
     return pd.DataFrame(table)
 
 
+def in_own_metrics(runs: pd.DataFrame, metrics: Mapping[str, Mapping[str, str]]) -> pd.DataFrame:
+    """Scores of several tasks side by side, times 100: `method, seed`, a column a task's metric.
+
+    Above them stand two lines to hold them against: "teacher", and "majority class", the answer
+    that is most often right. (Its F1 takes that class for the positive one, as MRPC's is.)
+
+    Args:
+        runs: one row a run, with `majority_accuracy` and `teacher_<metric>` where they are known.
+        metrics: by task, the name to show by name of a metric; one that no run has is not a number.
+    """
+    students: list[pd.DataFrame] = []
+    lines: dict[str, dict[str, float]] = {"teacher": {}, "majority class": {}}
+    for task, names in metrics.items():
+        own = runs[runs["task"] == task].set_index(["method", "seed"])
+        students.append(100 * own.reindex(columns=list(names)).rename(columns=dict(names)))
+        share = own["majority_accuracy"].mean() if "majority_accuracy" in own else np.nan
+        easy = {"accuracy": share, "f1": 2 * share / (1 + share)}
+        for metric, name in names.items():
+            known = own.get(f"teacher_{metric}", pd.Series(dtype=float)).mean()
+            lines["teacher"][name] = 100 * known
+            lines["majority class"][name] = 100 * easy.get(metric, np.nan)
+    above = pd.DataFrame([{"method": method, **line} for method, line in lines.items()])
+    return pd.concat([above, pd.concat(students, axis=1).reset_index()], ignore_index=True)
+
+
 def _said(line: "pd.Series[float]", digits: int) -> str:
     if np.isnan(line["mean"]):
         return "–"

@@ -69,19 +69,28 @@ def score(
 
 
 @torch.no_grad()
-def likelihoods(model: Any, examples: list[Example], pad_id: int) -> tuple[Tensor, Tensor]:
-    """Nats of each example's answer, summed over its tokens, and their number; float64."""
-    total = torch.zeros(len(examples), dtype=torch.float64)
-    count = torch.zeros(len(examples), dtype=torch.float64)
+def answer_logits(
+    model: Any, examples: list[Example], pad_id: int
+) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
+    """A batch at a time: places of its examples, their answer tokens' number, logits, the tokens.
+
+    Logits (tokens, vocabulary), float32, are those that predict the answer tokens.
+    """
     for batch in in_batches([model_inputs(e) for e in examples], BATCH, pad_id):
         rows = batch.pop("row")
         batch = beside(model, batch)
         mask, labels = kept_rows(batch), batch.pop("labels")
         with head_on_rows(model, mask):
             logits = model(**batch).logits.float()
-        targets = labels[:, 1:][mask[:, :-1]]
+        yield rows, mask.sum(1).cpu(), logits, labels[:, 1:][mask[:, :-1]]
+
+
+def likelihoods(model: Any, examples: list[Example], pad_id: int) -> tuple[Tensor, Tensor]:
+    """Nats of each example's answer, summed over its tokens, and their number; float64."""
+    total = torch.zeros(len(examples), dtype=torch.float64)
+    count = torch.zeros(len(examples), dtype=torch.float64)
+    for rows, kept, logits, targets in answer_logits(model, examples, pad_id):
         nll = torch.nn.functional.cross_entropy(logits, targets, reduction="none").double()
-        kept = mask.sum(1).cpu()
         total.index_add_(0, rows.repeat_interleave(kept), nll.cpu())
         count[rows] = kept.double()
     return total, count

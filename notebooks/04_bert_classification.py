@@ -807,11 +807,11 @@ if variance:
         f"point on one task, these test sentences given, it takes {needed} seeds. With one subsample "
         f"and any number of starts {100 * difference.subsample**0.5:.1f} points would stay"
     )
-    by_f = [report.show_p(p) for p in (difference.p_subsample, difference.p_start)]
+    by_f = [report.say_p(p) for p in (difference.p_subsample, difference.p_start)]
     display(
         Markdown(
-            f"{sentence(learned['luck'])} F tests of the difference's parts: sentences p = {by_f[0]}, "
-            f"start p = {by_f[1]}; degrees of freedom {difference.df}, so all this is rough."
+            f"{sentence(learned['luck'])} F tests of the difference's parts: sentences {by_f[0]}, "
+            f"start {by_f[1]}; degrees of freedom {difference.df}, so all this is rough."
         )
     )
 

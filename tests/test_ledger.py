@@ -139,6 +139,7 @@ def test_rows_of_a_protocol_decide_once_their_sections_are_whole(confirmed, resu
     block = ledger.verdict_block(confirmed)
     assert block.count("(by the protocol's rows, `data/results/classification/primary`)") == 2
     assert block.count("`data/results/classification/placebos`)") == 1
+    assert block.count("(exploratory, `data/results/exploratory/instruction`: the protocol's") == 2
     assert "by the protocol" not in ledger.verdict_block(results)
 
 

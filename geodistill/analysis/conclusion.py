@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from geodistill.analysis.compare import Comparison
 from geodistill.analysis.gains import said
-from geodistill.analysis.report import Unit, show_p
+from geodistill.analysis.report import Unit, say_p
 from geodistill.analysis.style import look, versus
 from geodistill.analysis.verdict import BETTER, CANNOT_TELL, EQUIVALENT, WORSE, verdict
 
@@ -103,7 +103,7 @@ def _evidence(answer: Comparison, margin: float, unit: Unit) -> str:
     given = verdict(answer, margin)
     return (
         f"{versus(answer.method, answer.baseline)}: {said(answer, unit)} {unit.name}, "
-        f"p = {show_p(answer.p_decisive)} ({answer.correction}), "
+        f"{say_p(answer.p_decisive)} ({answer.correction}), "
         f"P(better in one new pair of runs) = {answer.p_better:.2f}: **{given}**."
     )
 

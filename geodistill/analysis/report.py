@@ -96,6 +96,12 @@ def show_p(value: float) -> str:
     return "< 0.0001" if value < 1e-4 else f"{value:.2g}"
 
 
+def say_p(value: float) -> str:
+    """The same in a sentence: "p = 0.03", "p < 0.0001"."""
+    shown = show_p(value)
+    return f"p {shown}" if shown.startswith("<") else f"p = {shown}"
+
+
 def _span(values: Sequence[int]) -> str:
     low, high = min(values), max(values)
     return f"{low:,}" if low == high else f"{low:,} to {high:,}"

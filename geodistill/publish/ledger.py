@@ -104,7 +104,7 @@ def render(executed: Sequence[Path]) -> str:
 def verdict_block(results: Path) -> str:
     """README's lines: the verdict words of the claims that the committed rows decide.
 
-    Where a study made by its protocol decides, the line says so; the others are exploratory.
+    The line says whether rows made by a protocol decide, or exploratory ones stand in for them.
     """
     lines = ["| claim | verdict on the committed rows |", "|---|---|"]
     for one in CLAIMS:
@@ -113,9 +113,11 @@ def verdict_block(results: Path) -> str:
         rows = one.stored.rows(results)
         there = (results / rows[0] / "rows.parquet").is_file()
         words = [f"{r.detail}: **{r.verdict}**" for r in judge(one.key, results)] if there else []
+        folders = ", ".join(f"`data/results/{folder}`" for folder in rows)
         if not rows[0].startswith(EXPLORATORY):
-            folders = ", ".join(f"`data/results/{folder}`" for folder in rows)
             words.append(f"(by the protocol's rows, {folders})")
+        elif there:
+            words.append(f"(exploratory, {folders}: the protocol's rows are not whole)")
         lines.append(f"| {one.key}: {one.statement} | {'<br>'.join(words) or f'**{YET}**'} |")
     return "\n".join(lines)
 

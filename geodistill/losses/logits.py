@@ -12,7 +12,7 @@ from geodistill.errors import InputError
 from geodistill.geometry.inputs import kept_rows
 
 Kind = Literal["forward", "reverse", "skew"]
-KINDS = ("forward", "reverse", "skew")
+KINDS: tuple[Kind, ...] = ("forward", "reverse", "skew")
 SKEW = 0.1  # share of the teacher in the mixture
 
 

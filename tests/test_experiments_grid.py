@@ -202,6 +202,14 @@ def test_ctrl_c_says_that_it_goes_on_and_keeps_what_is_finished(tmp_path, log, r
     assert rows["run_id"].nunique() == done
 
 
+def test_a_reader_that_stops_early_is_not_lectured(log, results, recwarn):
+    runs = run_grid(tiny_study(log, 6, 0.2), workers=2, report=lambda line: None)
+    next(runs)
+    runs.close()
+    assert not [str(w.message) for w in recwarn if "cancelled" in str(w.message)]
+    assert 1 <= len(finished(results)) < 6
+
+
 # ---- verify ----
 
 

@@ -9,6 +9,7 @@ import json
 import os
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -112,7 +113,15 @@ def _in_parallel(jobs: Sequence[Job], workers: int, act: Callable[[Job], Any]) -
     from joblib import Parallel, delayed
 
     runner = Parallel(n_jobs=workers, return_as="generator_unordered")
-    yield from runner(delayed(_in_worker)(act, job, os.getpid()) for job in jobs)
+    results = runner(delayed(_in_worker)(act, job, os.getpid()) for job in jobs)
+    try:
+        for result in results:  # noqa: UP028 (it would close `results` before the filter below)
+            yield result
+    finally:
+        with warnings.catch_warnings():
+            # Stopped by its reader, joblib advises on the tasks that it cancels: nothing is lost.
+            warnings.simplefilter("ignore", UserWarning)
+            results.close()
 
 
 def _on_cluster(jobs: Sequence[Job], address: str, folder: Path) -> Iterator[Job]:

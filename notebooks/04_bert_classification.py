@@ -555,7 +555,7 @@ if placebos:
     over = dependence.contrast(real, at_best, "kd+procrustes", best["method"])
     learned["controls"] = (
         f"against {look(best['method']).label} at factor {best['factor']:g}, the best of the controls "
-        f"after the fact, Procrustes is {say(over, *rule)}"
+        f"after the fact, Procrustes: {say(over, *rule)}"
     )
     display(Markdown(sentence(learned["controls"])))
 

@@ -231,7 +231,7 @@ assert kept_share["forward"] > 0.9 > kept_share["reverse"]
 
 # %% [markdown]
 # The forward divergence is weighed by the teacher's probabilities, and sixty-four tokens hold nearly all
-# of them: the cache costs next to nothing. The skewed one is bounded, and loses as little. The reverse is
+# of them: the cache costs little. The skewed one loses as little. The reverse is
 # weighed by the *student's*: what an unfinished student believes and the teacher rules out lies in the
 # rest, whose one number cannot say which of forty-nine thousand tokens to drop. For a reverse divergence
 # keep the teacher live, or $k$ far larger. The study here uses the forward and the skewed.

@@ -97,13 +97,11 @@ class _Beyond(Watch):  # type: ignore[no-untyped-call]
     """Counts no view of the hidden states, nor the gradient with respect to the student's."""
 
     def __init__(self, teacher: Tensor, student: Tensor) -> None:
-        super().__init__()
-        self.known = {t.untyped_storage().data_ptr() for t in (teacher, student)}
+        super().__init__(teacher, student)
         self.gradient = student.untyped_storage().nbytes()
 
     def _hold(self, tensor: Tensor) -> None:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in self.known and storage.nbytes() != self.gradient:
+        if tensor.untyped_storage().nbytes() != self.gradient:
             super()._hold(tensor)
 
 

@@ -148,7 +148,7 @@ def gram(n: int, d_t: int, d_s: int, repeats: int) -> list[Row]:
 
     rivals: Rivals = {"ours": lambda: FeatureGramLoss()(y, x), "square": square}
     seconds, size = timed(rivals, repeats), f"{n}; {d_t}, {d_s}"
-    peak = {name: peak_memory(run) for name, run in rivals.items()}
+    peak = {name: peak_memory(run, x, y) for name, run in rivals.items()}
     memory = {
         "what": "n x n formula over Gram loss, peak memory",
         "size": size,

@@ -52,19 +52,20 @@ def ratio(what: str, size: str, seconds: Seconds, over: str, under: str, target:
     return found | {"median_seconds": seconds.median, "median_ratio": median}
 
 
-def peak_memory(run: Callable[[], Any]) -> int:
-    """Most bytes that new tensors held at once (LAPACK's own workspace is not seen)."""
-    watch = Watch()
+def peak_memory(run: Callable[[], Any], *inputs: Tensor) -> int:
+    """Most bytes that tensors held beyond the inputs (LAPACK's own workspace is not seen)."""
+    watch = Watch(*inputs)
     with torch.no_grad(), watch:
         run()
     return watch.most
 
 
 class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Counts the storage of each new tensor until its last view has gone."""
+    """Counts the storage of each new tensor until its last view has gone; of `inputs`, no view."""
 
-    def __init__(self) -> None:
+    def __init__(self, *inputs: Tensor) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
+        self.known = {tensor.untyped_storage().data_ptr() for tensor in inputs}
         self.live: Counter[int] = Counter()
         self.held = self.most = 0
 
@@ -77,6 +78,8 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def _hold(self, tensor: Tensor) -> None:
         place, size = tensor.untyped_storage().data_ptr(), tensor.untyped_storage().nbytes()
+        if place in self.known:
+            return
         if not self.live[place]:
             self.held += size
             self.most = max(self.most, self.held)

@@ -6,7 +6,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import torch
 from tiny_project import REPOSITORY
+
+from benchmarks.timing import peak_memory
 
 
 def test_every_comparison_has_a_finite_ratio_and_is_written(tmp_path: Path) -> None:
@@ -38,3 +41,17 @@ def test_every_comparison_has_a_finite_ratio_and_is_written(tmp_path: Path) -> N
         assert math.isfinite(row["ratio"]), row
     errors = [row["gradient_error"] for row in record["rows"] if "gradient_error" in row]
     assert 0 < max(errors) < 1e-4
+
+
+def test_peak_memory_counts_what_is_made_while_it_is_held_and_no_view_of_the_inputs() -> None:
+    x = torch.ones(1000)
+
+    def twice() -> None:
+        for _ in range(2):  # the first pair has gone before the second is made
+            a = x[:500] + 1
+            b = a.view(250, 2) * 2
+            del a, b
+
+    assert peak_memory(twice, x) == 2 * 500 * 4
+    assert peak_memory(lambda: x[:500], x) == 0
+    assert peak_memory(lambda: x[:500]) == 4000  # not named: its storage counts whole

@@ -7,7 +7,7 @@ made on one, those of `primary` if on CPUs; never the other's, whose dropout dre
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any
 
 import pandas as pd
@@ -127,7 +127,7 @@ class Sections:
 
     def __init__(self, study: str, say: Callable[[str], None] = print) -> None:
         self.study, self._say, self._parts = study, say, _STUDIES[study]
-        self._found: dict[str, tuple[Section | None, str]] = {}
+        self._stored, self._shown = cache(self._read), cache(self._find)
 
     def whole(self, *names: str) -> bool:
         """Whether these sections may all be shown together; where not, a line says why.
@@ -175,15 +175,10 @@ class Sections:
             "run_ids": tuple(sorted({run for part in used.values() for run in part.run_ids})),
         }
 
-    def _shown(self, name: str) -> tuple[Section | None, str]:
-        """The section with its reference, or None and what is to be said of it."""
-        if name not in self._found:
-            self._found[name] = self._find(name)
-        return self._found[name]
-
     def _find(self, name: str) -> tuple[Section | None, str]:
+        """The section with its reference, or None and what is to be said of it."""
         spec = plan.section(self._parts.plan.protocol(), name)
-        found, line = self._stored(name, spec)
+        found, line = self._stored(name)
         if found is None:
             return None, f": {line}; not shown"
         like = self._parts.references.get(found.device)
@@ -193,7 +188,7 @@ class Sections:
             if name != like:
                 raise InputError(f"section {name} has rows of the device that {like} is made on")
             return found, ""
-        reference, line = self._stored(like, plan.section(self._parts.plan.protocol(), like))
+        reference, line = self._stored(like)
         if reference is None and "kd" not in spec["methods"]:
             return None, f" is whole, but {like}, which it is compared with, is not: {line}"
         if reference is not None and reference.device != found.device:
@@ -203,16 +198,17 @@ class Sections:
             )
         return Section(name, found.rows, found.items, found.settings, reference), ""
 
-    def _stored(self, name: str, spec: dict[str, Any]) -> tuple[Section | None, str]:
+    def _read(self, name: str) -> tuple[Section | None, str]:
         """The section, or None, and how much of it is stored."""
-        path = plan.rows_file(self.study, name)
+        asked, path = self._parts.plan.protocol(), plan.rows_file(self.study, name)
         any_stored = path.is_file()
         try:
             settings = self._planned(name)
         except InputError as error:  # what its weights are tuned by is not whole
             stored = pd.read_parquet(path)["run_id"].nunique() if any_stored else 0
             why = f" ({error})" if stored else ""
-            return None, f"{stored} of {self._parts.plan.size(spec)} runs are stored{why}"
+            size = self._parts.plan.size(plan.section(asked, name))
+            return None, f"{stored} of {size} runs are stored{why}"
         if not any_stored:
             return None, f"0 of {len(settings)} runs are stored"
         table = load_rows(path.parent, runs=settings["run_id"])
@@ -220,7 +216,7 @@ class Sections:
         if len(table.run_ids) < len(settings):
             return None, line
         items = load_items(path.parent, runs=settings["run_id"]).frame
-        items = items[items["task"].isin(self._parts.plan.protocol()["pooled"])]
+        items = items[items["task"].isin(asked["pooled"])]
         theirs = [column for column in self._parts.settings if column in table.frame]
         rows = table.frame.drop(columns=theirs).merge(settings, on="run_id")
         items = items.merge(settings, on="run_id").reset_index(drop=True)

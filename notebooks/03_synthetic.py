@@ -702,14 +702,18 @@ for objective in ("cka", "projection"):
 # :label: ex-synthetic-width
 #
 # A student wider than the teacher has spare directions. Which of the two learned maps can be at zero loss with a
-# geometry that is not the teacher's?
+# geometry that is not the teacher's? And if the student puts a share $\eta$ of its variance there and is right
+# otherwise, what do the best orthogonal map and Procrustes charge for it?
 # :::
 #
 # :::{solution} ex-synthetic-width
 # :class: dropdown
 #
-# Both. A (semi-)orthogonal map from 48 to 32 dimensions drops 16 directions, in which the student may keep anything;
-# Procrustes counts them. The cell below looks at the committed rows.
+# The free map alone: it stretches what is left. An orthogonal map from 48 to 32 dimensions drops 16 directions, but
+# both sides have unit norm, so what the student puts there is lacking elsewhere: the best map is left with
+# $(1 - \sqrt{1 - \eta})^2 \approx \eta^2/4$. That is zero for $\eta = 0$ alone, and little else: Procrustes, which
+# counts the spare directions, charges $2 - 2\sqrt{1 - \eta} \approx \eta$. So the map's loss ends near zero while
+# the geometry is not the teacher's. The cell below shows both, and looks at the committed rows.
 # :::
 
 # %%
@@ -725,6 +729,15 @@ lowest = synthetic.floor("procrustes", law[0], 8) ** 0.5
 assert float(ours) <= lowest + float(path.loss[-1].sqrt()) + 1e-5
 
 # %%
+eta, q = 0.2, torch.linalg.qr(torch.randn(64, 24, generator=torch.Generator().manual_seed(0)))[0]
+q = torch.linalg.qr(q - q.mean(0))[0].double()  # centred, orthonormal columns
+right, spent = q[:, :16] / 4, q[:, 16:] / 8**0.5  # the teacher, and what the student spends beside
+spender = torch.cat([(1 - eta) ** 0.5 * right, eta**0.5 * spent], 1)
+dropped = (right - spender[:, :16]).square().sum().item()
+charged = procrustes_distance(right, spender, center=True, scale="frobenius").item() ** 2
+assert abs(dropped - (1 - (1 - eta) ** 0.5) ** 2) < 1e-6 < eta**2 / 3 - dropped
+assert abs(charged - (2 - 2 * (1 - eta) ** 0.5)) < 1e-6
+
 spare = end[
     (end["width"] == 48)
     & (end["start"] == "random")

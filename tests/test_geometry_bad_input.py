@@ -18,7 +18,7 @@ from geodistill.geometry import (
     procrustes_distance,
 )
 
-Pair = tuple[Any, Any, Tensor | None]  # some of the spoilt are no tensors
+Pair = tuple[Any, Any, Any]  # some of the spoilt are no tensors
 N = 24
 
 
@@ -41,6 +41,7 @@ SPOILS: dict[str, tuple[Callable[[Tensor, Tensor, int], Pair], str]] = {
     "no rows": (lambda x, y, k: (x[:0], y[:0], None), r"x has shape .*n, d ≥ 1"),
     "nan": (lambda x, y, k: (_put(x, k, float("nan")), y, None), r"x holds 1 NaN or infinite"),
     "inf": (lambda x, y, k: (x, _put(y, k, -float("inf")), None), r"y holds 1 NaN or infinite"),
+    "mask list": (lambda x, y, k: (x, y, [True] * N), r"mask is a list: expected a torch\.Tensor"),
     "mask length": (lambda x, y, k: (x, y, torch.ones(N + 1)), r"mask has (dtype|shape)"),
     "mask values": (lambda x, y, k: (x, y, torch.rand(N)), r"mask has dtype .*expected booleans"),
     "mask empty": (

@@ -2,6 +2,7 @@
 
 import math
 import sys
+from typing import Any
 
 import pytest
 import torch
@@ -27,6 +28,7 @@ from geodistill.geometry import (
     spread_mass,
     welch_bound,
 )
+from geodistill.geometry.calibration import calibrate
 
 CALIBRATED = [procrustes_distance, feature_gram_distance, cka]
 SPECTRUM = torch.tensor([0.4, 0.25, 0.15, 0.1, 0.06, 0.04], dtype=torch.float64)
@@ -129,6 +131,18 @@ def test_a_collapsed_student_is_not_rewarded() -> None:
     x = teacher(100)
     collapsed = torch.cat([normal(100, 1), torch.zeros(100, 2)], dim=1)
     assert geometry_kept(procrustes_distance, x, collapsed) < 0.1
+
+
+@pytest.mark.parametrize("measure", CALIBRATED)
+def test_a_student_of_equal_rows_has_no_geometry_to_keep(measure: Any) -> None:
+    """Its distance to the teacher is that to nothing: less than that to shuffled rows."""
+    x, constant = normal(100, 12), torch.full((100, 3), 7.0)
+    with pytest.raises(InputError, match="student's 100 rows are all equal: expected rows that"):
+        geometry_kept(measure, x, constant)
+    assert math.isnan(calibrate(measure, x, 3).kept(constant))
+    assert calibrate(measure, x, 3).kept(normal(100, 3)) < 0.3
+    if measure is not cka:  # unscaled, the distance to nothing is what was asked
+        assert geometry_kept(measure, x, 0 * constant, scale=None) > 0
 
 
 def test_geometry_kept_under_a_mask_is_that_of_the_kept_rows() -> None:

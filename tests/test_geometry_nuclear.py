@@ -207,9 +207,35 @@ def test_auto_chooses_by_dtype_and_device() -> None:
     assert module._choose(torch.zeros(2, 2, device="meta")) == "polar_express"
 
 
+@pytest.mark.parametrize("solver", SOLVERS)
+@pytest.mark.parametrize("size", [1e-25, 1e15])
+def test_neither_small_nor_large_numbers_leave_float32(solver: str, size: float) -> None:
+    c = normal(6, 4)
+    expected, polar = value_and_gradient(c, "svd")
+    value, gradient = value_and_gradient((c * size).float(), solver)
+    assert float(value) == pytest.approx(size * float(expected), rel=1e-5)
+    assert torch.allclose(gradient.double(), polar, atol=1e-5)
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_a_second_derivative_is_refused_not_zero(solver: str) -> None:
+    c = normal(5, 3)
+    through_svdvals = torch.autograd.functional.hessian(lambda c: torch.linalg.svdvals(c).sum(), c)
+    assert through_svdvals.norm() > 0.1  # so zeros would be wrong
+    with pytest.raises(RuntimeError, match=r"a second derivative .* expected one"):
+        torch.autograd.functional.hessian(lambda c: nuclear_norm(c, solver), c)
+    c.requires_grad_()
+    (first,) = torch.autograd.grad(nuclear_norm(c, solver), c, create_graph=True)
+    assert torch.equal(first, value_and_gradient(c.detach(), solver)[1])
+
+
 @pytest.mark.parametrize(
     ("c", "solver", "message"),
     [
+        ([[1.0]], "auto", r"c is a list: expected a torch\.Tensor"),
+        (torch.tensor([[1.0, torch.nan]]), "auto", r"c holds 1 NaN or infinite values of 2"),
+        (torch.tensor([[1.0, -torch.inf]]), "polar_express", r"c holds 1 NaN or infinite"),
+        (torch.tensor([[3e38, 3e38]]), "auto", r"c has values up to 3e\+38, whose squares overf"),
         (torch.ones(2, 2), "qr", r"solver is 'qr': expected one of \('auto', 'svd'"),
         (torch.ones(2, 2, dtype=torch.long), "auto", r"dtype torch.int64: expected floating"),
         (torch.ones(3), "auto", r"shape \(3,\)"),

@@ -139,6 +139,7 @@ def test_refusals() -> None:
         (lambda: search_test(cka, [], [y]), "0 xs, 1 ys: expected at least 1"),
         (lambda: permutation_test(cka, x[None], y[None]), r"x has shape \(1, 15, 3\)"),
         (lambda: permutation_test(cka, x, y[1:]), "expected one row of each"),
+        (lambda: search_test(cka, x, [y]), r"x has shape \(3,\): expected \(\.\.\., n, d\)"),
     ):
         with pytest.raises(InputError, match=message):
             call()

@@ -121,6 +121,7 @@ def test_refusals(tmp_path: Path) -> None:
             lambda: SecondMoments.load(tmp_path / "cut"),
             r"cut: .*; expected a file of SecondMoments",
         ),
+        (lambda: SecondMoments(2, 2).save(tmp_path / "no" / "x"), r"no/x: .*can be written"),
         (lambda: SecondMoments.load(tmp_path / "none"), r"none: No such file .*; expected a file"),
     ):
         with pytest.raises(InputError, match=message):

@@ -70,7 +70,7 @@ WITH_PARAMETERS = {"projection", "orthogonal", "cosine", "patient"}
 
 
 def in_double(name: str) -> nn.Module:
-    """The loss for float64 features: a user's projection does not cast itself."""
+    """The loss with its learned map, if it has one, in float64 too."""
     return build()[name].double()
 
 
@@ -164,6 +164,56 @@ def test_low_precision_and_autocast_compute_in_float32(name: str, dtype: torch.d
     assert torch.isfinite(student.grad).all()
 
 
+@pytest.mark.parametrize("offset", [0, 10])
+@pytest.mark.parametrize(("d_student", "flat"), [(128, False), (384, True)])
+def test_float32_is_as_close_to_float64_as_stated(
+    d_student: int, flat: bool, offset: float
+) -> None:
+    """Thousands of rows of a falling spectrum: where sums in float32 lose most."""
+    teacher, student = (
+        normal(4096, d, seed=d) * torch.arange(1, d + 1) ** (0.0 if flat else -1.0) + offset
+        for d in (768, d_student)
+    )
+    for name in ("procrustes", "gram", "cka", "spectrum", "isotropy"):
+        found = []
+        for dtype in (torch.float64, torch.float32):
+            y = student.float().to(dtype).requires_grad_()
+            value = build()[name](y, teacher.float().to(dtype))
+            value.backward()
+            found.append((float(value.detach()), y.grad.double()))
+        (exact, gradient), (value, approximate) = found
+        loose = name == "spectrum" or (name == "isotropy" and offset)
+        assert value == pytest.approx(exact, abs=1e-5), name
+        assert (approximate - gradient).norm() < (2e-3 if loose else 1e-4) * gradient.norm(), name
+        assert gradient.norm() > 0
+
+
+@pytest.mark.parametrize("rows", [4, 40])  # few rows are compared as rows, many by their sums
+@pytest.mark.parametrize("name", ["procrustes", "gram", "cka", "spectrum"])
+def test_squares_that_overflow_are_refused(name: str, rows: int) -> None:
+    student, teacher = normal(rows, D_S).float(), normal(rows, D_T).float()
+    assert torch.isfinite(build()[name](1e15 * student, teacher))
+    with pytest.raises(InputError, match=r"student has values up to .*squares overflow"):
+        build()[name](1e19 * student, teacher)
+
+
+@pytest.mark.parametrize("name", ["procrustes", "gram", "cka"])
+def test_no_second_derivative_comes_out_as_zeros(name: str) -> None:
+    with pytest.raises(RuntimeError, match="a second derivative"):
+        torch.autograd.functional.hessian(lambda y: build()[name](y, X), Y)
+
+
+@pytest.mark.parametrize("kind", [CosineLoss, PatientLoss])
+@pytest.mark.parametrize("map_dtype", [torch.float64, torch.float32, torch.bfloat16])
+def test_a_projection_of_another_precision_is_cast_to(kind: type, map_dtype: torch.dtype) -> None:
+    linear = nn.Linear(D_S, D_T, bias=False).to(map_dtype)
+    found = kind(linear)(STUDENT, TEACHER)
+    expected = kind()((Y @ linear.weight.double().T).view(*STUDENT.shape[:-1], D_T), TEACHER)
+    assert torch.allclose(found, expected, atol=1e-2 if map_dtype == torch.bfloat16 else 1e-6)
+    found.backward()
+    assert linear.weight.grad.abs().sum() > 0
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_degenerate_features_have_finite_values_and_gradients(name: str) -> None:
     rows = torch.arange(1, 31, dtype=torch.float64)[:, None]
@@ -198,6 +248,8 @@ def test_unusable_features_are_refused_by_name(name: str) -> None:
     for student, teacher, mask, message in (
         (STUDENT / 0, TEACHER, None, "student holds"),
         (STUDENT, TEACHER * float("nan"), None, "teacher holds"),
+        (STUDENT.tolist(), TEACHER, None, "student is a list: expected a torch.Tensor"),
+        (STUDENT, TEACHER, [True], "mask is a list: expected a torch.Tensor"),
         (STUDENT[:2], TEACHER, None, r"teacher has rows \(3, 10\) and student \(2, 10\)"),
         (STUDENT, TEACHER, torch.zeros(3, 10), "mask has dtype"),
         (STUDENT, TEACHER, torch.zeros(3, 10, dtype=torch.bool), "keeps no row"),

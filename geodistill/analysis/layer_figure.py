@@ -33,7 +33,7 @@ def closest(
         rows: `LayerMap.rows`, or the `rows.csv` that the command wrote.
         measure: one of `LABELS`.
         by: "beyond_chance" takes from each pair what its spectra give to unrelated rows; by "value"
-            a layer of few directions may be the closest to all.
+            a layer of many directions, for its rows, may be the closest to all.
 
     Raises:
         InputError: no such measure, or no pair of layers has a value of it.

@@ -32,7 +32,7 @@ class LayerMap:
         rows: one line a measure and pair. `layer_a, layer_b`: 0 is the embeddings' output.
             `value`; `null`, the same for unrelated rows of these spectra and number;
             `beyond_chance`, 0 there and 1 for equal features, which ranks layers: by `value` alone
-            one of few directions is near every other. `geometry_kept` of b as the student of a
+            one of many directions is near every other. `geometry_kept` of b as the student of a
             (procrustes, gram, cka). `z` against permuted rows, at most permutations/√(1 +
             permutations); `p` of this pair alone; `p_search` of its z as the largest of all that
             were looked at. `n` rows, each a token or a text as `rows` says. NaN where a number has

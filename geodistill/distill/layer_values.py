@@ -34,7 +34,10 @@ _DRAWS = 4  # of the null; their mean is within a few hundredths even for spectr
 
 
 def read_out(sums: LayerSums, seed: int, progress: bool) -> Columns:
-    """`value`, `null`, `beyond_chance` and `geometry_kept` of every measure and pair."""
+    """`value`, `null`, `beyond_chance` and `geometry_kept` of every measure and pair.
+
+    No geometry kept where null and best can't be told apart, or b's rows are all equal.
+    """
     a, b = sums.layers(0), sums.layers(1)
     shape = (len(a), len(b))
     columns: Columns = {
@@ -59,7 +62,7 @@ def read_out(sums: LayerSums, seed: int, progress: bool) -> Columns:
             if key not in reach:
                 reach[key] = _reach(sums.n, name, a[i], b[j].width, corners)
             best, null = reach[key]
-            if abs(null - best) > 1e-6:
+            if abs(null - best) > 1e-6 and b[j].size > 0:
                 value = columns["value"][name][i, j]
                 columns["geometry_kept"][name][i, j] = (null - value) / (null - best)
     return columns | {"beyond_chance": {name: _beyond_chance(name, columns) for name in FORMULAS}}

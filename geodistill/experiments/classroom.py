@@ -1,6 +1,7 @@
 """A classification task with its teacher: trained once, its outputs kept for every student."""
 
 import json
+import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from functools import cached_property, partial
@@ -28,6 +29,12 @@ MEASURES: dict[str, Callable[..., Tensor]] = {
     "gram": feature_gram_distance,
     "cka": cka,
 }
+
+
+def geometry_kept(calibrations: dict[str, Calibration], student: Tensor) -> dict[str, float]:
+    """`geometry_kept/<name>` by each calibration; none of a student whose rows are all equal."""
+    kept = {f"geometry_kept/{name}": one.kept(student) for name, one in calibrations.items()}
+    return {name: value for name, value in kept.items() if not math.isnan(value)}
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from transformers import TrainerCallback
 from geodistill.distill import TeacherCache
 from geodistill.distill.terms import kept_rows
 from geodistill.experiments.answers import Example, model_inputs
-from geodistill.experiments.classroom import MEASURES
+from geodistill.experiments.classroom import MEASURES, geometry_kept
 from geodistill.experiments.instruction_room import InstructionRoom
 from geodistill.experiments.training import beside, in_batches
 from geodistill.geometry import cka, participation_ratio, procrustes_parts
@@ -49,10 +49,7 @@ def geometry(room: InstructionRoom, student: Any) -> dict[str, float]:
     width = rows.shape[1]
     spectrum, alignment = procrustes_parts(teacher, rows)
     return {
-        **{
-            f"geometry_kept/{k}": c.kept(rows)
-            for k, c in _calibrations(room.test_cache, width).items()
-        },
+        **geometry_kept(_calibrations(room.test_cache, width), rows),
         "cka": float(cka(teacher, rows)),
         "procrustes/spectrum": float(spectrum),
         "procrustes/alignment": float(alignment),

@@ -6,7 +6,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from geodistill.experiments.classroom import Classroom
+from geodistill.experiments.classroom import Classroom, geometry_kept
 from geodistill.experiments.training import beside, in_batches
 from geodistill.geometry import cka
 
@@ -36,9 +36,9 @@ def score(room: Classroom, student: Any) -> tuple[dict[str, float], pd.DataFrame
     metrics[room.metric] = own(items["label"], items["prediction"])
     teacher = said.argmax(-1) if room.classes else said[:, 0]
     metrics[f"teacher_{room.metric}"] = own(items["label"], pd.Series(teacher.numpy()))
-    kept = {f"geometry_kept/{k}": c.kept(features) for k, c in room.calibrations.items()}
+    kept = geometry_kept(room.calibrations, features)
     for layer, calibration in room.earlier.items():
-        kept[f"geometry_kept/procrustes/layer{layer}"] = calibration.kept(layers[layer - 1])
+        kept |= geometry_kept({f"procrustes/layer{layer}": calibration}, layers[layer - 1])
     return metrics | kept | {"cka": float(cka(room.probe_features(), features))}, items
 
 

@@ -7,6 +7,7 @@ eigenvalues.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -17,7 +18,7 @@ from torch import Tensor
 from geodistill.errors import InputError
 from geodistill.geometry.inputs import paired, single
 from geodistill.geometry.measures import cka, feature_gram_distance, procrustes_distance
-from geodistill.geometry.moments import Scale, standardised
+from geodistill.geometry.moments import Scale, moments_of, standardised
 
 MeasureFunction = Callable[..., Tensor]
 
@@ -63,11 +64,20 @@ class Calibration:
     teacher: Tensor  # (n, d_t)
     best: float
     null: float
+    center: bool
+    scale: Scale
 
     def kept(self, student: Tensor) -> float:
-        """Geometry kept of student (n, d_s): (null − D)/(null − best)."""
-        value = float(self.measure(self.teacher, student))
-        return (self.null - value) / (self.null - self.best)
+        """Geometry kept of student (n, d_s): (null − D)/(null − best).
+
+        NaN for a student whose rows are all equal, unless scale is None: it has no geometry to
+        compare, and D, then the distance to nothing, is less than that to shuffled rows.
+        """
+        names = ("teacher", "student")
+        m = moments_of(self.teacher, student, center=self.center, scale=self.scale, names=names)
+        if self.scale is not None and float(m.size_y) == 0:
+            return math.nan
+        return (self.null - float(self.measure(self.teacher, student))) / (self.null - self.best)
 
 
 def calibrate(
@@ -93,7 +103,8 @@ def calibrate(
             f"{spread:.2g}, the best student of width {d_student} {reachable:.6g}: "
             "expected rows enough to differ"
         )
-    return Calibration(_bound(measure, center, scale), teacher, reachable, middle)
+    bound = _bound(measure, center, scale)
+    return Calibration(bound, teacher, reachable, middle, center, scale)
 
 
 def best(
@@ -129,6 +140,7 @@ def null(
     own spectrum would reward a collapsed one. With `n`, of that many rows drawn from the teacher.
     Raises InputError unless 1 ≤ n ≤ the teacher's rows.
     """
+    teacher = single(teacher, None, torch.float64, "teacher")
     if n is not None:
         if not 1 <= n <= len(teacher):
             raise InputError(f"n is {n}: expected 1 to the teacher's {len(teacher)} rows")
@@ -151,14 +163,18 @@ def geometry_kept(
 
     1 at the best any student of its width can do, 0 where that one has its rows shuffled (below 0
     for worse). `measure` is procrustes_distance, feature_gram_distance or cka; teacher (n, d_t),
-    student (n, d_s). Raises InputError where null and best can't be told apart.
+    student (n, d_s). Raises InputError where null and best can't be told apart, and for a student
+    whose rows are all equal (after scaling it has no geometry).
     """
     _bound(measure, center, scale)
     paired(teacher, student, mask, torch.float64, ("teacher", "student"))
     if mask is not None:
         teacher, student = teacher[mask.bool()], student[mask.bool()]
     width = student.shape[-1]
-    return calibrate(measure, teacher, width, center=center, scale=scale, seed=seed).kept(student)
+    kept = calibrate(measure, teacher, width, center=center, scale=scale, seed=seed).kept(student)
+    if math.isnan(kept):
+        raise InputError(f"student's {len(student)} rows are all equal: expected rows that vary")
+    return kept
 
 
 def _shuffled(

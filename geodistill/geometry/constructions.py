@@ -24,8 +24,6 @@ def antiparallel(
 
     The teacher's first `perturbed` vectors move by `size`, each along its own direction orthogonal
     to all others; the student keeps the unperturbed arrangement. As n grows with perturbed/n and
-    size fixed, CKA → 1 while D_P of unit-norm features stays.
-
     size fixed, CKA → 1 while D_P of unit-norm features stays. An odd n puts one more vector in the
     first direction.
 

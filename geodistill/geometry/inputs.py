@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -22,8 +24,9 @@ def paired(
     if mask is not None:
         _check_kept(bool(mask.any(-1).all()), mask, names)
         x, y = (torch.where(mask[..., None], f, torch.zeros_like(f)) for f in (x, y))
-    check_finite(x, y, names)
-    return x.to(dtype), y.to(dtype), mask
+    x, y = x.to(dtype), y.to(dtype)
+    check_finite((x, y), names)
+    return x, y, mask
 
 
 def kept_rows(
@@ -36,9 +39,10 @@ def kept_rows(
     x, y, places = flat_rows(x, y, mask, names)
     if places is not None:
         x, y = x[places], y[places]
-    check_finite(x, y, names)
     dtype = row_dtype(x, y)
-    return x.to(dtype), y.to(dtype)
+    x, y = x.to(dtype), y.to(dtype)
+    check_finite((x, y), names)
+    return x, y
 
 
 def flat_rows(
@@ -96,6 +100,8 @@ def _check_shapes(
         )
     if mask is None:
         return None
+    if not isinstance(mask, Tensor):
+        raise InputError(f"mask is a {type(mask).__name__}: expected a torch.Tensor of booleans")
     if mask.is_floating_point() or mask.is_complex():
         raise InputError(f"mask has dtype {mask.dtype}: expected booleans or 0/1 integers")
     if mask.shape != x.shape[:-1]:
@@ -114,17 +120,22 @@ def _check_kept(any_row: bool, mask: Tensor, names: tuple[str, str]) -> None:
         )
 
 
-def check_finite(x: Tensor, y: Tensor, names: tuple[str, str] = PAIR) -> None:
-    """Raise InputError, with their number, where values are NaN or infinite."""
-    # A finite sum has finite terms and costs a tenth of a look at each, but may overflow. One look
-    # for both: a GPU waits for each.
-    if torch.isfinite(x.detach().sum() + y.detach().sum()):
+def check_finite(tensors: Sequence[Tensor], names: Sequence[str]) -> None:
+    """Raise InputError where values are NaN or infinite, or their squares overflow."""
+    # A finite norm has finite terms and costs a fraction of a look at each. One look for all: a GPU
+    # waits for each.
+    norms = torch.stack([torch.linalg.vector_norm(one.detach()) for one in tensors])
+    if torch.isfinite(norms).all():
         return
-    for features, name in zip((x, y), names, strict=True):
-        finite = torch.isfinite(features)
-        if not finite.all():
-            bad = int((~finite).sum())
+    for one, norm, name in zip(tensors, norms, names, strict=True):
+        finite = torch.isfinite(one)
+        if bad := int((~finite).sum()):
             raise InputError(
-                f"{name} holds {bad} NaN or infinite values of {features.numel()}: "
+                f"{name} holds {bad} NaN or infinite values of {one.numel()}: "
                 "expected finite features"
+            )
+        if not torch.isfinite(norm):
+            raise InputError(
+                f"{name} has values up to {float(one.detach().abs().max()):.2g}, whose squares "
+                f"overflow {one.dtype}: expected smaller ones"
             )

@@ -26,7 +26,7 @@ Direction = Literal["to_teacher", "to_student"]
 
 
 def procrustes_squared(m: AnyMoments) -> Tensor:
-    """‖X‖² + ‖Y‖² − 2‖XᵀY‖_*: min over (semi-)orthogonal Q of ‖X − YQ‖²."""
+    """‖X‖² + ‖Y‖² − 2‖XᵀY‖_*: min over orthogonal Q of ‖X − YQ‖², the narrower padded by zeros."""
     return m.size_x + m.size_y - 2 * nuclear_norm(m.xy)
 
 

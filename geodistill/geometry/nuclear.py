@@ -12,9 +12,9 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from geodistill.errors import InputError
+from geodistill.geometry.inputs import check_finite
 
 Solver = Literal["auto", "svd", "eigh", "polar_express"]
 
@@ -22,17 +22,23 @@ Solver = Literal["auto", "svd", "eigh", "polar_express"]
 def nuclear_norm(c: Tensor, solver: Solver = "auto") -> Tensor:
     """Sum of the singular values of c (..., p, q) -> (...), differentiable once.
 
+    A second derivative raises RuntimeError.
+
     Solvers: "svd", the reference; "eigh" of the smaller Gram in float64, the fastest on CPUs for
     float32 (singular values below about 1e-8 of the largest are lost in it, hence not for float64);
     "polar_express", matrix products alone, for GPUs; "auto" takes one of these by dtype and device.
     Half precision is computed, and returned, in float32, under autocast too.
 
-    Raises InputError for an unknown solver or a c that is not a floating point matrix.
+    Raises InputError for an unknown solver or a c that is not a finite floating point matrix.
     """
+    if not isinstance(c, Tensor):
+        raise InputError(f"c is a {type(c).__name__}: expected a torch.Tensor (..., p, q)")
     if not c.is_floating_point() or c.ndim < 2 or 0 in c.shape[-2:]:
         raise InputError(
             f"c has shape {tuple(c.shape)} and dtype {c.dtype}: expected floating point (..., p, q)"
         )
+    if not torch.isfinite(c.detach().sum()):  # the cheaper look; it may overflow
+        check_finite((c,), ("c",))
     if solver != "auto" and solver not in _SOLVERS:
         raise InputError(f"solver is {solver!r}: expected one of {('auto', *_SOLVERS)}")
     c = c.to(torch.promote_types(c.dtype, torch.float32))
@@ -53,14 +59,37 @@ class _NuclearNorm(torch.autograd.Function):
     def forward(ctx: Any, c: Tensor, solver: str) -> Tensor:
         with torch.autocast(c.device.type, enabled=False):
             value, polar = _SOLVERS[solver](c)
-        ctx.save_for_backward(polar)
+        ctx.save_for_backward(c, polar)
         return value
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        (polar,) = ctx.saved_tensors
-        return grad[..., None, None] * polar, None
+        c, polar = ctx.saved_tensors
+        return first_derivative(grad.detach()[..., None, None] * polar, c), None
+
+
+def first_derivative(gradient: Tensor, of: Tensor) -> Tensor:
+    """The gradient, which raises RuntimeError where it is differentiated again in `of`.
+
+    PyTorch's `once_differentiable` does so only where the incoming gradient is differentiated;
+    otherwise a Hessian would come out as zeros.
+    """
+    if not torch.is_grad_enabled():  # nobody asked for create_graph
+        return gradient
+    once: Tensor = _Once.apply(gradient, of)  # type: ignore[no-untyped-call]
+    return once
+
+
+class _Once(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, gradient: Tensor, of: Tensor) -> Tensor:
+        return gradient.view_as(gradient)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> None:
+        raise RuntimeError(
+            "a second derivative of geodistill's nuclear norm or losses: expected one derivative"
+        )
 
 
 # A compiler gains nothing on LAPACK calls and large products: `torch.compile` steps around them.
@@ -112,8 +141,9 @@ def _polar_express(c: Tensor) -> tuple[Tensor, Tensor]:
         return value, polar.mT
     stack = c.flatten(0, -3) if c.ndim > 2 else c[None]
     q, r = torch.linalg.qr(stack)
-    norm = torch.linalg.matrix_norm(r, keepdim=True)
-    a = r / torch.where(norm > 0, norm, 1)
+    largest = r.abs().amax((-2, -1), keepdim=True)
+    a = r / torch.where(largest > 0, largest, 1)  # its squares neither over- nor underflow
+    a = a / torch.linalg.matrix_norm(a, keepdim=True).clamp_min(1)
     with _no_tf32():
         for first, third, fifth in _coefficients(10 * rank_floor(c)):
             gram = a.mT @ a

@@ -7,13 +7,20 @@ from torch import Tensor
 
 from geodistill.errors import InputError
 from geodistill.geometry.inputs import paired
-from geodistill.geometry.moments import moments_of
+from geodistill.geometry.moments import Accumulated, moments_of
 
 _CHUNK = 4096  # rows of the n × n cosine matrix held at once
 
 
 def participation_ratio(x: Tensor, *, center: bool = True, mask: Tensor | None = None) -> Tensor:
-    """Effective rank (...) of x (..., n, d): (tr K)²/‖K‖_F² in [1, min(n, d)], 0 for constant x."""
+    """Effective rank (...) of x (..., n, d): (tr K)²/‖K‖_F² in [1, min(n, d)], 0 for constant x.
+
+    Raises InputError on unusable features.
+    """
+    if isinstance(x, Accumulated):
+        raise InputError(
+            f"x is a {type(x).__name__}, of two sets of features: expected the features of one"
+        )
     m = moments_of(x, x, center=center, scale=None, mask=mask, names=("x", "x"))
     return torch.where(m.kk > 0, m.size_x**2 / torch.where(m.kk > 0, m.kk, 1), 0)
 

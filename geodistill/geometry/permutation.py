@@ -83,13 +83,13 @@ def search_test(
 ) -> SearchTest:
     """Test the best pair of a search over all x in xs (each (n, d)) and y in ys (each (n, d)).
 
-    The best of many pairs is alike by chance too (Gröger et al., 2026). And a pair of few
-    directions is alike in any order of its rows: by raw values it would be the best, and set the
-    null of all others. So pairs compete in z, each against its own chance, and the largest z meets
-    the largest of all pairs under one row order for all of them (Westfall and Young, 1993): p holds
-    for the search as a whole. Raises InputError as `permutation_test` does.
+    The best of many pairs is alike by chance too (Gröger et al., 2026). And a pair of nearly as
+    many directions as rows is alike in any order of them: by raw values it would be the best, and
+    set the null of all others. So pairs compete in z, each against its own chance, and the largest
+    z meets the largest of all pairs under one row order for all of them (Westfall and Young, 1993):
+    p holds for the search as a whole. Raises InputError as `permutation_test` does.
     """
-    sign, values = _values(measure, xs, ys, permutations, seed)
+    sign, values = _values(measure, list(xs), list(ys), permutations, seed)
     found = against_chance(sign * values)
     k = int(found.z.argmax())
     best = divmod(k, len(ys))

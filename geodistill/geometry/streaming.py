@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from os import PathLike
+from os import PathLike, fspath
+from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch import distributed as dist
 
@@ -168,12 +167,27 @@ class SecondMoments:
         return Moments(n, a * xx, b * yy, (a * b).sqrt() * xy, factors.outer(factors) * fourth)
 
     def save(self, path: str | PathLike[str]) -> None:
-        """Write the sums, and the sample, to a safetensors file."""
-        save_file({name: getattr(self, name).contiguous() for name in self._NAMES}, path)
+        """Write the sums, and the sample, to a safetensors file, whole or not at all.
+
+        Raises InputError where that is not possible.
+        """
+        from safetensors import SafetensorError
+        from safetensors.torch import save_file
+
+        part = Path(f"{fspath(path)}.part")
+        try:
+            save_file({name: getattr(self, name).contiguous() for name in self._NAMES}, part)
+            part.replace(path)
+        except (OSError, SafetensorError) as error:
+            part.unlink(missing_ok=True)
+            raise InputError(f"{path}: {error}; expected a file that can be written") from error
 
     @classmethod
     def load(cls, path: str | PathLike[str]) -> SecondMoments:
         """Read what `save` wrote; raises InputError where there is none, or a damaged or other."""
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
         try:
             tensors = load_file(path)
         except (OSError, SafetensorError) as error:

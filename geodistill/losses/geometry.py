@@ -18,7 +18,8 @@ from geodistill.losses.pooled import Group, MomentLoss
 class ProcrustesLoss(MomentLoss):
     """D_P² = 2 − 2‖XᵀY‖_*, in [0, 2]; 0 exactly where XXᵀ = YYᵀ.
 
-    Formula: min over (semi-)orthogonal Q of ‖X − YQ‖_F², the best Q in closed form.
+    Formula: min over (semi-)orthogonal Q of ‖X − YQ‖_F², the best Q in closed form; for d_s > d_t
+    the teacher counts as padded with zeros to d_s.
     Inputs: student (..., d_s), teacher (..., d_t); `center`, `scale` as the measures have them,
     `memory`, `group` as in `MomentLoss`.
     Masking: rows are dropped exactly.

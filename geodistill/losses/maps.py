@@ -47,8 +47,9 @@ class OrthogonalProjectionLoss(ProjectionLoss):
 
     Inputs, masking: as `ProjectionLoss`.
     Properties: Q stays orthogonal by construction (PyTorch's `orthogonal` parametrisation), so it
-    can't distort; `ProcrustesLoss` is its minimum over Q, found in closed form and not along the
-    way. Unchanged when every row is repeated.
+    can't distort; for d_s ≤ d_t `ProcrustesLoss` is its minimum over Q, found in closed form and
+    not along the way. A wider student may put a share η of its variance where Q does not look, for
+    η²/4 where `ProcrustesLoss` asks η. Unchanged when every row is repeated.
 
     Source: Miles, Elezi and Deng (2024), VkD, arXiv 2403.06213, which keeps the map orthogonal by a
     matrix exponential, and whose task-dependent normalisation of the teacher is here the centring

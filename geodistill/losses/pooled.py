@@ -49,14 +49,15 @@ class MomentLoss(FeatureLoss):
         group: Group = None,
     ) -> None:
         super().__init__()
-        if memory is not None and not 0 < memory <= 1:
-            raise InputError(f"memory is {memory}: expected a decay above 0 and up to 1, or None")
+        known = memory is None or (isinstance(memory, int | float) and 0 < memory <= 1)
+        if not known:
+            raise InputError(f"memory is {memory!r}: expected a decay above 0 and up to 1, or None")
         self.center, self.scale = center, known_scale(scale)
         self.memory, self.group = memory, group
 
     def forward(self, student: Tensor, teacher: Tensor, mask: Tensor | None = None) -> Tensor:
-        with torch.autocast(student.device.type, enabled=False):
-            rows = Rows.of(student, teacher, mask)
+        rows = Rows.of(student, teacher, mask)
+        with torch.autocast(rows.y.device.type, enabled=False):
             alone = self.group is None and not (self.training and self.memory)
             few = len(rows) < max(teacher.shape[-1], student.shape[-1])  # n × n sums cost less
             if alone and (self.needs_rows or few):
@@ -91,6 +92,8 @@ class MomentLoss(FeatureLoss):
                 means = {side: torch.zeros_like(mean) for side, mean in means.items()}
         batch = products(rows, (means["x"], means["y"]), self.products)
         batch = dict(zip(batch, _all_reduce(list(batch.values()), self.group), strict=True))
+        if not torch.isfinite(batch["size_x"] + batch["size_y"]):
+            rows.gathered()  # says whose squares overflow
         moved = _about(past, means)
         sums = {name: moved[name] + value for name, value in batch.items()}
         sums |= {"n": total} | {f"mean_{side}": mean for side, mean in means.items()}

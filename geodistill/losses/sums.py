@@ -13,9 +13,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from geodistill.geometry.inputs import check_finite, flat_rows, row_dtype
+from geodistill.geometry.nuclear import first_derivative
 from geodistill.losses.base import NAMES
 
 CHUNK = 1024  # rows at a time: large enough for a full-speed product, small enough for the cache
@@ -56,19 +56,20 @@ class Rows:
         x, y = self.x, self.y
         if self.places is not None:
             x, y = x[self.places], y[self.places]
-        check_finite(x, y, NAMES)
-        return x.to(self.dtype), y.to(self.dtype)
+        x, y = x.to(self.dtype), y.to(self.dtype)
+        check_finite((x, y), NAMES)
+        return x, y
 
 
 @torch.no_grad()
 def column_sums(rows: Rows) -> tuple[Tensor, Tensor]:
-    """Σx (d_x,), Σy (d_y,); raises InputError where a row is not finite."""
+    """Σx (d_x,), Σy (d_y,); raises InputError where a row is not finite or too large."""
     x_sum, y_sum = (f.new_zeros(f.shape[-1], dtype=rows.dtype) for f in (rows.x, rows.y))
     for _, x, y in rows.chunks():
         x_sum += x.sum(0)
         y_sum += y.sum(0)
     if not torch.isfinite(x_sum.sum() + y_sum.sum()):
-        rows.gathered()  # says what is not; finite rows may still overflow in their sum
+        rows.gathered()  # says what is not, or overflows
     return x_sum, y_sum
 
 
@@ -79,6 +80,12 @@ def products(rows: Rows, means: tuple[Tensor, Tensor], names: tuple[str, ...]) -
     """
     found: tuple[Tensor, ...] = _apply(rows.x, rows.y, rows.places, *means, names)
     return dict(zip(("size_x", "size_y", *names), found, strict=True))
+
+
+def _size(rows: Tensor) -> Tensor:
+    """Σ|row|². Row by row: one dot product of all numbers loses four digits in float32."""
+    size: Tensor = torch.linalg.vector_norm(rows, dim=1).square().sum()
+    return size
 
 
 class _Products(torch.autograd.Function):
@@ -99,17 +106,16 @@ class _Products(torch.autograd.Function):
         sums = [mean_x.new_zeros(len(means[name[0]]), len(means[name[1]])) for name in names]
         for _, a, b in Rows(x, y, places).chunks():
             of = {"x": a - mean_x, "y": b - mean_y}
-            size_x += of["x"].flatten().dot(of["x"].flatten())
-            size_y += of["y"].flatten().dot(of["y"].flatten())
+            size_x += _size(of["x"])
+            size_y += _size(of["y"])
             for total, name in zip(sums, names, strict=True):
                 total.addmm_(of[name[0]].T, of[name[1]])
         return size_x, size_y, *sums
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         x, y, places, mean_x, mean_y = ctx.saved_tensors
-        of = dict(zip(("size_x", "size_y", *ctx.names), grads, strict=True))
+        of = dict(zip(("size_x", "size_y", *ctx.names), (g.detach() for g in grads), strict=True))
         wanted = [
             torch.zeros_like(features) if needed else None
             for features, needed in zip((x, y), ctx.needs_input_grad[:2], strict=True)
@@ -125,7 +131,11 @@ class _Products(torch.autograd.Function):
                 if side + side in of:
                     rows.addmm_(own, of[side + side] + of[side + side].T)
                 grad[where] = rows.to(grad.dtype)
-        return *wanted, None, None, None, None
+        first = [
+            None if grad is None else first_derivative(grad, features)
+            for grad, features in zip(wanted, (x, y), strict=True)
+        ]
+        return *first, None, None, None, None
 
 
 # A compiler gains nothing on large products: `torch.compile` steps around them.

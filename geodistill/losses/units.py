@@ -84,7 +84,7 @@ class CosineLoss(FeatureLoss):
             raise InputError(
                 f"student has width {student.shape[-1]}: expected {taken}, which projection takes"
             )
-        mapped = student if self.projection is None else self.projection(student)
+        mapped = student if self.projection is None else _mapped(self.projection, student)
         if mapped.shape != teacher.shape:
             after = "" if self.projection is None else " after the projection"
             raise InputError(
@@ -165,6 +165,13 @@ def _check_student_width(d_student: int, teacher: Tensor) -> None:
         raise InputError(
             f"d_student is {d_student}: expected 1 to the teacher's width {teacher.shape[-1]}"
         )
+
+
+def _mapped(projection: nn.Module, rows: Tensor) -> Tensor:
+    """In the precision of the projection's parameters, if it has some."""
+    own = next(projection.parameters(), rows)
+    mapped: Tensor = projection(rows.to(own.dtype))
+    return mapped.to(rows.dtype)
 
 
 def _unit_rows(x: Tensor) -> Tensor:

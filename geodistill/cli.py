@@ -97,6 +97,9 @@ def compare(
     higher: Annotated[
         bool | None, typer.Option("--higher/--lower", help="which is better, if not known")
     ] = None,
+    task: Annotated[
+        list[str] | None, typer.Option(help="these tasks alone; may be repeated")
+    ] = None,
     column: Annotated[
         list[str] | None, typer.Option(help="OURS=THEIRS, such as method=model; may be repeated")
     ] = None,
@@ -112,6 +115,7 @@ def compare(
         columns=column or (),
         metric=metric,
         higher=higher,
+        tasks=task or (),
         primary=primary or (),
         margin=margin,
         second=second,
@@ -127,6 +131,7 @@ def power(
     method: Annotated[list[str] | None, typer.Option(help="of the pilot; may be repeated")] = None,
     baseline: Annotated[str, typer.Option(help="of the pilot")] = "kd",
     metric: Annotated[str | None, typer.Option(help="of the pilot, where it has several")] = None,
+    task: Annotated[list[str] | None, typer.Option(help="of the pilot; may be repeated")] = None,
     seed_sd: Annotated[float, typer.Option(min=0, help="σ_A of the paired difference")] = 0.0,
     item_sd: Annotated[float, typer.Option(min=0, help="σ_B")] = 0.0,
     rest_sd: Annotated[float, typer.Option(min=0, help="σ_E, the seed × item part")] = 0.0,
@@ -139,7 +144,7 @@ def power(
     """Plan a comparison: seeds and items for a gain, the least gain that a design can see."""
     from geodistill.analysis.planning import plan
 
-    pilot = (rows, tuple(method or ()), baseline, metric)
+    pilot = (rows, tuple(method or ()), baseline, metric, tuple(task or ()))
     deviations = (seed_sd, item_sd, rest_sd)
     plan(pilot, deviations, (seeds, items, tests), tuple(gain or ()), out)
 

@@ -660,7 +660,7 @@ if size:
 # ### What the loss sees: the batch, its memory, the first token, and equal cost
 #
 # Procrustes compares second moments, and a batch of 32 sentences estimates them badly
-# ([finite samples](01_theory)). A larger batch sees more rows at once; `memory=` keeps a decayed sum of
+# ([finite samples](02_finite_samples)). A larger batch sees more rows at once; `memory=` keeps a decayed sum of
 # those before; the first token alone is one row a sentence instead of dozens. And a term costs time: at
 # *equal cost* the student with the term has fewer epochs, by the measured ratio of a step's times.
 
@@ -891,7 +891,7 @@ if not by_protocol:
 # ```{exercise}
 # :label: bert-rows
 # Use the first token's features only: `rows="first"`. How many rows does the loss then see in a
-# batch of 32, and what do [finite samples](01_theory) say about a Procrustes distance on so few?
+# batch of 32, and what do [finite samples](02_finite_samples) say about a Procrustes distance on so few?
 # ```
 #
 # ````{solution} bert-rows
@@ -928,6 +928,6 @@ if not by_protocol:
 #
 # ````{solution} bert-seed
 # :class: dropdown
-# The signs often differ: that is why the grid has five seeds, and why the next question is about
+# The signs often differ: that is why the grid has many seeds, and why the next question is about
 # intervals.
 # ````

@@ -795,9 +795,9 @@ else:
 #
 # - A gain of the term is the teacher's geometry only as far as it exceeds the gain of its controls; the
 #   weight, the rows of a batch and the head are part of that question, so each is varied above.
-# - In early trials on other prompts a shuffled teacher gained as much as the real one, and pressure
-#   towards evenly spread features, with no teacher at all, gained more. The study is the same question
-#   with seeds, weights and a protocol.
+# - In early trials on T0, of one seed, a shuffled teacher gained as much as the real one, and pressure
+#   towards evenly spread features, with no teacher at all, gained more; the runs of the first look, on other
+#   prompts, did not show it. The study is the same question with weights, seeds and a protocol.
 # - This is an untrained student and short answers. A pretrained OPT already has a spread spectrum, and
 #   may gain from the rows what this one gains from the spread.
 # - One teacher, one adapter, one set of prompts: their luck is in no interval.

@@ -501,8 +501,8 @@ show(
 # ### What the habits would have said
 #
 # The same differences, looked at in other ways. The t-test over seeds makes fewer assumptions,
-# but its sentences are these sentences; the flips of sign are exact, but with five seeds no
-# p-value can fall below 0.0625. The interval over items is the one to distrust.
+# but its sentences are these sentences; the flips of sign are exact, but of $S$ seeds no p-value can
+# fall below $2/2^S$. The interval over items is the one to distrust.
 
 # %%
 habits = []

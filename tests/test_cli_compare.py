@@ -111,6 +111,26 @@ def judged(frame):
     return frame.drop(columns="accuracy").assign(label=label, prediction=prediction)
 
 
+def test_tasks_of_unlike_scales_are_not_pooled_but_chosen(tmp_path):
+    """Squared errors beside right and wrong: the mean over both would be that of the errors."""
+    mixed = table().rename(columns={"accuracy": "score"})
+    errors = mixed["task"] == "b"
+    mixed.loc[errors, "score"] = -11 * (1 - mixed.loc[errors, "score"])
+    mixed.to_csv(tmp_path / "x.csv", index=False)
+    with pytest.raises(InputError, match=r"b from -11 to 0; a from 0 to 1.*choose tasks by --task"):
+        run(tmp_path / "x.csv", "--baseline", "kd")
+    alone = run(tmp_path / "x.csv", "--baseline", "kd", "--task", "a")
+    assert "points" in alone
+    assert "tasks: a, as asked, of 2" in alone
+    assert f"{len(mixed) // 2:,} of another task than asked" in alone
+    assert "points" not in run(tmp_path / "x.csv", "--baseline", "kd", "--task", "b")  # negative
+    expected = answer(read_scores(tmp_path / "x.csv", "kd", tasks=["a"]), "kd").comparisons
+    only = mixed[~errors].rename(columns={"score": "accuracy"})
+    assert [a.estimate for a in expected] == [a.estimate for a in asked(only, tmp_path).comparisons]
+    with pytest.raises(InputError, match="task 'c' is none of the rows'; they hold a, b"):
+        run(tmp_path / "x.csv", "--baseline", "kd", "--task", "c")
+
+
 def test_scores_that_are_no_means_are_recomputed(tmp_path):
     frame = judged(table())
     found = asked(frame, tmp_path, metric="MCC")

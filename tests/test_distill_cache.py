@@ -30,7 +30,7 @@ KEPT = [3, 1, 5, 2]
 
 
 def classifier_cache(folder, data=SENTENCES, lengths=LENGTHS, **settings):
-    given = {"layers": (1, -1), **settings}
+    given = {"layers": (1, -1), "say": lambda line: None, **settings}
     return build_cache(tiny_bert(2), in_batches(data, 2, 0), lengths, folder, **given)
 
 
@@ -106,7 +106,8 @@ def batches():
             time.sleep(60)
         yield batch
 
-build_cache(tiny_bert(2), batches(), LENGTHS, Path({folder!r}), layers=(1, -1))
+quiet = lambda line: None
+build_cache(tiny_bert(2), batches(), LENGTHS, Path({folder!r}), layers=(1, -1), say=quiet)
 """
 
 
@@ -407,6 +408,54 @@ def test_lengths_that_are_not_the_batches(tmp_path):
     with pytest.raises(InputError, match="lengths has 6 examples, the batches hold 5"):
         classifier_cache(tmp_path / "c", lengths=[*LENGTHS, 4])
     assert not (tmp_path / "c").exists()
+
+
+def test_the_size_is_told_before_anything_is_written(tmp_path):
+    told = []
+
+    def say(line):
+        told.append((line, [path.name for path in tmp_path.rglob("*.npy")]))
+
+    cache = classifier_cache(tmp_path / "c", say=say)
+    ((line, written),) = told
+    size = sum(cache.array(name).nbytes for name in cache.manifest["arrays"])
+    assert line.startswith(f"teacher cache: {size / 1e6:.1f} MB to write, ")
+    assert written == []
+    classifier_cache(tmp_path / "c", say=say)
+    assert len(told) == 1  # an opened one writes nothing
+
+
+def test_a_last_layer_of_another_width_than_the_others_is_stored_as_it_is(tmp_path):
+    """OPT-350m: `hidden_states[-1]` has word_embed_proj_dim numbers, not hidden_size."""
+    teacher = tiny_opt(2, projected=16)
+    with torch.no_grad():
+        (batch,) = in_batches(ANSWERS, 4, 0)
+        out = teacher(batch["input_ids"], batch["attention_mask"], output_hidden_states=True)
+    assert out.hidden_states[-1].shape[-1] == 16
+    cache = build_cache(
+        teacher, in_batches(ANSWERS, 2, 0), KEPT, tmp_path / "c", layers=(1, -1), top_k=5
+    )
+    mask = kept_rows(batch)
+    found = cache.lookup(batch["row"], mask, (1, 2)).features
+    for layer, width in ((1, 32), (2, 16)):
+        assert found[layer].shape[-1] == width
+        assert torch.allclose(found[layer][mask], out.hidden_states[layer][mask], atol=2e-3)
+    again = build_cache(
+        teacher, in_batches(ANSWERS, 2, 0), KEPT, tmp_path / "c", layers=(1, -1), top_k=5,
+        report=lambda done, total: pytest.fail("built again"),
+    )  # fmt: skip
+    assert len(again) == 4
+
+
+def test_texts_longer_than_the_teacher_takes_are_refused(tmp_path):
+    teacher = tiny_opt(2, positions=7)
+    with pytest.raises(InputError, match="a batch has 8 tokens, the teacher takes 7"):
+        build_cache(teacher, in_batches(ANSWERS, 2, 0), KEPT, tmp_path / "c", layers=(1,))
+
+
+def test_a_tokenizer_without_a_token_for_padding_is_told():
+    with pytest.raises(InputError, match=r"pad_id is None: expected .*pad_token = tokenizer.eos"):
+        next(in_batches(ANSWERS, 2, None))
 
 
 def test_features_beyond_float16_are_refused(tmp_path):

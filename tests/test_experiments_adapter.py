@@ -13,7 +13,7 @@ from geodistill.experiments import adapter
 from geodistill.experiments.adapter import (
     RECIPES,
     AdapterSetting,
-    _Progress,
+    Progress,
     fit_adapter,
     last_checkpoint,
     save_adapter,
@@ -112,7 +112,7 @@ def test_the_recipe_holds_scores_before_and_after_and_is_not_scored_twice(tmp_pa
     monkeypatch.setattr(adapter, "load_teacher", lambda *given: (tiny_opt(0), Tokenizer()))
     monkeypatch.setattr(adapter, "choose", lambda rows, n, *given: (ROWS[:n], 0))
     monkeypatch.setattr(adapter, "score", score)
-    monkeypatch.setattr(_Progress, "on_train_begin", _dies_once(_Progress.on_train_begin))
+    monkeypatch.setattr(Progress, "on_train_begin", _dies_once(Progress.on_train_begin))
     with own_cache(tmp_path / "cache"):
         setting = replace(SETTING, n_validation=5)
         with pytest.raises(Killed):

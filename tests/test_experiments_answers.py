@@ -9,7 +9,13 @@ from tiny_models import tiny_opt
 
 from geodistill.errors import InputError
 from geodistill.experiments import answers
-from geodistill.experiments.answers import generate, repetition, score, unigram_nll
+from geodistill.experiments.answers import (
+    generate,
+    likelihoods,
+    repetition,
+    score,
+    unigram_nll,
+)
 from geodistill.tasks.prompts import encode
 
 ROWS = [row("0", "say ab", "ab"), row("1", "say", "a b c"), row("2", "go on", "d")]
@@ -63,6 +69,14 @@ def test_answers_in_batches_with_padding_are_those_of_a_slow_greedy_loop(model):
     assert given == [slow_answer(model, e, 20) for e in EXAMPLES]
     assert len(set(given)) == 3
     assert min(map(len, given)) < 20  # an answer that ended before its time
+
+
+def test_no_examples_and_texts_beyond_the_positions_are_told(model):
+    with pytest.raises(InputError, match="examples is empty: expected at least one"):
+        generate(model, Letters(), [], 8)
+    long = [{**EXAMPLES[0], "input_ids": [3] * 200, "labels": [3] * 200}]
+    with pytest.raises(InputError, match=r"a batch has 200 tokens, the model takes \d+"):
+        likelihoods(model, long, 0)
 
 
 def test_marks_by_hand(model, monkeypatch):
@@ -157,8 +171,16 @@ def test_an_interrupted_generation_goes_on(model, tmp_path, monkeypatch):
     assert [json.loads(line)["rows"] for line in path.read_text().splitlines()] == [[1], [2], [0]]
     assert generate(model, Letters(), EXAMPLES, 8, stored=path) == expected
     assert len(made) == 4
-    with pytest.raises(InputError, match=r"a\.jsonl holds answers to other prompts; delete it"):
-        generate(model, Letters(), EXAMPLES[::-1], 8, stored=path)
+    other_words = [{**e, "prompt_ids": [5] * len(e["prompt_ids"])} for e in EXAMPLES]
+    for other in (
+        {"examples": EXAMPLES[::-1]},
+        {"examples": other_words},  # as many tokens each
+        {"new_tokens": 7},
+        {"seed": 3},
+    ):
+        asked = {"examples": EXAMPLES, "new_tokens": 8, **other}
+        with pytest.raises(InputError, match=r"a\.jsonl holds answers to other prompts, or of an"):
+            generate(model, Letters(), **asked, stored=path)
     path.write_text("\0" * 20 + "\n" + path.read_text())
     with pytest.raises(InputError, match=r"a\.jsonl is damaged \(.*\); delete it"):
         generate(model, Letters(), EXAMPLES, 8, stored=path)

@@ -1,6 +1,9 @@
 """The instruction study: the whole in miniature, paired; and what stops it."""
 
+import hashlib
+import json
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -9,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from tiny_instructions import SETTING, Letters, letters_world, row
 
 from geodistill.errors import AssetError, InputError
-from geodistill.experiments import answers, instruction, instruction_room
+from geodistill.experiments import answers, instruction, instruction_room, training
 from geodistill.experiments.instruction import instruction_config, run_instruction, smoke
 from geodistill.experiments.instruction_room import (
     choose,
@@ -261,6 +264,30 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_its_batch_is_kept(room, mon
     assert load_file(batch)["input_ids"].shape[0] == SETTING.batch_size
 
 
+@pytest.mark.parametrize("method", ["sft", "kd+procrustes"])
+def test_weights_that_blow_up_are_told_as_such_not_as_features(room, monkeypatch, tmp_path, method):
+    monkeypatch.setenv("GEODISTILL_CACHE", str(tmp_path))
+    hot = replace(room, setting=replace(room.setting, learning_rate=1e30))
+    with pytest.raises(FloatingPointError, match=r"is (nan|inf) at step \d+; its batch is in "):
+        run_instruction(hot, method, 0)
+    assert list(tmp_path.glob("trainings/*/not_finite_step_*.safetensors"))
+
+
+def test_a_last_step_that_blows_up_is_told(room, monkeypatch):
+    class Trainer:
+        model = torch.nn.Linear(2, 2)
+        state = SimpleNamespace(global_step=7)
+
+        def remove_callback(self, kind):
+            pass
+
+        def train(self, resume_from_checkpoint):
+            self.model.weight.data.fill_(torch.inf)
+
+    with pytest.raises(FloatingPointError, match="weights are not finite after step 7, the last"):
+        training.fit(Trainer())
+
+
 def test_a_finished_run_leaves_no_folder(room, runs):
     assert not list((assets.cache_dir() / "trainings").glob("*"))
 
@@ -332,13 +359,21 @@ def test_a_damaged_teacher_or_adapter_is_named(monkeypatch, tmp_path):
     saved_teacher(tmp_path / "teacher")
     saved_adapter(tmp_path / "adapters" / "good", 32)
     saved_adapter(tmp_path / "adapters" / "other", 64)
-    model, _ = load_teacher(str(tmp_path / "teacher"), "good")
+    model, tokenizer = load_teacher(str(tmp_path / "teacher"), "good")
+    assert tokenizer.pad_token_id == tokenizer.eos_token_id  # it came without one
     assert not model.training
     assert not any("lora" in name for name, _ in model.named_parameters())  # merged
     with pytest.raises(InputError, match=r"adapters/other is damaged or of another model \(Run"):
         load_teacher(str(tmp_path / "teacher"), "other")
     weights = tmp_path / "adapters" / "good" / "adapter_model.safetensors"
     tensors = load_file(weights)
+    recorded = json.dumps({"sha256": hashlib.sha256(weights.read_bytes()).hexdigest()})
+    (weights.parent / "recipe.json").write_text(recorded)
+    load_teacher(str(tmp_path / "teacher"), "good")
+    save_file({name: 2 * t for name, t in tensors.items()}, weights)  # wrong, and finite
+    with pytest.raises(InputError, match=r"adapters/good is damaged .*has sha256 .* is recorded"):
+        load_teacher(str(tmp_path / "teacher"), "good")
+    (weights.parent / "recipe.json").unlink()
     save_file({name: t for name, t in tensors.items() if "layers.0" not in name}, weights)
     with pytest.raises(InputError, match=r"adapters/good is damaged .*Found missing adapter keys"):
         load_teacher(str(tmp_path / "teacher"), "good")

@@ -101,6 +101,8 @@ def test_what_is_finished_is_not_done_again(tmp_path):
     ]
     kept = load_file(tmp_path / "kd" / "model" / "model.safetensors")
     (tmp_path / "kd" / "model").rename(tmp_path / "kd" / "gone")
+    (tmp_path / "kd" / "checkpoint-99").mkdir()  # killed while it was written
+    (tmp_path / "kd" / "checkpoint-99" / "model.safetensors").write_bytes(b"half")
     lines.clear()
     again = run(chosen, dry_parts(chosen), tmp_path, lines.append)
     assert [line for line in lines if "epochs" in line] == ["KD: 2 epochs"]

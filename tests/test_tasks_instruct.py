@@ -281,6 +281,8 @@ def test_a_users_chats_beside_plain_pairs(tmp_path: Path) -> None:
 
 BAD_LINES = {
     "not JSON": ('{"prompt": "a"', r"line 2: not JSON \(.*\), expected a whole object on each"),
+    "a number of 5,000 digits": ("9" * 5000, r"line 2: .*digits.*, expected an object of texts"),
+    "deep nesting": ("[" * 100_000, r"line 2: .*recursion.*, expected an object of texts"),
     "half a character": ('{"prompt": "\\ud800", "completion": "b"}', "line 2: not UTF-8"),
     "another name": ('{"instruction": "a"}', r"prompt is None.* \(the line has instruction\)"),
     "an array": ("[", "line 2: not JSON"),
@@ -322,6 +324,30 @@ def test_a_malformed_line_is_named(case: str, tmp_path: Path) -> None:
         load_instructions(str(file))
     assert str(caught.value).startswith(str(file))
     assert "\n" not in str(caught.value)
+
+
+def test_a_local_set_without_its_fields_is_named_by_file_and_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GEODISTILL_DATA_DIR", str(tmp_path))
+    pair = {"prompt": "a", "completion": "b", "template": "c"}
+    _write(tmp_path / "instruct" / "t0_train.jsonl", [pair])
+    _write(tmp_path / "instruct" / "t0_valid.jsonl", [pair, {"prompt": "d", "completion": "b"}])
+    with pytest.raises(InputError, match=r"t0_valid\.jsonl, line 2: no 'template' \(the line has"):
+        load_instructions("t0")
+    _write(tmp_path / "instruct" / "self_instruct_eval.jsonl", [{"id": "1", "instruction": "a"}])
+    with pytest.raises(InputError, match=r"eval\.jsonl, line 1: no 'instances'"):
+        load_instructions("self_instruct")
+
+
+def test_a_file_is_named_by_its_path_or_in_capitals(tmp_path: Path) -> None:
+    rows = [{"prompt": f"q {i}", "completion": f"a {i}"} for i in range(200)]
+    texts = [
+        load_instructions(file).train["prompt"][:]
+        for file in (_write(tmp_path / "x.jsonl", rows), _write(tmp_path / "x.JSONL", rows))
+    ]
+    assert texts[0] == texts[1]
+    assert len(texts[0]) > 100
 
 
 def test_a_file_that_is_missing_or_too_small(tmp_path: Path) -> None:

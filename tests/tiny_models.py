@@ -37,12 +37,12 @@ def tiny_bert(seed=0, width=32, layers=2, labels=3, vocabulary=VOCABULARY, **set
     return BertForSequenceClassification(config)
 
 
-def tiny_opt(seed=0, width=32, layers=2, vocabulary=VOCABULARY, positions=32):
+def tiny_opt(seed=0, width=32, layers=2, vocabulary=VOCABULARY, positions=32, projected=None):
     torch.manual_seed(seed)
     config = OPTConfig(
         vocab_size=vocabulary,
         hidden_size=width,
-        word_embed_proj_dim=width,
+        word_embed_proj_dim=projected or width,
         num_hidden_layers=layers,
         num_attention_heads=2,
         ffn_dim=2 * width,

@@ -122,11 +122,18 @@ def _pair(scores: Scores, method: str, baseline: str) -> "_Pair":
 
 
 def scale(scores: Scores, baseline: str) -> tuple[Unit, float, str]:
-    """How differences are printed, the margin where none was given, and that margin in words."""
+    """How differences are printed, the margin where none was given, and that margin in words.
+
+    Raises:
+        InputError: tasks of a bounded metric on scales too unlike for a mean over them.
+    """
     values = scores.frame["score"].abs()
-    if is_bounded(scores.metric) and values.max() <= 1:
+    bounded = is_bounded(scores.metric)
+    if bounded:
+        _refuse_unlike_tasks(scores.frame, scores.metric)
+    if bounded and values.max() <= 1:
         return POINTS, 0.01, "margin: 1 point, by default; choose yours by --margin"
-    if is_bounded(scores.metric) and values.max() <= 100:
+    if bounded and values.max() <= 100 and scores.frame["score"].min() >= 0:
         return (
             Unit("points", digits=1),
             1.0,
@@ -136,6 +143,22 @@ def scale(scores: Scores, baseline: str) -> tuple[Unit, float, str]:
     name = scores.metric if scores.metric != "value" else "value"
     how = "margin: 1 % of the baseline's mean, by default; choose yours by --margin"
     return Unit(name, digits=3), 0.01 * mean or 0.01, how
+
+
+def _refuse_unlike_tasks(frame: pd.DataFrame, metric: str) -> None:
+    """Where one task is scored in 0..1 and another is not, the second would drown the first."""
+    ends = frame.groupby("task")["score"].agg(["min", "max"])
+    most = ends.abs().max(axis=1)
+    small, large = ends[(most <= 1) & (most > 0)], ends[most > 1]
+    if len(small) and len(large):
+        first = pd.concat([large[:1], small[:1]]) + 0.0  # no minus zero
+        told = "; ".join(
+            f"{task} from {low:.3g} to {high:.3g}" for task, low, high in first.to_records()
+        )
+        raise InputError(
+            f"{metric} lies on one scale in some tasks and on another in others ({told}): expected "
+            "one; choose tasks by --task"
+        )
 
 
 @dataclass(frozen=True)

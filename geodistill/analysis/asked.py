@@ -19,6 +19,7 @@ def ask(
     columns: Sequence[str] = (),
     metric: str | None = None,
     higher: bool | None = None,
+    tasks: Sequence[str] = (),
     primary: Sequence[str] = (),
     margin: float | None = None,
     second: bool = False,
@@ -30,7 +31,7 @@ def ask(
         InputError: as `read_scores` and `answer`, or a column that is not given as OURS=THEIRS.
     """
     console = wide_console()
-    scores = read_scores(rows, baseline, _mapping(columns), metric, higher)
+    scores = read_scores(rows, baseline, _mapping(columns), metric, higher, tasks)
     found = answer(scores, baseline, primary, margin)
     direction = "lower is better, so signs are turned" if scores.flipped else "higher is better"
     console.print(

@@ -20,7 +20,7 @@ from geodistill.analysis.terminal import rich_table, wide_console
 from geodistill.analysis.tidy import read_scores
 from geodistill.errors import InputError
 
-Pilot = tuple[str, tuple[str, ...], str, str | None]
+Pilot = tuple[str, tuple[str, ...], str, str | None, tuple[str, ...]]
 
 
 def plan(
@@ -33,8 +33,8 @@ def plan(
     """Print what a design can see, and write it into the protocol file `out` where one is named.
 
     Args:
-        pilot: rows (a file or a results folder), methods, baseline and metric; no rows: by
-            `deviations`.
+        pilot: rows (a file or a results folder), methods, baseline, metric and tasks (none: all);
+            no rows: by `deviations`.
         deviations: σ_A, σ_B, σ_E of the paired difference, in the score's unit.
         sizes: seeds, items and tests of the plan; 0 for the pilot's own, or 5, 1000 and 1.
         gains: true differences to plan for, in the score's unit; 0.5, 1 and 2 points where none is.
@@ -68,9 +68,9 @@ def plan(
 def _by_pilot(
     pilot: Pilot, sizes: tuple[int, int, int], gains: tuple[float, ...]
 ) -> tuple[Design, str, tuple[float, ...]]:
-    rows, methods, baseline, metric = pilot
+    rows, methods, baseline, metric, tasks = pilot
     # Which way is better changes no variance.
-    scores = read_scores(Path(rows), baseline, metric=metric, higher=True)
+    scores = read_scores(Path(rows), baseline, metric=metric, higher=True, tasks=tasks)
     answers = [pooled(scores, method, baseline) for method in methods]
     unit = scale(scores, baseline)[0]
     if not gains and unit.name != POINTS.name:

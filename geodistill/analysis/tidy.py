@@ -13,7 +13,7 @@ Understood are, in CSV, TSV, JSON lines and Parquet,
 """
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -85,6 +85,7 @@ def read_scores(
     columns: Mapping[str, str] | None = None,
     metric: str | None = None,
     higher: bool | None = None,
+    tasks: Sequence[str] = (),
 ) -> Scores:
     """The scores in a file, or of the finished, clean runs in a results folder.
 
@@ -94,10 +95,12 @@ def read_scores(
         columns: our name -> the file's, for the `ROLES` that are called otherwise there.
         metric: which one, where the file has several; or the name of the only one.
         higher: whether higher is better; None: by the metric's name.
+        tasks: the rows of these alone; all by default.
 
     Raises:
-        InputError: a file of another kind, columns that are missing or ambiguous, a metric of
-            unknown direction, values that are no numbers, or one score given twice, differently.
+        InputError: a file of another kind, a task that it has no row of, columns that are missing
+            or ambiguous, a metric of unknown direction, values that are no numbers, or one score
+            given twice, differently.
     """
     frame = _rename(_load(path), columns or {}, path)
     given = set(frame)
@@ -109,7 +112,14 @@ def read_scores(
     rows = len(frame) + sum(left_out.values())
     from_labels = not given & {"value", "metric", name} and _key(name) in _RECOMPUTED
     again = _RECOMPUTED[_key(name)] if from_labels else ""
-    scores = frame.drop(columns="value")
+    if tasks:
+        known = list(dict.fromkeys(frame["task"]))
+        if absent := [task for task in tasks if task not in known]:
+            raise InputError(f"task {absent[0]!r} is none of the rows'; they hold {_all(known)}")
+        notes = [*notes, f"tasks: {_all(tasks)}, as asked, of {len(known)}"]
+        left_out["of another task than asked"] = int((~frame["task"].isin(tasks)).sum())
+        frame = frame[frame["task"].isin(tasks)]
+    scores = frame.drop(columns="value").reset_index(drop=True)
     return Scores(scores, name, flipped, again, rows, left_out, tuple(notes))
 
 

@@ -6,6 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from geodistill.errors import InputError
+
 OWN = ("teacher_input_ids", "teacher_attention_mask", "teacher_labels")
 """The same text in the teacher's own tokens, in an example or in a batch."""
 
@@ -23,7 +25,15 @@ def pad(examples: list[dict[str, Any]], pad_id: int, teacher_pad_id: int = 0) ->
     Returns:
         `input_ids`, `attention_mask` (b, t); `labels` (b, t) padded with -100, or (b,); `row` (b,);
         `teacher_input_ids`, `teacher_attention_mask`, `teacher_labels` of the teacher's own length.
+
+    Raises:
+        InputError: pad_id is no number, as of a tokenizer without a token for padding.
     """
+    if not isinstance(pad_id, int):
+        raise InputError(
+            f"pad_id is {pad_id}: expected a token's number; a tokenizer without one for padding "
+            "may take its end token (tokenizer.pad_token = tokenizer.eos_token)"
+        )
     length = max(len(e["input_ids"]) for e in examples)
 
     def fill(name: str, value: int) -> Tensor:

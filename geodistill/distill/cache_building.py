@@ -20,6 +20,7 @@ from torch import Tensor
 from geodistill.distill.batches import beside
 from geodistill.distill.cache import TeacherCache
 from geodistill.distill.capture import head_on_rows, language_head
+from geodistill.distill.needs import check_length
 from geodistill.distill.terms import kept_rows, resolve_layer
 from geodistill.errors import InputError
 
@@ -39,6 +40,7 @@ def build_cache(
     layers: tuple[int, ...],
     top_k: int = 0,
     report: Report = lambda done, total: None,
+    say: Callable[[str], None] = print,
 ) -> TeacherCache:
     """Run the teacher once and store what it says; an existing finished cache is opened instead.
 
@@ -56,10 +58,12 @@ def build_cache(
         top_k: k > 0 stores the language model's k best logits, 0 none of them; a classifier's are
             stored whole.
         report: called with examples done and their total.
+        say: told the size, before anything is written.
 
     Raises:
         InputError: the disk can't hold it, or fills up; no such layer, top_k out of range, features
-            outside float16's range, lengths that are not the batches', a folder of other files.
+            outside float16's range, lengths that are not the batches', texts longer than the
+            teacher takes, a folder of other files.
     """
     indices = [resolve_layer(layer, teacher.config, "teacher") for layer in layers]
     if top_k and not 0 < top_k < teacher.config.vocab_size:
@@ -82,7 +86,7 @@ def build_cache(
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir()
         try:
-            _fill(partial, teacher, chain([first], rest), lengths, indices, top_k, report)
+            _fill(partial, teacher, chain([first], rest), lengths, indices, top_k, report, say)
             shutil.rmtree(folder, ignore_errors=True)
             partial.rename(folder)
         except OSError as error:
@@ -169,6 +173,8 @@ class _Array:
         return cls(path, kind, header.offset, header.strides[0])
 
     def put(self, begin: int, rows: Tensor) -> None:
+        width = self.stride // np.dtype(self.kind).itemsize
+        assert rows.shape[-1] == width, f"{self.path.name}: {rows.shape[-1]} numbers, not {width}"
         with self.path.open("r+b") as file:
             file.seek(self.offset + int(begin) * self.stride)
             file.write(rows.cpu().numpy().astype(self.kind).tobytes())
@@ -182,15 +188,20 @@ def _fill(
     layers: list[int],
     top_k: int,
     report: Report,
+    say: Callable[[str], None],
 ) -> None:
     """Write every array, and the manifest last."""
     offsets = np.concatenate([[0], np.cumsum(lengths)])
-    arrays = _allocate(teacher, folder, layers, len(lengths), int(offsets[-1]), top_k)
+    arrays: dict[str, _Array] = {}
     done = 0
     for batch in batches:
         batch = beside(teacher, batch)
         mask = kept_rows(batch)
         out = _said(teacher, batch, mask)
+        if not arrays:  # the layers' widths are known: OPT-350m's last one is not `hidden_size`
+            widths = {layer: int(out.hidden_states[layer].shape[-1]) for layer in layers}
+            shapes = _shapes(teacher, widths, len(lengths), int(offsets[-1]), top_k)
+            arrays = _allocate(folder, shapes, say)
         examples = batch["row"].tolist()
         if "logits" in arrays:
             for example, logits in zip(examples, out.logits.float(), strict=True):
@@ -213,6 +224,7 @@ def _fill(
 
 def _said(teacher: Any, batch: Batch, mask: Tensor) -> Any:
     """The teacher's output on a batch; a language model's head on the kept rows alone."""
+    check_length(batch, teacher, "teacher")
     given = {k: v for k, v in batch.items() if k not in ("labels", "row")}
     with nullcontext() if language_head(teacher) is None else head_on_rows(teacher, mask):
         return teacher(**given, output_hidden_states=True)
@@ -250,18 +262,23 @@ def _write_rows(
             arrays[name].put(begin, values)
 
 
-def _allocate(
-    teacher: Any, folder: Path, layers: list[int], examples: int, rows: int, top_k: int
-) -> dict[str, _Array]:
-    config = teacher.config
-    shapes: dict[str, tuple[tuple[int, int], str]] = {
-        f"features_{layer}": ((rows, config.hidden_size), "float16") for layer in layers
-    }
+def _shapes(
+    teacher: Any, widths: dict[int, int], examples: int, rows: int, top_k: int
+) -> dict[str, tuple[tuple[int, int], str]]:
+    """Rows, columns and kind of number of each array."""
+    shapes = {f"features_{layer}": ((rows, width), "float16") for layer, width in widths.items()}
     if top_k:
         shapes["top_values"] = ((rows, top_k), "float32")
         shapes["top_indices"] = ((rows, top_k), "int32")
     elif language_head(teacher) is None:
-        shapes["logits"] = ((examples, config.num_labels), "float32")
+        shapes["logits"] = ((examples, teacher.config.num_labels), "float32")
+    return shapes
+
+
+def _allocate(
+    folder: Path, shapes: dict[str, tuple[tuple[int, int], str]], say: Callable[[str], None]
+) -> dict[str, _Array]:
+    """Empty arrays; InputError where the disk can't hold them."""
     size = sum(a * b * np.dtype(kind).itemsize for (a, b), kind in shapes.values())
     free = shutil.disk_usage(folder).free
     if size > 0.9 * free:
@@ -269,6 +286,7 @@ def _allocate(
             f"the teacher cache needs {size / 1e6:.0f} MB, {folder} has {free / 1e6:.0f} MB free; "
             "set GEODISTILL_CACHE to a larger disk or store fewer layers"
         )
+    say(f"teacher cache: {size / 1e6:.1f} MB to write, {free / 1e6:,.0f} MB are free")
     return {
         name: _Array.empty(folder / f"{name}.npy", shape, kind)
         for name, (shape, kind) in shapes.items()

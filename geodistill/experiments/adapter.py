@@ -7,6 +7,7 @@ after. It needs minutes to an hour on a laptop; the committed adapter saves a re
 the same command goes on from its last checkpoint in the user's cache.
 """
 
+import hashlib
 import json
 import shutil
 import sys
@@ -25,12 +26,10 @@ from geodistill.distill.cache import cache_key
 from geodistill.experiments.answers import Example, score
 from geodistill.experiments.instruction_room import choose, collate, load_teacher
 from geodistill.experiments.store import data_dir, provenance
-from geodistill.experiments.training import threads, training_arguments
+from geodistill.experiments.training import last_checkpoint, threads, training_arguments
 from geodistill.tasks import assets, load_instructions
 
 Report = Callable[[str], None]
-WHOLE = "trainer_state.json"
-"""The last file that a checkpoint is given."""
 
 
 @dataclass(frozen=True)
@@ -141,7 +140,7 @@ def train_adapter(
         args=arguments,
         train_dataset=rows,
         data_collator=partial(collate, pad_id),
-        callbacks=[_Progress(report)],
+        callbacks=[Progress(report)],
     )
     trainer.remove_callback(PrinterCallback)
     last = last_checkpoint(checkpoints)
@@ -150,14 +149,8 @@ def train_adapter(
     return trainer.model, sum(spent)
 
 
-def last_checkpoint(folder: Path) -> Path | None:
-    """The newest checkpoint that was written to its end."""
-    whole = [path.parent for path in folder.glob(f"checkpoint-*/{WHOLE}")]
-    return max(whole, key=lambda path: int(path.name.partition("-")[2]), default=None)
-
-
-class _Progress(TrainerCallback):
-    """A line a checkpoint: step, loss, minutes left; the seconds since the last one are kept."""
+class Progress(TrainerCallback):
+    """A line a log: step, loss, minutes left; the seconds since the last one are kept."""
 
     def __init__(self, report: Report) -> None:
         self.report = report
@@ -191,6 +184,7 @@ def save_adapter(model: Any, recipe: dict[str, Any], folder: Path) -> None:
     weights = unfinished / "adapter_model.safetensors"
     save_file({k: v.half() for k, v in load_file(weights).items()}, weights)
     (unfinished / "README.md").unlink(missing_ok=True)  # peft's empty template
+    recipe = {**recipe, "sha256": hashlib.sha256(weights.read_bytes()).hexdigest()}
     (unfinished / "recipe.json").write_text(json.dumps(recipe, indent=2) + "\n")
     shutil.rmtree(folder, ignore_errors=True)
     unfinished.rename(folder)

@@ -1,6 +1,8 @@
 """What a language model answers, and how well: likelihood of the right answer, own answers."""
 
+import hashlib
 import json
+import os
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,6 +15,7 @@ import torch
 from torch import Tensor
 
 from geodistill.distill.capture import head_on_rows
+from geodistill.distill.needs import check_length
 from geodistill.distill.terms import kept_rows
 from geodistill.errors import InputError
 from geodistill.experiments.training import beside, in_batches
@@ -78,6 +81,7 @@ def answer_logits(
     """
     for batch in in_batches([model_inputs(e) for e in examples], BATCH, pad_id):
         rows = batch.pop("row")
+        check_length(batch, model, "model")
         batch = beside(model, batch)
         mask, labels = kept_rows(batch), batch.pop("labels")
         with head_on_rows(model, mask):
@@ -170,14 +174,18 @@ def generate(
         report: called with answers done and their total.
 
     Raises:
-        InputError: prompts with their answers that exceed the model's positions; `stored` answers
-            to other prompts.
+        InputError: no examples; prompts with their answers that exceed the model's positions;
+            `stored` answers to other prompts, or of another seed or length.
     """
+    if not examples:
+        raise InputError("examples is empty: expected at least one")
     order = sorted(range(len(examples)), key=lambda i: len(examples[i]["prompt_ids"]))
     _check_room(model, max(len(e["prompt_ids"]) for e in examples), new_tokens)
     batches = [order[start : start + BATCH] for start in range(0, len(order), BATCH)]
     answers = [""] * len(examples)
-    done = _stored_batches(stored, batches) if stored else []
+    asked = json.dumps([[e["prompt_ids"] for e in examples], new_tokens, seed])
+    key = hashlib.sha256(asked.encode()).hexdigest()[:16]
+    done = _stored_batches(stored, batches, key) if stored else []
     for place, batch in enumerate(batches):
         if place < len(done):
             texts = done[place]
@@ -186,7 +194,7 @@ def generate(
                 prompts = [examples[i]["prompt_ids"] for i in batch]
                 texts = _generate_batch(model, tokenizer, prompts, new_tokens, seed is not None)
             if stored:
-                _store_batch(stored, batch, texts)
+                _store_batch(stored, batch, texts, key)
         for i, text in zip(batch, texts, strict=True):
             answers[i] = text
         report(min((place + 1) * BATCH, len(examples)), len(examples))
@@ -232,22 +240,26 @@ def _generate_batch(
     return texts
 
 
-def _stored_batches(path: Path, batches: list[list[int]]) -> list[list[str]]:
+def _stored_batches(path: Path, batches: list[list[int]], key: str) -> list[list[str]]:
     """The batches of an interrupted call; a last line that was cut off is taken away."""
     if not path.is_file():
         return []
-    whole = [line for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
-    path.write_text("".join(whole))
+    stored = path.read_bytes()
+    whole = stored[: stored.rfind(b"\n") + 1]
+    os.truncate(path, len(whole))
     try:
-        found = [json.loads(line) for line in whole]
-    except json.JSONDecodeError as error:
-        raise InputError(f"{path} is damaged ({error.msg}); delete it") from error
-    if [batch["rows"] for batch in found] != batches[: len(found)]:
-        raise InputError(f"{path} holds answers to other prompts; delete it")
+        found = [json.loads(line) for line in whole.splitlines()]
+    except ValueError as error:
+        raise InputError(f"{path} is damaged ({error}); delete it") from error
+    rows = [batch["rows"] for batch in found]
+    if rows != batches[: len(found)] or {batch.get("key") for batch in found} - {key}:
+        raise InputError(
+            f"{path} holds answers to other prompts, or of another seed or length; delete it"
+        )
     return [batch["answers"] for batch in found]
 
 
-def _store_batch(path: Path, rows: list[int], answers: list[str]) -> None:
+def _store_batch(path: Path, rows: list[int], answers: list[str], key: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a") as file:
-        file.write(json.dumps({"rows": rows, "answers": answers}) + "\n")
+        file.write(json.dumps({"rows": rows, "answers": answers, "key": key}) + "\n")

@@ -175,7 +175,7 @@ def open_classroom(
     for name, part, layers in (("train", train, setting.teacher_layers), ("test", test, depths)):
         report(f"running the {setting.task} teacher on {len(part)} {name} sentences")
         caches.append(
-            _cache_outputs(teacher, part, name, folder.name, tokenizer.pad_token_id, layers)
+            _cache_outputs(teacher, part, name, folder.name, tokenizer.pad_token_id, layers, report)
         )
     return Classroom(
         setting,
@@ -220,7 +220,13 @@ def _parts(
 
 
 def _cache_outputs(
-    teacher: Any, part: Any, name: str, owner: str, pad_id: int, layers: tuple[int, ...]
+    teacher: Any,
+    part: Any,
+    name: str,
+    owner: str,
+    pad_id: int,
+    layers: tuple[int, ...],
+    report: Report,
 ) -> TeacherCache:
     examples = list(part.select_columns(["input_ids"]))
     key = cache_key(owner, name, json.dumps([e["input_ids"] for e in examples]), *map(str, layers))
@@ -230,6 +236,7 @@ def _cache_outputs(
         [len(e["input_ids"]) for e in examples],
         assets.cache_dir() / "outputs" / key,
         layers=layers,
+        say=report,
     )
 
 

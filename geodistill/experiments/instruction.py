@@ -210,4 +210,5 @@ def _distillation(
 
 def _geometry(room: InstructionRoom, cache: TeacherCache, seed: int) -> Geometry:
     rows = partial(stored_rows, cache)
-    return Geometry(room.setting.width, room.teacher.config.hidden_size, rows, seed)
+    (layer,) = cache.manifest["layers"]
+    return Geometry(room.setting.width, cache.array(f"features_{layer}").shape[1], rows, seed)

@@ -130,8 +130,12 @@ def load_teacher(name: str, adapter: str) -> tuple[Any, Any]:
         folder, file = assets.path("smollm2"), assets.SMOLLM2_GGUF
         where = {"pretrained_model_name_or_path": folder, "gguf_file": file}
     try:
+        if name == "smollm2":
+            _check_digest(folder / file, assets.SMOLLM2_SHA256)
         tokenizer = AutoTokenizer.from_pretrained(**where)
         model: Any = AutoModelForCausalLM.from_pretrained(**where, dtype=torch.float32)
+        if not all(bool(p.isfinite().all()) for p in model.parameters()):
+            raise ValueError("weights that are not finite")
     except Exception as error:  # the readers of GGUF and safetensors raise whatever they meet
         folder = Path(where["pretrained_model_name_or_path"])
         remedy = "expected a folder or hub name of a causal language model with its tokenizer"
@@ -141,6 +145,8 @@ def load_teacher(name: str, adapter: str) -> tuple[Any, Any]:
             f"teacher {name!r} can't be read from {folder / where.get('gguf_file', '')} "
             f"({_one_line(error)}); {remedy}"
         ) from error
+    if tokenizer.pad_token_id is None:  # GPT-2's, Llama's; the attention mask tells padding
+        tokenizer.pad_token = tokenizer.eos_token
     model.is_quantized = False  # GGUF weights are whole again once loaded, and may be trained
     if stored:
         model = _with_adapter(model, stored)
@@ -153,6 +159,9 @@ def _with_adapter(model: Any, folder: Path) -> Any:
     from safetensors import SafetensorError
 
     try:
+        if (folder / "recipe.json").is_file():  # `adapter.save_adapter` writes one
+            recipe = json.loads((folder / "recipe.json").read_text())
+            _check_digest(folder / "adapter_model.safetensors", recipe["sha256"])
         with warnings.catch_warnings():
             # Of an adapter with weights missing peft would go on without them.
             warnings.filterwarnings("error", "Found missing adapter keys")
@@ -160,11 +169,22 @@ def _with_adapter(model: Any, folder: Path) -> Any:
         if not all(bool(p.isfinite().all()) for p in merged.parameters()):
             raise ValueError("weights that are not finite")
         return merged
-    except (SafetensorError, RuntimeError, ValueError, KeyError, TypeError, UserWarning) as error:
+    except (
+        *(OSError, SafetensorError, RuntimeError, ValueError, KeyError, TypeError),
+        UserWarning,
+    ) as error:
         raise InputError(
             f"adapter {folder} is damaged or of another model ({_one_line(error)}); restore it, or "
             "make it again with `python -m geodistill.experiments.adapter`"
         ) from error
+
+
+def _check_digest(file: Path, recorded: str) -> None:
+    """Raise ValueError for other bytes than those recorded: weights may be wrong and finite."""
+    with file.open("rb") as opened:
+        found = hashlib.file_digest(opened, "sha256").hexdigest()
+    if found != recorded:
+        raise ValueError(f"{file.name} has sha256 {found[:12]}, {recorded[:12]} is recorded")
 
 
 def _one_line(error: Exception) -> str:
@@ -239,6 +259,7 @@ def outputs_of(
         layers=(-1,),
         top_k=setting.top_k,
         report=lambda done, total: report(f"teacher: {done} of {total} {name} prompts"),
+        say=report,
     )
 
 

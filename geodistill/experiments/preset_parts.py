@@ -27,6 +27,8 @@ def hub_parts(chosen: Preset, teacher: Path | None, report: Callable[[str], None
     """
     quiet()
     tokenizer = _from_hub("AutoTokenizer", chosen.student)
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
     data = load_instructions(chosen.task)
     lengths = {"max_length": chosen.max_length, "max_prompt": chosen.max_prompt}
     train, told = encode_all(data.train, tokenizer, **lengths)

@@ -17,9 +17,16 @@ import torch
 
 from geodistill.distill import FeatureDistillationTrainer, FeatureTerm
 from geodistill.errors import InputError
+from geodistill.experiments.adapter import Progress
 from geodistill.experiments.answers import Example, generate, marked
 from geodistill.experiments.store import data_dir, provenance
-from geodistill.experiments.training import device, fit, pad, training_arguments
+from geodistill.experiments.training import (
+    device,
+    fit,
+    last_checkpoint,
+    pad,
+    training_arguments,
+)
 from geodistill.losses import KLDivergenceLoss, ProcrustesLoss
 
 Report = Callable[[str], None]
@@ -136,21 +143,21 @@ def run(chosen: Preset, parts: Parts, folder: Path, report: Report) -> pd.DataFr
     if parts.tuned_teacher is None and not _is_finished(folder / "teacher"):
         report(f"teacher: fine-tuning for {chosen.teacher_epochs:g} epochs")
         _train(
-            chosen, parts, parts.load_teacher(None), folder / "teacher",
+            chosen, parts, parts.load_teacher(None), folder / "teacher", report,
             epochs=chosen.teacher_epochs, learning_rate=chosen.teacher_learning_rate,
         )  # fmt: skip
     students = {method: folder / method.replace(" + ", "_").lower() for method in METHODS}
     if not _is_finished(students["SFT"]):
         report(f"SFT: {chosen.sft_epochs:g} epochs")
         student = parts.load_student(None)
-        _train(chosen, parts, student, students["SFT"], epochs=chosen.sft_epochs)
+        _train(chosen, parts, student, students["SFT"], report, epochs=chosen.sft_epochs)
     for method in METHODS[1:]:
         if not _is_finished(students[method]):
             report(f"{method}: {chosen.epochs:g} epochs")
             teacher = parts.load_teacher(parts.tuned_teacher or folder / "teacher" / "model")
             _train(
                 chosen, parts, parts.load_student(students["SFT"] / "model"), students[method],
-                epochs=chosen.epochs, **_distillation(chosen, method, teacher),
+                report, epochs=chosen.epochs, **_distillation(chosen, method, teacher),
             )  # fmt: skip
     rows = [
         row
@@ -205,6 +212,7 @@ def _train(
     parts: Parts,
     model: Any,
     stage: Path,
+    report: Report,
     *,
     epochs: float,
     learning_rate: float | None = None,
@@ -232,18 +240,12 @@ def _train(
         args=arguments,
         train_dataset=parts.train,
         data_collator=partial(_collate, parts.tokenizer.pad_token_id),
+        callbacks=[Progress(report)],
         **distillation,
     )
-    fit(trainer, resume=_last_checkpoint(stage))
+    fit(trainer, resume=last_checkpoint(stage))
     trainer.save_model(str(stage / "model.partial"))
     (stage / "model.partial").rename(stage / "model")
-
-
-def _last_checkpoint(stage: Path) -> str | None:
-    from transformers.trainer_utils import get_last_checkpoint
-
-    found: str | None = get_last_checkpoint(str(stage)) if stage.is_dir() else None  # type: ignore[no-untyped-call]
-    return found
 
 
 def _collate(pad_id: int, examples: list[Example]) -> dict[str, torch.Tensor]:
@@ -259,12 +261,19 @@ def _scores(
     rows = []
     for task, examples in parts.tests.items():
         for seed in chosen.decodings:
-            report(f"{method}: answers to {task}, decoding {seed}")
-            stored = stage / f"answers_{task}_{seed}.jsonl"
-            answers = generate(model, parts.tokenizer, examples, new, seed=seed, stored=stored)
+            what = f"{method}: answers to {task}, decoding {seed}"
+            answers = generate(
+                model, parts.tokenizer, examples, new, seed=seed,
+                stored=stage / f"answers_{task}_{seed}.jsonl",
+                report=partial(_answered, report, what),
+            )  # fmt: skip
             score = 100 * float(marked(examples, answers)["rougeL"].mean())
             rows.append({"method": method, "task": task, "seed": seed, "rougeL": score})
     return rows
+
+
+def _answered(report: Report, what: str, done: int, total: int) -> None:
+    report(f"{what}, {done} of {total}")
 
 
 def beside_published(name: str, scores: pd.DataFrame) -> pd.DataFrame:

@@ -100,7 +100,10 @@ class SpreadOnTheWay(TrainerCallback):
         if not self.left or share < self.left[0] - 1e-9:
             return
         training = model.training
-        ratio = float(participation_ratio(response_features(model, self.examples, self.pad_id)))
+        features = response_features(model, self.examples, self.pad_id)
         model.train(training)
+        if not bool(features.isfinite().all()):  # the trainer's next loss tells it, with its batch
+            return
+        ratio = float(participation_ratio(features))
         while self.left and share >= self.left[0] - 1e-9:
             self.values[f"participation_ratio/at{round(100 * self.left.pop(0)):03d}"] = ratio

@@ -17,12 +17,17 @@ __all__ = [
     "device",
     "fit",
     "in_batches",
+    "last_checkpoint",
     "pad",
     "quiet",
     "scratch",
     "threads",
     "training_arguments",
 ]
+
+
+WHOLE = "trainer_state.json"
+"""The last file that a checkpoint is given."""
 
 
 def training_arguments(folder: Path, *, seed: int, **settings: Any) -> Any:
@@ -91,11 +96,25 @@ def collate(
     return pad([{name: e[name] for name in names} for e in examples], pad_id)
 
 
-def fit(trainer: Any, resume: str | None = None) -> None:
+def last_checkpoint(folder: Path) -> Path | None:
+    """The newest checkpoint that was written to its end."""
+    whole = [path.parent for path in folder.glob(f"checkpoint-*/{WHOLE}")]
+    return max(whole, key=lambda path: int(path.name.partition("-")[2]), default=None)
+
+
+def fit(trainer: Any, resume: Path | None = None) -> None:
     """Train without printing, from the checkpoint `resume` if given; the log stays in
     `trainer.state.log_history`.
+
+    Raises:
+        FloatingPointError: weights that are not finite after the last step, whose loss still was.
     """
     from transformers import PrinterCallback
 
     trainer.remove_callback(PrinterCallback)
-    trainer.train(resume_from_checkpoint=resume)
+    trainer.train(resume_from_checkpoint=str(resume) if resume else None)
+    if not all(bool(p.isfinite().all()) for p in trainer.model.parameters()):
+        raise FloatingPointError(
+            f"the weights are not finite after step {trainer.state.global_step}, the last one; "
+            "lower the learning rate or a weight"
+        )

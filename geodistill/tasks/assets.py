@@ -29,6 +29,8 @@ from geodistill.errors import AssetError, InputError
 
 SMOLLM2_GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
 """File name inside ``path("smollm2")``, for ``from_pretrained(folder, gguf_file=SMOLLM2_GGUF)``."""
+SMOLLM2_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
+"""Of that file: one damaged after its download may still load, and say other things."""
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from geodistill.tasks.base import (
     to_datasets,
     word_runs,
 )
-from geodistill.tasks.jsonl import read_jsonl, read_pairs
+from geodistill.tasks.jsonl import read_jsonl, read_pairs, require
 
 TEST, VALIDATION = 0.1, 0.05
 """Shares of the sources of a user's file; ``VALIDATION`` also of T0's training file."""
@@ -31,7 +31,7 @@ RUN, RARE = 12, 25
 ``RARE`` prompts have; each template holds 60 prompts, so a run of its own wording is not rare."""
 
 
-def load(name: str) -> InstructionData:
+def load(name: str | Path) -> InstructionData:
     """The instruction set ``name``, or the file where it ends in ``.jsonl``.
 
     ``"embedded"``: :mod:`geodistill.tasks.templates`. ``"t0"``: P3 pairs. ``"self_instruct"`` and
@@ -45,7 +45,8 @@ def load(name: str) -> InstructionData:
         InputError: unknown name, or a malformed line; the message gives file and line.
         AssetError: a set that needs ``$GEODISTILL_DATA_DIR`` without it, or the hub offline.
     """
-    if name.endswith(".jsonl"):
+    name = str(name)
+    if name.lower().endswith(".jsonl"):
         return _data(name, _user_file(Path(name)))
     if name.startswith(hub.P3):
         return _data(name, hub.p3(name.removeprefix(hub.P3)))
@@ -111,6 +112,9 @@ def _t0() -> dict[str, list[Row]]:
     """
     folder = _local("t0")
     train, test = (list(read_pairs(folder / f"t0_{part}.jsonl")) for part in ("train", "valid"))
+    for part, pairs in (("train", train), ("valid", test)):
+        for pair in pairs:
+            require(pair, ("template",), folder / f"t0_{part}.jsonl", pair["line"])
     known = {pair["prompt"] for pair in train}
     fresh = [pair for pair in test if pair["prompt"] not in known]
     pairs = fresh + train
@@ -143,7 +147,9 @@ def _passages(prompts: Sequence[str]) -> list[list[str]]:
 
 def _self_instruct() -> dict[str, list[Row]]:
     rows = []
-    for _, task in read_jsonl(_local("self_instruct") / "self_instruct_eval.jsonl"):
+    path = _local("self_instruct") / "self_instruct_eval.jsonl"
+    for line, task in read_jsonl(path):
+        require(task, ("id", "instruction", "instances"), path, line)
         for number, instance in enumerate(task["instances"]):
             prompt = "\n\n".join(text for text in (task["instruction"], instance["input"]) if text)
             item, source = f"self_instruct/{task['id']}/{number}", f"self_instruct/{task['id']}"

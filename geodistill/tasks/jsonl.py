@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from codecs import BOM_UTF8
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +37,7 @@ def read_pairs(path: Path) -> Iterator[Row]:
         yield {**row, "line": line}
 
 
-def _instead(row: Row, field: str) -> str:
+def _instead(row: Mapping[str, Any], field: str) -> str:
     """What a line has where it lacks a field: most files are right but for their names."""
     return "" if field in row else f" (the line has {', '.join(map(str, row)) or 'nothing'})"
 
@@ -53,6 +53,13 @@ def read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     with path.open("rb") as file:
         for line, raw in enumerate(file, start=1):
             yield line, _object(raw.removeprefix(BOM_UTF8) if line == 1 else raw, path, line)
+
+
+def require(row: Mapping[str, Any], fields: Sequence[str], path: Path, line: int) -> None:
+    """Raise InputError unless the line's object has these fields."""
+    for field in fields:
+        if field not in row:
+            raise InputError(f"{path}, line {line}: no {field!r}{_instead(row, field)}")
 
 
 def _object(raw: bytes, path: Path, line: int) -> dict[str, Any]:
@@ -72,6 +79,8 @@ def _object(raw: bytes, path: Path, line: int) -> dict[str, Any]:
         raise InputError(
             f"{where}: not JSON ({error.msg}), expected a whole object on each line"
         ) from error
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits, deep nesting
+        raise InputError(f"{where}: {error}, expected an object of texts") from error
     if not isinstance(row, dict):
         raise InputError(f"{where}: {type(row).__name__}, expected an object")
     return row

@@ -118,7 +118,8 @@ def verdict_block(results: Path) -> str:
             words.append(f"(by the protocol's rows, {folders})")
         elif there:
             words.append(f"(exploratory, {folders}: the protocol's rows are not whole)")
-        lines.append(f"| {one.key}: {one.statement} | {'<br>'.join(words) or f'**{YET}**'} |")
+        told = f"{one.key}: {one.statement}<br>*{one.test}*"
+        lines.append(f"| {told} | {'<br>'.join(words) or f'**{YET}**'} |")
     return "\n".join(lines)
 
 

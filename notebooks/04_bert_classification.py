@@ -46,6 +46,7 @@ from geodistill.analysis.anatomy import (
     teachers_share,
 )
 from geodistill.analysis.compare import compare
+from geodistill.analysis.gains import at_edges
 from geodistill.analysis.means import in_order, in_own_metrics, mean_table
 from geodistill.analysis.plain import CHANGE, say, say_each, sentence
 from geodistill.analysis.rows import load_items, load_rows, wide
@@ -262,6 +263,7 @@ most = percent.groupby("method")["gain"].max()
 told = "; ".join(f"{look(m).label} {gain:+.1f}" for m, gain in most.items())
 show(fig, alt=f"Gain over KD by weight factor. Largest: {told} points.", name="weights", **tuned)
 assert gains["pairs"].nunique() == 1, "unequal trials"
+display(Markdown(at_edges(chosen, sections.protocol()["grid"]["tuning"]["factors"])))
 
 # %%
 left_out = sections.dropped(tuning, sections.protocol()["drop"])

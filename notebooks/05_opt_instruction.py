@@ -337,12 +337,7 @@ if study.whole("tuning"):
     told = "; ".join(f"{look(m).label} {w:g}" for m, w in terms.items())
     told = f"Validation NLL against the weight of each term. Chosen: {told}."
     show(fig, alt=told, name="opt-weights", **study.source("tuning"))
-    tried = asked["grid"]["tuning"]["weights"]
-    ends = {min(tried): "least", max(tried): "largest"}
-    edges = [f"{look(m).label} ({ends[w]})" for m, w in terms.items() if w in ends]
-    if edges:
-        said = f"At an edge of what was tried, so that another might do better: {', '.join(edges)}."
-        display(Markdown(said))
+    display(Markdown(gains_of.at_edges(terms, asked["grid"]["tuning"]["weights"])))
 
 # %% [markdown]
 # ## Is there a gain?

@@ -42,6 +42,14 @@ def means_of(frame):
     return frame.groupby(["method", "factor"])["score"].mean()
 
 
+def test_a_weight_at_an_edge_of_the_trials_is_said():
+    chosen = {"kd+gram": 5, "kd+cka": 80.0, "kd+procrustes": 20}
+    told = gains.at_edges(chosen, [20, 5, 80])
+    assert told.endswith("KD + Gram (least), KD + CKA (largest).")
+    assert "Procrustes" not in told
+    assert gains.at_edges({"kd+procrustes": 20}, [5, 20, 80]).startswith("No chosen weight is at")
+
+
 def test_a_mark_becomes_the_score_and_items_without_it_are_left_out():
     frame = items().assign(rougeL=0.25, sparse=np.nan)
     assert (gains.as_score(frame, "rougeL")["score"] == 0.25).all()

@@ -329,6 +329,17 @@ def test_the_exported_student_is_the_student_alone(tmp_path):
 # ---- balance ----
 
 
+@pytest.mark.parametrize(("balance", "warned"), [(6, 1), (5, 0), (0, 0)])
+def test_a_term_whose_window_never_closes_is_warned_of(tmp_path, recwarn, balance, warned):
+    data = sentences([6, 4, 5, 6, 5, 3, 4, 6], seed=4)  # two batches, three times
+    trainer = distiller(tmp_path, tiny_bert(1), data * 3, tiny_bert(2), [term(balance=balance)])
+    trainer.train()
+    assert trainer.state.max_steps == 6
+    told = [str(one.message) for one in recwarn if "stays off" in str(one.message)]
+    assert len(told) == warned
+    assert not warned or "over 6 micro-batches, the training has 6" in told[0]
+
+
 def test_balance_is_the_ratio_of_gradient_norms_at_the_students_features(tmp_path):
     student, by_hand, teacher = tiny_bert(1), tiny_bert(1), tiny_bert(2)
     data = sentences([6, 4, 5, 6, 5, 3, 4, 6], seed=4)

@@ -190,7 +190,7 @@ texts = [" ".join(words[i : i + 4]) for i in range(0, 40, 2)]
 def test_the_pages_trl_trainers_and_own_data_run(tmp_path, monkeypatch, capsys):
     pytest.importorskip("trl")
     monkeypatch.chdir(tmp_path)
-    _, _, trainer, sft, gkd, own, two, once, _ = python_blocks("book/use_it.md")
+    _, _, trainer, sft, gkd, own, _, two, once, _ = python_blocks("book/use_it.md")
     lines = [{"prompt": f"Ask {i}", "completion": f"Say {i}"} for i in range(300)]
     Path("mine.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     namespace: dict[str, object] = {}
@@ -212,6 +212,27 @@ def test_the_pages_trl_trainers_and_own_data_run(tmp_path, monkeypatch, capsys):
     assert str(namespace["lengths"]) in capsys.readouterr().out
     assert len(namespace["examples"]) > 200
     check_two_tokenizers(two, once, namespace)
+
+
+@pytest.mark.smoke
+def test_the_pages_own_sentences_are_distilled(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    words = ("fine good great", "bad dull poor")
+    lines = [
+        f"{words[i % 2]} film {i},{'good' if i % 2 == 0 else 'bad'},a{i // 2}" for i in range(200)
+    ]
+    Path("mine.csv").write_text("\n".join(["review,kind,author", *lines]) + "\n")
+    (block,) = [b for b in python_blocks("book/use_it.md") if 'load_file("mine.csv"' in b]
+    assert "n_train=200" in block
+    small = block.replace("n_train=200", "n_train=60, epochs=2.0, width=32, layers=1, balance=1")
+    namespace: dict[str, object] = {}
+    exec(small, namespace)
+    kd, procrustes = [
+        line.split() for line in capsys.readouterr().out.splitlines() if line.startswith("kd")
+    ]
+    assert (kd[0], procrustes[0]) == ("kd", "kd+procrustes")
+    assert 0.4 <= float(kd[1]) <= 1
+    assert set(namespace["run"].items["source"]) == set(namespace["data"].test["source"])
 
 
 def check_two_tokenizers(two, once, namespace):

@@ -111,6 +111,74 @@ def test_a_label_that_training_never_sees_is_refused(tmp_path):
         load(tmp_path, table().assign(kind="bad"))
 
 
+@pytest.mark.parametrize("name", ["source", "item", "label", "labels", "input_ids", "row"])
+def test_a_text_column_of_any_name_stays_a_text(tmp_path, name):
+    """Its texts stand under our name: under theirs they would replace our own columns."""
+    frame = table().rename(columns={"review": name})
+    data, plain = load(tmp_path, frame, texts=name), load(tmp_path, table())
+    assert data.text_columns == ("text",)
+    for side in PARTS:
+        for column in ("item", "source", "text", "label"):
+            assert getattr(data, side)[column][:] == getattr(plain, side)[column][:]
+    pair = load(tmp_path, table(), texts=["review", "author"])
+    assert pair.text_columns == ("text_1", "text_2")
+    assert pair.train["text_2"][0].startswith("a")
+    with pytest.raises(InputError, match=r"texts is \[\]: expected one column, or the two"):
+        load(tmp_path, table(), texts=[])
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl"])
+def test_words_that_look_like_nothing_or_like_numbers_are_words(tmp_path, kind):
+    frame = table()
+    frame.loc[0, "review"], frame.loc[1, "review"] = "NA", "None"
+    frame["kind"] = ["N/A" if kind == "good" else "003" for kind in frame["kind"]]
+    path = written(tmp_path, frame, kind)
+    data = load_file(path, texts="review", label="kind")
+    texts = {t for side in PARTS for t in getattr(data, side)["text"]}
+    assert {"NA", "None"} <= texts
+    assert data.label_names == ("003", "N/A")
+
+
+def test_rows_without_a_source_stand_alone_and_class_names_are_kept(tmp_path):
+    data = load(tmp_path, table().assign(author=None), source="author")
+    assert len({s for side in PARTS for s in getattr(data, side)["source"]}) == 120
+    folder = datasets.Dataset.from_pandas(table()).class_encode_column("kind")
+    folder.save_to_disk(tmp_path / "classes")
+    named = load_file(tmp_path / "classes", texts="review", label="kind")
+    assert named.label_names == ("bad", "good")
+
+
+def test_labels_and_scores_that_teach_nothing(tmp_path):
+    mixed = [1 if i % 2 else "one" for i in range(120)]
+    lists = [[i % 2] for i in range(120)]
+    for labels, kinds in ((mixed, "int, str"), (lists, "list")):
+        path = tmp_path / "mine.jsonl"
+        table().assign(kind=labels).to_json(path, orient="records", lines=True)
+        with pytest.raises(InputError, match=f"kind holds {kinds}; expected words, or numbers"):
+            load_file(path, texts="review", label="kind")
+    with pytest.raises(InputError, match=r"all rows have the score 0\.5; expected several"):
+        load(tmp_path, table().assign(kind=0.5))
+    with pytest.raises(InputError, match="kind has infinite scores"):
+        load(tmp_path, table().assign(kind=[float("inf")] + [0.5 * i for i in range(119)]))
+
+
+BROKEN = {
+    "x.csv": b"",
+    "y.csv": b'review,kind\n"open,good\n',
+    "z.csv": "review,kind\nschön,good\n".encode("latin-1"),
+    "x.jsonl": b'{"review": ',
+    "x.parquet": b"PAR1 and no more",
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_file_that_cannot_be_read_is_told_in_a_line(tmp_path, name):
+    (tmp_path / name).write_bytes(BROKEN[name])
+    with pytest.raises(InputError, match=r"can't be read: .+") as caught:
+        load_file(tmp_path / name, texts="review", label="kind")
+    assert "\n" not in str(caught.value)
+
+
 def test_files_that_are_no_tables(tmp_path):
     with pytest.raises(InputError, match="no file at"):
         load_file(tmp_path / "gone.csv", texts=["t"])

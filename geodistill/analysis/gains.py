@@ -188,3 +188,12 @@ def _said_or_equal(items: pd.DataFrame, pair: tuple[str, str], unit: Unit) -> st
 def said(answer: Comparison, unit: Unit) -> str:
     """The difference and its interval."""
     return f"{unit.show(answer.estimate)} ({unit.interval(answer)})"
+
+
+def at_edges(chosen: Mapping[str, float], tried: Sequence[float]) -> str:
+    """A sentence on the methods whose chosen weight is the least or largest that was tried."""
+    ends = {float(min(tried)): "least", float(max(tried)): "largest"}
+    found = [f"{look(m).label} ({ends[w]})" for m, w in chosen.items() if w in ends]
+    if not found:
+        return "No chosen weight is at an edge of what was tried."
+    return f"At an edge of what was tried, so that another might do better: {', '.join(found)}."

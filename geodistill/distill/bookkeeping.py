@@ -1,5 +1,6 @@
 """What surrounds a step of the trainer: its losses on record, its terms in checkpoints."""
 
+import warnings
 from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import TrainerCallback
 
-from geodistill.distill.terms import labels_tokens
+from geodistill.distill.terms import BalancedTerm, labels_tokens
 from geodistill.errors import InputError
 
 TERMS_FILE = "feature_terms.safetensors"
@@ -86,6 +87,24 @@ def save_terms(terms: nn.Module, folder: Path) -> None:
 def load_terms(terms: nn.Module, folder: Path) -> None:
     """What `save_terms` wrote, into `terms`."""
     terms.load_state_dict(load_file(folder / TERMS_FILE))
+
+
+class WatchWindows(TrainerCallback):
+    """Warns of terms whose window does not close within the training: they would never count."""
+
+    def __init__(self, terms: nn.Module) -> None:
+        self.terms = terms
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        batches = state.max_steps * args.gradient_accumulation_steps
+        for term in self.terms.children():
+            if isinstance(term, BalancedTerm) and batches <= term.term.balance:
+                warnings.warn(
+                    f"{term.name} stays off: its weight is measured over {term.term.balance} "
+                    f"micro-batches, the training has {batches}; give a shorter window (balance=), "
+                    "or a fixed weight (balance=0)",
+                    stacklevel=2,
+                )
 
 
 class ClearGradients(TrainerCallback):

@@ -15,6 +15,7 @@ from geodistill.distill.batches import OWN
 from geodistill.distill.bookkeeping import (
     ClearGradients,
     NotedLosses,
+    WatchWindows,
     load_terms,
     save_terms,
     share_of_items,
@@ -92,6 +93,7 @@ class FeatureDistillation(_Base):
         self.task_weight, self.logit_weight = task_weight, logit_weight
         self.terms = nn.ModuleList(balanced(terms)).to(self.args.device)
         self.add_callback(ClearGradients(self.terms))
+        self.add_callback(WatchWindows(self.terms))
         self._losses = NotedLosses(Path(str(self.args.output_dir)))
         self._check_needs(teacher_tokenizer, runs_teacher)
 

@@ -46,9 +46,14 @@ def section(plan: dict[str, Any], name: str) -> dict[str, Any]:
 
 
 def shapes(spec: dict[str, Any]) -> list[dict[str, Any]]:
-    """What a section sets besides: its `setting`, crossed with every value that it `vary`s."""
+    """What a section sets besides: its `setting`, crossed with every value that it `vary`s.
+
+    A list under `vary` is the settings themselves, where some go together.
+    """
     varied = spec.get("vary", {})
-    values = [dict(zip(varied, some, strict=True)) for some in product(*varied.values())]
+    values = varied
+    if isinstance(varied, dict):
+        values = [dict(zip(varied, some, strict=True)) for some in product(*varied.values())]
     fixed = {k: tuple(v) if isinstance(v, list) else v for k, v in spec.get("setting", {}).items()}
     return [{**fixed, **some} for some in values]
 

@@ -32,5 +32,8 @@ def load_classification(name: str) -> ClassificationData:
         AssetError: its data is missing and can't be downloaded.
     """
     if name not in CLASSIFICATION:
-        raise InputError(f"unknown task {name!r}; known: {', '.join(CLASSIFICATION)}")
+        raise InputError(
+            f"unknown task {name!r}; known: {', '.join(CLASSIFICATION)}; a table of your own is "
+            "read by load_file(path, texts=[...], label=...)"
+        )
     return CLASSIFICATION[name](name)

@@ -16,6 +16,7 @@ from geodistill.tasks.base import (
     text_key,
     to_datasets,
 )
+from geodistill.tasks.jsonl import read_jsonl
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -25,28 +26,42 @@ TEST, VALIDATION = 0.25, 0.1
 
 
 def load_file(
-    path: Path | str, *, texts: Sequence[str], label: str = "label", source: str | None = None
+    path: Path | str,
+    *,
+    texts: str | Sequence[str],
+    label: str = "label",
+    source: str | None = None,
 ) -> ClassificationData:
     """A task from a table: split by source, classes named by the labels of its training part.
 
+    Its columns are item, source, `text` (of a pair `text_1` and `text_2`) and label.
+
     Args:
         path: .csv, .jsonl, .parquet, or a folder written by `datasets.Dataset.save_to_disk`.
-        texts: columns of the text, or of the two texts of a pair.
-        label: column of the class, a word or a whole number; decimal numbers make a regression.
+        texts: column of the text, or the two columns of a pair.
+        label: column of the class, a word or a whole number; decimal numbers, 1.0 too, make a
+            regression.
         source: column that says which rows belong together (a review, an author); rows that share
-            a text do so anyway.
+            a text do so anyway, and one without a source stands alone.
 
     Raises:
-        InputError: no such file or column, a missing label, an empty text, one class alone, a part
-            without rows, a label that stands in validation or test but not in train.
+        InputError: no such file or column, a file that can't be read, a missing label, an empty
+            text, one class or score alone, labels of several kinds, a score that is not finite, a
+            part without rows, a label that stands in validation or test but not in train.
     """
     path = Path(path)
-    table = _read(path)
+    texts = [texts] if isinstance(texts, str) else list(texts)
+    if not 1 <= len(texts) <= 2:
+        raise InputError(f"texts is {texts}: expected one column, or the two of a pair")
+    table = _read(path, label)
     missing = [c for c in (*texts, label, *([source] if source else [])) if c not in table]
     if missing:
         raise InputError(f"{path} has no column {missing[0]!r}; it has {', '.join(table.columns)}")
-    rows = _rows(path, table, list(texts), label, source)
+    named = ("text",) if len(texts) == 1 else ("text_1", "text_2")
+    rows = _rows(path, table, dict(zip(named, texts, strict=True)), label, source)
     regression = table[label].dtype.kind == "f"
+    if regression:
+        _check_scores(path, table[label])
     splits = split_by_source(rows, test=TEST, validation=VALIDATION)
     for side in ("train", "validation", "test"):
         if not splits[side]:
@@ -58,14 +73,23 @@ def load_file(
     return ClassificationData(
         name=path.stem,
         **to_datasets(splits),
-        text_columns=tuple(texts),
+        text_columns=named,
         label_names=names,
         metric="pearson" if regression else "accuracy",
         data_hash=content_hash(splits),
     )
 
 
-def _read(path: Path) -> pd.DataFrame:
+def _check_scores(path: Path, scores: pd.Series) -> None:
+    import numpy as np
+
+    if not np.isfinite(scores).all():
+        raise InputError(f"{path}: {scores.name} has infinite scores: expected finite ones")
+    if scores.nunique() < 2:
+        raise InputError(f"{path}: all rows have the score {scores.iloc[0]:g}; expected several")
+
+
+def _read(path: Path, label: str) -> pd.DataFrame:
     import datasets
     import pandas as pd
 
@@ -77,37 +101,48 @@ def _read(path: Path) -> pd.DataFrame:
         if isinstance(folder, datasets.DatasetDict):
             raise InputError(f"{path} holds the parts {', '.join(folder)}; give the folder of one")
         whole: pd.DataFrame = folder.to_pandas()
+        classes = folder.features.get(label)
+        if isinstance(classes, datasets.ClassLabel):
+            whole[label] = [None if place < 0 else classes.int2str(place) for place in whole[label]]
         return whole
-    readers: dict[str, Any] = {
-        ".csv": pd.read_csv,
-        ".jsonl": lambda file: pd.read_json(file, lines=True),
+    readers: dict[str, Any] = {  # a text that says "NA" or "003" says so
+        ".csv": lambda file: pd.read_csv(file, keep_default_na=False, na_values=[""]),
+        ".jsonl": lambda file: pd.DataFrame([row for _, row in read_jsonl(file)]),
         ".parquet": pd.read_parquet,
     }
     if path.suffix not in readers:
         raise InputError(f"{path}: expected a folder or a file ending in {', '.join(readers)}")
     if not path.is_file():
         raise InputError(f"no file at {path}")
-    table: pd.DataFrame = readers[path.suffix](path)
+    try:
+        table: pd.DataFrame = readers[path.suffix](path)
+    except (ValueError, OSError) as error:  # pandas' and pyarrow's errors of form and encoding
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise InputError(f"{path} can't be read: {reason}") from error
     return table
 
 
 def _rows(
-    path: Path, table: pd.DataFrame, texts: list[str], label: str, source: str | None
+    path: Path, table: pd.DataFrame, texts: dict[str, str], label: str, source: str | None
 ) -> list[Row]:
     """Rows with item, source, texts and the label as it stands."""
     without = table[label].isna()
     if without.any():
         raise InputError(f"{path}: {int(without.sum())} rows have no {label}, the first is row "
                          f"{int(without.to_numpy().argmax()) + 1}")  # fmt: skip
-    words = table[texts].fillna("").astype(str)
+    kinds = sorted({type(value).__name__ for value in table[label].tolist()})
+    if len(kinds) > 1 or kinds[0] not in ("str", "int", "float", "bool"):
+        raise InputError(f"{path}: {label} holds {', '.join(kinds)}; expected words, or numbers")
+    words = table[list(texts.values())].fillna("").astype(str)
     empty = words.apply(lambda column: column.str.strip() == "").any(axis=1)
     if empty.any():
         raise InputError(f"{path}: {int(empty.sum())} rows have an empty text, the first is row "
                          f"{int(empty.to_numpy().argmax()) + 1}")  # fmt: skip
     keys = [[text_key(text) for text in row] for row in words.itertuples(index=False)]
     if source:
-        for own, name in zip(keys, table[source], strict=True):
-            own.append(f"source {name}")
+        for own, name, missing in zip(keys, table[source], table[source].isna(), strict=True):
+            if not missing:
+                own.append(f"source {name}")
     roots = link_sources(keys)
     return [
         {

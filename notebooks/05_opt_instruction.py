@@ -36,7 +36,7 @@ import numpy as np
 import pandas as pd
 from IPython.display import Markdown, display
 
-from geodistill.analysis import figures, luck, means, power, report
+from geodistill.analysis import figures, luck, means, power, report, worth
 from geodistill.analysis import gains as gains_of
 from geodistill.analysis import instruction_figures as drawn
 from geodistill.analysis.anatomy import kept_and_score
@@ -476,6 +476,24 @@ if study.whole("tuning") and study.whole("primary", "controls"):
             f"{gain[answer.baseline]:+.3f}. Procrustes against its placebo: **{given}**, since it "
             f"{given.reason}."
         )
+    )
+
+# %% [markdown]
+# Each control's gain as a share of the term's, with Fieller's interval for a ratio. A share of one at some
+# weight: the control brings as much.
+
+# %%
+if study.whole("primary", "controls"):
+    of_primary = study["primary"].items
+    show_table(
+        worth.shares(
+            study["controls"].items,
+            of_primary[of_primary["method"].isin(("kd", "kd+procrustes"))],
+            "kd+procrustes",
+        ),
+        caption="Gain of each control, at its weight, as a share of that of Procrustes at the chosen one.",
+        name="opt-shares",
+        **study.source("primary", "controls"),
     )
 
 # %% [markdown]

@@ -46,6 +46,19 @@ def test_a_gain_that_no_control_brings_is_the_geometry():
     assert "Benjamini–Hochberg over 3" in found.evidence[4]
 
 
+def test_what_a_control_lacks_is_bounded_by_its_interval():
+    gains = {"kd": 0.0, "kd+procrustes": 0.5, CONTROLS[0]: 0.5, CONTROLS[1]: 0.1}
+    frame = items(gains)
+    (gain,) = compare_family(frame, [("kd+procrustes", "kd")])
+    against = compare_family(frame, [("kd+procrustes", c) for c in CONTROLS[:2]], correction="bh")
+    found = conclude(gain, (), against, MARGIN, NATS).geometry
+    first, second = (f"{a.high:+.3f}" for a in against)
+    assert 0 < float(first) < 0.1 < 0.3 < float(second) < 0.5
+    assert f"at most {first} (*Procrustes, rows shuffled*) and {second} (*spectrum part*)" in found
+    assert f"Of the gain of {gain.estimate:+.3f} nats per token" in found
+    assert "at most" not in concluded(0.0, (0.0, 0.0, 0.0)).geometry
+
+
 def test_a_gain_that_a_control_brings_is_not():
     found = concluded(0.5, (0.5, 0.0, 0.0))
     assert found.geometry.startswith("Not by itself: *Procrustes, rows shuffled* brings as much")

@@ -56,7 +56,7 @@ def conclude(
     every = [gain, *others, *controls]
     return Conclusion(
         _of_gain(gain, margin),
-        _of_geometry(gain, controls, margin),
+        " ".join([_of_geometry(gain, controls, margin), *_left(gain, controls, margin, unit)]),
         tuple(line for answer in every if (line := _settled_by(answer, margin))),
         tuple(_evidence(answer, margin, unit) for answer in every),
     )
@@ -90,6 +90,20 @@ def _of_geometry(gain: Comparison, controls: Sequence[Comparison], margin: float
     if unsure:
         return f"Open: {_and(unsure)} may bring as much ({told})."
     return f"Yes, as far as these controls go: none of them brings as much ({told})."
+
+
+def _left(gain: Comparison, controls: Sequence[Comparison], margin: float, unit: Unit) -> list[str]:
+    """How much of a gain can be what a control lacks: a bound, where no word is earned."""
+    if verdict(gain, margin).word != BETTER or not controls:
+        return []
+    most = [
+        f"{unit.show(max(0.0, a.high))} (*{look(a.baseline.partition('+')[2]).label}*)"
+        for a in controls
+    ]
+    return [
+        f"Of the gain of {unit.show(gain.estimate)} {unit.name}, what a control lacks is at most "
+        f"{_and(most)}, by the upper ends of the 95 % intervals."
+    ]
 
 
 def _settled_by(answer: Comparison, margin: float) -> str:

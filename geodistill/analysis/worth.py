@@ -149,7 +149,8 @@ def shares(
         share = share_of_gain(pd.concat([rows, against]), str(method), whole, baseline)
         lines.append((look(str(method)).label, factor, str(share)))
     column = f"share of the gain of {look(whole).label}"
-    return pd.DataFrame(lines, columns=["control", "factor", column])
+    table = pd.DataFrame(lines, columns=["control", "factor", column])
+    return table.sort_values(["control", "factor"], ignore_index=True)
 
 
 def share_of_gain(

@@ -370,7 +370,8 @@ if study.whole("primary"):
 # %% [markdown]
 # Likelihood is the sensitive score; what a reader of answers sees is another. Rouge-L
 # {cite}`lin2004rouge` of greedy answers and the mean over five sampled decodings (temperature 1, the first
-# hundred prompts), and exact match:
+# hundred prompts), and exact match. A student's answer ends at the `new_tokens` of the protocol; the few right
+# ones that are longer (`data/cards/t0.md` counts them, and the pairs left out) are never matched.
 
 # %%
 if study.whole("primary"):
@@ -388,8 +389,9 @@ if study.whole("primary"):
     )
 
 # %% [markdown]
-# And on prompts of another kind, self-instruct's and Vicuna's, of which the students saw none; only
-# the seeds are in these intervals, which hold the few prompts fixed.
+# And on prompts of another kind, self-instruct's and Vicuna's, of which the students saw none. Of these only
+# each run's means were kept, not its answers, so the intervals are over seeds and hold the prompts fixed. Many
+# of their references are longer than a student may answer, which keeps all Rouge-L here low.
 
 # %%
 if study.whole("primary"):

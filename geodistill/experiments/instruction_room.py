@@ -225,6 +225,8 @@ def open_instruction_room(
     train, left = choose(data.train, setting.n_train, tokenizer, length)
     scored = data.test if setting.part == "test" else data.validation
     test, left_test = choose(scored, setting.n_test, tokenizer, length)
+    for name, chosen, long in (("train", train, left), (setting.part, test, left_test)):
+        report(f"{setting.task}, {name}: {len(chosen)} pairs, {long} longer than {length} left out")
     also = {}
     for name in setting.also:
         also[name], lengths = encode_all(

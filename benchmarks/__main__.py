@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 
 from benchmarks.language import language
 from benchmarks.speed import rows, rows_on_gpu
+from benchmarks.step_parts import step_parts
 from benchmarks.students import students
 from benchmarks.timing import Row
 from geodistill.experiments.store import provenance
@@ -41,6 +42,8 @@ def main() -> None:
     found = tensors(given.repeats, tiny=given.tiny)
     found += language(max(2, given.repeats // 5), given.device, tiny=given.tiny)
     found += students(max(2, given.repeats // 3), given.device, tiny=given.tiny)
+    if not on_gpu:
+        found += step_parts(tiny=given.tiny)
     for row in found:
         target = "" if row["target"] is None else f"  (target {row['target']})"
         median = f"  median {row['median_ratio']:8.2f}" if "median_ratio" in row else ""

@@ -34,7 +34,7 @@ def language(repeats: int, device: str, *, tiny: bool = False) -> list[Row]:
     with tempfile.TemporaryDirectory() as folder:
         cache = build_cache(
             teacher, in_batches(data, BATCH, 0), [ANSWER] * len(data), Path(folder) / "cache",
-            layers=(-1,), top_k=TOP_K,
+            layers=(-1,), top_k=TOP_K, say=lambda line: None,
         )  # fmt: skip
         train = partial(_train, student, data, Path(folder), device)
         rivals = {

@@ -11,7 +11,7 @@ from geodistill.experiments.training import fit, pad, training_arguments
 from geodistill.losses import KLDivergenceLoss
 
 
-def train(
+def trainer(
     student: Any,
     data: list[dict[str, Any]],
     folder: Path,
@@ -20,9 +20,9 @@ def train(
     device: str,
     *losses: Any,
     **source: Any,
-) -> None:
+) -> FeatureDistillationTrainer:
     """KD with the feature `losses` on the last layers; `source` is the teacher or its cache."""
-    trainer = FeatureDistillationTrainer(
+    return FeatureDistillationTrainer(
         model=student,
         args=training_arguments(
             folder,
@@ -37,4 +37,8 @@ def train(
         logit_loss=KLDivergenceLoss(),
         **source,
     )
-    fit(trainer)
+
+
+def train(*args: Any, **source: Any) -> None:
+    """The training of `trainer`."""
+    fit(trainer(*args, **source))

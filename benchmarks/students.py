@@ -12,7 +12,7 @@ from transformers import BertConfig, BertForSequenceClassification
 
 from benchmarks import steps
 from benchmarks.timing import Row, ratio, timed
-from geodistill.distill import bert_student, build_cache
+from geodistill.distill import TeacherCache, bert_student, build_cache
 from geodistill.experiments.training import in_batches, quiet
 from geodistill.losses import FeatureGramLoss, ProcrustesLoss
 
@@ -27,14 +27,8 @@ def students(repeats: int, device: str, *, tiny: bool = False) -> list[Row]:
 
     Teacher 6 x 384, student 3 x 128, 32 sentences of 10 to 40 tokens, untrained: only time counts.
     """
-    quiet()
-    teacher = _teacher(tiny).to(device)
-    data = _sentences(2 * BATCH, vocabulary=teacher.config.vocab_size)
     with tempfile.TemporaryDirectory() as folder:
-        lengths = [len(e["input_ids"]) for e in data]
-        cache = build_cache(
-            teacher, in_batches(data, BATCH, 0), lengths, Path(folder) / "cache", layers=(-1,)
-        )
+        teacher, data, cache = cached(Path(folder), device, tiny)
         train = partial(_train, teacher, data, Path(folder), device, tiny)
         seconds = timed(
             {
@@ -54,6 +48,24 @@ def students(repeats: int, device: str, *, tiny: bool = False) -> list[Row]:
     ] + [ratio("training step, live teacher over cache", size, seconds, "KD, live", "KD", ">= 1.8")]
 
 
+def cached(folder: Path, device: str, tiny: bool) -> tuple[Any, list[dict[str, Any]], TeacherCache]:
+    """The teacher, sentences, and what it says of them."""
+    quiet()
+    teacher = _teacher(tiny).to(device)
+    data = _sentences(2 * BATCH, vocabulary=teacher.config.vocab_size)
+    lengths = [len(e["input_ids"]) for e in data]
+    cache = build_cache(
+        teacher, in_batches(data, BATCH, 0), lengths, folder / "cache", layers=(-1,),
+        say=lambda line: None,
+    )  # fmt: skip
+    return teacher, data, cache
+
+
+def student(teacher: Any, tiny: bool) -> Any:
+    """An untrained student of 3 x 128."""
+    return bert_student(teacher, width=32 if tiny else 128, layers=1 if tiny else 3, seed=0)
+
+
 def _train(
     teacher: Any,
     data: list[dict[str, Any]],
@@ -63,8 +75,9 @@ def _train(
     *losses: Any,
     **source: Any,
 ) -> None:
-    student = bert_student(teacher, width=32 if tiny else 128, layers=1 if tiny else 3, seed=0)
-    steps.train(student, data, folder, STEPS[device], BATCH, device, *losses, **source)
+    steps.train(
+        student(teacher, tiny), data, folder, STEPS[device], BATCH, device, *losses, **source
+    )
 
 
 def _teacher(tiny: bool) -> Any:

@@ -35,10 +35,16 @@ def test_every_comparison_has_a_finite_ratio_and_is_written(tmp_path: Path) -> N
         "tokens a second, KD + Procrustes over KD",
         "tokens a second, cache over live teacher",
         "memory of the term, prompts",
+        "share of a student's step: backward",
+        "share of a student's step: Procrustes term",
+        "share of a student's step: optimiser",
     ):
         assert any(words in row["what"] for row in record["rows"]), words
     for row in record["rows"]:
         assert math.isfinite(row["ratio"]), row
+    shares = [row["ratio"] for row in record["rows"] if row["what"].startswith("share of a")]
+    assert math.isclose(sum(shares), 1)
+    assert min(shares) > 0
     errors = [row["gradient_error"] for row in record["rows"] if "gradient_error" in row]
     assert 0 < max(errors) < 1e-4
 

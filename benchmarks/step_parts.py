@@ -1,0 +1,80 @@
+"""Where a student's step goes: each part's share of the processor time of a training."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from benchmarks import steps
+from benchmarks.students import BATCH, cached, student
+from benchmarks.timing import Row
+from geodistill.distill import FeatureDistillationTrainer
+from geodistill.experiments.training import fit
+from geodistill.losses import ProcrustesLoss
+
+STEPS = 30
+METHODS = {  # of the trainer, in which a part is spent
+    "_trainers_loss": "student forward, task loss",
+    "_teacher_outputs": "teacher from the cache",
+    "_logit_term": "KD",
+    "_add_feature_terms": "Procrustes term",
+}
+
+
+def step_parts(*, tiny: bool = False) -> list[Row]:
+    """Shares of KD + Procrustes from the cache, on a CPU, after a training that warms up."""
+    with tempfile.TemporaryDirectory() as folder:
+        teacher, data, cache = cached(Path(folder), "cpu", tiny)
+        for _ in range(2):
+            trainer = steps.trainer(
+                student(teacher, tiny), data, Path(folder), STEPS, BATCH, "cpu",
+                ProcrustesLoss(), teacher_cache=cache,
+            )  # fmt: skip
+            spent = _watched(trainer)
+            start = time.process_time()
+            fit(trainer)
+            whole = time.process_time() - start
+    spent["batches, logs and the rest"] = whole - sum(spent.values())
+    return [
+        {
+            "what": f"share of a student's step: {part}",
+            "size": f"{BATCH} sentences",
+            "ratio": seconds / whole,
+            "target": None,
+            "seconds": {"part": seconds / STEPS, "step": whole / STEPS},
+        }
+        for part, seconds in sorted(spent.items(), key=lambda one: -one[1])
+    ]
+
+
+def _watched(trainer: FeatureDistillationTrainer) -> dict[str, float]:
+    """The seconds of each part, filled while the trainer trains."""
+    spent: dict[str, float] = defaultdict(float)
+    for method, part in METHODS.items():
+        setattr(trainer, method, partial(_timed, spent, part, getattr(trainer, method)))
+    backward = partial(_timed, spent, "backward", trainer.accelerator.backward)
+    trainer.accelerator.backward = backward
+    optimizer = trainer.create_optimizer()
+    begun: list[float] = []
+
+    def end(*_: Any) -> None:
+        spent["optimiser"] += time.process_time() - begun.pop()
+
+    optimizer.register_step_pre_hook(lambda *_: begun.append(time.process_time()))
+    optimizer.register_step_post_hook(end)
+    return spent
+
+
+def _timed(
+    spent: dict[str, float], part: str, call: Callable[..., Any], *args: Any, **named: Any
+) -> Any:
+    start = time.process_time()
+    try:
+        return call(*args, **named)
+    finally:
+        spent[part] += time.process_time() - start

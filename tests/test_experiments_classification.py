@@ -1,10 +1,14 @@
 """The classification study in miniature: paired, repeatable, and measured as it says."""
 
+import errno
+import os
 from dataclasses import replace
 
 import pytest
 import torch
 from own_cache import own_cache
+from safetensors import SafetensorError
+from transformers import AutoModelForSequenceClassification, PreTrainedModel
 
 from geodistill.errors import InputError
 from geodistill.experiments import classification, classroom, teachers
@@ -255,6 +259,97 @@ def test_a_teacher_found_half_written_is_trained_again(room, tmp_path):
     assert [path.name for path in folder.parent.iterdir()] == [folder.name]
 
 
+def cut(name, keep):
+    """A damage: the file keeps that share of its bytes."""
+
+    def damage(folder):
+        whole = (folder / name).read_bytes()
+        (folder / name).write_bytes(whole[: int(len(whole) * keep)])
+
+    return damage
+
+
+DAMAGES = {
+    "weights cut": cut("model.safetensors", 0.5),
+    "weights empty": cut("model.safetensors", 0),
+    "configuration cut": cut("config.json", 0.5),
+    "configuration empty": cut("config.json", 0),
+}
+
+
+def untrained(trainer):
+    """In the place of `fit`: what is asked is whether it was called."""
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_teacher_is_told_in_a_line_and_trained_again_once(
+    room, tmp_path, monkeypatch, damage
+):
+    report = []
+    with own_cache(tmp_path / "cache"):
+        monkeypatch.setattr(teachers, "fit", untrained)
+        open_classroom(room.setting, report.append)
+        folder = next((tmp_path / "cache" / "teachers").iterdir())
+        DAMAGES[damage](folder)
+        with pytest.warns(
+            UserWarning, match="training the teacher .* again, it is damaged"
+        ) as told:
+            open_classroom(room.setting, report.append)
+        assert not any("\n" in str(one.message) for one in told)
+        open_classroom(room.setting, report.append)
+    assert report.count("training the product teacher") == 2
+    assert [path.name for path in folder.parent.iterdir()] == [folder.name]
+
+
+def test_a_teacher_that_cannot_be_read_is_not_removed(room, tmp_path, monkeypatch):
+    room.teacher.save_pretrained(tmp_path)
+
+    def refuses(folder):
+        raise PermissionError(errno.EACCES, "Permission denied", str(folder))
+
+    monkeypatch.setattr(AutoModelForSequenceClassification, "from_pretrained", refuses)
+    with pytest.raises(PermissionError):
+        teachers.stored_teacher(tmp_path)
+    assert teachers.is_teacher(tmp_path)
+
+
+FULL = [
+    SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)"),
+    OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)),
+    OSError(errno.EDQUOT, os.strerror(errno.EDQUOT)),
+]
+
+
+@pytest.mark.parametrize("error", FULL, ids=["weights", "other files", "quota"])
+def test_a_full_disk_keeps_no_part_of_a_teacher_and_says_what_to_do(
+    room, tmp_path, monkeypatch, error
+):
+    def fills_the_disk(model, folder, **settings):
+        folder.mkdir(parents=True)
+        (folder / "model.safetensors").write_bytes(b"half")
+        raise error
+
+    monkeypatch.setattr(teachers, "fit", untrained)
+    monkeypatch.setattr(PreTrainedModel, "save_pretrained", fills_the_disk)
+    told = (
+        r"teacher .*/teachers/product-.*: .* while writing, nothing is kept; set GEODISTILL_CACHE"
+    )
+    with own_cache(tmp_path / "cache"), pytest.raises(InputError, match=told):
+        open_classroom(room.setting)
+    assert list((tmp_path / "cache" / "teachers").iterdir()) == []
+
+
+def test_another_error_while_saving_is_not_a_full_disk(room, tmp_path, monkeypatch):
+    def breaks(model, folder, **settings):
+        folder.mkdir()
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(PreTrainedModel, "save_pretrained", breaks)
+    with pytest.raises(OSError, match="Input/output error"):
+        teachers._save(room.teacher, tmp_path / "teacher")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_the_configuration_holds_every_setting(room):
     config = classification_config(room.setting, "kd")
     assert config["method"] == "kd"
@@ -269,3 +364,5 @@ def test_what_is_unknown_is_named(room):
         run_classification(room, "sft", 0)
     with pytest.raises(InputError, match="'films'"):
         open_classroom(smoke("films"))
+    with pytest.raises(InputError, match="part is 'train'; expected test or validation"):
+        open_classroom(replace(smoke("product"), part="train"))

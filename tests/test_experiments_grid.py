@@ -1,6 +1,7 @@
 """The grid: every run once, whatever stops it; and a rerun that tells a tampered row."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -14,7 +15,7 @@ import pytest
 from tiny_study import CONFIG, FOLDER, lines, run_of, tiny_study
 
 from geodistill.errors import InputError
-from geodistill.experiments import protocol, studies
+from geodistill.experiments import protocol, store, studies
 from geodistill.experiments.classification import ClassificationSetting, TeacherSetting
 from geodistill.experiments.grid import pending, plan, run_grid, stored_config, verify
 from geodistill.experiments.store import collect, finished, write_run
@@ -375,10 +376,99 @@ def test_a_cluster_makes_every_run_once_though_a_worker_dies(log, results, monke
     assert Counter(rows["seed"]) == dict.fromkeys(range(4), 2)
 
 
-def test_no_scheduler_at_an_address_is_told(log, monkeypatch):
+def ends_its_workers(log, seconds, seed):
+    with Path(log).open("a") as file:
+        file.write(f"begin {seed}\n")
+    if seed == 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return run_of(seed)
+
+
+@pytest.fixture
+def cluster(monkeypatch):
+    """One Dask worker, which is started again when it dies; no job may end two."""
+    import dask
+    from distributed import LocalCluster
+
+    monkeypatch.setenv("PYTHONPATH", TESTS)
+    with (
+        dask.config.set({"distributed.scheduler.allowed-failures": 0}),
+        LocalCluster(
+            n_workers=1,
+            threads_per_worker=1,
+            processes=True,
+            dashboard_address=None,
+            silence_logs=50,
+        ) as made,
+    ):
+        yield made
+
+
+def on_cluster(study, cluster):
+    address = cluster.scheduler_address
+    return [job.label for job in run_grid(study, workers=1, report=print, scheduler=address)]
+
+
+@pytest.mark.smoke
+def test_a_job_that_kills_every_worker_is_named_and_the_others_are_stored(log, results, cluster):
+    """Run 1 waits on the worker that run 0 kills: suspected as well, it is made all the same."""
+    study = tiny_study(log, runs=3, work=ends_its_workers)
+    told = r"^toy kd seed 0: every Dask worker that was given it died .*; the other runs are stored"
+    with pytest.raises(InputError, match=told) as error:
+        on_cluster(study, cluster)
+    assert "\n" not in str(error.value)
+    assert set(pd.read_parquet(results / "rows.parquet")["seed"]) == {1, 2}
+    assert sorted(lines(log, "begin")) == [0, 0, 1, 2]
+    assert [job.label for job in pending(study)] == ["toy kd seed 0"]
+
+
+@pytest.mark.smoke
+def test_a_run_that_breaks_on_a_cluster_is_named(log, results, cluster):
+    study = tiny_study(log, runs=4, work=breaks_at_two)
+    with pytest.raises(FloatingPointError, match=r"^toy kd seed 2: the loss"):
+        on_cluster(study, cluster)
+
+
+def call_it_another_machine():
+    """In the worker: as on a machine with a GPU."""
+    store._device = lambda: "cuda: the worker's"
+    store.provenance.cache_clear()
+
+
+@pytest.mark.smoke
+def test_rows_tell_the_machine_that_made_the_run(log, results, cluster):
+    from distributed import Client
+
+    with Client(cluster.scheduler_address) as client:
+        client.run(call_it_another_machine)
+    on_cluster(tiny_study(log, runs=1), cluster)
+    rows = pd.read_parquet(results / "rows.parquet")
+    assert set(rows["device"]) == {"cuda: the worker's"}
+    assert store.provenance()["device"] != "cuda: the worker's"
+
+
+@pytest.mark.smoke
+def test_a_stored_run_is_forgotten_and_a_scheduler_that_goes_away_is_told(log, cluster):
+    """What the scheduler remembers is made again when the worker that has it dies."""
+    made = run_grid(
+        tiny_study(log, 4, 1.0), workers=1, report=print, scheduler=cluster.scheduler_address
+    )
+    first = next(made)
+    wait_for(lambda: first.run_id not in cluster.scheduler.tasks, seconds=10)
+    cluster.close()
+    with pytest.raises(InputError, match="the Dask scheduler went away; what is finished is kept"):
+        list(made)
+
+
+NO_SCHEDULERS = ["tcp://127.0.0.1:9", "nonsense", "foo:bar", "http://127.0.0.1:9", "tls://a:9"]
+
+
+@pytest.mark.parametrize("address", NO_SCHEDULERS)
+def test_no_scheduler_at_an_address_is_told_before_anything_is_prepared(log, monkeypatch, address):
     from geodistill.experiments import grid
 
     monkeypatch.setattr(grid, "CONNECT", 1)
-    study = tiny_study(log)
-    with pytest.raises(InputError, match=r"scheduler is 'tcp://127\.0\.0\.1:9'; no Dask scheduler"):
-        list(run_grid(study, workers=1, report=print, scheduler="tcp://127.0.0.1:9"))
+    told = f"scheduler is {address!r}; no Dask scheduler answers there, expected an address such as"
+    with pytest.raises(InputError, match=re.escape(told)):
+        list(run_grid(tiny_study(log), workers=1, report=print, scheduler=address))
+    assert not log.exists()

@@ -55,6 +55,14 @@ def test_rows_say_where_they_come_from(tmp_path):
     assert {"torch", "transformers", "geodistill", "python"} <= set(versions)
 
 
+def test_a_run_made_elsewhere_keeps_that_provenance(tmp_path):
+    made_by = {**provenance(), "device": "cuda: another machine's", "commit": "c" * 40}
+    write_run(tmp_path, run_of(0, made_by=made_by))
+    collect(tmp_path)
+    row = stored(tmp_path, "rows").iloc[0]
+    assert {name: row[name] for name in made_by} == made_by
+
+
 @pytest.fixture
 def checkout(tmp_path, monkeypatch):
     """A repository with one commit, in the place of the project's."""

@@ -12,10 +12,11 @@ from torch import Tensor
 
 from geodistill.distill import TeacherCache, build_cache
 from geodistill.distill.cache import cache_key
+from geodistill.errors import InputError
 from geodistill.experiments.teachers import (
     TeacherSetting,
     check_labels,
-    is_teacher,
+    stored_teacher,
     train_teacher,
 )
 from geodistill.experiments.training import collate, device, in_batches, quiet
@@ -150,25 +151,28 @@ def open_classroom(
         data: the task itself, where it is a reader's own (`geodistill.tasks.load_file`).
 
     Raises:
-        InputError: unknown task, a layer that the teacher lacks, a fine-tuned teacher with another
-            number of labels.
+        InputError: unknown task or part, a layer that the teacher lacks, a fine-tuned teacher with
+            another number of labels, a full disk.
     """
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
     quiet()
+    if setting.part not in ("test", "validation"):
+        raise InputError(f"part is {setting.part!r}; expected test or validation")
     data = load_classification(setting.task) if data is None else data
     base = assets.path("minilm") if setting.teacher.model == "minilm" else setting.teacher.model
     tokenizer = AutoTokenizer.from_pretrained(base)
     train, test = _parts(data, setting, tokenizer, report)
     recipe = json.dumps([asdict(setting.teacher), setting.max_length, data.data_hash])
     folder = assets.cache_dir() / "teachers" / f"{setting.task}-{cache_key(recipe)}"
-    if not is_teacher(folder):
+    teacher = stored_teacher(folder)
+    if teacher is None:
         report(f"training the {setting.task} teacher")
         outputs = max(len(data.label_names), 1)
         check_labels(base, outputs, setting.task)
         train_teacher(base, outputs, train, setting.teacher, tokenizer.pad_token_id, folder)
-    teacher = AutoModelForSequenceClassification.from_pretrained(folder).eval()
-    teacher.to(device())
+        teacher = AutoModelForSequenceClassification.from_pretrained(folder)
+    teacher.eval().to(device())
     caches = []
     # The test cache serves the geometry kept, layer by layer.
     depths = same_depth(teacher.config.num_hidden_layers, setting.layers)

@@ -10,15 +10,22 @@ import os
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from geodistill.errors import InputError
-from geodistill.experiments.store import Run, collect, finished, results_dir, write_run
+from geodistill.experiments.store import (
+    Run,
+    collect,
+    finished,
+    provenance,
+    results_dir,
+    write_run,
+)
 
 Report = Callable[[str], None]
 RUN_KB = 15
@@ -93,19 +100,20 @@ def run_grid(study: Study, *, workers: int, report: Report, scheduler: str = "")
         scheduler: address of a Dask scheduler, whose workers then make the runs.
 
     Raises:
-        InputError: no scheduler answers there.
+        InputError: no scheduler answers there, or it goes away; a job that killed every worker that
+            was given it, once the other runs are stored.
+        FloatingPointError: a job whose loss is not finite, by its label.
     """
     todo = pending(study)
-    if todo:
-        study.prepare(todo, report)
-        try:
-            if scheduler:
-                yield from _on_cluster(todo, scheduler, study.path)
-            else:
-                yield from _in_parallel(todo, workers, _Store(study.path))
-        finally:
-            collect(study.path)
-    else:
+    try:
+        if todo and scheduler:
+            with _connected(scheduler) as client:  # first: to prepare may take minutes
+                study.prepare(todo, report)
+                yield from _on_cluster(client, todo, study.path)
+        elif todo:
+            study.prepare(todo, report)
+            yield from _in_parallel(todo, workers, _Store(study.path))
+    finally:
         collect(study.path)
 
 
@@ -124,26 +132,71 @@ def _in_parallel(jobs: Sequence[Job], workers: int, act: Callable[[Job], Any]) -
             results.close()
 
 
-def _on_cluster(jobs: Sequence[Job], address: str, folder: Path) -> Iterator[Job]:
-    """The runs come back and are stored here: the workers need no common disk.
-
-    `distributed` gives a dead worker's run to another one.
-    """
-    from distributed import Client, as_completed
+def _connected(address: str) -> Any:
+    """A client of the Dask scheduler there; InputError where none answers."""
+    from distributed import Client
 
     try:
-        client = Client(address, timeout=CONNECT)  # type: ignore[no-untyped-call]
-    except OSError as error:
-        raise InputError(f"scheduler is {address!r}; no Dask scheduler answers there") from error
-    with client:
-        work = {client.submit(_compute, job, key=job.run_id): job for job in jobs}
-        for future in as_completed(work):  # type: ignore[no-untyped-call]
-            write_run(folder, future.result())
-            yield work[future]
+        return Client(address, timeout=CONNECT)  # type: ignore[no-untyped-call]
+    except (OSError, ValueError, TypeError) as error:  # none there, no address, TLS without keys
+        raise InputError(
+            f"scheduler is {address!r}; no Dask scheduler answers there, "
+            "expected an address such as tcp://host:8786"
+        ) from error
+
+
+def _on_cluster(client: Any, jobs: Sequence[Job], folder: Path) -> Iterator[Job]:
+    """The runs come back and are stored here: the workers need no common disk.
+
+    `distributed` gives a dead worker's run to another one, a few times. Raises InputError at the
+    end with the jobs that killed each of them.
+    """
+    killers = yield from _submitted(client, jobs, folder)
+    if len(killers) > 1:  # a worker that dies puts all that it had in hand under suspicion
+        suspects, killers = killers, []
+        for job in suspects:
+            killers += yield from _submitted(client, [job], folder)
+    if killers:
+        raise InputError(
+            f"{', '.join(job.label for job in killers)}: every Dask worker that was given it died "
+            "(of too little memory?); the other runs are stored, the same command tries it again"
+        )
+
+
+def _submitted(client: Any, jobs: Sequence[Job], folder: Path) -> Generator[Job, None, list[Job]]:
+    """Store each run of `jobs` as it comes; returns the jobs whose workers died too often."""
+    from distributed import KilledWorker, as_completed
+
+    work = {client.submit(_named, _compute, job, key=job.run_id): job for job in jobs}
+    killers = []
+    # A result is fetched as soon as it is there: `future.result()` waits, and all others with it,
+    # for one that was lost with its worker meanwhile.
+    done = as_completed(work, with_results=True, raise_errors=False)  # type: ignore[no-untyped-call]
+    for future, result in done:
+        job = work.pop(future)
+        del future  # the scheduler forgets the run: not made again when the worker that has it dies
+        if isinstance(result, Run):
+            write_run(folder, result)
+            yield job
+        elif not isinstance(result, tuple):  # cancelled
+            raise InputError(
+                "the Dask scheduler went away; what is finished is kept, "
+                "the same command goes on from there"
+            )
+        elif isinstance(result[1], KilledWorker):
+            killers.append(job)
+        else:
+            raise result[1].with_traceback(result[2])
+    return killers
 
 
 def _in_worker(act: Callable[[Job], Any], job: Job, owner: int) -> Any:
     _end_with(owner)
+    return _named(act, job)
+
+
+def _named(act: Callable[[Job], Any], job: Job) -> Any:
+    """`act(job)`, whose FloatingPointError then names the job."""
     try:
         return act(job)
     except FloatingPointError as error:
@@ -175,13 +228,15 @@ class _Store:
 
 
 def _compute(job: Job) -> Run:
+    """The job's run, with the provenance of this process: another machine may store it."""
     import torch
 
     torch.set_num_threads(1)
+    made_by = provenance()
     run = job.work()
     if run.run_id != job.run_id:
         raise InputError(f"run {run.run_id} came out of the job of {job.run_id}")
-    return run
+    return replace(run, made_by=made_by)
 
 
 def verify(study: Study, count: int, *, workers: int, report: Report) -> Iterator[pd.DataFrame]:

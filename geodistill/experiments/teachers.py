@@ -1,16 +1,21 @@
 """A classification task's teacher: fine-tuned once, found again by its folder."""
 
+import errno
 import os
 import shutil
+import warnings
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
+
 from geodistill.errors import InputError
 from geodistill.experiments.training import collate, fit, scratch, threads, training_arguments
 
 TEACHER_THREADS = 2
+_FULL = [os.strerror(number) for number in (errno.ENOSPC, errno.EDQUOT)]
 
 
 @dataclass(frozen=True)
@@ -42,6 +47,9 @@ def train_teacher(
 
     By rename, so that a killed training leaves no half teacher, and of two processes that train the
     same one either may be first.
+
+    Raises:
+        InputError: the disk is full.
     """
     from transformers import AutoModelForSequenceClassification, Trainer, set_seed
 
@@ -59,16 +67,48 @@ def train_teacher(
         trainer = Trainer(model=model, args=arguments, train_dataset=train, data_collator=padded)
         with threads(TEACHER_THREADS):
             fit(trainer)
-        partial_folder = folder.with_name(f"{folder.name}.{os.getpid()}.partial")
-        model.save_pretrained(partial_folder)
-    if folder.exists() and not is_teacher(folder):
-        shutil.rmtree(folder)
+    _save(model, folder)
+
+
+def _save(model: Any, folder: Path) -> None:
+    """Write beside `folder`, then rename; InputError on a full disk, which keeps nothing."""
+    partial_folder = folder.with_name(f"{folder.name}.{os.getpid()}.partial")
     try:
+        model.save_pretrained(partial_folder)
+        if folder.exists() and not is_teacher(folder):
+            shutil.rmtree(folder)
         partial_folder.rename(folder)
-    except OSError:  # another process has trained the same teacher meanwhile: its is as good
-        shutil.rmtree(partial_folder)
-        if not is_teacher(folder):
+    except (OSError, SafetensorError) as error:
+        told = next((reason for reason in _FULL if reason in str(error)), None)
+        if told:  # safetensors has no number of the error, only its words
+            raise InputError(
+                f"teacher {folder}: {told} while writing, nothing is kept; "
+                "set GEODISTILL_CACHE to a larger disk"
+            ) from error
+        if not is_teacher(folder):  # else another process trained the same one: its is as good
             raise
+    finally:
+        shutil.rmtree(partial_folder, ignore_errors=True)
+
+
+def stored_teacher(folder: Path) -> Any:
+    """The classifier that `train_teacher` saved in `folder`, or None where there is none.
+
+    A damaged one is removed, with a warning: it is trained again.
+    """
+    from transformers import AutoModelForSequenceClassification
+
+    if not is_teacher(folder):
+        return None
+    try:
+        return AutoModelForSequenceClassification.from_pretrained(folder)
+    except (SafetensorError, OSError, ValueError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise  # no right to read it, a disk that fails: the teacher itself may be whole
+        reason = str(error).partition("\n")[0]
+        warnings.warn(f"training the teacher {folder} again, it is damaged: {reason}", stacklevel=3)
+        shutil.rmtree(folder, ignore_errors=True)
+        return None
 
 
 def is_teacher(folder: Path) -> bool:

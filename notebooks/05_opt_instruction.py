@@ -556,7 +556,8 @@ if heads:
     by_student = {n: [compare(frame, m, "kd") for m in some] for n, frame in heads.items()}
     larger = asked["setting"] | asked["grid"]["larger"]["setting"]
     size = "larger: {layers} layers of width {width}, {epochs:g} epochs".format(**larger)
-    show_groups(by_student, test, "opt-heads", study.source(*made_of), along=size)
+    along = size if "larger student" in heads else "student"
+    show_groups(by_student, test, "opt-heads", study.source(*made_of), along=along)
 
 # %%
 if contest is not None and study.alike(*made_of):

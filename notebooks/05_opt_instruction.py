@@ -536,7 +536,7 @@ if study.whole(*(f"rows-{rows}" for rows in sizes)):
 # %% [markdown]
 # If the term beats its shuffled twin here and not above, it is not the number of rows: that would show
 # *between* the three. What else differs is the number of steps. A shorter training has had less time to find
-# by itself what the teacher's rows tell, and two seeds are a hint, not a finding.
+# by itself what the teacher's rows tell, and so few seeds are a hint, not a finding.
 
 # %% [markdown]
 # ### With an untied head, and in a larger student

@@ -26,6 +26,7 @@ from geodistill.errors import InputError
 
 Batch = dict[str, Tensor]
 Report = Callable[[int, int], None]
+Shapes = dict[str, tuple[tuple[int, int], str]]  # of each array: rows and columns, kind of number
 _CHECKED = 2  # examples that a stored cache is compared on
 _TOLERANCE = 0.05  # of their norm: a bfloat16 teacher is within it, another teacher is not
 
@@ -262,11 +263,10 @@ def _write_rows(
             arrays[name].put(begin, values)
 
 
-def _shapes(
-    teacher: Any, widths: dict[int, int], examples: int, rows: int, top_k: int
-) -> dict[str, tuple[tuple[int, int], str]]:
-    """Rows, columns and kind of number of each array."""
-    shapes = {f"features_{layer}": ((rows, width), "float16") for layer, width in widths.items()}
+def _shapes(teacher: Any, widths: dict[int, int], examples: int, rows: int, top_k: int) -> Shapes:
+    shapes: Shapes = {
+        f"features_{layer}": ((rows, width), "float16") for layer, width in widths.items()
+    }
     if top_k:
         shapes["top_values"] = ((rows, top_k), "float32")
         shapes["top_indices"] = ((rows, top_k), "int32")
@@ -275,9 +275,7 @@ def _shapes(
     return shapes
 
 
-def _allocate(
-    folder: Path, shapes: dict[str, tuple[tuple[int, int], str]], say: Callable[[str], None]
-) -> dict[str, _Array]:
+def _allocate(folder: Path, shapes: Shapes, say: Callable[[str], None]) -> dict[str, _Array]:
     """Empty arrays; InputError where the disk can't hold them."""
     size = sum(a * b * np.dtype(kind).itemsize for (a, b), kind in shapes.values())
     free = shutil.disk_usage(folder).free

@@ -19,14 +19,14 @@ from pathlib import Path
 from typing import Any
 
 from safetensors.torch import load_file, save_file
-from transformers import PrinterCallback, TrainerCallback
+from transformers import TrainerCallback
 
 from geodistill.distill import FeatureDistillationTrainer
 from geodistill.distill.cache import cache_key
 from geodistill.experiments.answers import Example, score
 from geodistill.experiments.instruction_room import choose, collate, load_teacher
 from geodistill.experiments.store import data_dir, provenance
-from geodistill.experiments.training import last_checkpoint, threads, training_arguments
+from geodistill.experiments.training import fit, last_checkpoint, threads, training_arguments
 from geodistill.tasks import assets, load_instructions
 
 Report = Callable[[str], None]
@@ -142,9 +142,7 @@ def train_adapter(
         data_collator=partial(collate, pad_id),
         callbacks=[Progress(report)],
     )
-    trainer.remove_callback(PrinterCallback)
-    last = last_checkpoint(checkpoints)
-    trainer.train(resume_from_checkpoint=str(last) if last else None)
+    fit(trainer, resume=last_checkpoint(checkpoints))
     spent = [log["seconds"] for log in trainer.state.log_history if "seconds" in log]
     return trainer.model, sum(spent)
 

@@ -1,6 +1,5 @@
 """What a language model answers, and how well: likelihood of the right answer, own answers."""
 
-import hashlib
 import json
 import os
 from collections import Counter
@@ -14,6 +13,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from geodistill.distill.cache import cache_key
 from geodistill.distill.capture import head_on_rows
 from geodistill.distill.needs import check_length
 from geodistill.distill.terms import kept_rows
@@ -183,16 +183,18 @@ def generate(
     _check_room(model, max(len(e["prompt_ids"]) for e in examples), new_tokens)
     batches = [order[start : start + BATCH] for start in range(0, len(order), BATCH)]
     answers = [""] * len(examples)
-    asked = json.dumps([[e["prompt_ids"] for e in examples], new_tokens, seed])
-    key = hashlib.sha256(asked.encode()).hexdigest()[:16]
-    done = _stored_batches(stored, batches, key) if stored else []
+    done, key = [], ""
+    if stored:
+        prompts = json.dumps([e["prompt_ids"] for e in examples])
+        key = cache_key(prompts, str(new_tokens), str(seed))
+        done = _stored_batches(stored, batches, key)
     for place, batch in enumerate(batches):
         if place < len(done):
             texts = done[place]
         else:
             with _seeded(None if seed is None else seed * 100_000 + place):
-                prompts = [examples[i]["prompt_ids"] for i in batch]
-                texts = _generate_batch(model, tokenizer, prompts, new_tokens, seed is not None)
+                own = [examples[i]["prompt_ids"] for i in batch]
+                texts = _generate_batch(model, tokenizer, own, new_tokens, seed is not None)
             if stored:
                 _store_batch(stored, batch, texts, key)
         for i, text in zip(batch, texts, strict=True):

@@ -18,7 +18,7 @@ from torch import Tensor
 from geodistill.errors import InputError
 from geodistill.geometry.inputs import paired, single
 from geodistill.geometry.measures import cka, feature_gram_distance, procrustes_distance
-from geodistill.geometry.moments import Scale, moments_of, standardised
+from geodistill.geometry.moments import Scale, standardised
 
 MeasureFunction = Callable[..., Tensor]
 
@@ -73,10 +73,11 @@ class Calibration:
         NaN for a student whose rows are all equal, unless scale is None: it has no geometry to
         compare, and D, then the distance to nothing, is less than that to shuffled rows.
         """
-        names = ("teacher", "student")
-        m = moments_of(self.teacher, student, center=self.center, scale=self.scale, names=names)
-        if self.scale is not None and float(m.size_y) == 0:
-            return math.nan
+        if self.scale is not None:
+            y = single(student, None, torch.float64, "student")
+            n = torch.tensor(len(y), device=y.device)
+            if not standardised(y, n, center=self.center, scale=self.scale).any():
+                return math.nan
         return (self.null - float(self.measure(self.teacher, student))) / (self.null - self.best)
 
 

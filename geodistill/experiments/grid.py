@@ -7,6 +7,7 @@ the runs in flight. (joblib pins no cores; without the one-thread rule two worke
 import functools
 import json
 import os
+import socket
 import threading
 import time
 import warnings
@@ -135,8 +136,11 @@ def _in_parallel(jobs: Sequence[Job], workers: int, act: Callable[[Job], Any]) -
 def _connected(address: str) -> Any:
     """A client of the Dask scheduler there; InputError where none answers."""
     from distributed import Client
+    from distributed.comm.addressing import parse_address, parse_host_port
 
     try:
+        where = parse_host_port(parse_address(address)[1])
+        socket.create_connection(where, CONNECT).close()  # told without starting an event loop
         return Client(address, timeout=CONNECT)  # type: ignore[no-untyped-call]
     except (OSError, ValueError, TypeError) as error:  # none there, no address, TLS without keys
         raise InputError(

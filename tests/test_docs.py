@@ -190,7 +190,7 @@ texts = [" ".join(words[i : i + 4]) for i in range(0, 40, 2)]
 def test_the_pages_trl_trainers_and_own_data_run(tmp_path, monkeypatch, capsys):
     pytest.importorskip("trl")
     monkeypatch.chdir(tmp_path)
-    _, _, trainer, sft, gkd, own, _, two, once, _ = python_blocks("book/use_it.md")
+    _, _, trainer, sft, gkd, own, _, _, two, once, _ = python_blocks("book/use_it.md")
     lines = [{"prompt": f"Ask {i}", "completion": f"Say {i}"} for i in range(300)]
     Path("mine.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     namespace: dict[str, object] = {}
@@ -233,6 +233,11 @@ def test_the_pages_own_sentences_are_distilled(tmp_path, monkeypatch, capsys):
     assert (kd[0], procrustes[0]) == ("kd", "kd+procrustes")
     assert 0.4 <= float(kd[1]) <= 1
     assert set(namespace["run"].items["source"]) == set(namespace["data"].test["source"])
+    (block,) = [b for b in python_blocks("book/use_it.md") if "layers=2" in b]
+    exec(block, namespace)
+    assert len(namespace["student"].bert.encoder.layer) == 2
+    name, accuracy, kept = capsys.readouterr().out.splitlines()[-1].split()
+    assert (name, float(accuracy) <= 1, float(kept) <= 1) == ("truncate", True, True)
 
 
 def check_two_tokenizers(two, once, namespace):

@@ -4,7 +4,7 @@ from geodistill.distill.batches import in_batches, kept_counts, pad, teachers_ow
 from geodistill.distill.cache import TeacherCache
 from geodistill.distill.cache_building import build_cache
 from geodistill.distill.inspect import LayerMap, compare_layers
-from geodistill.distill.students import bert_student, opt_student
+from geodistill.distill.students import bert_student, opt_student, principal_start, truncate
 from geodistill.distill.terms import FeatureTerm
 from geodistill.distill.trainer import FeatureDistillation, FeatureDistillationTrainer
 
@@ -21,5 +21,7 @@ __all__ = [
     "kept_counts",
     "opt_student",
     "pad",
+    "principal_start",
     "teachers_own",
+    "truncate",
 ]

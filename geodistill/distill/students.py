@@ -1,9 +1,10 @@
 """Students made from a teacher: narrower, shallower, embeddings started from the teacher's."""
 
+import copy
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from geodistill.errors import InputError
 
@@ -33,23 +34,40 @@ def principal_directions(embeddings: Tensor, width: int) -> Tensor:
     return directions
 
 
+def same_depth(teacher: int, student: int) -> tuple[int, ...]:
+    """The teacher's layer, of `teacher`, for each of the student's 1 to `student`."""
+    return tuple(max(1, round(layer * teacher / student)) for layer in range(1, student + 1))
+
+
+def check_width(width: int, head: int, d_teacher: int) -> None:
+    """Raise InputError unless `width` is a multiple of `head`, at most `d_teacher`."""
+    if width < head or width % head:
+        raise InputError(f"width is {width}; expected a multiple of {head}, the size of one head")
+    if width > d_teacher:
+        raise InputError(
+            f"width is {width}; expected at most {d_teacher}, the teacher's embedding width"
+        )
+
+
 def bert_student(teacher: Any, *, width: int, layers: int, seed: int) -> Any:
     """A BERT classifier of `layers` x `width`, its embeddings by `principal_start`.
 
     Args:
-        teacher: `BertForSequenceClassification`.
+        teacher: any encoder that classifies (`Auto...ForSequenceClassification`); the student has
+            its vocabulary, its positions and its labels.
         width: hidden size, a multiple of 32 (the head size), at most the teacher's.
         layers: number of blocks.
         seed: of the weights that start at random.
+
+    Raises:
+        InputError: a width that is none of those.
     """
     from transformers import BertConfig, BertForSequenceClassification, set_seed
 
-    if width < 32 or width % 32:
-        raise InputError(f"width is {width}; expected a multiple of 32, the size of one head")
+    check_width(width, 32, teacher.get_input_embeddings().embedding_dim)
     keep = (
         "vocab_size",
         "max_position_embeddings",
-        "type_vocab_size",
         "pad_token_id",
         "num_labels",
     )
@@ -58,16 +76,13 @@ def bert_student(teacher: Any, *, width: int, layers: int, seed: int) -> Any:
         num_hidden_layers=layers,
         num_attention_heads=width // 32,
         intermediate_size=4 * width,
+        type_vocab_size=getattr(teacher.config, "type_vocab_size", 0) or 1,  # some have no types
         **{name: getattr(teacher.config, name) for name in keep},
     )
     config.problem_type = teacher.config.problem_type
     set_seed(seed)
     student = BertForSequenceClassification(config)
-    source, target = teacher.bert.embeddings, student.bert.embeddings
-    _principal_start(
-        [source.word_embeddings, source.position_embeddings, source.token_type_embeddings],
-        [target.word_embeddings, target.position_embeddings, target.token_type_embeddings],
-    )
+    principal_start(student, teacher)
     return student
 
 
@@ -89,9 +104,8 @@ def opt_student(
     """
     from transformers import OPTConfig, OPTForCausalLM, set_seed
 
-    if width < 64 or width % 64:
-        raise InputError(f"width is {width}; expected a multiple of 64, the size of one head")
     embeddings = teacher.get_input_embeddings()
+    check_width(width, 64, embeddings.embedding_dim)
     config = OPTConfig(
         vocab_size=embeddings.num_embeddings,
         hidden_size=width,
@@ -107,18 +121,77 @@ def opt_student(
         tie_word_embeddings=tied,
     )
     set_seed(seed)
-    student = OPTForCausalLM(config)
-    own = student.model.decoder.embed_tokens
-    _principal_start([embeddings], [own])
+    student: Any = OPTForCausalLM(config)
+    principal_start(student, teacher)
     if not tied:
-        student.lm_head.weight.data.copy_(own.weight)
+        student.lm_head.weight.data.copy_(student.get_input_embeddings().weight)
     return student
 
 
+def truncate(teacher: Any, layers: int) -> Any:
+    """A copy of the teacher with `layers` of its blocks, by `same_depth`; the last one stays.
+
+    Args:
+        teacher: a model whose blocks stand in one list, as in most.
+        layers: number of blocks to keep.
+
+    Raises:
+        InputError: the teacher has not as many, or no such list.
+    """
+    depth = teacher.config.num_hidden_layers
+    if not 1 <= layers <= depth:
+        raise InputError(f"layers is {layers}; expected 1 to {depth}, the teacher's")
+    student = copy.deepcopy(teacher)
+    lists = [m for m in student.base_model.modules() if isinstance(m, nn.ModuleList)]
+    stacks = [blocks for blocks in lists if len(blocks) == depth]
+    if len(stacks) != 1:
+        raise InputError(
+            f"teacher {type(teacher).__name__} has {len(stacks)} lists of {depth} blocks; "
+            "expected one to take layers from"
+        )
+    kept = [layer - 1 for layer in same_depth(depth, layers)]
+    for place in reversed(range(depth)):
+        if place not in kept:
+            del stacks[0][place]
+    for place, block in enumerate(stacks[0]):
+        for part in block.modules():
+            if hasattr(part, "layer_idx"):  # where attention finds its keys in a cache
+                vars(part)["layer_idx"] = place
+    student.config.num_hidden_layers = layers
+    if getattr(student.config, "layer_types", None):
+        student.config.layer_types = [teacher.config.layer_types[place] for place in kept]
+    return student.requires_grad_(True)  # a frozen teacher's copy would not learn
+
+
 @torch.no_grad()
-def _principal_start(sources: list[Any], targets: list[Any]) -> None:
-    """Copy the sources, projected on the first source's principal directions, into the targets."""
-    weights = [source.weight.cpu() for source in sources]  # so that a GPU's student starts equal
-    directions = principal_directions(weights[0], targets[0].embedding_dim)
-    for weight, target in zip(weights, targets, strict=True):
-        target.weight.copy_(weight @ directions)
+def principal_start(student: Any, teacher: Any) -> None:
+    """Start the student's embeddings as the teacher's, on the top principal directions of these.
+
+    The directions are those of the token embeddings. Models of one kind have other tables too, of
+    positions or of segments: these are carried over alike where student and teacher have equally
+    many rows of them.
+
+    Args:
+        student: any model with a table of token embeddings; changed in place.
+        teacher: one with the same vocabulary, at least as wide.
+
+    Raises:
+        InputError: another vocabulary, a student whose embeddings are wider.
+    """
+    source, own = teacher.get_input_embeddings(), student.get_input_embeddings()
+    if source.num_embeddings != own.num_embeddings:
+        raise InputError(
+            f"student has embeddings of {own.num_embeddings} tokens; expected "
+            f"{source.num_embeddings}, the teacher's"
+        )
+    weight = source.weight.cpu()  # so that a GPU's student starts equal
+    directions = principal_directions(weight, own.embedding_dim)
+    own.weight.copy_(weight @ directions)
+    if student.config.model_type != teacher.config.model_type:
+        return
+    theirs = dict(teacher.base_model.named_modules())
+    for name, table in student.base_model.named_modules():
+        if isinstance(table, nn.Embedding) and table is not own:
+            shape = (table.num_embeddings, source.embedding_dim)
+            if theirs[name].weight.shape == shape and table.embedding_dim == own.embedding_dim:
+                table.weight.copy_(theirs[name].weight.cpu() @ directions)

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from geodistill.distill import FeatureDistillationTrainer, FeatureTerm, bert_student
+from geodistill.distill import FeatureDistillationTrainer, FeatureTerm
 from geodistill.experiments.classroom import (
     ClassificationSetting,
     Classroom,
@@ -57,6 +57,7 @@ INIT, ORDER = 1_000, 2_000
 """Added to a run's seed: its seeds of subsample, start and order never coincide."""
 LATER = {
     "rows": "all", "part": "test", "memory": 0.0, "teacher_layers": (-1,), "start_seed": None,
+    "student": "bert",
 }  # fmt: skip
 
 
@@ -82,9 +83,7 @@ def run_classification(
     setting = room.setting
     shots = few_shot(room.train, setting.n_train or len(room.train), seed)
     start = seed if setting.start_seed is None else setting.start_seed
-    student = bert_student(
-        room.teacher, width=setting.width, layers=setting.layers, seed=INIT + start
-    )
+    student = room.student(INIT + start)
     with scratch() as folder, threads(1):
         trainer = FeatureDistillationTrainer(
             model=student,
@@ -133,7 +132,7 @@ def _terms(room: Classroom, method: str, seed: int, shots: Any) -> list[FeatureT
     terms = []
     for place, layer in enumerate(layers):
         geometry = Geometry(
-            setting.width,
+            room.width,
             room.teacher.config.hidden_size,
             partial(cached_rows, room.train_cache, shots, room.pad_id, place),
             seed,

@@ -12,7 +12,10 @@ from torch import Tensor
 
 from geodistill.distill import TeacherCache, build_cache
 from geodistill.distill.cache import cache_key
+from geodistill.distill.students import same_depth
+from geodistill.distill.terms import resolve_layer
 from geodistill.errors import InputError
+from geodistill.experiments import pupils
 from geodistill.experiments.teachers import (
     TeacherSetting,
     check_labels,
@@ -56,6 +59,9 @@ class ClassificationSetting:
         memory: share of past moments that a geometry loss keeps; 0 for the batch alone.
         teacher_layers: matched with the student's last ones, in order, one feature term each.
         start_seed: of the start and the order, where the run's seed shall set the subsample alone.
+        student: "bert", a small one of `layers` x `width`; "truncate", the teacher cut to `layers`;
+            or a folder or hub name of an encoder with the teacher's tokens. A folder that holds a
+            configuration alone gives a random start.
     """
 
     task: str
@@ -78,6 +84,7 @@ class ClassificationSetting:
     memory: float = 0.0
     teacher_layers: tuple[int, ...] = (-1,)
     start_seed: int | None = None
+    student: str = pupils.SMALL
 
 
 def smoke(task: str) -> ClassificationSetting:
@@ -99,6 +106,7 @@ class Classroom:
         test_cache: the same for the test part.
         metric: the task's own metric.
         classes: number of labels; 0 for a score, which is standardised over `train`.
+        width, layers: of the students.
     """
 
     setting: ClassificationSetting
@@ -111,23 +119,26 @@ class Classroom:
     data_hash: str
     metric: str
     classes: int
+    width: int
+    layers: int
 
     @cached_property
     def calibrations(self) -> dict[str, Calibration]:
         """Null and best of each measure on the probe's tokens, the same for every student."""
         rows = self.probe_features()
-        return {
-            name: calibrate(measure, rows, self.setting.width) for name, measure in MEASURES.items()
-        }
+        return {name: calibrate(measure, rows, self.width) for name, measure in MEASURES.items()}
 
     @cached_property
     def earlier(self) -> dict[int, Calibration]:
         """By student layer but the last: Procrustes to the teacher's layer at the same depth."""
-        width = self.setting.width
         return {
-            layer: calibrate(procrustes_distance, self.probe_features(layer - 1), width)
-            for layer in range(1, self.setting.layers)
+            layer: calibrate(procrustes_distance, self.probe_features(layer - 1), self.width)
+            for layer in range(1, self.layers)
         }
+
+    def student(self, seed: int) -> Any:
+        """An untrained student."""
+        return pupils.make_student(self.setting, self.teacher, seed)
 
     def probe_features(self, place: int = -1) -> Tensor:
         """Teacher features of all tokens of the first `probe` test items, (tokens, d).
@@ -152,9 +163,9 @@ def open_classroom(
 
     Raises:
         InputError: unknown task or part, a layer that the teacher lacks, a fine-tuned teacher with
-            another number of labels, a full disk.
+            another number of labels, a student that cannot be made, a full disk.
     """
-    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+    from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 
     quiet()
     if setting.part not in ("test", "validation"):
@@ -162,24 +173,34 @@ def open_classroom(
     data = load_classification(setting.task) if data is None else data
     base = assets.path("minilm") if setting.teacher.model == "minilm" else setting.teacher.model
     tokenizer = AutoTokenizer.from_pretrained(base)
+    outputs = max(len(data.label_names), 1)
+    config = AutoConfig.from_pretrained(base)
+    check_labels(base, outputs, setting.task)
+    positions = getattr(config, "max_position_embeddings", None) or setting.max_length
+    if setting.max_length > positions:
+        raise InputError(
+            f"max_length is {setting.max_length}; expected at most {positions}, which is what "
+            f"teacher.model {setting.teacher.model!r} takes"
+        )
+    for layer in setting.teacher_layers:
+        resolve_layer(layer, config, "teacher")
+    width, layers = pupils.student_size(setting, config, tokenizer, outputs)
     train, test = _parts(data, setting, tokenizer, report)
     recipe = json.dumps([asdict(setting.teacher), setting.max_length, data.data_hash])
     folder = assets.cache_dir() / "teachers" / f"{setting.task}-{cache_key(recipe)}"
     teacher = stored_teacher(folder)
     if teacher is None:
         report(f"training the {setting.task} teacher")
-        outputs = max(len(data.label_names), 1)
-        check_labels(base, outputs, setting.task)
         train_teacher(base, outputs, train, setting.teacher, tokenizer.pad_token_id, folder)
         teacher = AutoModelForSequenceClassification.from_pretrained(folder)
     teacher.eval().to(device())
     caches = []
     # The test cache serves the geometry kept, layer by layer.
-    depths = same_depth(teacher.config.num_hidden_layers, setting.layers)
-    for name, part, layers in (("train", train, setting.teacher_layers), ("test", test, depths)):
+    depths = same_depth(teacher.config.num_hidden_layers, layers)
+    for name, part, kept in (("train", train, setting.teacher_layers), ("test", test, depths)):
         report(f"running the {setting.task} teacher on {len(part)} {name} sentences")
         caches.append(
-            _cache_outputs(teacher, part, name, folder.name, tokenizer.pad_token_id, layers, report)
+            _cache_outputs(teacher, part, name, folder.name, tokenizer.pad_token_id, kept, report)
         )
     return Classroom(
         setting,
@@ -192,12 +213,9 @@ def open_classroom(
         data.data_hash,
         data.metric,
         len(data.label_names),
+        width,
+        layers,
     )
-
-
-def same_depth(teacher: int, student: int) -> tuple[int, ...]:
-    """The teacher's layer, of `teacher`, for each of the student's 1 to `student`."""
-    return tuple(max(1, round(layer * teacher / student)) for layer in range(1, student + 1))
 
 
 def _parts(
@@ -214,11 +232,14 @@ def _parts(
     tokenise = partial(_tokenise, tokenizer, data.text_columns, setting.max_length, scale)
     parts = [part.map(tokenise, batched=True, with_indices=True) for part in (train, test)]
     for name, part in zip(("train", setting.part), parts, strict=True):
-        full = sum(len(ids) == setting.max_length for ids in part["input_ids"])
-        if full:
+        full = part.filter(lambda e: len(e["input_ids"]) == setting.max_length)
+        texts = [list(full[c]) for c in data.text_columns]
+        whole = tokenizer(*texts)["input_ids"] if len(full) else []
+        cut = sum(len(ids) > setting.max_length for ids in whole)
+        if cut:
             report(
-                f"{setting.task}: {full} of {len(part)} {name} texts fill all "
-                f"{setting.max_length} tokens; what is longer is cut"
+                f"{setting.task}: {cut} of {len(part)} {name} texts are longer than "
+                f"{setting.max_length} tokens and are cut there"
             )
     return parts[0], parts[1]
 

@@ -20,10 +20,10 @@ _FULL = [os.strerror(number) for number in (errno.ENOSPC, errno.EDQUOT)]
 
 @dataclass(frozen=True)
 class TeacherSetting:
-    """Fine-tuning of a BERT on the task's training part.
+    """Fine-tuning of an encoder on the task's training part.
 
     Attributes:
-        model: "minilm", the embedded 6-layer BERT, or a folder or hub name of another.
+        model: "minilm", the embedded 6-layer BERT, or a folder or hub name of another encoder.
         max_train: training sentences used, by the teacher and by students; 0 for all.
     """
 
@@ -116,7 +116,7 @@ def is_teacher(folder: Path) -> bool:
     return all((folder / name).is_file() for name in ("config.json", "model.safetensors"))
 
 
-def check_labels(base: Path | str, outputs: int, task: str) -> None:
+def check_labels(base: Path | str, outputs: int, task: str, what: str = "teacher.model") -> None:
     """A model that was fine-tuned already must have as many labels as the task."""
     from transformers import AutoConfig
 
@@ -124,6 +124,6 @@ def check_labels(base: Path | str, outputs: int, task: str) -> None:
     fine_tuned = any("SequenceClassification" in name for name in config.architectures or ())
     if fine_tuned and config.num_labels != outputs:
         raise InputError(
-            f"teacher.model {str(base)!r} was fine-tuned for {config.num_labels} labels, "
+            f"{what} {str(base)!r} was fine-tuned for {config.num_labels} labels, "
             f"the task {task!r} has {outputs}; expected as many, or a model without a head"
         )

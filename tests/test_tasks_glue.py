@@ -130,6 +130,18 @@ def test_a_malformed_file_says_where(write: Write, case: str) -> None:
     assert "\n" not in str(caught.value)
 
 
+def test_a_byte_or_a_field_that_cannot_be_read_says_where(write: Write, tmp_path: Path) -> None:
+    write("CoLA", GOOD, GOOD)
+    train = tmp_path / "glue" / "CoLA" / "train.tsv"
+    for mark in (b"", b"\xef\xbb\xbf"):
+        train.write_bytes(mark + GOOD.encode() * 2000 + "gj04\t1\t\tA café.\n".encode("latin-1"))
+        with pytest.raises(InputError, match=r"train.tsv, line 2001: not UTF-8 \(invalid cont"):
+            load_classification("cola")
+    train.write_text(GOOD * 2 + "gj04\t1\t\t" + "so " * 50_000 + "\n")
+    with pytest.raises(InputError, match=r"train.tsv, line 3: field larger than field limit"):
+        load_classification("cola")
+
+
 def test_a_missing_column_a_bad_score_a_missing_file(write: Write, tmp_path: Path) -> None:
     write("RTE", "index\tsentence1\tsentence2\n", "")
     with pytest.raises(InputError, match=r"train.tsv: no column 'label'; its header is \['index'"):

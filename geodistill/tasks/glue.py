@@ -9,6 +9,7 @@ a pair) with the test set are dropped; ``data/cards/glue.md`` says how many.
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -162,24 +163,36 @@ def _split(
 
 def read_tsv(path: Path, task: GlueTask) -> Iterator[Example]:
     """Texts and label of each line; quotes are literal, a byte-order mark is skipped."""
+    lines = csv.reader(_text(path), delimiter="\t", quoting=csv.QUOTE_NONE)
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            lines = csv.reader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
-            names = list(task.header or next(lines, []))
-            missing = [name for name in (*task.text, task.label) if name not in names]
-            if missing:
-                raise InputError(f"{path}: no column {missing[0]!r}; its header is {names}")
-            for fields in lines:
-                where = f"{path}, line {lines.line_num}"
-                if len(fields) != len(names):
-                    raise InputError(f"{where}: {len(fields)} fields, expected {len(names)}")
-                row = dict(zip(names, fields, strict=True))
-                texts = tuple(row[name] for name in task.text)
-                if not all(text.strip() for text in texts):
-                    raise InputError(f"{where}: an empty text")
-                yield texts, _label(row[task.label], task, where)
+        names = list(task.header or next(lines, []))
+        missing = [name for name in (*task.text, task.label) if name not in names]
+        if missing:
+            raise InputError(f"{path}: no column {missing[0]!r}; its header is {names}")
+        for fields in lines:
+            where = f"{path}, line {lines.line_num}"
+            if len(fields) != len(names):
+                raise InputError(f"{where}: {len(fields)} fields, expected {len(names)}")
+            row = dict(zip(names, fields, strict=True))
+            texts = tuple(row[name] for name in task.text)
+            if not all(text.strip() for text in texts):
+                raise InputError(f"{where}: an empty text")
+            yield texts, _label(row[task.label], task, where)
+    except csv.Error as error:  # a field of more than 131,072 characters
+        raise InputError(
+            f"{path}, line {lines.line_num}: {error}, expected one example on each line"
+        ) from error
+
+
+def _text(path: Path) -> io.StringIO:
+    """The file's lines, decoded at once: only so is the line of a wrong byte known."""
+    try:
+        return io.StringIO(path.read_bytes().decode("utf-8-sig"), newline="")
     except FileNotFoundError as error:
         raise InputError(f"{path} is missing beside the other files of its task") from error
+    except UnicodeDecodeError as error:
+        line = error.object.count(b"\n", 0, error.start) + 1
+        raise InputError(f"{path}, line {line}: not UTF-8 ({error.reason})") from error
 
 
 def _label(text: str, task: GlueTask, where: str) -> int | float:

@@ -54,6 +54,15 @@ def test_clean_rows_come_back_whole(tmp_path):
     check_complete(scores.frame)
 
 
+@pytest.mark.parametrize("name", ["rows", "items"])
+def test_a_damaged_table_is_told_with_the_way_out(tmp_path, name):
+    path = store(tmp_path, rows(), items()) / f"{name}.parquet"
+    path.write_bytes(path.read_bytes()[:2000])
+    told = rf"{name}.parquet can't be read \(ArrowInvalid: .*\); restore it, or delete it and run"
+    with pytest.raises(InputError, match=told):
+        load_items(tmp_path)
+
+
 def test_unfinished_and_dirty_runs_are_left_out_and_counted(tmp_path):
     frame = rows()
     frame.loc[frame["run_id"] == "movie-kd-0", "status"] = "failed"

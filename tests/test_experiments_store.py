@@ -3,8 +3,11 @@
 import errno
 import json
 import os
+import re
 import subprocess
+from contextlib import nullcontext
 from dataclasses import replace
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -179,6 +182,54 @@ def test_a_write_that_breaks_leaves_no_half_run(tmp_path, monkeypatch, write):
     write_run(tmp_path, run_of(1))
     collect(tmp_path)
     assert set(stored(tmp_path, "items")["run_id"]) == {run_of(0).run_id, run_of(1).run_id}
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[:-9])
+
+
+@pytest.mark.parametrize("kind", ["rows", "items"])
+@pytest.mark.parametrize("harm", [cut, Path.unlink])
+def test_a_damaged_run_is_left_out_with_a_warning_until_it_is_made_again(tmp_path, kind, harm):
+    for seed in (0, 1):
+        write_run(tmp_path, run_of(seed))
+    one, other = run_of(0).run_id, run_of(1).run_id
+    path = tmp_path / "runs" / f"{one}.{kind}.parquet"
+    harm(path)
+    told = rf"run {re.escape(one)} is left out: .*{re.escape(path.name)} can't be read \("
+    known = nullcontext() if (kind, harm) == ("rows", Path.unlink) else pytest.warns(match=told)
+    for _ in range(2):
+        with known:
+            assert finished(tmp_path) == {other: 60.0}
+        with known:
+            collect(tmp_path)
+        for table in ("rows", "items"):
+            assert set(stored(tmp_path, table)["run_id"]) == {other}
+    write_run(tmp_path, run_of(0))
+    assert set(finished(tmp_path)) == {one, other}
+    collect(tmp_path)
+    assert set(stored(tmp_path, "items")["run_id"]) == {one, other}
+
+
+@pytest.mark.parametrize("kind", ["rows", "items"])
+def test_a_damaged_table_is_told_and_once_deleted_its_runs_are_made_again(tmp_path, kind):
+    write_run(tmp_path, run_of(0))
+    collect(tmp_path)
+    for path in (tmp_path / "runs").iterdir():
+        path.unlink()
+    write_run(tmp_path, run_of(1))
+    table = tmp_path / f"{kind}.parquet"
+    cut(table)
+    told = rf"{kind}\.parquet can't be read \(ArrowInvalid: .*\); restore it, or delete it and run"
+    for look in (finished, collect):
+        with pytest.raises(InputError, match=told) as error:
+            look(tmp_path)
+        assert "\n" not in str(error.value)
+    table.unlink()
+    assert set(finished(tmp_path)) == {run_of(1).run_id}
+    write_run(tmp_path, run_of(0))
+    collect(tmp_path)
+    assert set(stored(tmp_path, kind)["seed"]) == {0, 1}
 
 
 def test_a_run_is_named_by_everything_that_it_depends_on():

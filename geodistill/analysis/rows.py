@@ -59,9 +59,9 @@ def load_rows(
         runs: ids of the runs to read, which may then differ in their setting.
 
     Raises:
-        InputError: no such file, missing columns, a run with one metric twice, a value that is not
-            finite, a setting that no row has, or two clean runs of one task, method and seed (and
-            of what may `vary`).
+        InputError: no such file, a damaged one, missing columns, a run with one metric twice, a
+            value that is not finite, a setting that no row has, or two clean runs of one task,
+            method and seed (and of what may `vary`).
     """
     frame = _read(folder, "rows.parquet", ROW_COLUMNS)
     _refuse_duplicates(frame, ["run_id", "metric"], folder / "rows.parquet")
@@ -143,13 +143,29 @@ def answers_beside(items: pd.DataFrame, seed: int, names: Mapping[str, str]) -> 
     return table.rename(columns=dict(names)).reset_index().rename_axis(columns=None)
 
 
+def read_stored(path: Path, columns: list[str] | None = None) -> pd.DataFrame:
+    """A stored table, or some of its columns.
+
+    Raises:
+        InputError: the file can't be read: cut, damaged, or gone.
+    """
+    try:
+        return pd.read_parquet(path, columns=columns)
+    except Exception as error:  # pyarrow and pandas raise whatever the damage leads them to
+        reason = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
+        raise InputError(
+            f"{path} can't be read ({reason}); restore it, or delete it and run its "
+            "`geodistill grid` again, which makes the runs that are lost"
+        ) from error
+
+
 def _read(folder: Path, name: str, columns: Sequence[str]) -> pd.DataFrame:
     path = folder / name
     if not path.is_file():
         raise InputError(
             f"no stored rows at {path}: make them with `geodistill grid {folder.name}`"
         )
-    frame = pd.read_parquet(path)
+    frame = read_stored(path)
     absent = [column for column in columns if column not in frame]
     if absent:
         raise InputError(

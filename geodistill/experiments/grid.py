@@ -18,6 +18,7 @@ from typing import Any
 
 import pandas as pd
 
+from geodistill.analysis.rows import read_stored
 from geodistill.errors import InputError
 from geodistill.experiments.store import (
     Run,
@@ -256,7 +257,7 @@ def verify(study: Study, count: int, *, workers: int, report: Report) -> Iterato
     rows_file, items_file = (study.path / f"{k}.parquet" for k in ("rows", "items"))
     if not rows_file.is_file():
         raise InputError(f"no stored rows at {rows_file}; run `geodistill grid` first")
-    rows, items = pd.read_parquet(rows_file), pd.read_parquet(items_file)
+    rows, items = read_stored(rows_file), read_stored(items_file)
     stored = [job for job in study.jobs if job.run_id in set(rows["run_id"])]
     if not 1 <= count <= len(stored):
         raise InputError(f"verify is {count}; expected 1 to {len(stored)}, the stored runs")
@@ -281,7 +282,8 @@ def _compare(run: Run, old: pd.Series, old_items: pd.DataFrame) -> pd.DataFrame:
 
 def stored_config(folder: Path, run: str) -> dict[str, Any]:
     """The configuration that a stored run was made with."""
-    rows = pd.read_parquet(folder / "rows.parquet", filters=[("run_id", "==", run)])
+    rows = read_stored(folder / "rows.parquet", ["run_id", "config"])
+    rows = rows[rows["run_id"] == run]
     if rows.empty:
         raise InputError(f"run_id {run!r} is not in {folder / 'rows.parquet'}")
     config: dict[str, Any] = json.loads(rows["config"].iloc[0])

@@ -14,6 +14,7 @@ from typing import Any
 import pandas as pd
 
 from geodistill.analysis.protocol import read_protocol
+from geodistill.analysis.rows import read_stored
 from geodistill.errors import InputError
 from geodistill.experiments.store import data_dir, results_dir
 
@@ -89,7 +90,7 @@ def finished_rows(study: str, name: str, planned: int) -> pd.DataFrame:
         InputError: it lacks some of its `planned` runs.
     """
     path = rows_file(study, name)
-    rows = pd.read_parquet(path) if path.is_file() else pd.DataFrame({"run_id": []})
+    rows = read_stored(path) if path.is_file() else pd.DataFrame({"run_id": []})
     missing = planned - rows["run_id"].nunique()
     if missing:
         raise InputError(
@@ -125,6 +126,6 @@ def progress(study: str, planned: Callable[[dict[str, Any]], int]) -> pd.DataFra
         path = rows_file(study, name)
         stored = 0
         if path.is_file():
-            stored = pd.read_parquet(path, columns=["run_id"])["run_id"].nunique()
+            stored = read_stored(path, ["run_id"])["run_id"].nunique()
         lines.append((name, planned(spec), stored))
     return pd.DataFrame(lines, columns=["section", "planned", "stored"])

@@ -14,6 +14,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from geodistill.analysis.rows import read_stored
 from geodistill.distill import TeacherCache
 from geodistill.errors import InputError
 from geodistill.experiments.classification import run_classification
@@ -148,4 +149,4 @@ def stored() -> pd.DataFrame:
     if not path.is_file():
         raise InputError(f"no stored rows at {path}; make them by `{GRID}`")
     keys = ["run_id", "method", "seed"]
-    return pd.read_parquet(path).pivot(index=keys, columns="metric", values="value").reset_index()
+    return read_stored(path).pivot(index=keys, columns="metric", values="value").reset_index()

@@ -11,6 +11,8 @@ import json
 import os
 import platform
 import subprocess
+import warnings
+from collections.abc import Collection, Iterator
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,6 +20,7 @@ from typing import Any
 
 import pandas as pd
 
+from geodistill.analysis.rows import read_stored
 from geodistill.errors import InputError
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -178,28 +181,49 @@ def _write(table: pd.DataFrame, path: Path) -> None:
 
 
 def finished(folder: Path) -> dict[str, float]:
-    """Wall seconds by run id of all finished runs, collected or not."""
+    """Wall seconds by run id of all runs, collected or not, whose rows and items can be read.
+
+    Raises:
+        InputError: a table is damaged; a run's own damaged file is warned of.
+    """
     known: dict[str, float] = {}
-    for path in [folder / "rows.parquet", *sorted((folder / "runs").glob("*.rows.parquet"))]:
-        if path.is_file():
-            rows = pd.read_parquet(path, columns=["run_id", "wall_seconds"])
-            known.update(dict(zip(rows["run_id"], rows["wall_seconds"], strict=True)))
+    rows, items = (folder / f"{kind}.parquet" for kind in ("rows", "items"))
+    if rows.is_file() and items.is_file():
+        table = read_stored(rows, ["run_id", "wall_seconds"])
+        table = table[table["run_id"].isin(read_stored(items, ["run_id"])["run_id"])]
+        known = dict(zip(table["run_id"], table["wall_seconds"], strict=True))
+    for run in _written(folder, known):
+        known[run["rows"]["run_id"].iloc[0]] = run["rows"]["wall_seconds"].iloc[0]
     return known
 
 
 def collect(folder: Path) -> None:
-    """Merge the finished runs into the two tables; a newer run replaces its elder."""
-    runs = folder / "runs"
-    # Items without rows are of a run that was killed between the two.
-    names = [path.name.removesuffix(".rows.parquet") for path in runs.glob("*.rows.parquet")]
-    if not names:
+    """Merge the finished runs into the two tables; a newer run replaces its elder.
+
+    Raises:
+        InputError: a table is damaged, the disk is full; a run's own damaged file is warned of.
+    """
+    runs = list(_written(folder))
+    if not runs:
         return
     for kind in ("items", "rows"):
         table = folder / f"{kind}.parquet"
-        parts = [pd.read_parquet(runs / f"{name}.{kind}.parquet") for name in names]
-        fresh = pd.concat(parts, ignore_index=True)
+        fresh = pd.concat([run[kind] for run in runs], ignore_index=True)
         if table.is_file():
-            old = pd.read_parquet(table)
+            old = read_stored(table)
             fresh = pd.concat([old[~old["run_id"].isin(fresh["run_id"])], fresh], ignore_index=True)
         order = ["task", "method", "seed", "item" if kind == "items" else "metric"]
         _write(fresh.sort_values(order, ignore_index=True), table)
+
+
+def _written(folder: Path, known: Collection[str] = ()) -> Iterator[dict[str, pd.DataFrame]]:
+    """Rows and items of each run under `folder`/runs but the `known` ones, and damaged ones."""
+    # Items without rows are of a run that was killed between the two.
+    for path in sorted((folder / "runs").glob("*.rows.parquet")):
+        run = path.name.removesuffix(".rows.parquet")
+        if run in known:
+            continue
+        try:
+            yield {k: read_stored(path.with_name(f"{run}.{k}.parquet")) for k in ("items", "rows")}
+        except InputError as error:
+            warnings.warn(f"run {run} is left out: {error}", stacklevel=3)

@@ -20,6 +20,7 @@ import torch
 from scipy import stats
 from torch import Tensor
 
+from geodistill.analysis.rows import read_stored
 from geodistill.errors import InputError
 from geodistill.experiments.grid import Job, Study
 from geodistill.experiments.store import Run, results_dir, run_id
@@ -242,7 +243,7 @@ def stored() -> pd.DataFrame:
     path = results_dir() / STUDY / "items.parquet"
     if not path.is_file():
         raise InputError(f"no stored rows at {path}: make them with `geodistill grid {STUDY}`")
-    items = pd.read_parquet(path)
+    items = read_stored(path)
     cells = items["task"].str.extract(r"^(?P<teacher>.*), d (?P<width>\d+), (?P<start>\w+)$")
     cells["width"] = cells["width"].astype(int)
     items = items.drop(columns=["seed", "task"]).rename(

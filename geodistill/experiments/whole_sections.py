@@ -12,7 +12,7 @@ from typing import Any
 
 import pandas as pd
 
-from geodistill.analysis.rows import load_items, load_rows, wide
+from geodistill.analysis.rows import load_items, load_rows, read_stored, wide
 from geodistill.errors import InputError
 from geodistill.experiments import instruction_sections, plan, sections
 from geodistill.experiments.classification import classification_config
@@ -205,7 +205,7 @@ class Sections:
         try:
             settings = self._planned(name)
         except InputError as error:  # what its weights are tuned by is not whole
-            stored = pd.read_parquet(path)["run_id"].nunique() if any_stored else 0
+            stored = read_stored(path, ["run_id"])["run_id"].nunique() if any_stored else 0
             why = f" ({error})" if stored else ""
             size = self._parts.plan.size(plan.section(asked, name))
             return None, f"{stored} of {size} runs are stored{why}"

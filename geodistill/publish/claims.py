@@ -12,7 +12,7 @@ import pandas as pd
 
 from geodistill.analysis.compare import Comparison, compare_family
 from geodistill.analysis.report import NATS, POINTS, Unit
-from geodistill.analysis.rows import Table, load_items, load_rows
+from geodistill.analysis.rows import Table, load_items, load_rows, read_stored
 from geodistill.analysis.style import versus
 from geodistill.analysis.verdict import CANNOT_TELL, WORDS, verdict
 from geodistill.errors import InputError
@@ -93,7 +93,7 @@ def _whole(folder: Path, study: str) -> bool:
     if not (folder / "items.parquet").is_file():
         return False
     spec = plan.protocol(study)["grid"][folder.name]
-    runs = pd.read_parquet(folder / "rows.parquet", columns=["task", "method", "seed", "factor"])
+    runs = read_stored(folder / "rows.parquet", ["task", "method", "seed", "factor"])
     asked = spec.get("factors", spec.get("weights"))  # as each study calls them
     given = asked if asked != plan.CHOSEN else [1]
     made = runs.drop_duplicates().groupby(["method", "task", "seed"]).size()

@@ -87,6 +87,20 @@ def test_a_run_that_breaks_is_named_and_the_others_are_kept(log, results):
     assert len(pending(study)) == 2
 
 
+def of_other_data(log, seconds, seed):
+    return run_of(seed, data_hash="another")
+
+
+@pytest.mark.parametrize("collected", [True, False])
+def test_a_grid_goes_on_with_no_other_data(log, results, collected):
+    write_run(results, run_of(0))
+    if collected:
+        collect(results)
+    with pytest.raises(InputError, match=r"tiny holds runs of toy on other data: .* is d, of toy-"):
+        run_all(tiny_study(log, runs=2, work=of_other_data))
+    assert set(finished(results)) == {run_of(0).run_id}
+
+
 def of_another_setting(log, seconds, seed):
     return run_of(seed, config={**CONFIG, "width": 64})
 
@@ -242,6 +256,20 @@ def test_tampered_rows_and_items_are_told(log, results):
     assert changed.loc["accuracy", "again"] == run_of(0).metrics["accuracy"]
     assert changed.loc["same_items", "again"] == 0.5  # of predictions 0, 1, 0, 1
     assert same.loc["same_items", "again"] == 1
+
+
+def test_other_data_are_reported(log, results):
+    run_all(tiny_study(log, runs=2))
+    told = []
+    study = tiny_study(log, runs=2, work=of_other_data)
+    tables = list(verify(study, 2, workers=1, report=told.append))
+    assert len(tables) == 2
+    assert told[1:] == [
+        f"{job.run_id}: other data: stored with data_hash d, now another" for job in study.jobs
+    ]
+    same = []
+    list(verify(tiny_study(log, runs=2), 2, workers=1, report=same.append))
+    assert same == ["preparing 2"]
 
 
 def test_items_without_predictions_agree_within_a_hundredth(log, results):

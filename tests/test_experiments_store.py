@@ -232,6 +232,18 @@ def test_a_damaged_table_is_told_and_once_deleted_its_runs_are_made_again(tmp_pa
     assert set(stored(tmp_path, kind)["seed"]) == {0, 1}
 
 
+def test_a_run_of_other_data_is_not_stored_beside_its_likes(tmp_path):
+    write_run(tmp_path, run_of(0))
+    collect(tmp_path)
+    other = run_of(1, data_hash="another")
+    told = f"{tmp_path} holds runs of toy on other data: their data_hash is d, of {other.run_id} it"
+    with pytest.raises(InputError, match=re.escape(f"{told} is another; expected the former data")):
+        write_run(tmp_path, other)
+    assert set(finished(tmp_path)) == {run_of(0).run_id}
+    write_run(tmp_path, run_of(1, task="other toy", data_hash="another"))
+    assert len(finished(tmp_path)) == 2
+
+
 def test_a_run_is_named_by_everything_that_it_depends_on():
     base = ("toy", "kd", 0, {"a": 1, "b": {"c": 2}})
     others = [

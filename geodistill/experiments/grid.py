@@ -103,10 +103,11 @@ def run_grid(study: Study, *, workers: int, report: Report, scheduler: str = "")
 
     Raises:
         InputError: no scheduler answers there, or it goes away; a job that killed every worker that
-            was given it, once the other runs are stored.
+            was given it, once the other runs are stored; the stored runs are of other data.
         FloatingPointError: a job whose loss is not finite, by its label.
     """
     todo = pending(study)
+    collect(study.path)  # a run that is stored is compared with the collected ones
     try:
         if todo and scheduler:
             with _connected(scheduler) as client:  # first: to prepare may take minutes
@@ -247,6 +248,8 @@ def _compute(job: Job) -> Run:
 def verify(study: Study, count: int, *, workers: int, report: Report) -> Iterator[pd.DataFrame]:
     """Rerun `count` stored runs, spread over the study, and compare them item by item.
 
+    A run that was stored with other data is reported.
+
     Yields:
         One table a run: metric, stored, again. The metric `same_items` is the share of test items
         with the stored prediction (classification) or an NLL within 1 %, stored as 1.
@@ -264,8 +267,11 @@ def verify(study: Study, count: int, *, workers: int, report: Report) -> Iterato
     chosen = [stored[i * len(stored) // count] for i in range(count)]
     study.prepare(chosen, report)
     for run in _in_parallel(chosen, min(workers, count), _compute):
-        old = rows[rows["run_id"] == run.run_id].set_index("metric")["value"]
-        yield _compare(run, old, items[items["run_id"] == run.run_id])
+        old = rows[rows["run_id"] == run.run_id].set_index("metric")
+        was = old["data_hash"].iloc[0]
+        if was != run.data_hash:
+            report(f"{run.run_id}: other data: stored with data_hash {was}, now {run.data_hash}")
+        yield _compare(run, old["value"], items[items["run_id"] == run.run_id])
 
 
 def _compare(run: Run, old: pd.Series, old_items: pd.DataFrame) -> pd.DataFrame:

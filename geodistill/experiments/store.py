@@ -142,8 +142,10 @@ def write_run(folder: Path, run: Run) -> None:
     """Store a finished run under `folder`/runs; atomic.
 
     Raises:
-        InputError: a full disk, or a folder that can't be written.
+        InputError: the collected runs of its task are of other data; a full disk, or a folder that
+            can't be written.
     """
+    _refuse_other_data(folder, run)
     runs = folder / "runs"
     runs.mkdir(parents=True, exist_ok=True)
     key = {"run_id": run.run_id, "task": run.task, "method": run.method, "seed": run.seed}
@@ -165,6 +167,21 @@ def write_run(folder: Path, run: Run) -> None:
     rows = pd.DataFrame([{**shared, "metric": k, "value": v} for k, v in run.metrics.items()])
     _write(items, runs / f"{run.run_id}.items.parquet")
     _write(rows, runs / f"{run.run_id}.rows.parquet")
+
+
+def _refuse_other_data(folder: Path, run: Run) -> None:
+    """A run's name does not tell its data: those of other texts would pass for finished."""
+    path = folder / "rows.parquet"
+    if not path.is_file():
+        return
+    rows = read_stored(path, ["task", "data_hash"])
+    other = set(rows.loc[rows["task"] == run.task, "data_hash"]) - {run.data_hash}
+    if other:
+        raise InputError(
+            f"{folder} holds runs of {run.task} on other data: their data_hash is "
+            f"{', '.join(sorted(other))}, of {run.run_id} it is {run.data_hash}; expected the "
+            "former data, or another folder of results (GEODISTILL_RESULTS)"
+        )
 
 
 def _write(table: pd.DataFrame, path: Path) -> None:

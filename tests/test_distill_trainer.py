@@ -22,6 +22,7 @@ from torch.nn.functional import cross_entropy, mse_loss
 from transformers import Trainer
 
 from geodistill.distill import FeatureDistillationTrainer, FeatureTerm, build_cache
+from geodistill.distill.cache import TeacherOutputs
 from geodistill.distill.terms import kept_rows
 from geodistill.errors import InputError
 from geodistill.experiments.training import in_batches
@@ -671,10 +672,41 @@ def test_a_batch_without_answers_is_refused(tmp_path):
         distiller(tmp_path, tiny_opt(1), data, tiny_opt(2)).train()
 
 
-def test_nan_features_of_the_teacher_are_told_with_their_layers(tmp_path):
+class TakesAnything(nn.Module):
+    """A reader's own loss, which hands NaN on instead of refusing it."""
+
+    def forward(self, student, teacher, mask=None):
+        return mse_loss(student[mask], teacher[mask])
+
+
+@pytest.mark.parametrize("loss", [ProcrustesLoss(), TakesAnything()])
+def test_nan_features_of_the_teacher_are_told_as_the_teachers_and_leave_the_batch(tmp_path, loss):
     teacher = tiny_bert(2)
     with torch.no_grad():
         teacher.bert.encoder.layer[1].output.dense.weight.fill_(math.nan)
-    terms = [FeatureTerm(2, 1, ProcrustesLoss())]
-    with pytest.raises(InputError, match=r"ProcrustesLoss\[2-1\]: teacher holds \d+ NaN"):
+    terms = [FeatureTerm(2, 1, loss)]
+    told = r"^the teacher's features of layer 2 are not finite at step 0; its batch is in .*step_0"
+    with pytest.raises(FloatingPointError, match=told):
         distiller(tmp_path, tiny_bert(1), SENTENCES, teacher, terms, logit_loss=None).train()
+    stored = load_file(tmp_path / "not_finite_step_0.safetensors")
+    assert torch.equal(stored["input_ids"], collate(SENTENCES)["input_ids"])
+
+
+@pytest.mark.parametrize(("model", "data"), [(tiny_bert, SENTENCES), (tiny_opt, ANSWERS)])
+def test_nan_logits_of_the_teacher_are_told_as_the_teachers(tmp_path, model, data):
+    teacher = model(2)
+    with torch.no_grad():
+        head = teacher.lm_head if model is tiny_opt else teacher.classifier
+        head.bias = nn.Parameter(torch.full(head.weight.shape[:1], math.nan))
+    told = r"^the teacher's logits are not finite at step 0; its batch is in "
+    with pytest.raises(FloatingPointError, match=told):
+        distiller(tmp_path, model(1), data, teacher).train()
+    assert (tmp_path / "not_finite_step_0.safetensors").is_file()
+
+
+def test_what_the_teacher_says_of_padding_does_not_count():
+    mask = torch.tensor([[True, False]])
+    features = torch.tensor([[[1.0], [math.nan]]])
+    assert TeacherOutputs(None, {3: features}, mask=mask).not_finite() == ""
+    assert TeacherOutputs(None, {3: features}).not_finite() == "features of layer 3"
+    assert TeacherOutputs(torch.tensor([[math.inf]])).not_finite() == "logits"

@@ -2,7 +2,8 @@
 
 import warnings
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -12,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import TrainerCallback
 
+from geodistill.distill.cache import TeacherOutputs
 from geodistill.distill.terms import BalancedTerm, labels_tokens
 from geodistill.errors import InputError
 
@@ -37,7 +39,7 @@ class NotedLosses:
     """The losses of each micro-batch since the last log, unweighted.
 
     Args:
-        folder: gets the batch of a loss that is not finite, for inspection.
+        folder: gets the batch of what is not finite, for inspection.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -60,15 +62,32 @@ class NotedLosses:
         noted = torch.stack(list(self.unchecked.values())).cpu()
         for name, value in zip(self.unchecked, noted, strict=True):
             if not bool(torch.isfinite(value)):
-                where = self.folder / f"not_finite_step_{step}.safetensors"
-                self.folder.mkdir(parents=True, exist_ok=True)
-                tensors = {k: v.contiguous() for k, v in batch.items() if isinstance(v, Tensor)}
-                save_file(tensors, where)
-                raise FloatingPointError(
-                    f"the loss {name} is {float(value)} at step {step}; its batch is in {where}"
-                )
+                raise self._error(f"the loss {name} is {float(value)}", step, batch)
             self.values[name].append(float(value))
         self.unchecked.clear()
+
+    @contextmanager
+    def of_teacher(
+        self, teacher: TeacherOutputs, step: int, batch: Mapping[str, Any]
+    ) -> Iterator[None]:
+        """Looks at the teacher's outputs when a loss of them breaks: no step waits for the look.
+
+        Raises:
+            FloatingPointError: they are not finite; what is not, step and saved batch are named.
+        """
+        try:
+            yield
+        except (InputError, FloatingPointError) as error:
+            if not (name := teacher.not_finite()):
+                raise
+            raise self._error(f"the teacher's {name} are not finite", step, batch) from error
+
+    def _error(self, what: str, step: int, batch: Mapping[str, Any]) -> FloatingPointError:
+        """The error that says so, its batch saved."""
+        where = self.folder / f"not_finite_step_{step}.safetensors"
+        self.folder.mkdir(parents=True, exist_ok=True)
+        save_file({k: v.contiguous() for k, v in batch.items() if isinstance(v, Tensor)}, where)
+        return FloatingPointError(f"{what} at step {step}; its batch is in {where}")
 
     def take_means(self) -> dict[str, float]:
         """Mean of each loss, as `loss/NAME`; begins anew."""

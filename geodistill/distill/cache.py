@@ -37,6 +37,16 @@ class TeacherOutputs:
     top: tuple[Tensor, Tensor] | None = None
     mask: Tensor | None = None
 
+    def not_finite(self) -> str:
+        """The first with NaN or infinite values at a kept position, in layer order; "" if none."""
+        said = {}
+        for layer, features in sorted(self.features.items()):
+            kept = features if self.mask is None else features[self.mask]
+            said[f"features of layer {layer}"] = kept
+        if self.logits is not None:
+            said["logits"] = self.logits
+        return next((name for name, values in said.items() if not values.isfinite().all()), "")
+
     def comparable_logits(self, student: Tensor) -> tuple[Tensor, Tensor]:
         """Student logits (rows, vocabulary) and the teacher's as (rows, outcomes).
 

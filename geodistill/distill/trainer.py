@@ -44,8 +44,8 @@ class FeatureDistillation(_Base):
     accumulated batch; feature terms, which do not add up over micro-batches, are the *mean of their
     micro-batch values*: the geometry batch is the micro-batch. Parameters of a term (a learned
     projection) join the optimiser without weight decay or gradient clipping, are saved in
-    checkpoints, and never in an exported model. A loss that is not finite raises FloatingPointError
-    with its name and the step; the batch is saved in the output folder.
+    checkpoints, and never in an exported model. A loss that is not finite, or teacher that makes it
+    so, raises FloatingPointError with its name and the step; the batch is saved in output_dir.
 
     Features are those of the trainer's own forward pass. A trainer that takes a `teacher_model`
     itself and runs it (TRL's GKDTrainer) is given it, and its teacher is not run again.
@@ -159,12 +159,14 @@ class FeatureDistillation(_Base):
             mask = kept_rows(inputs)
             given = self._tokens.given(inputs, mask, own, self.teacher_cache is not None)
             teacher = self._teacher_outputs(*given, rows, said)
-            if self.logit_loss is not None:
-                logit = self._logit_term(outputs["logits"], teacher, mask)
-                loss = loss + self.logit_weight * logit * part
-                self._losses.add("logit", logit * part / share)
-            if len(self.terms):
-                loss = self._add_feature_terms(loss, hidden, teacher, mask, share)
+            with self._losses.of_teacher(teacher, self.state.global_step, batch):
+                if self.logit_loss is not None:
+                    logit = self._logit_term(outputs["logits"], teacher, mask)
+                    loss = loss + self.logit_weight * logit * part
+                    self._losses.add("logit", logit * part / share)
+                if len(self.terms):
+                    loss = self._add_feature_terms(loss, hidden, teacher, mask, share)
+                self._losses.check(self.state.global_step, batch)
         self._losses.check(self.state.global_step, batch)
         return (loss, outputs) if return_outputs else loss
 

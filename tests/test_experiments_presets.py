@@ -2,16 +2,18 @@
 
 import json
 import re
+from dataclasses import replace
 
 import pandas as pd
 import pytest
 import torch
 from safetensors.torch import load_file
+from tiny_models import tiny_opt
 from typer.testing import CliRunner
 
 from geodistill.cli import app
 from geodistill.errors import AssetError, InputError
-from geodistill.experiments.preset_parts import dry_parts, hub_parts
+from geodistill.experiments.preset_parts import byte_tokenizer, dry_parts, hub_parts
 from geodistill.experiments.presets import METHODS, preset, published, run, sources
 from geodistill.tasks.instruct import KNOWN
 
@@ -60,6 +62,63 @@ def test_an_unknown_preset_and_one_without_a_gpu_or_a_hub(monkeypatch, tmp_path)
         hub_parts(preset("distillm-opt125m"), None, lambda line: None)
 
 
+def cut(folder):
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-9])
+
+
+def lose(folder):
+    (folder / "model.safetensors").unlink()
+
+
+def add_a_layer(folder):
+    """To the config, which then has one more than the weights."""
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "num_hidden_layers": 3}))
+
+
+def cut_config(folder):
+    (folder / "config.json").write_text("{")
+
+
+NO_TEACHERS = [
+    (cut, "SafetensorError: .*file not fully covered"),
+    (lose, "OSError: Error no file named"),
+    (add_a_layer, "ValueError: 16 weights are missing, such as model.decoder.layers.2"),
+    (cut_config, "OSError: .*not a valid JSON"),
+]
+
+
+@pytest.fixture
+def offline(monkeypatch, tmp_path):
+    """A student on disk: all that a preset needs but its data."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    tiny_opt(1).save_pretrained(tmp_path / "student")
+    byte_tokenizer().save_pretrained(tmp_path / "student")
+    return replace(preset("distillm-opt125m"), student=str(tmp_path / "student"))
+
+
+@pytest.mark.parametrize(("harm", "reason"), NO_TEACHERS)
+def test_a_teacher_that_cannot_be_loaded_is_told_at_once(tmp_path, offline, harm, reason):
+    tiny_opt(2).save_pretrained(tmp_path / "teacher")
+    harm(tmp_path / "teacher")
+    told = rf"--teacher is .*teacher: expected a folder with a fine-tuned model \(.*{reason}"
+    with pytest.raises(InputError, match=told) as error:
+        hub_parts(offline, tmp_path / "teacher", print)
+    assert "\n" not in str(error.value)
+
+
+def test_a_teacher_of_another_vocabulary_is_told_and_a_whole_one_is_taken(tmp_path, offline):
+    tiny_opt(2, vocabulary=90).save_pretrained(tmp_path / "other")
+    with pytest.raises(
+        InputError, match=r"other: it has 90 logits, the student .*student 100; exp"
+    ):
+        hub_parts(offline, tmp_path / "other", print)
+    tiny_opt(2).save_pretrained(tmp_path / "teacher")
+    with pytest.raises(AssetError, match="instruction set 'dolly'"):  # the next thing that it needs
+        hub_parts(offline, tmp_path / "teacher", print)
+
+
 @pytest.mark.smoke
 @pytest.mark.parametrize("name", NAMES)
 def test_a_dry_run_takes_a_preset_through(name, tmp_path):
@@ -84,8 +143,6 @@ def test_a_dry_run_takes_a_preset_through(name, tmp_path):
 @pytest.mark.smoke
 def test_what_is_finished_is_not_done_again(tmp_path):
     """A finished stage is read, one that stopped goes on from its checkpoint."""
-    from dataclasses import replace
-
     chosen = replace(
         preset("distillm-opt125m"), max_length=40, max_prompt=20, teacher_epochs=1, epochs=2,
         decodings=[10],

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from geodistill.errors import AssetError
+from geodistill.errors import AssetError, InputError
 from geodistill.experiments.presets import Parts, Preset
 from geodistill.experiments.training import quiet
 from geodistill.tasks import load_instructions
@@ -23,9 +23,12 @@ def hub_parts(chosen: Preset, teacher: Path | None, report: Callable[[str], None
         report: gets a line on the data, with what the limits on length did.
 
     Raises:
+        InputError: `teacher` holds no whole model, or one of another vocabulary than the student's.
         AssetError: the tokenizer or a set can't be loaded; later on, a model.
     """
     quiet()
+    if teacher is not None:  # else it is loaded after hours of the student's start
+        _check_teacher(teacher, chosen.student)
     tokenizer = _from_hub("AutoTokenizer", chosen.student)
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
@@ -46,6 +49,29 @@ def hub_parts(chosen: Preset, teacher: Path | None, report: Callable[[str], None
         return _model(folder or chosen.student, torch.float32)
 
     return Parts(load_teacher, load_student, tokenizer, train, tests, tuned_teacher=teacher)
+
+
+def _check_teacher(folder: Path, student: str) -> None:
+    """From config and headers alone: on the meta device weights of gigabytes take moments."""
+    from transformers import AutoModelForCausalLM
+
+    kind: Any = AutoModelForCausalLM
+    try:
+        model, found = kind.from_pretrained(folder, device_map="meta", output_loading_info=True)
+        if missing := sorted(found["missing_keys"]):
+            raise ValueError(f"{len(missing)} weights are missing, such as {missing[0]}")
+    except Exception as error:  # the readers of configs and weights raise whatever they meet
+        reason = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
+        raise InputError(
+            f"--teacher is {folder}: expected a folder with a fine-tuned model ({reason})"
+        ) from error
+    theirs = model.get_output_embeddings().weight.shape[0]
+    ours = _from_hub("AutoConfig", student).vocab_size
+    if theirs != ours:
+        raise InputError(
+            f"--teacher is {folder}: it has {theirs} logits, the student {student} {ours}; "
+            "expected a model of the student's tokenizer"
+        )
 
 
 def _model(where: Path | str, dtype: torch.dtype) -> Any:

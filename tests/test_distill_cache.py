@@ -211,6 +211,38 @@ def test_a_damaged_cache_is_refused_and_built_again(tmp_path, kind):
     assert np.array_equal(again.array("features_1"), fresh.array("features_1"))
 
 
+def flip(path, place=-3):
+    """One bit, far from the examples that a stored cache is compared on."""
+    whole = bytearray(path.read_bytes())
+    whole[place] ^= 1
+    path.write_bytes(whole)
+
+
+@pytest.mark.parametrize("name", ["features_1", "logits"])
+def test_a_changed_bit_is_told_and_the_cache_built_again(tmp_path, name):
+    fresh = classifier_cache(tmp_path / "c").array(name).copy()
+    TeacherCache(tmp_path / "c").verify()
+    flip(tmp_path / "c" / f"{name}.npy")
+    told = rf"teacher cache .*c is damaged \({name}\.npy has sha256 \w+, \w+ is recorded\); build"
+    with pytest.raises(InputError, match=told):
+        TeacherCache(tmp_path / "c").verify()
+    with pytest.warns(match="building the teacher cache again: .*is damaged"):
+        again = classifier_cache(tmp_path / "c")
+    assert np.array_equal(again.array(name), fresh)
+
+
+def test_a_cache_older_than_the_checksums_is_used(tmp_path):
+    classifier_cache(tmp_path / "c")
+    file = tmp_path / "c" / "manifest.json"
+    manifest = json.loads(file.read_text())
+    assert set(manifest.pop("sha256")) == {"features_1", "features_2", "logits", "offsets"}
+    file.write_text(json.dumps(manifest))
+    stamp = file.stat().st_mtime_ns
+    with warnings.catch_warnings(action="error"):
+        classifier_cache(tmp_path / "c")
+    assert file.stat().st_mtime_ns == stamp
+
+
 def test_a_foreign_cache_is_built_again(tmp_path):
     """Another teacher, other texts of the same lengths, more texts, other layers."""
     other = [{**row, "input_ids": row["input_ids"][::-1]} for row in SENTENCES]

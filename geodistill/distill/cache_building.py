@@ -18,7 +18,7 @@ from filelock import FileLock
 from torch import Tensor
 
 from geodistill.distill.batches import beside
-from geodistill.distill.cache import TeacherCache
+from geodistill.distill.cache import TeacherCache, file_hash
 from geodistill.distill.capture import head_on_rows, language_head
 from geodistill.distill.needs import check_length
 from geodistill.distill.terms import kept_rows, resolve_layer
@@ -46,8 +46,8 @@ def build_cache(
     """Run the teacher once and store what it says; an existing finished cache is opened instead.
 
     Of several processes that want one folder, one builds and the others wait and open. A stored
-    cache that is damaged, or is not what this teacher says of the first two examples, is built
-    again, with a warning.
+    cache that is damaged, to the last bit, or is not what this teacher says of the first two
+    examples, is built again, with a warning.
 
     Args:
         teacher: model with `hidden_states` and `logits`.
@@ -116,6 +116,7 @@ def _stored(
         )
     try:
         cache = TeacherCache(folder)
+        cache.verify()
         _check(cache, teacher, {k: v[:_CHECKED] for k, v in batch.items()}, lengths, layers, top_k)
     except InputError as error:
         warnings.warn(f"building the teacher cache again: {error}", stacklevel=3)
@@ -219,6 +220,9 @@ def _fill(
         "num_hidden_layers": int(teacher.config.num_hidden_layers),
         "arrays": sorted(arrays),
         "vocabulary": int(teacher.config.vocab_size) if top_k else None,
+        "sha256": {
+            name: file_hash(folder / f"{name}.npy") for name in [*sorted(arrays), "offsets"]
+        },
     }
     (folder / "manifest.json").write_text(json.dumps(manifest))
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from geodistill.distill import TeacherCache, build_cache, opt_student
-from geodistill.distill.cache import cache_key
+from geodistill.distill.cache import cache_key, file_hash
 from geodistill.errors import AssetError, InputError
 from geodistill.experiments.answers import Example, generate, model_inputs
 from geodistill.experiments.store import data_dir
@@ -181,8 +181,7 @@ def _with_adapter(model: Any, folder: Path) -> Any:
 
 def _check_digest(file: Path, recorded: str) -> None:
     """Raise ValueError for other bytes than those recorded: weights may be wrong and finite."""
-    with file.open("rb") as opened:
-        found = hashlib.file_digest(opened, "sha256").hexdigest()
+    found = file_hash(file)
     if found != recorded:
         raise ValueError(f"{file.name} has sha256 {found[:12]}, {recorded[:12]} is recorded")
 

@@ -542,27 +542,26 @@ if study.whole(*(f"rows-{rows}" for rows in sizes)):
 #
 # These rows suggested what the sweep above does not show, so the question was written into the protocol a
 # second time, before any row of its own: large batches, on five seeds that no run had had, against all three
-# controls with Holm's correction over them. Beside it a **short** training, of as many steps of half as many
-# examples: if what counts is how far a student has come by itself, the term should beat its controls there
-# too; if it is the size of a batch, it should not.
+# controls with Holm's correction over them. What differs from the primary runs is two things, the number of
+# steps and the examples in each, so the two are crossed: a short training of small batches, and a long one of
+# large ones, complete the square.
 
 # %%
-again = {"short": "short", "large-batch": "large batch"}
-trainings = {}
-if study.whole(*again):
-    for section, name in again.items():
+crossed = {"short": study.whole("short"), "primary": contest is not None}
+crossed |= {name: study.whole(name) for name in ("large-batch", "long")}
+trainings, made_of = {}, []
+for section, there in crossed.items():
+    if there:
         given = asked["setting"] | asked["grid"][section].get("setting", {})
         steps = given["n_train"] * given["epochs"] / given["batch_size"]
-        trainings[f"{name}:\n{steps:.0f} steps of {given['batch_size']}"] = study[section].items
-    made_of = list(again)
-    if contest is not None:
-        given = asked["setting"]
-        steps = given["n_train"] * given["epochs"] / given["batch_size"]
-        trainings[f"primary:\n{steps:.0f} steps of {given['batch_size']}"] = contest
-        made_of += ["primary", "controls"]
+        frame = contest if section == "primary" else study[section].items
+        trainings[f"{steps:.0f} steps of {given['batch_size']}"] = frame
+        made_of += ["primary", "controls"] if section == "primary" else [section]
+if trainings:
     terms = ["kd+procrustes", *controls]
     gains = {name: [compare(frame, m, "kd") for m in terms] for name, frame in trainings.items()}
-    show_groups(gains, test, "opt-again", study.source(*made_of), along="training")
+    given = {"along": "steps, and examples in each"}
+    show_groups(gains, test, "opt-again", study.source(*made_of), **given)
 
 # %%
 if trainings:
@@ -572,7 +571,7 @@ if trainings:
     }
     lines = [
         {
-            "training": " ".join(name.split()),
+            "training": name,
             "control": look(answer.baseline).label,
             f"Procrustes minus it ({test.unit.name})": gains_of.said(answer, test.unit),
             "p (Holm)": report.say_p(answer.p_holm),
@@ -581,7 +580,7 @@ if trainings:
         for name, answers in against_controls.items()
         for answer in answers
     ]
-    seeds = ", ".join(f"{' '.join(n.split())}: {a[0].n_seeds}" for n, a in against_controls.items())
+    seeds = ", ".join(f"{name}: {a[0].n_seeds}" for name, a in against_controls.items())
     show_table(
         pd.DataFrame(lines),
         caption=f"Procrustes against its controls; 95 % intervals, seeds ({seeds}) and prompts "
@@ -594,7 +593,7 @@ if trainings:
 if trainings:
     for (name, answers), group in zip(against_controls.items(), gains.values(), strict=True):
         found = conclude(group[0], (), answers, test.margin, test.unit)
-        display(Markdown(f"**{' '.join(name.split())}.** {found.gain} {found.geometry}"))
+        display(Markdown(f"**{name}.** {found.gain} {found.geometry}"))
 
 # %% [markdown]
 # ### With an untied head, and in a larger student
@@ -880,6 +879,17 @@ if study.whole("primary"):
     family = claims.answers("C5", results_dir())
     found = conclude(family[0], family[1:], against, test.margin, test.unit)
     display(Markdown(str(found)))
+    if trainings:
+        beaten = []
+        for name, answers in against_controls.items():
+            words = [verdict(answer, test.margin).word for answer in answers]
+            beaten.append(f"- {name}: {words.count('better')} of {len(words)}")
+        display(
+            Markdown(
+                "**Does it depend on the training?** Controls that Procrustes is better than, by "
+                "steps and examples in each (Holm over three, within each):\n\n" + "\n".join(beaten)
+            )
+        )
 else:
     display(Markdown("**Its primary runs are not all made**: this page decides nothing by itself."))
 

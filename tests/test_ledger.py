@@ -139,7 +139,7 @@ def test_rows_of_a_protocol_decide_once_their_sections_are_whole(confirmed, resu
     block = ledger.verdict_block(confirmed)
     assert block.count("(by the protocol's rows, `data/results/classification/primary`)") == 2
     assert block.count("`data/results/classification/placebos`)") == 1
-    assert block.count("(exploratory, `data/results/exploratory/instruction`: the protocol's") == 2
+    assert block.count("(exploratory, `data/results/exploratory/instruction`: the protocol's") == 3
     assert "by the protocol" not in ledger.verdict_block(results)
 
 
@@ -198,7 +198,8 @@ def test_and_that_check_can_fail(results, tmp_path):
     assert (
         ledger.verdict_block(results).count("**better**") >= 3
     )  # else the comparison above says little
-    assert ledger.verdict_block(tmp_path).count("**cannot tell yet**") == 5
+    asked = sum(claim.stored is not None for claim in claims.CLAIMS)
+    assert ledger.verdict_block(tmp_path).count("**cannot tell yet**") == asked >= 6
 
 
 def test_each_claim_is_recorded_by_its_page():

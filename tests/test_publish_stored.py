@@ -24,7 +24,9 @@ def made(tmp_path_factory):
     folder = tmp_path_factory.mktemp("results")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GEODISTILL_RESULTS", str(folder))
-        simulated.write(folder, ("tuning", "primary", "curve", "controls", "variance"), items=105)
+        simulated.write(
+            folder, ("tuning", "primary", "curve", "controls", "variance", "large-batch"), items=105
+        )
     return folder
 
 
@@ -134,6 +136,11 @@ def test_the_ledger_tests_the_protocols_family_of_two(results):
     assert len(others) == 2
     assert placebo.verdict == "equivalent"
     assert placebo.rows == "data/results/instruction/primary, data/results/instruction/controls"
+    again = list(claims.judge("P2-opt", results))
+    assert [r.detail for r in again] == [r.detail for r in (placebo, *others)]
+    assert {r.rows for r in again} == {"data/results/instruction/large-batch"}
+    asked = plan.protocol(FOLDER)["grid"]["large-batch"]
+    assert {a.n_seeds for a in claims.answers("P2-opt", results)} == {len(asked["seeds"])}
 
 
 def test_exploratory_rows_answer_for_the_methods_that_they_have():

@@ -93,16 +93,19 @@ def _of_geometry(gain: Comparison, controls: Sequence[Comparison], margin: float
 
 
 def _left(gain: Comparison, controls: Sequence[Comparison], margin: float, unit: Unit) -> list[str]:
-    """How much of a gain can be what a control lacks: a bound, where no word is earned."""
+    """How much of a gain is what a control lacks: at least, where it is beaten, else at most."""
     if verdict(gain, margin).word != BETTER or not controls:
         return []
-    most = [
-        f"{unit.show(max(0.0, a.high))} (*{look(a.baseline.partition('+')[2]).label}*)"
-        for a in controls
-    ]
+    bounds = []
+    for answer in controls:
+        name = look(answer.baseline.partition("+")[2]).label
+        if verdict(answer, margin).word == BETTER:
+            bounds.append(f"at least {unit.show(answer.low)} (*{name}*)")
+        else:
+            bounds.append(f"at most {unit.show(max(0.0, answer.high))} (*{name}*)")
     return [
-        f"Of the gain of {unit.show(gain.estimate)} {unit.name}, what a control lacks is at most "
-        f"{_and(most)}, by the upper ends of the 95 % intervals."
+        f"Of the gain of {unit.show(gain.estimate)} {unit.name}, what a control lacks is "
+        f"{_and(bounds)}, by the ends of the 95 % intervals."
     ]
 
 

@@ -49,6 +49,12 @@ def check_width(width: int, head: int, d_teacher: int) -> None:
         )
 
 
+def check_layers(layers: int, teacher: int) -> None:
+    """Raise InputError unless `layers` is 1 to `teacher`, its number of layers."""
+    if not 1 <= layers <= teacher:
+        raise InputError(f"layers is {layers}; expected 1 to {teacher}, the teacher's")
+
+
 def bert_student(teacher: Any, *, width: int, layers: int, seed: int) -> Any:
     """A BERT classifier of `layers` x `width`, its embeddings by `principal_start`.
 
@@ -139,8 +145,7 @@ def truncate(teacher: Any, layers: int) -> Any:
         InputError: the teacher has not as many, or no such list.
     """
     depth = teacher.config.num_hidden_layers
-    if not 1 <= layers <= depth:
-        raise InputError(f"layers is {layers}; expected 1 to {depth}, the teacher's")
+    check_layers(layers, depth)
     student = copy.deepcopy(teacher)
     lists = [m for m in student.base_model.modules() if isinstance(m, nn.ModuleList)]
     stacks = [blocks for blocks in lists if len(blocks) == depth]

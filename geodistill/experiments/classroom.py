@@ -15,7 +15,7 @@ from geodistill.distill.cache import cache_key
 from geodistill.distill.students import same_depth
 from geodistill.distill.terms import resolve_layer
 from geodistill.errors import InputError
-from geodistill.experiments import pupils
+from geodistill.experiments.pupils import SMALL, Pupils
 from geodistill.experiments.teachers import (
     TeacherSetting,
     check_labels,
@@ -84,7 +84,7 @@ class ClassificationSetting:
     memory: float = 0.0
     teacher_layers: tuple[int, ...] = (-1,)
     start_seed: int | None = None
-    student: str = pupils.SMALL
+    student: str = SMALL
 
 
 def smoke(task: str) -> ClassificationSetting:
@@ -138,7 +138,7 @@ class Classroom:
 
     def student(self, seed: int) -> Any:
         """An untrained student."""
-        return pupils.make_student(self.setting, self.teacher, seed)
+        return _pupils(self.setting).make(self.teacher, seed)
 
     def probe_features(self, place: int = -1) -> Tensor:
         """Teacher features of all tokens of the first `probe` test items, (tokens, d).
@@ -184,7 +184,7 @@ def open_classroom(
         )
     for layer in setting.teacher_layers:
         resolve_layer(layer, config, "teacher")
-    width, layers = pupils.student_size(setting, config, tokenizer, outputs)
+    width, layers = _pupils(setting).size(config, tokenizer, outputs, setting.task)
     train, test = _parts(data, setting, tokenizer, report)
     recipe = json.dumps([asdict(setting.teacher), setting.max_length, data.data_hash])
     folder = assets.cache_dir() / "teachers" / f"{setting.task}-{cache_key(recipe)}"
@@ -216,6 +216,10 @@ def open_classroom(
         width,
         layers,
     )
+
+
+def _pupils(setting: ClassificationSetting) -> Pupils:
+    return Pupils(setting.student, setting.width, setting.layers)
 
 
 def _parts(

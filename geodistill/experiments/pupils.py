@@ -1,83 +1,91 @@
 """The students of a classification study: a small BERT, the teacher cut short, or a given model."""
 
-from __future__ import annotations
-
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from geodistill.distill.students import bert_student, check_width, principal_start, truncate
+from geodistill.distill.students import (
+    bert_student,
+    check_layers,
+    check_width,
+    principal_start,
+    truncate,
+)
 from geodistill.errors import InputError
 from geodistill.experiments.teachers import check_labels
-
-if TYPE_CHECKING:
-    from geodistill.experiments.classroom import ClassificationSetting
 
 SMALL, CUT = "bert", "truncate"
 """Students made from the teacher; any other name is a folder or one of the hub."""
 
 
-def student_size(
-    setting: ClassificationSetting, teacher: Any, tokenizer: Any, outputs: int
-) -> tuple[int, int]:
-    """Width and number of layers of the students, checked before a teacher is trained.
+@dataclass(frozen=True)
+class Pupils:
+    """Which students a setting asks for.
 
-    Args:
-        setting: says which students.
-        teacher: its configuration.
-        tokenizer: the teacher's.
-        outputs: the task's number of labels, 1 for a score.
-
-    Raises:
-        InputError: a size that cannot be made; a model that cannot be found, has other tokens, or
-            was fine-tuned for another number of labels.
+    Attributes:
+        name: SMALL, CUT, a folder, or a name of the hub.
+        width: hidden size of a small BERT.
+        layers: of a small BERT, or of the teacher's that stay.
     """
-    name, width, layers = setting.student, setting.width, setting.layers
-    if name == SMALL:
-        check_width(width, 32, getattr(teacher, "embedding_size", teacher.hidden_size))
-        if layers < 1:
-            raise InputError(f"layers is {layers}; expected at least 1")
-        return width, layers
-    if name == CUT:
-        if not 1 <= layers <= teacher.num_hidden_layers:
+
+    name: str
+    width: int
+    layers: int
+
+    def size(self, teacher: Any, tokenizer: Any, outputs: int, task: str) -> tuple[int, int]:
+        """Their width and number of layers, checked before a teacher is trained.
+
+        Args:
+            teacher: its configuration.
+            tokenizer: the teacher's.
+            outputs: the task's number of labels, 1 for a score.
+            task: its name, for messages.
+
+        Raises:
+            InputError: a size that cannot be made; a model that cannot be found, has other tokens,
+                or was fine-tuned for another number of labels.
+        """
+        if self.name == SMALL:
+            check_width(self.width, 32, getattr(teacher, "embedding_size", teacher.hidden_size))
+            if self.layers < 1:
+                raise InputError(f"layers is {self.layers}; expected at least 1")
+            return self.width, self.layers
+        if self.name == CUT:
+            check_layers(self.layers, teacher.num_hidden_layers)
+            return teacher.hidden_size, self.layers
+        config = _config(self.name)
+        if config.vocab_size != teacher.vocab_size or not _reads(self.name, tokenizer):
             raise InputError(
-                f"layers is {layers}; expected 1 to {teacher.num_hidden_layers}, the teacher's"
+                f"student {self.name!r} (vocabulary: {config.vocab_size}) has other tokens than "
+                f"the teacher (vocabulary: {teacher.vocab_size}); expected the same"
             )
-        return teacher.hidden_size, layers
-    config = _config(name)
-    if config.vocab_size != teacher.vocab_size or not _reads(name, tokenizer):
-        raise InputError(
-            f"student {name!r} (vocabulary: {config.vocab_size}) has other tokens than the teacher "
-            f"(vocabulary: {teacher.vocab_size}); expected the same, since both read one input"
-        )
-    if not _weightless(name):
-        check_labels(name, outputs, setting.task, what="student")
-    return config.hidden_size, config.num_hidden_layers
+        if not _weightless(self.name):
+            check_labels(self.name, outputs, task, what="student")
+        return config.hidden_size, config.num_hidden_layers
 
+    def make(self, teacher: Any, seed: int) -> Any:
+        """An untrained student, once `size` has checked it.
 
-def make_student(setting: ClassificationSetting, teacher: Any, seed: int) -> Any:
-    """An untrained student of `teacher`, a classifier, as `setting` says.
+        Args:
+            teacher: a classifier; gives its labels, its embeddings or its layers.
+            seed: of the weights that start at random.
+        """
+        from transformers import AutoModelForSequenceClassification, set_seed
 
-    Args:
-        setting: one that `student_size` has checked.
-        teacher: gives its labels, its embeddings or its layers.
-        seed: of the weights that start at random.
-    """
-    from transformers import AutoModelForSequenceClassification, set_seed
-
-    name, labels = setting.student, teacher.config.num_labels
-    if name == SMALL:
-        return bert_student(teacher, width=setting.width, layers=setting.layers, seed=seed)
-    if name == CUT:
-        return truncate(teacher, setting.layers)
-    auto: Any = AutoModelForSequenceClassification
-    set_seed(seed)
-    if not _weightless(name):
-        return auto.from_pretrained(name, num_labels=labels)
-    config = _config(name)
-    config.num_labels, config.problem_type = labels, teacher.config.problem_type
-    student = auto.from_config(config)
-    principal_start(student, teacher)
-    return student
+        if self.name == SMALL:
+            return bert_student(teacher, width=self.width, layers=self.layers, seed=seed)
+        if self.name == CUT:
+            return truncate(teacher, self.layers)
+        auto: Any = AutoModelForSequenceClassification
+        set_seed(seed)
+        if not _weightless(self.name):
+            return auto.from_pretrained(self.name, num_labels=teacher.config.num_labels)
+        config = _config(self.name)
+        config.num_labels = teacher.config.num_labels
+        config.problem_type = teacher.config.problem_type
+        student = auto.from_config(config)
+        principal_start(student, teacher)
+        return student
 
 
 def _weightless(name: str) -> bool:

@@ -100,8 +100,10 @@ def test_a_control_is_run_at_every_factor(finished):
 
 
 def test_a_section_crosses_what_it_varies(finished):
-    found = {(s.batch_size, s.memory) for s, m, _ in runs("batch") if m == "kd+procrustes"}
-    assert found == {(16, 0.0), (16, 0.9), (128, 0.0), (128, 0.9)}
+    for name, memory in (("batch", 0.0), ("batch-memory", 0.9)):
+        found = {(s.batch_size, s.batch_size * s.balance, s.memory) for s, _, _ in runs(name)}
+        assert found == {(16, 1024, memory), (128, 1024, memory)}
+    assert {s.factor for s, m, _ in runs("batch") if "+" in m} == {BEST["procrustes"]}
     starts = Counter((s.start_seed, seed) for s, _, seed in runs("variance"))
     assert set(starts) == {(start, seed) for start in range(4) for seed in range(100, 105)}
     assert set(starts.values()) == {4}  # two tasks, two methods

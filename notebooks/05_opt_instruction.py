@@ -544,7 +544,7 @@ if study.whole(*(f"rows-{rows}" for rows in sizes)):
 # second time, before any row of its own: large batches, on five seeds that no run had had, against all three
 # controls with Holm's correction over them. What differs from the primary runs is two things, the number of
 # steps and the examples in each, so the two are crossed: a short training of small batches, and a long one of
-# large ones, complete the square.
+# large ones, complete the square. The controls have the weight of Procrustes here, and no other.
 
 # %%
 crossed = {"short": study.whole("short"), "primary": contest is not None}

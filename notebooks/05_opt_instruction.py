@@ -616,6 +616,35 @@ if trainings:
         display(Markdown(f"**{name}.** {found.gain} {found.geometry}"))
 
 # %% [markdown]
+# Is a training twice as long really another one? The same seeds ran both lengths, so what Procrustes has over a
+# control in one can be taken from what it has in the other, seed by seed and prompt by prompt.
+
+# %%
+lengths = [("short", contest)] if crossed["short"] and contest is not None else []
+if crossed["large-batch"] and crossed["long"]:
+    lengths.append(("large-batch", study["long"].items))
+for section, longer in lengths:
+    seeds = longer["seed"].unique()
+    shorter = study[section].items.query("seed in @seeds")
+    batch = (asked["setting"] | asked["grid"][section]["setting"])["batch_size"]
+    changes = [gains_of.change_of_gain(longer, shorter, "kd+procrustes", c) for c in controls]
+    told = "\n".join(
+        f"- over {look(control).label}: {gains_of.said(change, test.unit)}"
+        for control, change in zip(controls, changes, strict=True)
+    )
+    trend = "does not move alike against all controls"
+    if all(change.high < 0 for change in changes):
+        trend = "shrinks against each control: they catch up"
+    elif all(change.low > 0 for change in changes):
+        trend = "grows against each control"
+    display(
+        Markdown(
+            f"With twice as many steps of {batch}, what Procrustes has **{trend}** "
+            f"({test.unit.name}, 95 % intervals):\n\n{told}"
+        )
+    )
+
+# %% [markdown]
 # ### With an untied head, and in a larger student
 #
 # In a student whose output head is its embedding matrix, a term on the last features acts on the very
@@ -924,16 +953,18 @@ else:
 # ## What we learn, and what would change our mind
 #
 # - A gain of the term is the teacher's geometry only as far as it exceeds the gain of its controls; the
-#   weight, the rows of a batch and the head are part of that question, so each is varied above.
+#   weight, the rows of a batch, the head and **the length of the training** are part of that question, so each is
+#   varied above. A comparison at one length says little about another: what the teacher's rows tell a student
+#   early, it may find later by itself, or by a push that knows no rows.
+# - Likelihood and the answers can disagree on which term is best: both are shown, and the protocol's score decides.
 # - In early trials on T0, of one seed, a shuffled teacher gained as much as the real one, and pressure
-#   towards evenly spread features, with no teacher at all, gained more; the runs of the first look, on other
-#   prompts, did not show it. The study is the same question with weights, seeds and a protocol.
+#   towards evenly spread features, with no teacher at all, gained more; they trained for more steps than the primary runs.
 # - This is an untrained student and short answers. A pretrained OPT already has a spread spectrum, and
 #   may gain from the rows what this one gains from the spread.
 # - One teacher, one adapter, one set of prompts: their luck is in no interval.
 #
-# It would change our mind to see the term beat its controls with more answer rows in a batch than the
-# student is wide, or on the pretrained pair: `geodistill preset distillm-opt125m` is ready for a GPU.
+# It would change our mind to see the term beat its controls in a training several times as long, or on the
+# pretrained pair: `geodistill preset distillm-opt125m` is ready for a GPU.
 #
 # ## Exercises
 #

@@ -555,13 +555,13 @@ for section, there in crossed.items():
         given = asked["setting"] | asked["grid"][section].get("setting", {})
         steps = given["n_train"] * given["epochs"] / given["batch_size"]
         frame = contest if section == "primary" else study[section].items
-        trainings[f"{steps:.0f} steps of {given['batch_size']}"] = frame
+        trainings[f"{steps:.0f} × {given['batch_size']}"] = frame
         made_of += ["primary", "controls"] if section == "primary" else [section]
 if trainings:
     terms = ["kd+procrustes", *controls]
     gains = {name: [compare(frame, m, "kd") for m in terms] for name, frame in trainings.items()}
-    given = {"along": "steps, and examples in each"}
-    show_groups(gains, test, "opt-again", study.source(*made_of), **given)
+    along = "steps × examples in each"
+    show_groups(gains, test, "opt-again", study.source(*made_of), along=along)
 
 # %%
 if trainings:
@@ -571,7 +571,7 @@ if trainings:
     }
     lines = [
         {
-            "training": name,
+            "steps × examples": name,
             "control": look(answer.baseline).label,
             f"Procrustes minus it ({test.unit.name})": gains_of.said(answer, test.unit),
             "p (Holm)": report.say_p(answer.p_holm),
@@ -598,12 +598,12 @@ if trainings:
     pairs = [("kd+procrustes", control) for control in controls]
     marked_too = {name: outcomes[name] for name in ("Rouge-L, greedy", "exact match")}
     tables = [
-        gains_of.gain_table(frame, pairs, marked_too, POINTS).assign(training=name)
+        gains_of.gain_table(frame, pairs, marked_too, POINTS).assign(**{"steps × examples": name})
         for name, frame in trainings.items()
     ]
     by_answers = pd.concat(tables)
     show_table(
-        by_answers[["training", *(c for c in by_answers if c != "training")]],
+        by_answers[[by_answers.columns[-1], *by_answers.columns[:-1]]],
         caption="Procrustes minus its controls, by the answers; 95 % intervals, not corrected.",
         name="opt-again-answers",
         **study.source(*made_of),
@@ -613,7 +613,7 @@ if trainings:
 if trainings:
     for (name, answers), group in zip(against_controls.items(), gains.values(), strict=True):
         found = conclude(group[0], (), answers, test.margin, test.unit)
-        display(Markdown(f"**{name}.** {found.gain} {found.geometry}"))
+        display(Markdown(f"**{name} examples.** {found.gain} {found.geometry}"))
 
 # %% [markdown]
 # Is a training twice as long really another one? The same seeds ran both lengths, so what Procrustes has over a
@@ -942,7 +942,7 @@ if study.whole("primary"):
         display(
             Markdown(
                 "**Does it depend on the training, and on the score?** Procrustes against its "
-                "controls, by steps and examples in each (likelihood: Holm over three and the margin; "
+                "controls, by steps × examples in each (likelihood: Holm over three and the margin; "
                 "exact match: 95 % intervals that exclude zero):\n\n" + "\n".join(beaten)
             )
         )

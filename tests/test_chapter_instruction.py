@@ -74,7 +74,7 @@ def test_the_chapter_says_of_whole_sections_what_their_rows_hold(results, monkey
     # The simulated gains do not depend on the length of a training.
     assert {"opt-again", "opt-again-differences", "opt-again-answers"} <= set(shown)
     for steps, size in ((125, 32), (250, 32), (125, 64), (250, 64)):
-        assert f"- {steps} steps of {size}: better than " in told
+        assert f"- {steps} × {size}: better than " in told
     assert told.count("has **does not move alike against all controls**") == 2
     ids = shown["opt-controls"]["run_ids"]
     planned = instruction_sections.progress().set_index("section")["planned"]

@@ -527,6 +527,8 @@ if placebos:
     of_controls = study["placebos"].items
     real = study["placebos"].compared_with().query("method in ('kd', 'kd+procrustes')")
     both = pd.concat([of_controls, real[real["method"] != "kd"]])
+    rowless = ("kd+procrustes", "kd+procrustes-shuffled", "kd+spectrum")
+    middle = both[both["method"].isin(rowless) & (both["factor"] == chosen["kd+procrustes"])]
     by_factor = dependence.gains(both, ["factor"], against=real)
     by_factor["setting"] = [f"{factor:g}" for factor in by_factor["factor"]]
     teacherless = by_factor["method"].isin(("kd+spectrum", "kd+isotropy"))
@@ -659,7 +661,7 @@ if size:
     display(Markdown(sentence(learned["size"])))
 
 # %% [markdown]
-# ### What the loss sees: the batch, its memory, the first token, and equal cost
+# ### What the loss sees: the batch, its memory, the first token, the length, and equal cost
 #
 # Procrustes compares second moments, and a batch of 32 sentences estimates them badly
 # ([finite samples](02_finite_samples)). A larger batch sees more rows at once; `memory=` keeps a decayed sum of
@@ -698,8 +700,6 @@ if study.whole("batch"):
         by_batch.append(dependence.gains(own, ["memory", "batch_size"]))
     if placebos:
         made_of.append("placebos")
-        middle = of_controls.query("method in @at_sizes.method and factor in @at_sizes.factor")
-        middle = pd.concat([real.query("method != 'kd'"), middle])
         by_batch.append(dependence.gains(middle, ["memory", "batch_size"], against=real))
     by_batch = pd.concat(by_batch).sort_values(["memory", "batch_size"])
     by_batch["setting"] = [
@@ -712,22 +712,40 @@ if study.whole("batch"):
     show(fig, alt=alt, name="batch", **study.source(*made_of))
 
 # %% [markdown]
-# In [the instruction study](05_opt_instruction) what Procrustes has over its controls shows in large batches,
-# of few steps. Here, at the weight chosen for Procrustes:
+# In [the instruction study](05_opt_instruction) what Procrustes has over its controls depends on how long the
+# student trains. So the length is varied here too, and the controls stand beside the term, at its weight.
 
 # %%
-if study.whole("batch"):
-    lines = []
-    for size, frame in at_sizes.groupby("batch_size"):
+if study.whole("length"):
+    made_of = ["length"]
+    at_lengths = study["length"].items
+    by_length = [dependence.gains(at_lengths, ["epochs"])]
+    if placebos:
+        made_of.append("placebos")
+        by_length.append(dependence.gains(middle, ["epochs"], against=real))
+    by_length = pd.concat(by_length).sort_values("epochs")
+    by_length["setting"] = [f"{epochs:g}" for epochs in by_length["epochs"]]
+    fig = setting_figures.settings_alone(by_length, "epochs of 500 sentences", band)
+    told = dependence.in_words(by_length, "points")
+    alt = f"Gain over KD of equal length, Procrustes and two of its controls. {told}."
+    show(fig, alt=alt, name="length", **study.source(*made_of))
+
+# %%
+varied = {"batch": ("batch_size", "sentences in a batch"), "length": ("epochs", "epochs")}
+varied = {name: column for name, column in varied.items() if study.whole(name)}
+lines = []
+for name, (column, told) in varied.items():
+    for value, frame in study[name].items.groupby(column):
         for control in ("kd+procrustes-shuffled", "kd+spectrum"):
             found = dependence.contrast(frame, frame, "kd+procrustes", control)
-            lines.append({"sentences in a batch": size, "Procrustes against": look(control).label,
+            lines.append({"with": f"{value:g} {told}", "Procrustes against": look(control).label,
                           "points": say(found, *rule)})  # fmt: skip
+if lines:
     show_table(
         pd.DataFrame(lines),
-        caption="Procrustes minus its controls by batch size; 95 % intervals, seeds and items crossed.",
-        name="batch-controls",
-        **study.source("batch"),
+        caption="Procrustes minus its controls; 95 % intervals, seeds and items crossed.",
+        name="controls-elsewhere",
+        **study.source(*varied),
     )
 
 # %% [markdown]

@@ -579,7 +579,7 @@ found = claims.answers("P2-opt", results_dir())
 show_table(
     report.comparison_table(found, again.margin, again.unit),
     caption=f"{claims.claim('P2-opt').statement} {report.caption(found, again.margin, again.unit)}",
-    name="opt-again",
+    name="opt-p2-opt",
     source="stored",
     made_by=again.grid,
     rows=f"data/results/{again.rows(results_dir())[0]}/items.parquet",

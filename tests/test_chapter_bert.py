@@ -16,7 +16,8 @@ from geodistill.publish.project import Project
 pytestmark = pytest.mark.smoke
 FROM_SECTIONS = {
     "efficiency", "worth", "controls-by-factor", "shares", "weight-decades", "size", "changed",
-    "batch", "batch-controls", "first-token", "others", "all-sentences", "device", "luck",
+    "batch", "length", "controls-elsewhere", "first-token", "others", "all-sentences",
+    "device", "luck",
 }  # fmt: skip
 
 

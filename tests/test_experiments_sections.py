@@ -104,6 +104,9 @@ def test_a_section_crosses_what_it_varies(finished):
         found = {(s.batch_size, s.batch_size * s.balance, s.memory) for s, _, _ in runs(name)}
         assert found == {(16, 1024, memory), (128, 1024, memory)}
     assert {s.factor for s, m, _ in runs("batch") if "+" in m} == {BEST["procrustes"]}
+    shares = {s.balance / (500 * s.epochs / s.batch_size) for s, _, _ in runs("length")}
+    assert {s.epochs for s, _, _ in runs("length")} == {5.0, 45.0}
+    assert all(abs(share - 32 / (500 * 15 / 32)) < 0.005 for share in shares)
     starts = Counter((s.start_seed, seed) for s, _, seed in runs("variance"))
     assert set(starts) == {(start, seed) for start in range(4) for seed in range(100, 105)}
     assert set(starts.values()) == {4}  # two tasks, two methods

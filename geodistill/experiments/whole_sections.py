@@ -35,7 +35,9 @@ class _Study:
     references: dict[str, str]
 
 
-_VARIED = ("n_train", "factor", "rows", "width", "layers", "batch_size", "memory", "start_seed")
+_VARIED = (
+    "n_train", "factor", "rows", "width", "layers", "batch_size", "epochs", "memory", "start_seed",
+)  # fmt: skip
 _STUDIES = {
     sections.FOLDER: _Study(
         sections,

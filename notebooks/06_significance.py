@@ -571,7 +571,8 @@ show_table(
 
 # %% [markdown]
 # Against controls the question was put a second time, where earlier rows had suggested another answer: with
-# larger batches, and so fewer steps, on seeds set aside for it.
+# larger batches, and so fewer steps, on seeds set aside for it. [The chapter](05_opt_instruction)
+# takes the two apart.
 
 # %%
 again = claims.claim("P2-opt").stored

@@ -274,8 +274,8 @@ CLAIMS: tuple[Claim, ...] = (
     Claim(
         "P2-opt",
         "ours",
-        "In instruction following by larger batches, and so in fewer steps, it is the teacher's "
-        f"geometry that helps: {_BEATS_CONTROLS}",
+        "Early in instruction following (half as many steps, of larger batches) it is the "
+        f"teacher's geometry that helps: {_BEATS_CONTROLS}",
         f"{_ON_OPT}; against the controls at the same weight, on seeds set aside for this "
         "question, which earlier rows had suggested.",
         "06_significance",

@@ -527,8 +527,8 @@ if placebos:
     of_controls = study["placebos"].items
     real = study["placebos"].compared_with().query("method in ('kd', 'kd+procrustes')")
     both = pd.concat([of_controls, real[real["method"] != "kd"]])
-    rowless = ("kd+procrustes", "kd+procrustes-shuffled", "kd+spectrum")
-    middle = both[both["method"].isin(rowless) & (both["factor"] == chosen["kd+procrustes"])]
+    also_varied = ("kd+procrustes", "kd+procrustes-shuffled", "kd+spectrum")
+    middle = both[both["method"].isin(also_varied) & (both["factor"] == chosen["kd+procrustes"])]
     by_factor = dependence.gains(both, ["factor"], against=real)
     by_factor["setting"] = [f"{factor:g}" for factor in by_factor["factor"]]
     teacherless = by_factor["method"].isin(("kd+spectrum", "kd+isotropy"))
@@ -687,21 +687,24 @@ if lines:
 # change itself did anything.
 
 # %%
-by_batch, made_of = [], []
 if study.whole("batch"):
-    made_of.append("batch")
+    made_of, columns = ["batch"], ["memory", "batch_size"]
     at_sizes = study["batch"].items
     kd_at_sizes = at_sizes.query("method == 'kd'")
-    by_batch.append(dependence.gains(at_sizes, ["memory", "batch_size"]))
+    by_batch = [dependence.gains(at_sizes, columns)]
     if study.whole("batch-memory"):
         made_of.append("batch-memory")
         remembered = study["batch-memory"].items
         own = pd.concat([remembered, kd_at_sizes.assign(memory=0.9)])  # KD has nothing to remember
-        by_batch.append(dependence.gains(own, ["memory", "batch_size"]))
+        by_batch.append(dependence.gains(own, columns))
+    if study.whole("memory"):
+        made_of.append("memory")
+        own = study["memory"].items.query("method == 'kd+procrustes'")
+        by_batch.append(dependence.gains(own, columns, against=study["memory"].compared_with()))
     if placebos:
         made_of.append("placebos")
-        by_batch.append(dependence.gains(middle, ["memory", "batch_size"], against=real))
-    by_batch = pd.concat(by_batch).sort_values(["memory", "batch_size"])
+        by_batch.append(dependence.gains(middle, columns, against=real))
+    by_batch = pd.concat(by_batch).sort_values(columns)
     by_batch["setting"] = [
         f"{r.batch_size}" + (f",\nmemory {r.memory:g}" if r.memory else "")
         for r in by_batch.itertuples()

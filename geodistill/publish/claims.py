@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pandas as pd
@@ -163,7 +163,9 @@ def _decimals(width: float) -> int:
 
 BERT, OPT = "classification", "instruction"
 KD, PROCRUSTES, GRAM = "kd", "kd+procrustes", "kd+gram"
-CONTROLS = ("kd+procrustes-shuffled", "kd+spectrum", "kd+isotropy")
+AGAINST_CONTROLS = tuple(
+    (PROCRUSTES, control) for control in ("kd+procrustes-shuffled", "kd+spectrum", "kd+isotropy")
+)
 _BEATS_CONTROLS = (
     "Procrustes beats the same term on shuffled rows, its spectrum part, which knows no rows, and "
     "isotropy, which knows no teacher."
@@ -252,7 +254,7 @@ CLAIMS: tuple[Claim, ...] = (
         f"On BERT classification it is the teacher's geometry that helps: {_BEATS_CONTROLS}",
         f"{_ON_BERT}, against the controls at the same weight.",
         "06_significance",
-        _bert(*((PROCRUSTES, control) for control in CONTROLS), control="placebos"),
+        _bert(*AGAINST_CONTROLS, control="placebos"),
     ),
     Claim(
         "C5",
@@ -269,7 +271,7 @@ CLAIMS: tuple[Claim, ...] = (
         f"In instruction following it is the teacher's geometry that helps: {_BEATS_CONTROLS}",
         f"{_ON_OPT}; against the controls at the same weight.",
         "06_significance",
-        _opt(*((PROCRUSTES, control) for control in CONTROLS), control="controls"),
+        _opt(*AGAINST_CONTROLS, control="controls"),
     ),
     Claim(
         "P2-opt",
@@ -279,13 +281,10 @@ CLAIMS: tuple[Claim, ...] = (
         f"{_ON_OPT}; against the controls at the same weight, on seeds set aside for this "
         "question, which earlier rows had suggested.",
         "06_significance",
-        StoredTest(
-            OPT,
-            tuple((PROCRUSTES, control) for control in CONTROLS),
-            0.05,
-            NATS,
-            "geodistill grid instruction --section large-batch",
-            ("large-batch",),
+        replace(
+            _opt(*AGAINST_CONTROLS),
+            grid="geodistill grid instruction --section large-batch",
+            sections=("large-batch",),
         ),
     ),
 )

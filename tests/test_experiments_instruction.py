@@ -240,7 +240,10 @@ def test_validation_and_further_sets_are_scored(world, monkeypatch):
     assert wanted | {"rougeL/seed10"} <= set(run.metrics)
     assert {f"further/{name}" for name in wanted} <= set(run.metrics)
     assert run.metrics["further/nll"] != run.metrics["nll"]
-    assert len(run.items) == 40
+    assert dict(run.items["task"].value_counts()) == {"letters": 40, "further": 45}
+    further = run.items[run.items["task"] == "further"]
+    assert further["rougeL"].mean() == pytest.approx(run.metrics["further/rougeL"])
+    assert set(further["item"]) == {e["item"] for e in other.also["further"]}
 
 
 def test_what_is_unknown_is_named(room):

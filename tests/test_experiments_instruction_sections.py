@@ -107,6 +107,7 @@ def test_the_whole_grid_fits_twelve_core_hours(finished):
     assert 60 < spent.pop("larger") <= 2.5 * 60
     again = [spent.pop(name) for name in ("large-batch", "short", "long")]
     assert min(again) > 30
+    assert 60 < spent.pop("elsewhere") <= 2 * 60
     assert sum(again) <= 4 * 60
     teacher = 2 * (15 + 20)  # its caches, its answers for seqkd, on two cores
     assert 6 * 60 < sum(spent.values()) + teacher <= HOURS * 60

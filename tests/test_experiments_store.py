@@ -44,6 +44,19 @@ def test_a_run_comes_back_as_it_was(tmp_path):
     assert {"task", "method", "seed"} <= set(items.columns)
 
 
+def test_items_may_be_of_further_tasks(tmp_path):
+    run = run_of(3)
+    tasks = ["toy"] * (len(run.items) - 1) + ["further"]
+    write_run(tmp_path, replace(run, items=run.items.assign(task=tasks)))
+    collect(tmp_path)
+    items = stored(tmp_path, "items")
+    assert dict(zip(items["item"], items["task"], strict=True)) == dict(
+        zip(run.items["item"], tasks, strict=True)
+    )
+    assert set(stored(tmp_path, "rows")["task"]) == {"toy"}
+    assert not items.isna().any(axis=None)
+
+
 def test_rows_say_where_they_come_from(tmp_path):
     write_run(tmp_path, run_of(0))
     collect(tmp_path)

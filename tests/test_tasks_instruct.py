@@ -16,6 +16,7 @@ import pytest
 from geodistill.errors import AssetError, InputError
 from geodistill.tasks import InstructionData, load_instructions, sentiment, templates
 from geodistill.tasks.base import SPLITS
+from geodistill.tasks.instruct import unseen
 
 REAL = os.environ.get("GEODISTILL_DATA_DIR")
 needs_files = pytest.mark.skipif(not REAL, reason="GEODISTILL_DATA_DIR is not set")
@@ -238,6 +239,21 @@ def test_the_real_t0_files() -> None:
     assert len(data.train) > 4000
     sources = [set(getattr(data, side)["source"]) for side in SPLITS]
     assert sum(map(len, sources)) == len(set.union(*sources))
+
+
+def test_prompts_that_quote_a_training_prompt_are_left_out() -> None:
+    quoted = "one two three four five six seven eight"
+    wording = "say in a word or two what you think"
+    train = [{"prompt": f"Read: {quoted.upper()}!"}, {"prompt": "nothing of note"}]
+    train += [{"prompt": f"{wording} of {n}"} for n in range(26)]
+    asked = [
+        {"prompt": f"Is it so? {quoted}, nine"},
+        {"prompt": quoted.replace("eight", "nine")},  # seven words in a row
+        {"prompt": f"{wording} about this"},  # the wording of a template
+    ]
+    assert unseen(asked, train) == asked[1:]
+    assert unseen(asked, train[:3]) == asked[1:2]  # a wording that one prompt alone has
+    assert unseen(asked, []) == asked
 
 
 @needs_files

@@ -152,6 +152,8 @@ def test_validation_rows_stand_alone_and_tasks_of_scores_are_not_pooled(results)
     primary = whole("primary")
     assert "stsb" in set(primary.rows["task"])
     assert "stsb" not in set(primary.items["task"])
+    assert set(primary.apart["task"]) == {"stsb"}
+    assert set(primary.items["run_id"]) | set(primary.apart["run_id"]) == set(primary.run_ids)
 
 
 def test_a_figure_names_every_section_it_is_drawn_from(results):

@@ -114,14 +114,19 @@ def _model(room: InstructionRoom, method: str, seed: int) -> tuple[Any, dict[str
 
 
 def score_on_all(room: InstructionRoom, model: Any) -> tuple[dict[str, float], pd.DataFrame]:
-    """`answers.score` on the scored part; further sets give greedy metrics, `<set>/<metric>`."""
+    """`answers.score` on the scored part; further sets give greedy metrics, `<set>/<metric>`.
+
+    Items of further sets have the set's name as their `task`.
+    """
     setting = room.setting
     given = (setting.new_tokens, setting.decodings)
-    metrics, items = score(model, room.tokenizer, room.test, *given)
+    metrics, own = score(model, room.tokenizer, room.test, *given)
+    items = [own.assign(task=setting.task)]
     for name, examples in room.also.items():
-        further, _ = score(model, room.tokenizer, examples, setting.new_tokens)
+        further, answered = score(model, room.tokenizer, examples, setting.new_tokens)
         metrics |= {f"{name}/{key}": value for key, value in further.items()}
-    return metrics, items
+        items.append(answered.assign(task=name))
+    return metrics, pd.concat(items, ignore_index=True)
 
 
 def _train(room: InstructionRoom, method: str, seed: int) -> tuple[Any, dict[str, float]]:

@@ -19,6 +19,7 @@ from geodistill.experiments.store import data_dir
 from geodistill.experiments.training import device, in_batches, pad, quiet
 from geodistill.tasks import assets, load_instructions
 from geodistill.tasks.base import fraction
+from geodistill.tasks.instruct import unseen
 from geodistill.tasks.prompts import encode, encode_all
 
 Report = Callable[[str], None]
@@ -95,7 +96,8 @@ class InstructionRoom:
     Attributes:
         train, test: examples with input_ids, labels (-100 on the prompt), prompt_ids, item, source,
             completion; `test` is the setting's part.
-        also: the same for each further set; answers are cut at the limit, long prompts left out.
+        also: the same for each further set; answers are cut at the limit, long prompts and those
+            that quote a training prompt are left out.
         left_out: pairs longer than `max_length`.
         cache, test_cache: teacher outputs of the training and of the test examples.
     """
@@ -228,11 +230,13 @@ def open_instruction_room(
         report(f"{setting.task}, {name}: {len(chosen)} pairs, {long} longer than {length} left out")
     also = {}
     for name in setting.also:
+        asked = list(load_instructions(name).test)
+        fresh = unseen(asked, data.train)
         also[name], lengths = encode_all(
-            load_instructions(name).test, tokenizer,
-            max_length=length + setting.new_tokens, max_prompt=length,
-        )  # fmt: skip
-        report(f"{name}: {lengths}")
+            fresh, tokenizer, max_length=length + setting.new_tokens, max_prompt=length
+        )
+        quoted = len(asked) - len(fresh)
+        report(f"{name}: {lengths}; {quoted} others quote a training prompt of {setting.task}")
     cache, test_cache = (
         outputs_of(teacher, tokenizer, setting, examples, name, report)
         for name, examples in (("training", train), (setting.part, test))

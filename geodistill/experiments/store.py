@@ -74,7 +74,8 @@ class Run:
         config: every setting that the result depends on.
         data_hash: of the task's texts and labels.
         metrics: name to value.
-        items: a row a test item: item, source, score, and label, prediction or nll.
+        items: a row a test item: item, source, score, and label, prediction or nll; and `task`
+            where some are of another one.
         wall_seconds: of training and evaluation, without the shared teacher.
         made_by: `provenance()` of the process that made it; None for the one that stores it.
     """
@@ -149,7 +150,9 @@ def write_run(folder: Path, run: Run) -> None:
     runs = folder / "runs"
     runs.mkdir(parents=True, exist_ok=True)
     key = {"run_id": run.run_id, "task": run.task, "method": run.method, "seed": run.seed}
-    items = pd.DataFrame([key]).merge(run.items, how="cross")
+    other_tasks = run.items.get("task", run.task)
+    items = pd.DataFrame(key, index=run.items.index).assign(task=other_tasks)
+    items = items.join(run.items.drop(columns="task", errors="ignore"))
     factor = run.config.get("factor", run.config.get("weight"))  # as each study calls it
     shared = {
         "study": run.study,

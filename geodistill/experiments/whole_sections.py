@@ -6,7 +6,7 @@ made on one, those of `primary` if on CPUs; never the other's, whose dropout dre
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from typing import Any
 
@@ -58,13 +58,15 @@ _STUDIES = {
 class Section:
     """A whole section, with a column for each setting in which its runs may differ.
 
-    rows: a row a metric; items: a row a test item, of tasks that may be pooled; reference: the
-    section that it is compared with, None for those and where it is not whole.
+    rows: a row a metric; items: a row a test item, of tasks that may be pooled; apart: the same of
+    the others; reference: the section that it is compared with, None for those and where it is not
+    whole.
     """
 
     name: str
     rows: pd.DataFrame
     items: pd.DataFrame
+    apart: pd.DataFrame
     settings: pd.DataFrame
     reference: "Section | None" = None
 
@@ -198,7 +200,7 @@ class Sections:
                 f"section {like} has rows of a {reference.device}; {name}, which is compared with "
                 f"it, of a {found.device}"
             )
-        return Section(name, found.rows, found.items, found.settings, reference), ""
+        return replace(found, reference=reference), ""
 
     def _read(self, name: str) -> tuple[Section | None, str]:
         """The section, or None, and how much of it is stored."""
@@ -218,11 +220,12 @@ class Sections:
         if len(table.run_ids) < len(settings):
             return None, line
         items = load_items(path.parent, runs=settings["run_id"]).frame
-        items = items[items["task"].isin(asked["pooled"])]
         theirs = [column for column in self._parts.settings if column in table.frame]
         rows = table.frame.drop(columns=theirs).merge(settings, on="run_id")
-        items = items.merge(settings, on="run_id").reset_index(drop=True)
-        return Section(name, rows, items, settings), line
+        items = items.merge(settings, on="run_id")
+        pooled = items["task"].isin(asked["pooled"])
+        items, apart = (items[kept].reset_index(drop=True) for kept in (pooled, ~pooled))
+        return Section(name, rows, items, apart, settings), line
 
     def _planned(self, name: str) -> pd.DataFrame:
         """`run_id` and settings of every planned run."""

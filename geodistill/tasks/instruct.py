@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -29,6 +29,8 @@ TEST, VALIDATION = 0.1, 0.05
 RUN, RARE = 12, 25
 """T0 prompts are made from one passage where they share a run of ``RUN`` words that at most
 ``RARE`` prompts have; each template holds 60 prompts, so a run of its own wording is not rare."""
+QUOTED = 8
+"""Words in a row that a prompt shares with a training prompt of another set where it was seen."""
 
 
 def load(name: str | Path) -> InstructionData:
@@ -143,6 +145,17 @@ def _passages(prompts: Sequence[str]) -> list[list[str]]:
         [text_key(prompt), *(run for run in own if times[run] <= RARE)]
         for prompt, own in zip(prompts, runs, strict=True)
     ]
+
+
+def unseen(rows: Iterable[Row], train: Iterable[Row]) -> list[Row]:
+    """The ``rows`` whose prompt shares no run of ``QUOTED`` words with a prompt of ``train``.
+
+    For sets that are scored beside the one that is trained on: movie sentences, for one, stand in
+    T0 as in the embedded prompts. Runs that more than ``RARE`` training prompts have are wording.
+    """
+    times = Counter(run for row in train for run in word_runs(row["prompt"], QUOTED))
+    seen = {run for run, count in times.items() if count <= RARE}
+    return [row for row in rows if not seen & word_runs(row["prompt"], QUOTED)]
 
 
 def _self_instruct() -> dict[str, list[Row]]:

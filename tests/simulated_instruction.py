@@ -13,6 +13,7 @@ import pandas as pd
 from geodistill.experiments import instruction_sections, store
 from geodistill.experiments.instruction import instruction_config
 from geodistill.experiments.store import Run
+from geodistill.tasks import load_instructions
 
 STUDY = instruction_sections.FOLDER
 SECTIONS = tuple(instruction_sections.protocol()["grid"])
@@ -71,12 +72,23 @@ def _run(section, setting, method, seed, n_items, best):
         metrics |= {
             k: float(items[k].mean()) for k in (*names, "exact_match", "repetition", "words")
         }
+        items, first = items.assign(task=setting.task), items
         for also in setting.also:
             metrics |= {f"{also}/{k}": metrics[k] / 2 for k in ("nll", "rougeL", "words")}
+            further = first.assign(task=also, item=_names(also, n_items))
+            further["source"] = further["item"]
+            items = pd.concat([items, further], ignore_index=True)
     if method not in ("unigram", "teacher"):
         metrics |= _geometry(method, seed, own, trained=method != "start")
     return Run(f"{STUDY}/{section}", setting.task, method, seed, config, "d" * 64, metrics, items,
                wall_seconds=60.0 + own.random())  # fmt: skip
+
+
+def _names(also, n):
+    """Items of a further set: the embedded ones exist, and a page finds their prompts by them."""
+    if also == "embedded":
+        return load_instructions(also).test["item"][:n]
+    return [f"{also}/{i}" for i in range(n)]
 
 
 def _marks(method, level, prompts, rng):

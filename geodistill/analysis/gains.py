@@ -153,7 +153,7 @@ def gain_table(
     columns = {}
     for name, outcome in outcomes.items():
         scores = outcome(items)
-        columns[name] = [_said_or_equal(scores, pair, unit) for pair in pairs]
+        columns[name] = [said_or_equal(scores, pair, unit) for pair in pairs]
     names = [f"{look(a).label} vs {look(b).label}" for a, b in pairs]
     return pd.DataFrame({f"difference, {unit.name}": names, **columns})
 
@@ -178,7 +178,8 @@ def seed_gain_table(
     return pd.DataFrame({f"difference, {unit.name}": names, **table})
 
 
-def _said_or_equal(items: pd.DataFrame, pair: tuple[str, str], unit: Unit) -> str:
+def said_or_equal(items: pd.DataFrame, pair: tuple[str, str], unit: Unit) -> str:
+    """The difference of a (method, baseline) with its interval, or that there is none at all."""
     tables = paired_differences(items, *pair).tables.values()
     if all((table == 0).all(axis=None) for table in tables):
         return "equal on every item"

@@ -752,6 +752,25 @@ if lines:
     )
 
 # %% [markdown]
+# The same seeds and sentences stand at both ends, so what Procrustes has over KD and over each control at one
+# can be taken from what it has at the other.
+
+# %%
+for name, (column, told) in varied.items():
+    ends = study[name].items[column].agg(["min", "max"])
+    least, largest = (study[name].items.query(f"{column} == {end}") for end in ends)
+    found = [
+        f"over {look(other).label} {say(change, *rule, CHANGE, settle=False)}"
+        for other in ("kd", "kd+procrustes-shuffled", "kd+spectrum")
+        for change in [dependence.change_of_gain(least, largest, "kd+procrustes", other)]
+    ]
+    learned[name] = (
+        f"what Procrustes has with {ends['min']:g} {told}, against what it has with "
+        f"{ends['max']:g}: {'; '.join(found)}"
+    )
+    display(Markdown(sentence(learned[name])))
+
+# %% [markdown]
 # On the first token there are as few rows as sentences, so controls matter most: a term that only
 # spreads the sentences' features apart needs no teacher for it.
 
@@ -907,6 +926,8 @@ questions = {
     "sentences": "How many labelled sentences is it worth",
     "all": "Does it help where all sentences are labelled",
     "size": "Does a wider student gain more",
+    "length": "Does the length of the training matter",
+    "batch": "Does the batch matter",
     "device": "Does the machine matter",
     "luck": "How much luck is in one comparison",
 }

@@ -658,7 +658,12 @@ for section, longer in lengths:
 # %%
 if study.whole("elsewhere"):
     again = study["elsewhere"]
-    kinds = {"t0": "T0", "embedded": "embedded", "self_instruct": "self-instruct", "vicuna": "Vicuna"}
+    kinds = {
+        "t0": "T0",
+        "embedded": "embedded",
+        "self_instruct": "self-instruct",
+        "vicuna": "Vicuna",
+    }
     asked_of = pd.concat([again.items, again.apart], ignore_index=True)
     by_kind = {kinds[task]: frame for task, frame in asked_of.groupby("task")}
     by_kind = {name: by_kind[name] for name in kinds.values()}
@@ -696,7 +701,9 @@ if study.whole("elsewhere"):
     on_others = {name: found for name, found in gains.items() if name != "T0"}
     same = all(found[0].low > 0 for found in on_others.values())
     none = all(found[0].low < 0 < found[0].high for found in on_others.values())
-    word = "on each of them" if same else "on none of them for certain" if none else "on some of them"
+    word = (
+        "on each of them" if same else "on none of them for certain" if none else "on some of them"
+    )
     told = "; ".join(
         f"{name}: {gains_of.said(found[0], test.unit)} {test.unit.name}"
         for name, found in on_others.items()

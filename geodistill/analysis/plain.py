@@ -12,7 +12,13 @@ CHANGE = {BETTER: "larger", WORSE: "smaller", EQUIVALENT: "the same within the m
 """Words for a difference of scores, and for one of gains."""
 
 
-def say(answer: Comparison, margin: float, unit: Unit, words: Mapping[str, str] = GAIN) -> str:
+def say(
+    answer: Comparison,
+    margin: float,
+    unit: Unit,
+    words: Mapping[str, str] = GAIN,
+    settle: bool = True,
+) -> str:
     """One comparison as a clause of a sentence.
 
     Args:
@@ -20,12 +26,13 @@ def say(answer: Comparison, margin: float, unit: Unit, words: Mapping[str, str] 
         margin: the least difference that matters, in the score's unit.
         unit: of the numbers.
         words: for the verdicts that are one.
+        settle: whether to say what would settle an open question.
     """
     given = verdict(answer, margin)
     word = words.get(given.word, CANNOT_TELL)
     less = ", by less than the margin" if given.by_less else ""
     number = f"{unit.show(answer.estimate)} {unit.name} ({unit.interval(answer)})"
-    open_ = f", it would take {given.settle}" if given.settle else ""
+    open_ = f", it would take {given.settle}" if settle and given.settle else ""
     return f"**{word}**{less}, {number}{open_}"
 
 

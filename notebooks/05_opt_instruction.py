@@ -42,6 +42,7 @@ from geodistill.analysis import instruction_figures as drawn
 from geodistill.analysis.anatomy import kept_and_score
 from geodistill.analysis.compare import compare, compare_family
 from geodistill.analysis.conclusion import conclude
+from geodistill.analysis.dependence import change_of_gain
 from geodistill.analysis.planning import plan_table, says
 from geodistill.analysis.report import POINTS
 from geodistill.analysis.rows import answers_beside, load_rows, wide
@@ -629,7 +630,7 @@ for section, longer in lengths:
     seeds = longer["seed"].unique()
     shorter = study[section].items.query("seed in @seeds")
     batch = (asked["setting"] | asked["grid"][section]["setting"])["batch_size"]
-    changes = [gains_of.change_of_gain(longer, shorter, "kd+procrustes", c) for c in controls]
+    changes = [change_of_gain(longer, shorter, "kd+procrustes", c) for c in controls]
     told = "\n".join(
         f"- over {look(control).label}: {gains_of.said(change, test.unit)}"
         for control, change in zip(controls, changes, strict=True)
@@ -760,7 +761,7 @@ if heads:
 if contest is not None and study.alike(*made_of):
     lines = []
     for name, frame in list(heads.items())[1:]:
-        change = gains_of.change_of_gain(frame, contest, "kd+procrustes", "kd")
+        change = change_of_gain(frame, contest, "kd+procrustes", "kd")
         said = f"{gains_of.said(change, test.unit)} {test.unit.name}"
         lines.append(f"- {' '.join(name.split())}: Procrustes's gain over KD changes by {said}.")
     display(Markdown("\n".join(lines)))

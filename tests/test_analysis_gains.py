@@ -109,16 +109,6 @@ def test_items_at_weights_keep_methods_that_are_not_named():
     assert set(gains.renamed(items(), {"kd": "kd, two stages"})["method"]) == {"kd, two stages"}
 
 
-def test_a_change_of_gain_is_the_difference_of_differences():
-    one = items({("kd", 1.0): 0.0, ("kd+gram", 1.0): 0.5}, task_seed=1)
-    other = items({("kd", 1.0): 0.2, ("kd+gram", 1.0): 0.3}, task_seed=2)
-    found = gains.change_of_gain(one, other, "kd+gram", "kd")
-    parts = [compare(frame, "kd+gram", "kd").estimate for frame in (one, other)]
-    assert found.estimate == pytest.approx(parts[0] - parts[1])
-    assert found.low < 0.4 < found.high
-    assert found.n_seeds == N_SEEDS
-
-
 def test_groups_keep_their_names():
     frame = items()
     answer = compare(frame[frame["factor"] == 1.0], "kd+procrustes", "kd")

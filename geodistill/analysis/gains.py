@@ -115,27 +115,6 @@ def control_table(
     return pd.DataFrame(lines, columns=["control", "weight", name])
 
 
-def change_of_gain(
-    here: pd.DataFrame, there: pd.DataFrame, method: str, baseline: str
-) -> Comparison:
-    """How much more `method` gains over `baseline` in `here` than in `there`, on the same items.
-
-    Seeds are paired too: a seed draws the same order of batches in both.
-    """
-    gains = [_gain(items, method, baseline) for items in (here, there)]
-    names = f"{method}, here", f"{method}, there"
-    both = [gain.assign(method=name) for gain, name in zip(gains, names, strict=True)]
-    return compare(pd.concat(both, ignore_index=True), *names)
-
-
-def _gain(items: pd.DataFrame, method: str, baseline: str) -> pd.DataFrame:
-    """Items of `method` whose score is the gain over `baseline`, of the same seed."""
-    ours, theirs = (items[items["method"] == name] for name in (method, baseline))
-    key = ["task", "seed", "item"]
-    both = ours.merge(theirs[[*key, "score"]], on=key, suffixes=("", "_base"), validate="1:1")
-    return both.assign(score=both["score"] - both["score_base"])
-
-
 def gain_table(
     items: pd.DataFrame,
     pairs: Sequence[tuple[str, str]],

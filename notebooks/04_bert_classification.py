@@ -63,7 +63,7 @@ from geodistill.experiments.classification import (
 )
 from geodistill.experiments.store import results_dir
 from geodistill.experiments.whole_sections import Sections
-from geodistill.publish import claims
+from geodistill.publish import claims, ledger
 from geodistill.publish.provenance import show, show_table
 from geodistill.tasks import few_shot, load_classification
 
@@ -74,6 +74,12 @@ setting = {
     "laptop": ClassificationSetting(task),
     "paper": ClassificationSetting(task, n_train=0, width=384, layers=6, teacher=hub_teacher),
 }[profile]
+
+# %% [markdown]
+# **In short**, what the committed rows say; how, and with which reservations, is the rest of this page.
+
+# %%
+display(Markdown(ledger.in_short(("C4a", "C4b", "P1-bert"), results_dir())))
 
 # %% [markdown]
 # ## The sentences

@@ -63,7 +63,7 @@ from geodistill.experiments.protocol import CONTROLS, MATCHES
 from geodistill.experiments.store import data_dir, results_dir
 from geodistill.experiments.whole_sections import Sections
 from geodistill.losses.logits import KINDS
-from geodistill.publish import claims
+from geodistill.publish import claims, ledger
 from geodistill.publish.provenance import show, show_pages, show_table
 from geodistill.publish.stored import show_forest, show_groups
 from geodistill.tasks import load_instructions
@@ -73,6 +73,12 @@ setting = {
     "laptop": InstructionSetting(n_train=500, n_test=200, width=192, layers=3),
     "paper": InstructionSetting(n_train=5000, n_test=500, width=512, layers=8),
 }[profile]
+
+# %% [markdown]
+# **In short**, what the committed rows say; how, and with which reservations, is the rest of this page.
+
+# %%
+display(Markdown(ledger.in_short(("C5", "P1-opt", "P2-opt"), results_dir())))
 
 # %% [markdown]
 # ## Prompts with answers that people decided

@@ -186,6 +186,19 @@ def test_numbers_show_two_digits_of_their_interval():
     assert shown(None, None, None) == ""
 
 
+def test_a_page_says_in_short_what_its_rows_say_with_numbers(confirmed, tmp_path):
+    told = ledger.in_short(("C4a", "P1-bert"), confirmed).splitlines()
+    (first, *_), others = claims.answers("C4a", confirmed), claims.answers("P1-bert", confirmed)
+    assert told[0] == f"- {claims.claim('C4a').statement}"
+    gain = f"{100 * first.estimate:+.1f} ({100 * first.low:+.1f} to {100 * first.high:+.1f}) points"
+    assert told[1] == f"  - KD + Procrustes vs KD: **better**, {gain}"
+    assert told[3] == "  - (by the protocol's rows, `data/results/classification/primary`)"
+    assert len(told) == 2 * 2 + 2 + len(others)
+    assert ledger.in_short(("C4a",), tmp_path).splitlines()[1:] == ["  - **cannot tell yet**"]
+    with pytest.raises(InputError, match="claim C1 is not decided by stored rows"):
+        ledger.in_short(("C1",), confirmed)
+
+
 def test_readme_says_the_words_that_the_committed_rows_give():
     text = (ROOT / "README.md").read_text()
     assert ledger.verdict_block(ROOT / "data" / "results") in text, (

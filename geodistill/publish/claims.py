@@ -304,14 +304,14 @@ def answers(key: str, results: Path) -> tuple[Comparison, ...]:
     Raises:
         InputError: a claim that stored rows do not decide, or rows that are missing or unfit.
     """
-    test = _stored(key)
+    test = decided_by(key)
     items = test.items(results).frame
     return compare_family(items, test.pairs_in(items))
 
 
 def judge(key: str, results: Path) -> Iterator[Record]:
     """One record a comparison of claim `key`, computed from the rows under `results`."""
-    test = _stored(key)
+    test = decided_by(key)
     rows = ", ".join(f"data/results/{folder}" for folder in test.rows(results))
     for answer in answers(key, results):
         yield Record(
@@ -327,7 +327,8 @@ def judge(key: str, results: Path) -> Iterator[Record]:
         )
 
 
-def _stored(key: str) -> StoredTest:
+def decided_by(key: str) -> StoredTest:
+    """The test of claim `key`; InputError where stored rows do not decide it."""
     test = claim(key).stored
     if test is None:
         known = ", ".join(c.key for c in CLAIMS if c.stored)

@@ -9,13 +9,23 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from html import escape
 from pathlib import Path
 from typing import Any
 
 from geodistill.analysis.rows import digest
-from geodistill.publish.claims import CLAIMS, EXPLORATORY, YET, Claim, Record, judge
+from geodistill.publish.claims import (
+    CLAIMS,
+    EXPLORATORY,
+    YET,
+    Claim,
+    Record,
+    StoredTest,
+    claim,
+    decided_by,
+    judge,
+)
 
 KEY = "geodistill-claim"
 
@@ -108,19 +118,39 @@ def verdict_block(results: Path) -> str:
     """
     lines = ["| claim | verdict on the committed rows |", "|---|---|"]
     for one in CLAIMS:
-        if one.stored is None:
-            continue
-        rows = one.stored.rows(results)
-        there = (results / rows[0] / "rows.parquet").is_file()
-        words = [f"{r.detail}: **{r.verdict}**" for r in judge(one.key, results)] if there else []
-        folders = ", ".join(f"`data/results/{folder}`" for folder in rows)
-        if not rows[0].startswith(EXPLORATORY):
-            words.append(f"(by the protocol's rows, {folders})")
-        elif there:
-            words.append(f"(exploratory, {folders}: the protocol's rows are not whole)")
-        told = f"{one.key}: {one.statement}<br>*{one.test}*"
-        lines.append(f"| {told} | {'<br>'.join(words) or f'**{YET}**'} |")
+        if one.stored is not None:
+            records, rows = _standing(one, one.stored, results)
+            words = [f"{r.detail}: **{r.verdict}**" for r in records] or [f"**{YET}**"]
+            told = f"{one.key}: {one.statement}<br>*{one.test}*"
+            lines.append(f"| {told} | {'<br>'.join([*words, *rows])} |")
     return "\n".join(lines)
+
+
+def in_short(keys: Sequence[str], results: Path) -> str:
+    """What a chapter's rows say on some claims, as a Markdown list: for the head of its page.
+
+    Raises:
+        InputError: an unknown claim, or one that stored rows do not decide.
+    """
+    lines = []
+    for one in map(claim, keys):
+        records, rows = _standing(one, decided_by(one.key), results)
+        lines.append(f"- {one.statement}")
+        lines += [f"  - {r.detail}: {_verdict(replace(r, detail=''))}" for r in records]
+        lines += [f"  - {told}" for told in rows] if records else [f"  - **{YET}**"]
+    return "\n".join(lines)
+
+
+def _standing(one: Claim, test: StoredTest, results: Path) -> tuple[list[Record], list[str]]:
+    """A claim's records from the committed rows, none where there are none, and what rows."""
+    rows = test.rows(results)
+    folders = ", ".join(f"`data/results/{folder}`" for folder in rows)
+    if not rows[0].startswith(EXPLORATORY):
+        return list(judge(one.key, results)), [f"(by the protocol's rows, {folders})"]
+    if (results / rows[0] / "rows.parquet").is_file():
+        told = f"(exploratory, {folders}: the protocol's rows are not whole)"
+        return list(judge(one.key, results)), [told]
+    return [], []
 
 
 def _record(facts: dict[str, Any]) -> Record:

@@ -777,6 +777,50 @@ for name, (column, told) in varied.items():
     display(Markdown(sentence(learned[name])))
 
 # %% [markdown]
+# ### A student that can already read
+#
+# All students above start from random blocks. In practice, and in the paper, a student was pretrained. Here it
+# is three layers of what the teacher was *before* it was fine-tuned, as wide as the teacher, with the learning
+# rate of that fine-tuning: it has seen as much text as the teacher, and none of its labels.
+
+# %%
+if study.whole("pretrained"):
+    can_read = study["pretrained"].items
+    lines = dependence.gains(can_read)
+    fig = setting_figures.forest_alone(lines, "points of accuracy", band)
+    told = dependence.in_words(lines, "points")
+    alt = f"Gain over KD of a pretrained student, Procrustes and two of its controls. {told}."
+    show(fig, alt=alt, name="pretrained", **study.source("pretrained"))
+
+# %%
+if study.whole("pretrained"):
+    parts = {"pretrained": study["pretrained"], "random blocks": study["pretrained"].reference}
+    starts = pd.concat([one.runs.assign(start=name) for name, one in parts.items() if one])
+    starts = starts[starts["task"].isin(can_read["task"]) & starts["method"].isin(("kd", *asked))]
+    starts["share of the teacher"] = teachers_share(starts)
+    columns = ["accuracy", "share of the teacher", "agreement", "geometry_kept/procrustes"]
+    level = (
+        starts.groupby(["task", "start", "method"])[columns]
+        .mean()
+        .rename(columns={"geometry_kept/procrustes": kept})
+    )
+    show_table(
+        level.reset_index(),
+        caption="Means over seeds, the pretrained student beside the one that starts at random.",
+        name="pretrained-level",
+        **study.source("pretrained"),
+    )
+    against = [
+        dependence.contrast(can_read, can_read, "kd+procrustes", other)
+        for other in ("kd", "kd+procrustes-shuffled", "kd+spectrum")
+    ]
+    told = "; ".join(
+        f"over {look(one.baseline).label} {say(one, *rule, settle=False)}" for one in against
+    )
+    learned["pretrained"] = f"of a pretrained student, Procrustes: {told}"
+    display(Markdown(sentence(learned["pretrained"])))
+
+# %% [markdown]
 # On the first token there are as few rows as sentences, so controls matter most: a term that only
 # spreads the sentences' features apart needs no teacher for it.
 
@@ -932,6 +976,7 @@ questions = {
     "sentences": "How many labelled sentences is it worth",
     "all": "Does it help where all sentences are labelled",
     "size": "Does a wider student gain more",
+    "pretrained": "Does it help a student that was pretrained",
     "length": "Does the length of the training matter",
     "batch": "Does the batch matter",
     "device": "Does the machine matter",
@@ -958,9 +1003,8 @@ if not by_protocol:
 # - The placebo (shuffled rows) has the same loss, weight and teacher. A gain that it shares is not
 #   the teacher's geometry.
 #
-# All students here are small and start from the teacher's embeddings and else from random weights; all
-# tasks are in English, the teacher is one. A pretrained student, or a teacher of another kind, could
-# turn the answer.
+# All students here are small, and most start from the teacher's embeddings and else from random weights;
+# all tasks are in English, the teacher is one. A teacher of another kind could turn the answer.
 #
 # ## Exercises
 #

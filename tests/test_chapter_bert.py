@@ -16,8 +16,8 @@ from geodistill.publish.project import Project
 pytestmark = pytest.mark.smoke
 FROM_SECTIONS = {
     "efficiency", "worth", "controls-by-factor", "shares", "weight-decades", "size", "changed",
-    "batch", "length", "controls-elsewhere", "first-token", "others", "all-sentences",
-    "device", "luck",
+    "batch", "length", "controls-elsewhere", "pretrained", "pretrained-level", "first-token",
+    "others", "all-sentences", "device", "luck",
 }  # fmt: skip
 
 
@@ -66,12 +66,13 @@ def test_every_section_is_shown_and_the_verdict_is_what_was_put_in(tmp_path):
     assert "--section gpu" in figures["size"]["made_by"]  # rows of a GPU beside their like
     assert "--section primary" in figures["shares"]["made_by"]  # and those of CPUs
     says = verdict(chapter)
-    assert len(says) == 9
+    assert len(says) == 10
     assert "Not made yet" not in " ".join(says.values())
     assert says["Does a term help, over distilling logits alone"].startswith(
         "KD + Procrustes: **better**, +"
     )
     assert "**larger**" in says["How many labelled sentences is it worth"]  # it fades with n
+    assert "**better**" in says["Does it help a student that was pretrained"]
     for asked in ("length of the training", "batch"):  # neither moves a simulated gain
         assert "; over KD + Procrustes, rows shuffled **" in says[f"Does the {asked} matter"]
         assert "**larger**" not in says[f"Does the {asked} matter"]

@@ -6,6 +6,7 @@ import pytest
 import torch
 from own_cache import own_cache
 from transformers import (
+    AutoModel,
     AutoTokenizer,
     BertConfig,
     BertForSequenceClassification,
@@ -68,6 +69,22 @@ def test_a_truncated_student_learns_beside_its_teacher(cache):
     assert not torch.equal(own, before)
     assert torch.equal(room.teacher.bert.encoder.layer[5].output.dense.weight, before)
     assert run.config["student"] == "truncate"
+
+
+def test_a_pretrained_student_is_cut_from_what_the_teacher_was_before(cache):
+    room = open_classroom(replace(SMOKE, student="pretrained", layers=2))
+    one, same, other = (room.student(seed) for seed in (1, 1, 2))
+    base = AutoModel.from_pretrained(assets.path("minilm"))
+    kept = [base.encoder.layer[k].output.dense.weight for k in (2, 5)]
+    for layer, weight in zip(one.bert.encoder.layer, kept, strict=True):
+        assert torch.equal(layer.output.dense.weight, weight)
+    assert not torch.equal(room.teacher.bert.encoder.layer[5].output.dense.weight, kept[1])
+    assert torch.equal(one.get_input_embeddings().weight, base.get_input_embeddings().weight)
+    assert torch.equal(one.classifier.weight, same.classifier.weight)  # the head alone is drawn
+    assert not torch.equal(one.classifier.weight, other.classifier.weight)
+    run, _ = run_classification(room, "kd+procrustes", 0)
+    assert (room.width, room.layers) == (384, 2)
+    assert run.metrics["geometry_kept/procrustes"] > 0.3  # it has seen what the teacher saw
 
 
 def test_a_configuration_alone_starts_from_the_teachers_embeddings(cache, tmp_path):
@@ -134,7 +151,7 @@ REFUSED = {
     "max_length is 600; expected at most 512, which is what teacher.model 'minilm'": {
         "max_length": 600
     },
-    "student is './gone'; expected bert, truncate, a folder": {"student": "./gone"},
+    "student is './gone'; expected bert, truncate, pretrained, a folder": {"student": "./gone"},
 }
 
 

@@ -60,8 +60,9 @@ class ClassificationSetting:
         teacher_layers: matched with the student's last ones, in order, one feature term each.
         start_seed: of the start and the order, where the run's seed shall set the subsample alone.
         student: "bert", a small one of `layers` x `width`; "truncate", the teacher cut to `layers`;
-            or a folder or hub name of an encoder with the teacher's tokens. A folder that holds a
-            configuration alone gives a random start.
+            "pretrained", the same of the model that the teacher was fine-tuned from; or a folder or
+            hub name of an encoder with the teacher's tokens. A folder that holds a configuration
+            alone gives a random start.
     """
 
     task: str
@@ -171,7 +172,7 @@ def open_classroom(
     if setting.part not in ("test", "validation"):
         raise InputError(f"part is {setting.part!r}; expected test or validation")
     data = load_classification(setting.task) if data is None else data
-    base = assets.path("minilm") if setting.teacher.model == "minilm" else setting.teacher.model
+    base = _base(setting)
     tokenizer = AutoTokenizer.from_pretrained(base)
     outputs = max(len(data.label_names), 1)
     config = AutoConfig.from_pretrained(base)
@@ -219,7 +220,13 @@ def open_classroom(
 
 
 def _pupils(setting: ClassificationSetting) -> Pupils:
-    return Pupils(setting.student, setting.width, setting.layers)
+    return Pupils(setting.student, setting.width, setting.layers, _base(setting))
+
+
+def _base(setting: ClassificationSetting) -> str:
+    """Folder or hub name of the model that the teacher is fine-tuned from."""
+    embedded = setting.teacher.model == "minilm"
+    return str(assets.path("minilm")) if embedded else setting.teacher.model
 
 
 def _parts(

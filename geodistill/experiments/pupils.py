@@ -1,4 +1,4 @@
-"""The students of a classification study: a small BERT, the teacher cut short, or a given model."""
+"""Students of a classification study: a small BERT, a larger one cut short, or a given model."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +14,9 @@ from geodistill.distill.students import (
 from geodistill.errors import InputError
 from geodistill.experiments.teachers import check_labels
 
-SMALL, CUT = "bert", "truncate"
-"""Students made from the teacher; any other name is a folder or one of the hub."""
+SMALL, CUT, PRETRAINED = "bert", "truncate", "pretrained"
+"""Students made from the teacher, or from what it was fine-tuned from; any other name is that of a
+folder or of the hub."""
 
 
 @dataclass(frozen=True)
@@ -23,14 +24,16 @@ class Pupils:
     """Which students a setting asks for.
 
     Attributes:
-        name: SMALL, CUT, a folder, or a name of the hub.
+        name: SMALL, CUT, PRETRAINED, a folder, or a name of the hub.
         width: hidden size of a small BERT.
         layers: of a small BERT, or of the teacher's that stay.
+        base: the model that the teacher was fine-tuned from.
     """
 
     name: str
     width: int
     layers: int
+    base: str
 
     def size(self, teacher: Any, tokenizer: Any, outputs: int, task: str) -> tuple[int, int]:
         """Their width and number of layers, checked before a teacher is trained.
@@ -50,7 +53,7 @@ class Pupils:
             if self.layers < 1:
                 raise InputError(f"layers is {self.layers}; expected at least 1")
             return self.width, self.layers
-        if self.name == CUT:
+        if self.name in (CUT, PRETRAINED):
             check_layers(self.layers, teacher.num_hidden_layers)
             return teacher.hidden_size, self.layers
         config = _config(self.name)
@@ -78,6 +81,9 @@ class Pupils:
             return truncate(teacher, self.layers)
         auto: Any = AutoModelForSequenceClassification
         set_seed(seed)
+        if self.name == PRETRAINED:
+            whole = auto.from_pretrained(self.base, num_labels=teacher.config.num_labels)
+            return truncate(whole, self.layers)
         if not _weightless(self.name):
             return auto.from_pretrained(self.name, num_labels=teacher.config.num_labels)
         config = _config(self.name)
@@ -111,6 +117,6 @@ def _config(name: str) -> Any:
         return AutoConfig.from_pretrained(name)
     except (OSError, ValueError) as error:  # no such folder, offline, no configuration
         raise InputError(
-            f"student is {name!r}; expected {SMALL}, {CUT}, a folder with a model or its "
-            f"configuration, or a name of the hub ({str(error).splitlines()[0]})"
+            f"student is {name!r}; expected {SMALL}, {CUT}, {PRETRAINED}, a folder with a model or "
+            f"its configuration, or a name of the hub ({str(error).splitlines()[0]})"
         ) from error

@@ -238,7 +238,8 @@ state, study = sections.progress(), Sections(sections.FOLDER)
 assert (state["stored"] <= state["planned"]).all()
 show_table(
     state,
-    caption="Runs of each section of the protocol: planned (before a task is dropped), and stored.",
+    caption="Runs of each section of the protocol: planned (before a task is dropped), stored, and the "
+    f"hours of one core that these took, {state['core-hours'].sum():.1f} in all.",
     name="classification-sections",
     source="live",
 )

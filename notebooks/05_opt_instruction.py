@@ -283,7 +283,8 @@ assert test.margin == asked["margins"]["nll"]
 assert list(test.pairs) == [(one["method"], one["baseline"]) for one in asked["family"]]
 show_table(
     state,
-    caption="Runs of each section of the protocol: planned, stored.",
+    caption="Runs of each section of the protocol: planned, stored, and the hours of one core that these "
+    f"took, {state['core-hours'].sum():.1f} in all.",
     name="instruction-sections",
     source="live",
 )
@@ -674,13 +675,13 @@ if study.whole("elsewhere"):
     asked_of = pd.concat([again.items, again.apart], ignore_index=True)
     by_kind = {kinds[task]: frame for task, frame in asked_of.groupby("task")}
     by_kind = {name: by_kind[name] for name in kinds.values()}
-    terms = ["kd+procrustes", "kd+gram", *controls]
+    terms = [m for m in asked["grid"]["elsewhere"]["methods"] if m != "kd"]
     gains = {name: [compare(frame, m, "kd") for m in terms] for name, frame in by_kind.items()}
     show_groups(gains, test, "opt-kinds", study.source("elsewhere"), along="prompts")
 
 # %%
 if study.whole("elsewhere"):
-    pairs = [("kd+procrustes", "kd"), *(("kd+procrustes", control) for control in controls)]
+    pairs = [("kd+procrustes", other) for other in ("kd", *controls) if other in ("kd", *terms)]
     lines = [
         {
             "prompts": f"{name} ({frame['item'].nunique()})",
@@ -690,7 +691,7 @@ if study.whole("elsewhere"):
                 f"{outcome}, points": gains_of.said_or_equal(
                     outcomes[outcome](frame), (method, baseline), POINTS
                 )
-                for outcome in ("Rouge-L, greedy", "exact match")
+                for outcome in outcomes
             },
         }
         for name, frame in by_kind.items()

@@ -19,7 +19,7 @@ from tiny_models import (
 )
 from torch import nn
 from torch.nn.functional import cross_entropy, mse_loss
-from transformers import Trainer
+from transformers import Trainer, TrainingArguments
 
 from geodistill.distill import FeatureDistillationTrainer, FeatureTerm, build_cache
 from geodistill.distill.cache import TeacherOutputs
@@ -529,6 +529,14 @@ def test_an_unknown_layer_is_refused_before_any_step(tmp_path, layers, words):
             tmp_path, tiny_bert(1, layers=1), SENTENCES, tiny_bert(2),
             [FeatureTerm(*layers, ProcrustesLoss())],
         )  # fmt: skip
+
+
+def test_several_gpus_in_one_process_are_refused(tmp_path, monkeypatch):
+    """`Trainer` would give each a piece of the batch: half its rows, under the whole one's mask."""
+    distiller(tmp_path, tiny_opt(0), ANSWERS, tiny_opt(1), [term()])
+    monkeypatch.setattr(TrainingArguments, "n_gpu", 2)
+    with pytest.raises(InputError, match=r"one process has 2 GPUs, .*torchrun --nproc-per-node 2"):
+        distiller(tmp_path, tiny_opt(0), ANSWERS, tiny_opt(1), [term()])
 
 
 def test_a_cache_without_the_layer_says_what_it_holds(tmp_path):

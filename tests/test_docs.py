@@ -8,14 +8,19 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
 
 import pytest
 import typer
 import yaml
+from own_cache import own_cache
+from tiny_instructions import letters_teacher
+from tiny_models import tiny_opt
 from tiny_project import REPOSITORY
 
 import geodistill
+from geodistill.experiments import instruction_room
 
 DOCUMENTS = [
     REPOSITORY / "README.md",
@@ -190,7 +195,7 @@ texts = [" ".join(words[i : i + 4]) for i in range(0, 40, 2)]
 def test_the_pages_trl_trainers_and_own_data_run(tmp_path, monkeypatch, capsys):
     pytest.importorskip("trl")
     monkeypatch.chdir(tmp_path)
-    _, _, trainer, sft, gkd, own, _, _, two, once, _ = python_blocks("book/use_it.md")
+    _, _, trainer, sft, gkd, own, _, _, _, two, once, _ = python_blocks("book/use_it.md")
     lines = [{"prompt": f"Ask {i}", "completion": f"Say {i}"} for i in range(300)]
     Path("mine.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     namespace: dict[str, object] = {}
@@ -212,6 +217,34 @@ def test_the_pages_trl_trainers_and_own_data_run(tmp_path, monkeypatch, capsys):
     assert str(namespace["lengths"]) in capsys.readouterr().out
     assert len(namespace["examples"]) > 200
     check_two_tokenizers(two, once, namespace)
+
+
+@pytest.mark.smoke
+def test_the_pages_own_instructions_are_distilled(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    given = []
+
+    def student(name, tokenizer, positions):
+        given.append(name)
+        return tiny_opt(4, vocabulary=30, positions=positions)
+
+    monkeypatch.setattr(instruction_room, "load_teacher", letters_teacher)
+    monkeypatch.setattr(instruction_room, "given_student", student)
+    words = ["".join(pair) for pair in product("abcdefghijklmnopqr", repeat=2)]
+    lines = [{"prompt": f"{a}{b}", "completion": b} for a, b in words]
+    Path("mine.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (block,) = [b for b in python_blocks("book/use_it.md") if "run_instruction" in b]
+    assert "n_train=200, n_test=25" in block
+    namespace: dict[str, object] = {}
+    with own_cache(tmp_path / "cache"):
+        exec(block.replace("n_test=25", "n_test=25, epochs=1.0, top_k=8"), namespace)
+    kd, procrustes = [
+        line.split() for line in capsys.readouterr().out.splitlines() if line.startswith("kd")
+    ]
+    assert (kd[0], procrustes[0]) == ("kd", "kd+procrustes")
+    assert 0 < float(kd[1]) < 20
+    assert given == ["my-student"] * 2
+    assert len(namespace["run"].items) == 25
 
 
 @pytest.mark.smoke

@@ -234,7 +234,8 @@ def test_validation_and_further_sets_are_scored(world, monkeypatch):
     assert len(other.also["further"]) == 45
     run, _ = run_instruction(other, "start", 0)
     wanted = {"nll", "rougeL", "exact_match", "words", "repetition"}
-    assert wanted | {"rougeL/seed10"} <= set(run.metrics)
+    wanted |= {"rougeL/seed10"}
+    assert wanted <= set(run.metrics)
     assert {f"further/{name}" for name in wanted} <= set(run.metrics)
     assert run.metrics["further/nll"] != run.metrics["nll"]
     assert dict(run.items["task"].value_counts()) == {"letters": 40, "further": 45}
@@ -301,7 +302,7 @@ def test_the_configuration_holds_every_setting():
     assert set(vars(smoke())) - set(instruction.LATER) == set(config) - {"method"}
     changed = {
         "part": "validation", "decodings": (1,), "also": ("vicuna",), "tied": False, "stages": 2,
-        "accumulate": 2, "start_seed": 0,
+        "accumulate": 2, "start_seed": 0, "student": "a folder",
     }  # fmt: skip
     assert set(changed) == set(instruction.LATER)
     for name, value in changed.items():

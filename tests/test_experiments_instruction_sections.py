@@ -55,7 +55,7 @@ def tuned(best=BEST, sft=4.0):
 @pytest.fixture
 def finished(results):
     results.mkdir(parents=True)
-    tuned().to_parquet(results / "rows.parquet")
+    tuned().assign(wall_seconds=360.0).to_parquet(results / "rows.parquet")
 
 
 def test_every_method_is_tuned_by_equally_many_trials_on_validation():
@@ -195,8 +195,8 @@ def test_students_that_learn_nothing_are_not_compared(results):
 def test_progress_counts_planned_and_stored_runs(finished):
     lines = progress().set_index("section")
     assert list(lines.index) == list(protocol()["grid"])
-    assert tuple(lines.loc["tuning"]) == (38, 38)
-    assert tuple(lines.loc["primary"]) == (35, 0)
+    assert tuple(lines.loc["tuning"]) == (38, 38, 3.8)
+    assert tuple(lines.loc["primary"]) == (35, 0, 0)
 
 
 # ---- a section in miniature, from its first run to its verification ----

@@ -122,3 +122,16 @@ def check_processes(terms: nn.Module, processes: int) -> None:
             f"terms with their own weights on {processes} processes; such losses train on one "
             "process only"
         )
+
+
+def check_gpus(gpus: int) -> None:
+    """Raise InputError for a process with several GPUs: `Trainer` would cut each batch in pieces.
+
+    A feature term compares the rows of a whole batch, and the head is computed at its kept rows.
+    """
+    if gpus > 1:
+        raise InputError(
+            f"one process has {gpus} GPUs, over which each batch would be split: expected one "
+            f"process a GPU (torchrun --nproc-per-node {gpus} ...), or one GPU "
+            "(CUDA_VISIBLE_DEVICES=0)"
+        )

@@ -64,7 +64,8 @@ class FeatureDistillation(_Base):
 
     Raises:
         InputError: no such layer, no teacher, a cache that lacks what the terms need, logits of
-            different size, a loss that other tokens forbid. All before the first step.
+            different size, a loss that other tokens forbid, several GPUs in one process. All before
+            the first step.
     """
 
     # We divide by the number of micro-batches ourselves, loss by loss.
@@ -118,6 +119,7 @@ class FeatureDistillation(_Base):
         if teacher is not None:
             teacher.to(self.args.device).eval().requires_grad_(False)
         needs.check_processes(self.terms, self.args.world_size)
+        needs.check_gpus(self.args.n_gpu)
 
     def _each_term(self) -> list[BalancedTerm]:
         return [term for term in self.terms if isinstance(term, BalancedTerm)]

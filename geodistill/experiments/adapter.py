@@ -24,8 +24,8 @@ from transformers import TrainerCallback
 from geodistill.distill import FeatureDistillationTrainer
 from geodistill.distill.cache import cache_key
 from geodistill.experiments.answers import Example, score
+from geodistill.experiments.instruction_models import load_teacher
 from geodistill.experiments.instruction_room import choose, collate
-from geodistill.experiments.instruction_teacher import load_teacher
 from geodistill.experiments.store import data_dir, provenance
 from geodistill.experiments.training import fit, last_checkpoint, threads, training_arguments
 from geodistill.tasks import assets, load_instructions

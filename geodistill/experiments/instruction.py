@@ -55,7 +55,7 @@ ORDER = 2_000
 """Added to a run's seed: its seeds of start and order never coincide."""
 LATER = {
     "part": "test", "decodings": (), "also": (), "tied": True, "stages": 1, "accumulate": 1,
-    "start_seed": None,
+    "start_seed": None, "student": "opt",
 }  # fmt: skip
 
 
@@ -114,7 +114,7 @@ def _model(room: InstructionRoom, method: str, seed: int) -> tuple[Any, dict[str
 
 
 def score_on_all(room: InstructionRoom, model: Any) -> tuple[dict[str, float], pd.DataFrame]:
-    """`answers.score` on the scored part; further sets give greedy metrics, `<set>/<metric>`.
+    """`answers.score` on the scored part and on further sets, whose metrics are `<set>/<metric>`.
 
     Items of further sets have the set's name as their `task`.
     """
@@ -123,7 +123,7 @@ def score_on_all(room: InstructionRoom, model: Any) -> tuple[dict[str, float], p
     metrics, own = score(model, room.tokenizer, room.test, *given)
     items = [own.assign(task=setting.task)]
     for name, examples in room.also.items():
-        further, answered = score(model, room.tokenizer, examples, setting.new_tokens)
+        further, answered = score(model, room.tokenizer, examples, *given)
         metrics |= {f"{name}/{key}": value for key, value in further.items()}
         items.append(answered.assign(task=name))
     return metrics, pd.concat(items, ignore_index=True)
@@ -151,7 +151,7 @@ def _train(room: InstructionRoom, method: str, seed: int) -> tuple[Any, dict[str
                 train_dataset=examples,
                 data_collator=partial(collate, room.tokenizer.pad_token_id),
                 callbacks=[watch],
-                **_distillation(room, method, seed, cache, stage),
+                **_distillation(room, method, seed, cache, stage, student.config.hidden_size),
             )
             fit(trainer)
     return student, watch.values
@@ -188,16 +188,16 @@ def instruction_config(setting: InstructionSetting, method: str) -> dict[str, An
 
 
 def _distillation(
-    room: InstructionRoom, method: str, seed: int, cache: TeacherCache, stage: int
+    room: InstructionRoom, method: str, seed: int, cache: TeacherCache, stage: int, width: int
 ) -> dict[str, Any]:
-    """Arguments of the mixin for one method and stage; none for the answers alone.
+    """Arguments of the mixin for one method, stage and width; none for the answers alone.
 
     In one stage the loss is (1 - kd_share) of the answers' and kd_share of the logits', plus the
     term. In two, the first has no answers and the second nothing but them.
     """
     setting = room.setting
     kind = LOGIT_KINDS.get(method.partition("+")[0])
-    loss = feature_loss(method, _geometry(room, cache, seed))
+    loss = feature_loss(method, _geometry(cache, seed, width))
     if (kind is None and loss is None) or stage == 1:
         return {}
     given: dict[str, Any] = {"teacher_cache": cache}
@@ -213,7 +213,7 @@ def _distillation(
     return given
 
 
-def _geometry(room: InstructionRoom, cache: TeacherCache, seed: int) -> Geometry:
+def _geometry(cache: TeacherCache, seed: int, width: int) -> Geometry:
     rows = partial(stored_rows, cache)
     (layer,) = cache.manifest["layers"]
-    return Geometry(room.setting.width, cache.array(f"features_{layer}").shape[1], rows, seed)
+    return Geometry(width, cache.array(f"features_{layer}").shape[1], rows, seed)

@@ -12,7 +12,7 @@ from geodistill.distill import TeacherCache, build_cache, opt_student
 from geodistill.distill.cache import cache_key
 from geodistill.errors import InputError
 from geodistill.experiments.answers import Example, generate, model_inputs
-from geodistill.experiments.instruction_teacher import load_teacher
+from geodistill.experiments.instruction_models import given_student, load_teacher
 from geodistill.experiments.store import data_dir
 from geodistill.experiments.training import in_batches, pad
 from geodistill.tasks import assets, load_instructions
@@ -23,6 +23,8 @@ from geodistill.tasks.prompts import encode, encode_all
 Report = Callable[[str], None]
 INIT = 1_000
 """Added to the seed of the student's start."""
+OPT = "opt"
+"""The student made on the spot; any other name is a folder or one of the hub."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,8 @@ class InstructionSetting:
         decodings: seeds of sampled answers (temperature 1, all tokens), beside the greedy ones.
         also: further instruction sets to score.
         tied: whether the student's head is its embedding matrix, or starts as a copy of it.
+        student: "opt", an untrained one of `layers` x `width`, or a folder or hub name of a causal
+            language model with the teacher's tokens, which goes on from its own weights.
         stages: 1 trains on the sum of distillation and answers, 2 on one after the other.
         accumulate: batches whose gradients make one step.
         start_seed: of the student's start, where the run's seed shall set the order alone.
@@ -71,6 +75,7 @@ class InstructionSetting:
     stages: Literal[1, 2] = 1
     accumulate: int = 1
     start_seed: int | None = None
+    student: str = OPT
 
 
 OF_ROOM = (
@@ -208,7 +213,9 @@ def own_words(room: InstructionRoom, report: Report = lambda line: None) -> list
     answer that fills all `new_tokens` was cut and gets no end token.
     """
     setting = room.setting
-    key = cache_key(_key(setting, room.train), str(setting.new_tokens))
+    # The teacher's outputs tell its weights, which a name does not.
+    outputs = json.dumps(room.cache.manifest.get("sha256"))
+    key = cache_key(_key(setting, room.train), str(setting.new_tokens), outputs)
     answers = generate(
         room.teacher, room.tokenizer, room.train, setting.new_tokens,
         stored=assets.cache_dir() / "answers" / f"{key}.jsonl",
@@ -231,8 +238,16 @@ def collate(pad_id: int, examples: list[Example]) -> dict[str, Tensor]:
 
 
 def start_student(room: InstructionRoom, seed: int) -> Any:
-    """The untrained student of a seed, the same for every method."""
+    """The student of a seed before it is trained, the same for every method.
+
+    Raises:
+        InputError: a student that is no language model, has other tokens than the teacher or fewer
+            positions than prompts and answers need.
+    """
     setting = room.setting
+    if setting.student != OPT:
+        longest = setting.max_length + setting.new_tokens
+        return given_student(setting.student, room.tokenizer, longest)
     return opt_student(
         room.teacher,
         width=setting.width,

@@ -115,7 +115,7 @@ def best(scores: pd.DataFrame, by: str, *, highest: bool) -> dict[str, float]:
 
 
 def progress(study: str, planned: Callable[[dict[str, Any]], int]) -> pd.DataFrame:
-    """A line a section: runs planned and runs stored.
+    """A line a section: runs planned, runs stored, and the hours of one core that these took.
 
     Args:
         study: name of the protocol file and the results folder.
@@ -124,8 +124,9 @@ def progress(study: str, planned: Callable[[dict[str, Any]], int]) -> pd.DataFra
     lines = []
     for name, spec in protocol(study)["grid"].items():
         path = rows_file(study, name)
-        stored = 0
+        seconds: pd.Series[float] = pd.Series(dtype=float)
         if path.is_file():
-            stored = read_stored(path, ["run_id"])["run_id"].nunique()
-        lines.append((name, planned(spec), stored))
-    return pd.DataFrame(lines, columns=["section", "planned", "stored"])
+            rows = read_stored(path, ["run_id", "wall_seconds"])
+            seconds = rows.drop_duplicates("run_id")["wall_seconds"]
+        lines.append((name, planned(spec), len(seconds), round(seconds.sum() / 3600, 1)))
+    return pd.DataFrame(lines, columns=["section", "planned", "stored", "core-hours"])

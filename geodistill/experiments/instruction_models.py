@@ -1,4 +1,4 @@
-"""The instruction teacher: a causal language model, with an adapter merged in, read and checked."""
+"""The instruction study's models, read and checked: teacher with adapter, a student by name."""
 
 import json
 import warnings
@@ -79,6 +79,40 @@ def _with_adapter(model: Any, folder: Path) -> Any:
             f"adapter {folder} is damaged or of another model ({_one_line(error)}); restore it, or "
             "make it again with `python -m geodistill.experiments.adapter`"
         ) from error
+
+
+def given_student(name: str, tokenizer: Any, positions: int) -> Any:
+    """A causal language model to be trained on, with the teacher's tokens.
+
+    Args:
+        name: folder, or name of the hub.
+        tokenizer: the teacher's.
+        positions: tokens of the longest prompt with its answer.
+
+    Raises:
+        InputError: a model that cannot be read, has fewer positions, or other tokens.
+    """
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    quiet()
+    expected = "expected a folder or hub name of a causal language model with its tokenizer"
+    try:
+        model: Any = AutoModelForCausalLM.from_pretrained(name, dtype=torch.float32)
+        own = AutoTokenizer.from_pretrained(name).get_vocab()
+    except Exception as error:  # the readers of configs and weights raise whatever they meet
+        raise InputError(f"student is {name!r}; {expected} ({_one_line(error)})") from error
+    if own != tokenizer.get_vocab():
+        raise InputError(
+            f"student {name!r} has other tokens than the teacher ({len(own)} in its vocabulary, "
+            f"{len(tokenizer.get_vocab())} in the teacher's); expected the same"
+        )
+    room = getattr(model.config, "max_position_embeddings", None) or positions
+    if room < positions:
+        raise InputError(
+            f"student {name!r} takes {room} tokens; expected at least {positions}, which prompts "
+            "with their answers have (max_length + new_tokens)"
+        )
+    return model
 
 
 def _check_digest(file: Path, recorded: str) -> None:

@@ -1,19 +1,25 @@
-"""The instruction teacher: what is damaged, or of another model, is named before it teaches."""
+"""The instruction study's models: what is damaged, or does not fit, is named before it is used."""
 
 import hashlib
 import json
+from copy import deepcopy
+from dataclasses import replace
 
 import pytest
+import torch
 from safetensors.torch import load_file, save_file
+from tiny_instructions import SETTING, letters_world
 
 from geodistill.errors import AssetError, InputError
-from geodistill.experiments import instruction_teacher
-from geodistill.experiments.instruction_teacher import load_teacher
+from geodistill.experiments import instruction_models, instruction_room
+from geodistill.experiments.instruction import instruction_config, run_instruction
+from geodistill.experiments.instruction_models import given_student, load_teacher
+from geodistill.experiments.instruction_room import open_instruction_room
 from geodistill.tasks import assets
 
 
 def test_an_unknown_adapter_is_named(monkeypatch, tmp_path):
-    monkeypatch.setattr(instruction_teacher, "data_dir", lambda: tmp_path)
+    monkeypatch.setattr(instruction_models, "data_dir", lambda: tmp_path)
     with pytest.raises(InputError, match=r"adapter is 'none'; .*has no adapter_model.safetensors"):
         load_teacher("smollm2", "none")
 
@@ -37,7 +43,7 @@ def saved_adapter(folder, width):
 
 
 def test_a_damaged_teacher_or_adapter_is_named(monkeypatch, tmp_path):
-    monkeypatch.setattr(instruction_teacher, "data_dir", lambda: tmp_path)
+    monkeypatch.setattr(instruction_models, "data_dir", lambda: tmp_path)
     saved_teacher(tmp_path / "teacher")
     saved_adapter(tmp_path / "adapters" / "good", 32)
     saved_adapter(tmp_path / "adapters" / "other", 64)
@@ -81,3 +87,53 @@ def test_a_damaged_gguf_is_named(monkeypatch, tmp_path):
         match=rf"teacher 'smollm2' can't be read from .*{assets.SMOLLM2_GGUF} .*delete the folder",
     ):
         load_teacher("smollm2", "")
+
+
+# ---- a student by name ----
+
+
+def words(folder, tokens=30):
+    from tokenizers import Tokenizer, models
+    from transformers import PreTrainedTokenizerFast
+
+    known = Tokenizer(models.WordLevel({f"w{i}": i for i in range(tokens)}, unk_token="w0"))
+    own = PreTrainedTokenizerFast(tokenizer_object=known, eos_token="w1")
+    own.save_pretrained(folder)
+    return own
+
+
+def test_a_student_in_a_folder_goes_on_from_its_own_weights(tmp_path):
+    from tiny_models import tiny_opt
+
+    tokenizer = words(tmp_path)
+    tiny_opt(4, vocabulary=30).save_pretrained(tmp_path)
+    found = given_student(str(tmp_path), tokenizer, 16)
+    for own, stored in zip(
+        found.parameters(), tiny_opt(4, vocabulary=30).parameters(), strict=True
+    ):
+        assert torch.equal(own, stored)
+    assert all(p.requires_grad for p in found.parameters())
+    positions = found.config.max_position_embeddings
+    with pytest.raises(InputError, match=rf"takes {positions} tokens; expected at least 999, wh"):
+        given_student(str(tmp_path), tokenizer, 999)
+    with pytest.raises(InputError, match=r"other tokens than the teacher \(30 .*, 31 in the t"):
+        given_student(str(tmp_path), words(tmp_path / "other", 31), 16)
+    with pytest.raises(InputError, match=r"student is '.*none'; expected a folder or hub name"):
+        given_student(str(tmp_path / "none"), tokenizer, 16)
+
+
+def test_the_study_trains_a_given_student_of_any_width(tmp_path, monkeypatch):
+    from tiny_models import tiny_opt
+
+    with letters_world(tmp_path / "cache"):
+        own = tiny_opt(4, width=96, vocabulary=30)
+        monkeypatch.setattr(instruction_room, "given_student", lambda *given: deepcopy(own))
+        setting = replace(SETTING, student="a folder")
+        room = open_instruction_room(setting)
+        run, student = run_instruction(room, "kd+projection", 0)
+    assert student.config.hidden_size == 96 != SETTING.width
+    assert run.config["student"] == "a folder"
+    assert "student" not in instruction_config(SETTING, "kd")
+    layer = student.model.decoder.layers[0].fc1.weight
+    assert not torch.equal(layer, own.model.decoder.layers[0].fc1.weight)
+    assert -1 < run.metrics["geometry_kept/procrustes"] <= 1

@@ -976,9 +976,38 @@ assert at_random[1] > 2 * in_order[1]
 assert abs(sum(in_order) - procrustes_distance(teacher, student, form="squared", **UNIT)) < 1e-9
 
 # %% [markdown]
-# That gives a *placebo*. Train a student towards the teacher's row-shuffled features: it gets the spectrum
-# part's pull and none of the alignment. A gain that the placebo brings as well is not owed to the teacher's
-# geometry. The chapters on BERT and OPT run it.
+# That gives *controls*. `SpectrumLoss` is the first part alone. Or train a student towards the teacher's rows in a
+# random order, a new one each step: nothing of the alignment can be learned. What is left is *not* the teacher's
+# spectrum, though. Over all orders $P$ of the rows,
+#
+# $$
+# \mathbb E\, D_P^2(PX, Y) \ge 2 - 2\,\frac{\lVert Y\rVert_*}{\sqrt{n-1}}
+# $$ (eq-shuffled)
+#
+# ([the next chapter](02_finite_samples) proves it), where the teacher does not occur, and which is the lower the
+# *flatter* the student's spectrum. So the shuffled teacher is close to the third control, `IsotropyLoss`, which asks
+# for a flat spectrum with no teacher at all; and each can do harm of its own. The cell compares two students, one
+# with the teacher's own spectrum, one with a flat one.
+
+# %%
+centred = teacher - teacher.mean(0)
+left, sizes, right = torch.linalg.svd(centred, full_matrices=False)
+rank = int((sizes > 1e-9 * sizes[0]).sum())
+flat = left[:, :rank] @ right[:rank]
+orders = [torch.randperm(400) for _ in range(100)]
+bound, by_order = {}, {}
+for name, features in (("the teacher's spectrum", centred), ("a flat spectrum", flat)):
+    ratio = torch.linalg.svdvals(features).sum() / features.norm()
+    bound[name] = 2 - 2 * float(ratio) / math.sqrt(399)
+    values = [procrustes_distance(teacher[o], features, form="squared", **UNIT) for o in orders]
+    by_order[name] = float(sum(values)) / len(values)
+    print(f"{name}: {by_order[name]:.3f} over shuffled rows, bound {bound[name]:.3f}")
+assert all(by_order[name] >= bound[name] for name in bound)
+assert by_order["a flat spectrum"] < by_order["the teacher's spectrum"] - 0.01
+
+# %% [markdown]
+# A gain that the spectrum part brings as well is not owed to which row lies where; one that the other two bring needs
+# no teacher's rows either. The chapters on BERT and OPT run all three.
 #
 # ## The opposite failure
 #

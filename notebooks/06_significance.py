@@ -58,7 +58,8 @@ repeats = {"smoke": 300, "laptop": 1000, "paper": 10000}[profile]
 #
 # Does a Procrustes or a Gram term improve a small BERT over distilling logits alone (KD)? Each
 # method ran with the same seeds on the same test sentences. Only finished runs of an unchanged
-# checkout count; how many were left out is said. Pooled are the tasks that are scored by accuracy.
+# checkout count; how many were left out is said. Pooled are the tasks that are scored by accuracy and that
+# the protocol's rule kept.
 
 # %%
 bert = claims.claim("C4a").stored
@@ -261,8 +262,9 @@ display(
 # ```
 #
 # with Satterthwaite's degrees of freedom for the t quantile: close to $S-1$ where seeds dominate,
-# close to $I-1$ where items do. A component that comes out negative counts as zero, which only
-# widens the interval. `estimate` is that formula:
+# close to $I-1$ where items do. A component that comes out negative counts as zero, which raises the
+# variance; its mean square is then that of the rest, with the rest's degrees of freedom. `estimate` is
+# that formula:
 
 # %%
 m = mean_squares(experiment)
@@ -528,7 +530,9 @@ show_table(
 # Two more questions, each its own family. Is it better than a learned projection, and than CKA?
 # And is it the teacher's *geometry* that helps? The controls are run at the same weight: the same loss
 # with the teacher's rows shuffled, its spectrum part alone, and isotropy, with no teacher. A control can
-# lose for doing harm of its own, so the term has to beat all of them.
+# lose for doing harm of its own, so the term has to beat all of them, and the ledger says how each control
+# stands to KD. (At first the shuffled rows alone were asked; the other two were added after rows had been
+# seen, which made the question stricter.) Both families are secondary in the protocol.
 
 # %%
 rivals = {key: claims.answers(key, results_dir()) for key in ("C4b", "P1-bert")}

@@ -42,7 +42,8 @@ class Components:
     """Variance of the mean difference in its three parts, at the items measured.
 
     seed: σ²_A; item: σ²_B/I; residual: σ²_E/I, the part of one seed that more items remove. Pooled
-    over tasks each is that of the tasks' mean. Negative estimates are set to 0, which only widens.
+    over tasks each is that of the tasks' mean. Negative estimates are set to 0, which raises the
+    variance; for the degrees of freedom see `df`.
     """
 
     seed: float

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from geodistill.analysis.compare import Comparison, compare_family
+from geodistill.analysis.compare import Comparison, compare, compare_family
 from geodistill.analysis.report import NATS, POINTS, Unit
 from geodistill.analysis.rows import Table, load_items, load_rows, read_stored
 from geodistill.analysis.style import versus
@@ -122,7 +122,10 @@ class Claim:
 
 @dataclass(frozen=True)
 class Record:
-    """A verdict as a notebook's cell recorded it; value, low, high in `unit`, None if unsaid."""
+    """A verdict as a notebook's cell recorded it; value, low, high in `unit`, None if unsaid.
+
+    note: what the reader has to know beside it, as how a control by itself stands to KD.
+    """
 
     claim: str
     verdict: str
@@ -133,6 +136,7 @@ class Record:
     detail: str = ""
     rows: str = ""
     run_ids: tuple[str, ...] = field(default=())
+    note: str = ""
 
     def __post_init__(self) -> None:
         claim(self.claim)
@@ -166,6 +170,8 @@ KD, PROCRUSTES, GRAM = "kd", "kd+procrustes", "kd+gram"
 AGAINST_CONTROLS = tuple(
     (PROCRUSTES, control) for control in ("kd+procrustes-shuffled", "kd+spectrum", "kd+isotropy")
 )
+HARM = "it does harm of its own"
+_SECONDARY = "Secondary: corrected within this line, in no confirmatory family."
 _BEATS_CONTROLS = (
     "Procrustes beats the same term on shuffled rows, its spectrum part, which knows no rows, and "
     "isotropy, which knows no teacher."
@@ -238,7 +244,7 @@ CLAIMS: tuple[Claim, ...] = (
         "C4b",
         "paper",
         "On BERT classification those terms do better than a learned projection and than CKA.",
-        f"{_ON_BERT}.",
+        f"{_ON_BERT}. {_SECONDARY}",
         "06_significance",
         _bert(
             *(
@@ -251,8 +257,8 @@ CLAIMS: tuple[Claim, ...] = (
     Claim(
         "P1-bert",
         "ours",
-        f"On BERT classification it is the teacher's geometry that helps: {_BEATS_CONTROLS}",
-        f"{_ON_BERT}, against the controls at the same weight.",
+        f"On BERT classification it is where the teacher's rows lie that helps: {_BEATS_CONTROLS}",
+        f"{_ON_BERT}, against the controls at the same weight. {_SECONDARY}",
         "06_significance",
         _bert(*AGAINST_CONTROLS, control="placebos"),
     ),
@@ -268,16 +274,17 @@ CLAIMS: tuple[Claim, ...] = (
     Claim(
         "P1-opt",
         "ours",
-        f"In instruction following it is the teacher's geometry that helps: {_BEATS_CONTROLS}",
-        f"{_ON_OPT}; against the controls at the same weight.",
+        "In instruction following it is where the teacher's rows lie that helps: "
+        f"{_BEATS_CONTROLS}",
+        f"{_ON_OPT}; against the controls at the same weight. {_SECONDARY}",
         "06_significance",
         _opt(*AGAINST_CONTROLS, control="controls"),
     ),
     Claim(
         "P2-opt",
         "ours",
-        "Early in instruction following (half as many steps, of larger batches) it is the "
-        f"teacher's geometry that helps: {_BEATS_CONTROLS}",
+        "In a short training on instructions (half as many steps, of larger batches) it is where "
+        f"the teacher's rows lie that helps: {_BEATS_CONTROLS}",
         f"{_ON_OPT}; against the controls at the same weight, on seeds set aside for this "
         "question, which earlier rows had suggested.",
         "06_significance",
@@ -313,7 +320,8 @@ def judge(key: str, results: Path) -> Iterator[Record]:
     """One record a comparison of claim `key`, computed from the rows under `results`."""
     test = decided_by(key)
     rows = ", ".join(f"data/results/{folder}" for folder in test.rows(results))
-    for answer in answers(key, results):
+    items = test.items(results).frame
+    for answer in compare_family(items, test.pairs_in(items)):
         yield Record(
             claim=key,
             verdict=verdict(answer, test.margin).word,
@@ -324,7 +332,17 @@ def judge(key: str, results: Path) -> Iterator[Record]:
             detail=versus(answer.method, answer.baseline),
             rows=rows,
             run_ids=answer.run_ids,
+            note=_alone(items, answer, test.unit),
         )
+
+
+def _alone(items: pd.DataFrame, answer: Comparison, unit: Unit) -> str:
+    """How a control stands to KD by itself: to beat one that does harm shows nothing."""
+    if (answer.method, answer.baseline) not in AGAINST_CONTROLS or KD not in set(items["method"]):
+        return ""
+    own = compare(items, answer.baseline, KD)
+    harm = f": {HARM}" if own.high < 0 else ""
+    return f"the control over KD: {unit.show(own.estimate)} ({unit.interval(own)}){harm}"
 
 
 def decided_by(key: str) -> StoredTest:

@@ -18,6 +18,7 @@ from geodistill.analysis.rows import digest
 from geodistill.publish.claims import (
     CLAIMS,
     EXPLORATORY,
+    HARM,
     YET,
     Claim,
     Record,
@@ -40,6 +41,7 @@ def record(
     detail: str = "",
     rows: str = "",
     run_ids: Sequence[str] = (),
+    note: str = "",
 ) -> None:
     """Record a computed verdict for the ledger and show it in one line; call it from a cell.
 
@@ -53,13 +55,14 @@ def record(
         detail: which part of the claim this is, where it has several.
         rows: the stored table behind it; nothing for what the page computes live.
         run_ids: of those rows.
+        note: what a reader has to know beside it.
 
     Raises:
         InputError: an unknown claim or verdict, or a number that is not finite.
     """
     from IPython.display import display
 
-    found = Record(claim, verdict, value, low, high, unit, detail, rows, tuple(run_ids))
+    found = Record(claim, verdict, value, low, high, unit, detail, rows, tuple(run_ids), note)
     text = f"Claim {claim}: {_plain(found)}"
     display(  # type: ignore[no-untyped-call]
         {
@@ -120,7 +123,7 @@ def verdict_block(results: Path) -> str:
     for one in CLAIMS:
         if one.stored is not None:
             records, rows = _standing(one, one.stored, results)
-            words = [f"{r.detail}: **{r.verdict}**" for r in records] or [f"**{YET}**"]
+            words = [_words(r) for r in records] or [f"**{YET}**"]
             told = f"{one.key}: {one.statement}<br>*{one.test}*"
             lines.append(f"| {told} | {'<br>'.join([*words, *rows])} |")
     return "\n".join(lines)
@@ -158,7 +161,14 @@ def _record(facts: dict[str, Any]) -> Record:
 
 
 def _plain(found: Record) -> str:
-    return ", ".join(part for part in (found.verdict, found.detail, found.number) if part)
+    told = ", ".join(part for part in (found.verdict, found.detail, found.number) if part)
+    return f"{told} ({found.note})" if found.note else told
+
+
+def _words(found: Record) -> str:
+    """Without numbers, which README does not type; but a control that does harm is told."""
+    harm = " (the control does harm of its own)" if HARM in found.note else ""
+    return f"{found.detail}: **{found.verdict}**{harm}"
 
 
 def _anchor(found: Record) -> str:

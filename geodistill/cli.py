@@ -182,14 +182,29 @@ def preset(
     teacher: Annotated[
         Path | None, typer.Option(help="folder of a fine-tuned teacher; else it is made first")
     ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="of the students' trainings")] = 10,
+    weight: Annotated[
+        float | None, typer.Option(help="of the term and its controls; default the preset's")
+    ] = None,
+    method: Annotated[
+        list[str] | None, typer.Option(help="kd+procrustes, ...; may be repeated; default all")
+    ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="folder of models, answers, scores; default the name")
+        Path | None, typer.Option(help="folder of all seeds and weights; default the name")
     ] = None,
 ) -> None:
-    """Run a published pair: SFT start, KD, KD + Procrustes, answers, Rouge-L beside theirs."""
+    """Run a published pair: SFT start, KD, a term, its controls; Rouge-L beside theirs."""
     from geodistill.publish.presets import run_preset
 
-    run_preset(name, teacher=teacher, out=out, dry_run=dry_run)
+    run_preset(
+        name,
+        teacher=teacher,
+        out=out,
+        dry_run=dry_run,
+        seed=seed,
+        weight=weight,
+        methods=method or (),
+    )
 
 
 @app.command()

@@ -1077,7 +1077,7 @@ else:
 # - One teacher, one adapter, one set of prompts: their luck is in no interval.
 #
 # It would change our mind to see the term beat its controls in a training several times as long, or on the
-# pretrained pair: `geodistill preset distillm-opt125m` is ready for a GPU.
+# pretrained pair: `geodistill preset distillm-opt125m`, with two of the controls, is ready for a GPU.
 #
 # ## Exercises
 #

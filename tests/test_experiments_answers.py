@@ -12,6 +12,7 @@ from geodistill.experiments import answers
 from geodistill.experiments.answers import (
     generate,
     likelihoods,
+    marked,
     repetition,
     score,
     unigram_nll,
@@ -61,6 +62,13 @@ def test_scores_are_those_of_a_slow_loop(model):
     assert metrics["nll"] == pytest.approx(sum(map(sum, slow)) / 11, rel=1e-5)
     assert metrics["nll"] != pytest.approx(sum(expected) / 3, rel=1e-5)
     assert items["item"].tolist() == ["0", "1", "2"]
+
+
+def test_a_stemmer_takes_the_endings_off_and_the_default_leaves_them():
+    wanted = [{"completion": "the cats were running"}]
+    given = ["the cat was runs"]
+    assert marked(wanted, given)["rougeL"].tolist() == [0.25]  # "the" alone
+    assert marked(wanted, given, stemmer=True)["rougeL"].tolist() == [0.75]  # cat, run
 
 
 @torch.no_grad()

@@ -16,7 +16,8 @@ import pytest
 from geodistill.errors import AssetError, InputError
 from geodistill.tasks import InstructionData, load_instructions, sentiment, templates
 from geodistill.tasks.base import SPLITS
-from geodistill.tasks.instruct import unseen
+from geodistill.tasks.instruct import unseen, worded
+from geodistill.tasks.prompts import alpaca
 
 REAL = os.environ.get("GEODISTILL_DATA_DIR")
 needs_files = pytest.mark.skipif(not REAL, reason="GEODISTILL_DATA_DIR is not set")
@@ -256,12 +257,100 @@ def test_prompts_that_quote_a_training_prompt_are_left_out() -> None:
     assert unseen(asked, []) == asked
 
 
+# The prompts on which the instruction study's `elsewhere` was measured.
+EVALUATED = {
+    "self_instruct": (252, "7ebb0ba6608bcbb335bf47107f573abd8a3097dd766e27e498f5137a06538afc"),
+    "vicuna": (10, "7464cd6494f7e40cc73b8ee2180f9aabf0846333aff8935a30aebdd9ca10ce6a"),
+}
+
+
 @needs_files
-@pytest.mark.parametrize(("name", "rows"), [("self_instruct", 252), ("vicuna", 10)])
-def test_sets_for_evaluation_only(name: str, rows: int) -> None:
+@pytest.mark.parametrize("name", list(EVALUATED))
+def test_sets_for_evaluation_only(name: str) -> None:
     data = load_instructions(name)
-    assert (len(data.train), len(data.validation), len(data.test)) == (0, 0, rows)
+    assert (len(data.train), len(data.validation)) == (0, 0)
+    assert (len(data.test), data.data_hash) == EVALUATED[name]
     assert data.train.column_names == data.test.column_names
+    again = worded(name, alpaca)
+    for column in ("item", "source", "completion"):
+        assert again.test[column][:] == data.test[column][:]
+    assert again.data_hash != data.data_hash
+    assert all(text.endswith("### Response:") for text in again.test["prompt"])
+
+
+def test_an_evaluation_set_is_worded_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Instruction and input reach the wording apart; the plain prompt puts a line between them."""
+    monkeypatch.setenv("GEODISTILL_DATA_DIR", str(tmp_path))
+    write_evaluation(tmp_path)
+    plain, again = load_instructions("self_instruct"), worded("self_instruct", alpaca)
+    assert plain.test["prompt"][:] == ["Sum up.\n\nA long text.", "Sum up."]
+    assert again.test["prompt"][:] == [alpaca("Sum up.", "A long text."), alpaca("Sum up.")]
+    assert "### Input:\nA long text.\n" in again.test["prompt"][0]
+    assert worded("vicuna", alpaca).test["prompt"][:] == [alpaca("How many?")]
+    assert load_instructions("vicuna").test["prompt"][:] == ["How many?"]
+    with pytest.raises(
+        InputError, match=r"'t0' can't be worded anew.*one of self_instruct, vicuna"
+    ):
+        worded("t0", alpaca)
+
+
+def write_evaluation(folder: Path, **changed: Any) -> None:
+    """Small files of both sets; `changed` replaces the fields of a line, by the file's name."""
+    lines: dict[str, dict[str, Any]] = {
+        "self_instruct_eval": {
+            "id": "a",
+            "instruction": "Sum up.",
+            "instances": [
+                {"input": "A long text.", "output": "Short."},
+                {"input": "", "output": "Of what?"},
+            ],
+        },
+        "vicuna_questions": {"question_id": 7, "category": "maths", "turns": ["How many?", "Why?"]},
+        "vicuna_reference_gpt4": {"question_id": 7, "choices": [{"turns": ["Two.", "So."]}]},
+    }
+    for name, line in lines.items():
+        _write(folder / "instruct" / f"{name}.jsonl", [changed.get(name, line)])
+
+
+EVAL, ASKED, ANSWERED = "self_instruct_eval", "vicuna_questions", "vicuna_reference_gpt4"
+QUESTION = {"question_id": 7, "category": "c", "turns": ["a"]}
+BAD_EVALUATION = [
+    (EVAL, {"id": 1, "instruction": "a", "instances": [{"input": ""}]}, "no 'output'"),
+    (EVAL, {"id": 1, "instruction": "a", "instances": [{"output": "b"}]}, "no 'input'"),
+    (EVAL, {"id": 1, "instruction": "a", "instances": ["b"]}, r"\['b'\], expected a list of obj"),
+    (EVAL, {"id": 1, "instruction": "a", "instances": {"input": ""}}, "expected a list of obj"),
+    (
+        EVAL,
+        {"id": 1, "instruction": 3, "instances": [{"input": "", "output": ""}]},
+        "tion is 3, ex",
+    ),
+    (
+        EVAL,
+        {"id": 1, "instruction": "a", "instances": [{"input": [], "output": ""}]},
+        r"t is \[\],",
+    ),
+    (ASKED, {k: QUESTION[k] for k in ("question_id", "turns")}, "no 'category'"),
+    (ASKED, {k: QUESTION[k] for k in ("question_id", "category")}, "no 'turns'"),
+    (ASKED, {k: QUESTION[k] for k in ("category", "turns")}, "no 'question_id'"),
+    (ASKED, {**QUESTION, "turns": []}, r"turns is \[\], expected a list of texts"),
+    (ASKED, {**QUESTION, "turns": "How many?"}, "turns is 'How many.', expected a list of texts"),
+    (ASKED, {**QUESTION, "category": None}, "category is None, expected a text"),
+    (ANSWERED, {"choices": [{"turns": ["a"]}]}, "no 'question_id'"),
+    (ANSWERED, {"question_id": 7}, "no 'choices'"),
+    (ANSWERED, {"question_id": 7, "choices": []}, r"choices is \[\], expected a list of objects"),
+    (ANSWERED, {"question_id": 7, "choices": [{}]}, "no 'turns'"),
+    (ANSWERED, {"question_id": 7, "choices": [{"turns": [1]}]}, r"turns is \[1\], expected a list"),
+]
+
+
+@pytest.mark.parametrize(("name", "line", "message"), BAD_EVALUATION)
+def test_a_malformed_evaluation_file_is_named_with_its_line(
+    name: str, line: Any, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GEODISTILL_DATA_DIR", str(tmp_path))
+    write_evaluation(tmp_path, **{name: line})
+    with pytest.raises(InputError, match=rf"{name}\.jsonl, line 1: .*{message}"):
+        load_instructions("self_instruct" if name == EVAL else "vicuna")
 
 
 def test_a_users_file(tmp_path: Path) -> None:

@@ -46,6 +46,7 @@ _BASES = {
 METHOD_STYLE: dict[str, Look] = {
     "ce": Look(GREY, ".", "cross-entropy"),
     "sft": Look(GREY, ".", "SFT"),
+    "sft-start": Look(GREY, "1", "SFT start"),
     "kd": Look(BLACK, "p", "KD"),
     "kd, two stages": Look(BLACK, "d", "KD, two stages"),
     "kd+procrustes, two stages": Look(VERMILLION, "8", "KD + Procrustes, two stages"),

@@ -127,11 +127,15 @@ def _answer(example: Example) -> Tensor:
     return torch.tensor([label for label in example["labels"] if label != -100])
 
 
-def marked(examples: list[Example], answers: list[str]) -> pd.DataFrame:
-    """A row an answer: rougeL, exact_match (ends stripped), words, repetition, the answer."""
+def marked(examples: list[Example], answers: list[str], *, stemmer: bool = False) -> pd.DataFrame:
+    """A row an answer: rougeL, exact_match (ends stripped), words, repetition, the answer.
+
+    Rouge-L compares words as they are, or, with `stemmer`, without their endings (Porter's), as
+    MiniLLM and DistiLLM do; scores of the two do not compare.
+    """
     from rouge_score.rouge_scorer import RougeScorer
 
-    rouge = RougeScorer(["rougeL"])
+    rouge = RougeScorer(["rougeL"], use_stemmer=stemmer)
     wanted = [e["completion"] for e in examples]
     pairs = list(zip(wanted, answers, strict=True))
     return pd.DataFrame(

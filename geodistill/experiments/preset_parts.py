@@ -11,7 +11,8 @@ from geodistill.experiments.presets import Parts, Preset
 from geodistill.experiments.training import quiet
 from geodistill.tasks import load_instructions
 from geodistill.tasks.base import Row
-from geodistill.tasks.prompts import encode_all
+from geodistill.tasks.instruct import WORDED, worded
+from geodistill.tasks.prompts import alpaca, encode_all
 
 
 def hub_parts(chosen: Preset, teacher: Path | None, report: Callable[[str], None]) -> Parts:
@@ -38,7 +39,7 @@ def hub_parts(chosen: Preset, teacher: Path | None, report: Callable[[str], None
     report(f"{chosen.task}, train: {told}")
     tests = {}
     for name in chosen.evaluation:
-        tests[name], told = encode_all(load_instructions(name).test, tokenizer, **lengths)
+        tests[name], told = encode_all(_evaluation(name, chosen.task), tokenizer, **lengths)
         report(f"{name}, test: {told}")
     frozen = torch.bfloat16 if torch.cuda.is_available() else torch.float32
 
@@ -49,6 +50,13 @@ def hub_parts(chosen: Preset, teacher: Path | None, report: Callable[[str], None
         return _model(folder or chosen.student, torch.float32)
 
     return Parts(load_teacher, load_student, tokenizer, train, tests, tuned_teacher=teacher)
+
+
+def _evaluation(name: str, task: str) -> Any:
+    """Test rows of a set, worded as the training set is: Dolly in Alpaca's words."""
+    if task == "dolly" and name in WORDED:
+        return worded(name, alpaca).test
+    return load_instructions(name).test
 
 
 def _check_teacher(folder: Path, student: str) -> None:

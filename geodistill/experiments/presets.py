@@ -1,38 +1,29 @@
-"""The real pairs of the literature, ready for a GPU: SFT start, KD and KD + geometry, Rouge-L.
+"""The real pairs of the literature: their settings, their students, what is published of them.
 
 `data/presets/opt.yaml` has the settings, each with its source; `data/presets/published.csv` the
-published scores of the same pair. The stages are `transformers` trainings with our mixin; what is
-finished is kept in the folder, and the same command goes on from there.
+published scores of the same pair. `preset_stages` trains, `preset_scores` scores.
 """
 
-import json
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields
-from functools import partial
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import torch
 
-from geodistill.distill import FeatureDistillationTrainer, FeatureTerm
 from geodistill.errors import InputError
-from geodistill.experiments.adapter import Progress
-from geodistill.experiments.answers import Example, generate, marked
-from geodistill.experiments.store import data_dir, provenance
-from geodistill.experiments.training import (
-    device,
-    fit,
-    last_checkpoint,
-    pad,
-    training_arguments,
-)
-from geodistill.losses import KLDivergenceLoss, ProcrustesLoss
+from geodistill.experiments.answers import Example
+from geodistill.experiments.protocol import check_method
+from geodistill.experiments.store import data_dir
 
 Report = Callable[[str], None]
-METHODS = ("SFT", "KD", "KD + Procrustes")
+START = "sft-start"
+METHODS = (START, "kd", "kd+procrustes", "kd+procrustes-shuffled", "kd+isotropy")
+"""The start on the answers alone, KD from it, the term, and two controls of the term: no row meets
+its own; no teacher."""
 SEED = 10
-"""Of the order of examples, as in the scripts that the settings come from."""
+"""Of a training, as in the scripts that the settings come from; the teacher's is always this."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +38,7 @@ class Preset:
         batch_size, accumulation: examples a micro-batch, micro-batches a step. A geometry term
             compares the answer tokens of a micro-batch.
         kd_share: weight of the logit loss (forward KL); that of the answers is the rest.
-        weight: of the geometry term.
+        weight: of the geometry term and of its controls, where a call gives no other.
         max_length, max_prompt: tokens; answers are generated up to `max_length` in all.
         decodings: seeds of the sampled answers, temperature 1 and all tokens.
         evaluation: instruction sets whose test prompts are answered.
@@ -92,6 +83,55 @@ class Parts:
     tuned_teacher: Path | None = None
 
 
+@dataclass(frozen=True)
+class Student:
+    """One training of a preset's student.
+
+    Attributes:
+        method: one of `METHODS`.
+        seed: of the order of examples, of dropout and of the shuffled rows; its start has the same.
+        weight: of the method's term; None where it has none.
+        name: of method and weight in tables: the method, with a weight that is not the preset's.
+    """
+
+    method: str
+    seed: int
+    weight: float | None
+    name: str
+
+    @property
+    def stage(self) -> Path:
+        """Folder of the training in that of the preset, such as seed10/kd+isotropy_weight1.0."""
+        weight = "" if self.weight is None else f"_weight{self.weight}"
+        return Path(f"seed{self.seed}", self.method + weight)
+
+
+def students(
+    chosen: Preset, methods: Sequence[str] = METHODS, *, seed: int, weight: float | None
+) -> list[Student]:
+    """The students of some methods, in the order of `METHODS`; a weight of None is the preset's.
+
+    Raises:
+        InputError: no method or an unknown one, a weight or a seed that is none.
+    """
+    if not methods:
+        raise InputError(f"methods is empty; expected some of {', '.join(METHODS)}")
+    for method in methods:
+        check_method(method, METHODS)
+    if not 0 <= seed < 2**32:
+        raise InputError(f"seed is {seed}; expected a whole number from 0 to 2**32 - 1")
+    own = float(chosen.weight if weight is None else weight)
+    if not (math.isfinite(own) and own >= 0):
+        raise InputError(f"weight is {own}; expected a finite number of at least 0")
+    found = []
+    for method in METHODS:
+        if method in methods:
+            term = own if "+" in method else None
+            suffix = "" if term in (None, chosen.weight) else f", weight {term}"
+            found.append(Student(method, seed, term, method + suffix))
+    return found
+
+
 def _table() -> dict[str, dict[str, dict[str, Any]]]:
     import yaml
 
@@ -127,157 +167,3 @@ def published(name: str) -> pd.DataFrame:
     """method, task, rougeL (0..100) and source of the published scores of a preset's pair."""
     table = pd.read_csv(data_dir() / "presets" / "published.csv")
     return table[table["preset"] == name].drop(columns="preset").reset_index(drop=True)
-
-
-def run(chosen: Preset, parts: Parts, folder: Path, report: Report) -> pd.DataFrame:
-    """All stages of a preset; finished ones are read from `folder`.
-
-    Returns:
-        method, task, seed and rougeL (0..100) of every student, set and decoding; also written to
-        scores.csv in `folder`, with provenance.
-
-    Raises:
-        InputError: `folder` holds a run of other settings, as a dry run's.
-    """
-    _claim(folder, chosen, parts.tuned_teacher)
-    if parts.tuned_teacher is None and not _is_finished(folder / "teacher"):
-        report(f"teacher: fine-tuning for {chosen.teacher_epochs:g} epochs")
-        _train(
-            chosen, parts, parts.load_teacher(None), folder / "teacher", report,
-            epochs=chosen.teacher_epochs, learning_rate=chosen.teacher_learning_rate,
-        )  # fmt: skip
-    students = {method: folder / method.replace(" + ", "_").lower() for method in METHODS}
-    if not _is_finished(students["SFT"]):
-        report(f"SFT: {chosen.sft_epochs:g} epochs")
-        student = parts.load_student(None)
-        _train(chosen, parts, student, students["SFT"], report, epochs=chosen.sft_epochs)
-    for method in METHODS[1:]:
-        if not _is_finished(students[method]):
-            report(f"{method}: {chosen.epochs:g} epochs")
-            teacher = parts.load_teacher(parts.tuned_teacher or folder / "teacher" / "model")
-            _train(
-                chosen, parts, parts.load_student(students["SFT"] / "model"), students[method],
-                report, epochs=chosen.epochs, **_distillation(chosen, method, teacher),
-            )  # fmt: skip
-    rows = [
-        row
-        for method, where in students.items()
-        for row in _scores(chosen, parts, method, where, report)
-    ]
-    scores = pd.DataFrame(rows)
-    scores.assign(**provenance()).to_csv(folder / "scores.csv", index=False)
-    return scores
-
-
-def _claim(folder: Path, chosen: Preset, teacher: Path | None) -> None:
-    """Write the settings down, or compare: stages of another run must not be taken for this one's.
-
-    Raises:
-        InputError: they differ, or the folder holds other files.
-    """
-    settings = {**asdict(chosen), "tuned_teacher": teacher and str(teacher)}
-    file = folder / "settings.json"
-    if file.is_file():
-        stored = json.loads(file.read_text())
-        other = [name for name in settings if stored.get(name) != settings[name]]
-        if other:
-            raise InputError(
-                f"folder {folder} holds a run of other settings ({other[0]} is "
-                f"{stored.get(other[0])!r}, not {settings[other[0]]!r}): expected another folder"
-            )
-        return
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise InputError(f"folder {folder} holds other files: expected a new or empty folder")
-    folder.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps(settings, indent=2) + "\n")
-
-
-def _is_finished(stage: Path) -> bool:
-    return (stage / "model" / "config.json").is_file()
-
-
-def _distillation(chosen: Preset, method: str, teacher: Any) -> dict[str, Any]:
-    geometry = FeatureTerm(-1, -1, ProcrustesLoss(), weight=chosen.weight)
-    return {
-        "teacher_model": teacher,
-        "logit_loss": KLDivergenceLoss(),
-        "logit_weight": chosen.kd_share,
-        "task_weight": 1 - chosen.kd_share,
-        "terms": [geometry] if "Procrustes" in method else [],
-    }
-
-
-def _train(
-    chosen: Preset,
-    parts: Parts,
-    model: Any,
-    stage: Path,
-    report: Report,
-    *,
-    epochs: float,
-    learning_rate: float | None = None,
-    **distillation: Any,
-) -> None:
-    """One training into `stage`/model, resumed at its last checkpoint; renamed when whole."""
-    arguments = training_arguments(
-        stage,
-        seed=SEED,
-        num_train_epochs=epochs,
-        learning_rate=learning_rate or chosen.learning_rate,
-        weight_decay=chosen.weight_decay,
-        lr_scheduler_type=chosen.schedule,
-        warmup_steps=0,
-        max_grad_norm=1.0,
-        per_device_train_batch_size=chosen.batch_size,
-        gradient_accumulation_steps=chosen.accumulation,
-        bf16=torch.cuda.is_available(),
-        save_strategy="epoch",
-        save_total_limit=1,
-        remove_unused_columns=False,
-    )
-    trainer = FeatureDistillationTrainer(
-        model=model,
-        args=arguments,
-        train_dataset=parts.train,
-        data_collator=partial(_collate, parts.tokenizer.pad_token_id),
-        callbacks=[Progress(report)],
-        **distillation,
-    )
-    fit(trainer, resume=last_checkpoint(stage))
-    trainer.save_model(str(stage / "model.partial"))
-    (stage / "model.partial").rename(stage / "model")
-
-
-def _collate(pad_id: int, examples: list[Example]) -> dict[str, torch.Tensor]:
-    return pad([{name: e[name] for name in ("input_ids", "labels")} for e in examples], pad_id)
-
-
-def _scores(
-    chosen: Preset, parts: Parts, method: str, stage: Path, report: Report
-) -> list[dict[str, Any]]:
-    """Mean Rouge-L of each set and decoding; the answers stay in `stage` as JSON lines."""
-    model = parts.load_student(stage / "model").eval().to(device())
-    new = chosen.max_length - chosen.max_prompt
-    rows = []
-    for task, examples in parts.tests.items():
-        for seed in chosen.decodings:
-            what = f"{method}: answers to {task}, decoding {seed}"
-            answers = generate(
-                model, parts.tokenizer, examples, new, seed=seed,
-                stored=stage / f"answers_{task}_{seed}.jsonl",
-                report=partial(_answered, report, what),
-            )  # fmt: skip
-            score = 100 * float(marked(examples, answers)["rougeL"].mean())
-            rows.append({"method": method, "task": task, "seed": seed, "rougeL": score})
-    return rows
-
-
-def _answered(report: Report, what: str, done: int, total: int) -> None:
-    report(f"{what}, {done} of {total}")
-
-
-def beside_published(name: str, scores: pd.DataFrame) -> pd.DataFrame:
-    """method, task, rougeL, sd over decodings, source: ours first, then the published rows."""
-    ours = scores.groupby(["method", "task"], sort=False)["rougeL"].agg(["mean", "std"])
-    ours = ours.reset_index().rename(columns={"mean": "rougeL", "std": "sd"})
-    return pd.concat([ours.assign(source="this run"), published(name)], ignore_index=True)

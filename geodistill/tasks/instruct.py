@@ -158,32 +158,84 @@ def unseen(rows: Iterable[Row], train: Iterable[Row]) -> list[Row]:
     return [row for row in rows if not seen & word_runs(row["prompt"], QUOTED)]
 
 
-def _self_instruct() -> dict[str, list[Row]]:
+Wording = Callable[[str, str], str]
+"""How an instruction and its input ("" where there is none) become one prompt."""
+
+
+def _plain(instruction: str, given: str) -> str:
+    return "\n\n".join(text for text in (instruction, given) if text)
+
+
+def worded(name: str, wording: Wording) -> InstructionData:
+    """The evaluation set ``name`` with prompts by ``wording``, for students of that wording.
+
+    Items and answers are those of :func:`load`, whose prompts are plain; ``data_hash`` is of what
+    the rows hold, so it differs.
+
+    Raises:
+        InputError: a set that does not keep instruction and input apart, or a malformed line.
+        AssetError: no ``$GEODISTILL_DATA_DIR``.
+    """
+    if name not in WORDED:
+        raise InputError(
+            f"instruction set {name!r} can't be worded anew: its prompts are whole texts; "
+            f"expected one of {', '.join(WORDED)}"
+        )
+    return _data(name, WORDED[name](wording))
+
+
+def _self_instruct(wording: Wording = _plain) -> dict[str, list[Row]]:
     rows = []
     path = _local("self_instruct") / "self_instruct_eval.jsonl"
     for line, task in read_jsonl(path):
         require(task, ("id", "instruction", "instances"), path, line)
-        for number, instance in enumerate(task["instances"]):
-            prompt = "\n\n".join(text for text in (task["instruction"], instance["input"]) if text)
-            item, source = f"self_instruct/{task['id']}/{number}", f"self_instruct/{task['id']}"
-            rows.append(_row(item, source, "self_instruct", prompt, instance["output"]))
+        source = f"self_instruct/{task['id']}"
+        for number, instance in enumerate(_objects(task, "instances", path, line)):
+            require(instance, ("input", "output"), path, line)
+            given, answer = (_text(instance, key, path, line) for key in ("input", "output"))
+            prompt = wording(_text(task, "instruction", path, line), given)
+            rows.append(_row(f"{source}/{number}", source, "self_instruct", prompt, answer))
     return {"train": [], "validation": [], "test": rows}
 
 
-def _vicuna() -> dict[str, list[Row]]:
+def _vicuna(wording: Wording = _plain) -> dict[str, list[Row]]:
     """The questions that have a reference answer: first turns alone."""
-    folder = _local("vicuna")
-    answers = {
-        row["question_id"]: row["choices"][0]["turns"][0]
-        for _, row in read_jsonl(folder / "vicuna_reference_gpt4.jsonl")
-    }
-    rows = [
-        _row(item, item, row["category"], row["turns"][0], answers[row["question_id"]])
-        for _, row in read_jsonl(folder / "vicuna_questions.jsonl")
-        if row["question_id"] in answers
-        for item in [f"vicuna/{row['question_id']}"]
-    ]
+    answers, rows = {}, []
+    path = _local("vicuna") / "vicuna_reference_gpt4.jsonl"
+    for line, row in read_jsonl(path):
+        require(row, ("question_id", "choices"), path, line)
+        choice = _objects(row, "choices", path, line)[0]
+        answers[str(row["question_id"])] = _first_turn(choice, path, line)
+    path = path.with_name("vicuna_questions.jsonl")
+    for line, row in read_jsonl(path):
+        require(row, ("question_id", "category", "turns"), path, line)
+        prompt, kind = wording(_first_turn(row, path, line), ""), _text(row, "category", path, line)
+        if (number := str(row["question_id"])) in answers:
+            item = f"vicuna/{number}"
+            rows.append(_row(item, item, kind, prompt, answers[number]))
     return {"train": [], "validation": [], "test": rows}
+
+
+def _objects(row: Row, field: str, path: Path, line: int) -> list[Row]:
+    found = row[field]
+    if not isinstance(found, list) or not found or not all(isinstance(one, dict) for one in found):
+        raise InputError(f"{path}, line {line}: {field} is {found!r}, expected a list of objects")
+    return found
+
+
+def _first_turn(row: Row, path: Path, line: int) -> str:
+    require(row, ("turns",), path, line)
+    turns = row["turns"]
+    if not isinstance(turns, list) or not turns or not isinstance(turns[0], str):
+        raise InputError(f"{path}, line {line}: turns is {turns!r}, expected a list of texts")
+    return turns[0]
+
+
+def _text(row: Row, field: str, path: Path, line: int) -> str:
+    text = row[field]
+    if not isinstance(text, str):
+        raise InputError(f"{path}, line {line}: {field} is {text!r}, expected a text")
+    return text
 
 
 def _local(name: str) -> Path:
@@ -197,6 +249,10 @@ def _local(name: str) -> Path:
     return root / "instruct"
 
 
+WORDED: dict[str, Callable[[Wording], dict[str, list[Row]]]] = {
+    "self_instruct": _self_instruct,
+    "vicuna": _vicuna,
+}
 KNOWN: dict[str, Callable[[], dict[str, list[Row]]]] = {
     "embedded": _embedded,
     "t0": _t0,

@@ -353,3 +353,10 @@ def test_sources_are_the_item_factor(tmp_path):
     assert mine.n_sources == 20
     assert (mine.se, mine.df) == pytest.approx((expected.se, expected.df))
     assert "60 items from 20 sources" in " ".join(paragraph(found))
+
+
+def test_whole_runs_that_differ_in_nothing_are_told(tmp_path):
+    lines = [{"method": m, "seed": s, "rougeL": 0.0} for m in ("kd", "proc") for s in range(3)]
+    pd.DataFrame(lines).to_csv(tmp_path / "runs.csv", index=False)
+    with pytest.raises(InputError, match="differences of proc and kd are all 0: no variance to"):
+        run(tmp_path / "runs.csv", "--baseline", "kd", "--metric", "rougeL")

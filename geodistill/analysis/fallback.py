@@ -88,13 +88,13 @@ def _comparison(
     pair: tuple[str, str],
     test: str,
 ) -> Comparison:
-    variance, df = parts.variance(n_seeds), parts.df(n_seeds)
+    variance = parts.variance(n_seeds)
     if variance <= 1e-24 * max(1.0, mean**2):
         raise InputError(
             f"the differences of {pair[0]} and {pair[1]} are all {mean:g}: no variance to judge "
             "by; are these the same runs?"
         )
-    se = float(np.sqrt(variance))
+    se, df = float(np.sqrt(variance)), parts.df(n_seeds)
     half = float(stats.t.ppf(0.975, df)) * se
     n_items = rows.groupby("task")["item"].nunique().sum() if "item" in rows else 0
     n_sources = rows.groupby("task")["source"].nunique().sum() if "item" in rows else 0

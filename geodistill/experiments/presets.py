@@ -20,8 +20,8 @@ from geodistill.experiments.store import data_dir
 Report = Callable[[str], None]
 START = "sft-start"
 METHODS = (START, "kd", "kd+procrustes", "kd+procrustes-shuffled", "kd+isotropy")
-"""The start on the answers alone, KD from it, the term, and two controls of the term: no row meets
-its own; no teacher."""
+"""The start on the answers alone, KD from it, the term, and two controls of the term: the teacher's
+rows in random order; no teacher."""
 SEED = 10
 """Of a training, as in the scripts that the settings come from; the teacher's is always this."""
 

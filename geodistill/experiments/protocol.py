@@ -53,7 +53,7 @@ FEATURE_LOSSES: dict[str, Callable[[Geometry], nn.Module]] = {
     "cka": lambda g: CKALoss(memory=g.memory or None),
     "procrustes": lambda g: ProcrustesLoss(memory=g.memory or None),
     "gram": lambda g: FeatureGramLoss(memory=g.memory or None),
-    # The placebo: the same loss, weight and teacher rows, but no row meets its own.
+    # The placebo: the same loss, weight and teacher rows, but in random order.
     "procrustes-shuffled": lambda g: ShuffledRows(ProcrustesLoss(), seed=g.seed),
     # Controls: the part of Procrustes that knows no rows; the student's isotropy, no teacher.
     "spectrum": lambda g: SpectrumLoss(),

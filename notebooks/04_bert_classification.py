@@ -49,7 +49,7 @@ from geodistill.analysis.compare import compare
 from geodistill.analysis.conclusion import conclude
 from geodistill.analysis.gains import at_edges
 from geodistill.analysis.means import in_order, in_own_metrics, mean_table
-from geodistill.analysis.plain import CHANGE, say, say_each, sentence
+from geodistill.analysis.plain import CHANGE, say, say_each, sentence, whence
 from geodistill.analysis.rows import load_items, load_rows, wide
 from geodistill.analysis.style import geodistill_style, look
 from geodistill.distill import bert_student
@@ -580,7 +580,7 @@ if placebos:
     )
     learned["controls"] = (
         f"{found.geometry} Against {look(best['method']).label} at factor {best['factor']:g}, the best of the controls "
-        f"after the fact, Procrustes: {say(over, *rule)}"
+        f"after the fact, Procrustes: {say(over, *rule)} ({whence([over])})"
     )
     display(Markdown(sentence(learned["controls"])))
 
@@ -799,14 +799,17 @@ if lines:
 for name, (column, told) in varied.items():
     ends = study[name].items[column].agg(["min", "max"])
     least, largest = (study[name].items.query(f"{column} == {end}") for end in ends)
-    found = [
-        f"over {look(other).label} {say(change, *rule, CHANGE, settle=False)}"
+    changes = [
+        dependence.change_of_gain(least, largest, "kd+procrustes", other)
         for other in ("kd", "kd+procrustes-shuffled", "kd+spectrum")
-        for change in [dependence.change_of_gain(least, largest, "kd+procrustes", other)]
     ]
+    found = "; ".join(
+        f"over {look(one.baseline).label} {say(one, *rule, CHANGE, settle=False)}"
+        for one in changes
+    )
     learned[name] = (
         f"what Procrustes has with {ends['min']:g} {told}, against what it has with "
-        f"{ends['max']:g}: {'; '.join(found)}"
+        f"{ends['max']:g}: {found} ({whence(changes)})"
     )
     display(Markdown(sentence(learned[name])))
 
@@ -852,7 +855,7 @@ if study.whole("pretrained"):
     told = "; ".join(
         f"over {look(one.baseline).label} {say(one, *rule, settle=False)}" for one in against
     )
-    learned["pretrained"] = f"of a pretrained student, Procrustes: {told}"
+    learned["pretrained"] = f"of a pretrained student, Procrustes: {told} ({whence(against)})"
     display(Markdown(sentence(learned["pretrained"])))
 
 # %% [markdown]

@@ -466,7 +466,8 @@ if study.whole("curve", "controls"):
     swept = pd.concat([study["curve"].items, study["controls"].items])
     show_table(
         gains_of.control_table(swept, "kd+procrustes", controls, test.unit),
-        caption="Procrustes minus each control; 95 % intervals, seeds and prompts crossed.",
+        caption="Procrustes minus each control; 95 % intervals, seeds and prompts crossed. Both ran "
+        f"{study['curve'].runs['seed'].nunique()} seeds.",
         name="opt-control-differences",
         **study.source("curve", "controls"),
     )

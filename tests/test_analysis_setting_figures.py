@@ -1,5 +1,7 @@
 """Figures of gains against a setting draw what they are given; sentences say it."""
 
+from dataclasses import replace
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -9,7 +11,7 @@ from matplotlib.container import BarContainer, ErrorbarContainer
 from geodistill.analysis import setting_figures
 from geodistill.analysis.compare import compare
 from geodistill.analysis.noise import Noise
-from geodistill.analysis.plain import CHANGE, say, say_each, sentence
+from geodistill.analysis.plain import CHANGE, say, say_each, sentence, whence
 from geodistill.analysis.report import POINTS
 from geodistill.analysis.style import in_order, look
 
@@ -125,5 +127,9 @@ def test_a_sentence_has_word_number_and_interval():
     unsure = say(answer(0.0), 0.0005, POINTS)
     assert unsure.startswith("**cannot tell**")
     assert "it would take" in unsure
-    assert say_each([better], 0.01, POINTS) == f"KD + Gram: {said}"
+    drawn = f"{better.n_seeds} seeds; {', '.join(better.tasks)}"
+    assert say_each([better], 0.01, POINTS) == f"KD + Gram: {said} ({drawn})"
+    fewer = replace(better, n_seeds=better.n_seeds - 1, tasks=("z",))
+    both = f"{fewer.n_seeds} to {better.n_seeds} seeds; {', '.join([*better.tasks, 'z'])}"
+    assert whence([better, fewer]) == both
     assert sentence("on a GPU") == "On a GPU."

@@ -1,6 +1,6 @@
 """Answers in a sentence: the rule's word, the number with its interval, what would settle it."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from geodistill.analysis.compare import Comparison
 from geodistill.analysis.report import Unit
@@ -39,8 +39,18 @@ def say(
 def say_each(
     answers: Iterable[Comparison], margin: float, unit: Unit, words: Mapping[str, str] = GAIN
 ) -> str:
-    """Several comparisons, each by its method's name; arguments as in `say`."""
-    return "; ".join(f"{look(a.method).label}: {say(a, margin, unit, words)}" for a in answers)
+    """Several comparisons, each by its method's name, and their seeds and tasks; as `say`."""
+    found = list(answers)
+    told = "; ".join(f"{look(a.method).label}: {say(a, margin, unit, words)}" for a in found)
+    return f"{told} ({whence(found)})"
+
+
+def whence(answers: Sequence[Comparison]) -> str:
+    """From how many seeds and which tasks some comparisons come."""
+    counts = [a.n_seeds for a in answers]
+    seeds = f"{min(counts)}" if len(set(counts)) == 1 else f"{min(counts)} to {max(counts)}"
+    tasks = sorted({task for a in answers for task in a.tasks})
+    return f"{seeds} seeds; {', '.join(tasks)}"
 
 
 def sentence(text: str) -> str:

@@ -45,10 +45,10 @@ class IsotropyLoss(FeatureLoss):
 class ShuffledRows(nn.Module):
     """Placebo: `loss` with the teacher's rows in a random order, a new one each call.
 
-    Only rows that count are shuffled, so the teacher's mean and spectrum stay. Over `ProcrustesLoss`
-    it is on average at least 2 − 2‖Y‖_*/√(n − 1), where the teacher does not occur: a pull towards a
-    flat spectrum, as `IsotropyLoss` (theory chapter). The order follows from `seed` and the number
-    of calls, which is in the state dict: a resumed run goes on alike.
+    Only rows that count are shuffled, so the teacher's mean and spectrum stay. Over a Procrustes
+    loss it is on average at least 2 − 2‖Y‖_*/√(n − 1), where the teacher does not occur: a pull
+    towards a flat spectrum, as `IsotropyLoss` is (theory chapter). The order follows from `seed`
+    and the number of calls, which is in the state dict: a resumed run goes on alike.
     """
 
     requires_hidden_states = True

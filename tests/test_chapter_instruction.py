@@ -77,7 +77,8 @@ def test_the_chapter_says_of_whole_sections_what_their_rows_hold(results, monkey
         assert f"- {steps} × {size}: better than " in told
     assert told.count("has **does not move alike against all controls**") == 2
     assert {"opt-kinds", "opt-kinds-differences", "opt-kinds-pages"} <= set(shown)
-    assert "than one by KD alone **on each of them** (embedded: +0.1" in told
+    assert "than one by KD alone on **3**, a lower one on **0**, by intervals" in told
+    assert "less likely than KD's: **none**" in told
     ids = shown["opt-controls"]["run_ids"]
     planned = instruction_sections.progress().set_index("section")["planned"]
     assert len(ids) == planned[["primary", "curve", "controls"]].sum()

@@ -683,21 +683,25 @@ if study.whole("elsewhere"):
 
 # %%
 if study.whole("elsewhere"):
-    pairs = [("kd+procrustes", other) for other in ("kd", *controls) if other in ("kd", *terms)]
+    asked_there = ["kd", *(control for control in controls if control in terms)]
+    over = {
+        name: [compare(frame, "kd+procrustes", other) for other in asked_there]
+        for name, frame in by_kind.items()
+    }
     lines = [
         {
-            "prompts": f"{name} ({frame['item'].nunique()})",
-            "Procrustes minus": look(baseline).label,
-            test.unit.name: gains_of.said(compare(frame, method, baseline), test.unit),
+            "prompts": f"{name} ({one.n_items})",
+            "Procrustes minus": look(one.baseline).label,
+            test.unit.name: gains_of.said(one, test.unit),
             **{
                 f"{outcome}, points": gains_of.said_or_equal(
-                    outcomes[outcome](frame), (method, baseline), POINTS
+                    of_items(by_kind[name]), (one.method, one.baseline), POINTS
                 )
-                for outcome in outcomes
+                for outcome, of_items in outcomes.items()
             },
         }
-        for name, frame in by_kind.items()
-        for method, baseline in pairs
+        for name, found in over.items()
+        for one in found
     ]
     show_table(
         pd.DataFrame(lines),
@@ -721,10 +725,10 @@ if study.whole("elsewhere"):
         if one.high < 0 and one.method in controls
     ]
     above = [
-        f"{look(control).label} on {name}"
+        f"{look(one.baseline).label} on {name}"
         for name in off_t0
-        for control in controls
-        if control in terms and compare(by_kind[name], "kd+procrustes", control).low > 0
+        for one in over[name][1:]
+        if one.low > 0
     ]
     display(
         Markdown(

@@ -311,17 +311,15 @@ def answers(key: str, results: Path) -> tuple[Comparison, ...]:
     Raises:
         InputError: a claim that stored rows do not decide, or rows that are missing or unfit.
     """
-    test = decided_by(key)
-    items = test.items(results).frame
-    return compare_family(items, test.pairs_in(items))
+    return _compared(decided_by(key), results)[1]
 
 
 def judge(key: str, results: Path) -> Iterator[Record]:
     """One record a comparison of claim `key`, computed from the rows under `results`."""
     test = decided_by(key)
     rows = ", ".join(f"data/results/{folder}" for folder in test.rows(results))
-    items = test.items(results).frame
-    for answer in compare_family(items, test.pairs_in(items)):
+    items, found = _compared(test, results)
+    for answer in found:
         yield Record(
             claim=key,
             verdict=verdict(answer, test.margin).word,
@@ -334,6 +332,12 @@ def judge(key: str, results: Path) -> Iterator[Record]:
             run_ids=answer.run_ids,
             note=_alone(items, answer, test.unit),
         )
+
+
+def _compared(test: StoredTest, results: Path) -> tuple[pd.DataFrame, tuple[Comparison, ...]]:
+    """The items of a test, and its comparisons on them."""
+    items = test.items(results).frame
+    return items, compare_family(items, test.pairs_in(items))
 
 
 def _alone(items: pd.DataFrame, answer: Comparison, unit: Unit) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import steps
-from benchmarks.students import BATCH, cached, student
+from benchmarks.students import BATCH, cached, small, student
 from benchmarks.timing import Row
 from geodistill.distill import FeatureDistillationTrainer
 from geodistill.experiments.training import fit
@@ -29,10 +29,11 @@ METHODS = {  # of the trainer, in which a part is spent
 def step_parts(*, tiny: bool = False) -> list[Row]:
     """Shares of KD + Procrustes from the cache, on a CPU, after a training that warms up."""
     with tempfile.TemporaryDirectory() as folder:
-        teacher, data, cache = cached(Path(folder), "cpu", tiny)
+        size = small(tiny)
+        teacher, data, cache = cached(Path(folder), "cpu", size)
         for _ in range(2):
             trainer = steps.trainer(
-                student(teacher, tiny), data, Path(folder), STEPS, BATCH, "cpu",
+                student(teacher, size), data, Path(folder), STEPS, BATCH, "cpu",
                 ProcrustesLoss(), teacher_cache=cache,
             )  # fmt: skip
             spent = _watched(trainer)

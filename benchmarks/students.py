@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from transformers import BertConfig, BertForSequenceClassification
@@ -22,14 +22,44 @@ MOST = {"cpu": 1.15, "cuda": 1.05}
 BATCH = 32
 
 
+class Size(NamedTuple):
+    """Layers and width of teacher and student, words known, shortest and longest sentence."""
+
+    teacher: tuple[int, int]
+    student: tuple[int, int]
+    words: int
+    tokens: tuple[int, int]
+
+
+def small(tiny: bool) -> Size:
+    """Of the classification study; `tiny` for a test of the script."""
+    return (
+        Size((2, 32), (1, 32), 100, (10, 40))
+        if tiny
+        else Size((6, 384), (3, 128), 30_522, (10, 40))
+    )
+
+
+LARGE = Size((12, 768), (6, 768), 30_522, (128, 128))
+"""BERT-base and half of it: a step that keeps a GPU busy, where the small one waits for Python."""
+
+
 def students(repeats: int, device: str, *, tiny: bool = False) -> list[Row]:
     """Trainings of a few steps: with a term over without, and with a live teacher over the cache.
 
     Teacher 6 x 384, student 3 x 128, 32 sentences of 10 to 40 tokens, untrained: only time counts.
+    On a GPU a large pair besides.
     """
+    found = _compared(small(tiny), repeats, device)
+    if device != "cpu" and not tiny:
+        found += _compared(LARGE, repeats, device)
+    return found
+
+
+def _compared(size: Size, repeats: int, device: str) -> list[Row]:
     with tempfile.TemporaryDirectory() as folder:
-        teacher, data, cache = cached(Path(folder), device, tiny)
-        train = partial(_train, teacher, data, Path(folder), device, tiny)
+        teacher, data, cache = cached(Path(folder), device, size)
+        train = partial(_train, teacher, data, Path(folder), device, size)
         seconds = timed(
             {
                 "KD": partial(train, teacher_cache=cache),
@@ -40,19 +70,20 @@ def students(repeats: int, device: str, *, tiny: bool = False) -> list[Row]:
             repeats,
             device,
         )
-    size = f"{BATCH} sentences" + ("" if device == "cpu" else f" ({device})")
+    layers, width = size.student
+    what = f"{BATCH} sentences, {layers} x {width}" + ("" if device == "cpu" else f" ({device})")
     most = f"<= {MOST[device]}"
     return [
-        ratio(f"training step with {term} over KD alone", size, seconds, term, "KD", most)
+        ratio(f"training step with {term} over KD alone", what, seconds, term, "KD", most)
         for term in ("KD + Procrustes", "KD + Gram")
-    ] + [ratio("training step, live teacher over cache", size, seconds, "KD, live", "KD", ">= 1.8")]
+    ] + [ratio("training step, live teacher over cache", what, seconds, "KD, live", "KD", ">= 1.8")]
 
 
-def cached(folder: Path, device: str, tiny: bool) -> tuple[Any, list[dict[str, Any]], TeacherCache]:
+def cached(folder: Path, device: str, size: Size) -> tuple[Any, list[dict[str, Any]], TeacherCache]:
     """The teacher, sentences, and what it says of them."""
     quiet()
-    teacher = _teacher(tiny).to(device)
-    data = _sentences(2 * BATCH, vocabulary=teacher.config.vocab_size)
+    teacher = _teacher(size).to(device)
+    data = _sentences(2 * BATCH, size)
     lengths = [len(e["input_ids"]) for e in data]
     cache = build_cache(
         teacher, in_batches(data, BATCH, 0), lengths, folder / "cache", layers=(-1,),
@@ -61,9 +92,10 @@ def cached(folder: Path, device: str, tiny: bool) -> tuple[Any, list[dict[str, A
     return teacher, data, cache
 
 
-def student(teacher: Any, tiny: bool) -> Any:
-    """An untrained student of 3 x 128."""
-    return bert_student(teacher, width=32 if tiny else 128, layers=1 if tiny else 3, seed=0)
+def student(teacher: Any, size: Size) -> Any:
+    """An untrained student."""
+    layers, width = size.student
+    return bert_student(teacher, width=width, layers=layers, seed=0)
 
 
 def _train(
@@ -71,21 +103,21 @@ def _train(
     data: list[dict[str, Any]],
     folder: Path,
     device: str,
-    tiny: bool,
+    size: Size,
     *losses: Any,
     **source: Any,
 ) -> None:
     steps.train(
-        student(teacher, tiny), data, folder, STEPS[device], BATCH, device, *losses, **source
+        student(teacher, size), data, folder, STEPS[device], BATCH, device, *losses, **source
     )
 
 
-def _teacher(tiny: bool) -> Any:
+def _teacher(size: Size) -> Any:
     torch.manual_seed(0)
-    width, layers, vocabulary = (32, 2, 100) if tiny else (384, 6, 30_522)
+    layers, width = size.teacher
     return BertForSequenceClassification(
         BertConfig(
-            vocab_size=vocabulary,
+            vocab_size=size.words,
             hidden_size=width,
             num_hidden_layers=layers,
             num_attention_heads=width // 16,
@@ -94,12 +126,13 @@ def _teacher(tiny: bool) -> Any:
     )
 
 
-def _sentences(count: int, vocabulary: int) -> list[dict[str, Any]]:
+def _sentences(count: int, size: Size) -> list[dict[str, Any]]:
     generator = torch.Generator().manual_seed(0)
-    lengths = torch.randint(10, 41, (count,), generator=generator).tolist()
+    least, most = size.tokens
+    lengths = torch.randint(least, most + 1, (count,), generator=generator).tolist()
     return [
         {
-            "input_ids": torch.randint(1, vocabulary, (length,), generator=generator).tolist(),
+            "input_ids": torch.randint(1, size.words, (length,), generator=generator).tolist(),
             "labels": row % 2,
             "row": row,
         }

@@ -198,7 +198,7 @@ class TeacherCache:
         return TeacherOutputs(logits, features, mask=mask)
 
     def _scatter(self, name: str, where: Any, mask: Tensor) -> Tensor:
-        stored = torch.from_numpy(self._arrays[name][where]).float().to(mask.device)
+        stored = torch.from_numpy(self._arrays[name][where]).to(mask.device).float()
         out = stored.new_zeros(*mask.shape, stored.shape[-1])
         out[mask] = stored
         return out

@@ -19,6 +19,7 @@ from geodistill.geometry.nuclear import first_derivative
 from geodistill.losses.base import NAMES
 
 CHUNK = 1024  # rows at a time: large enough for a full-speed product, small enough for the cache
+GPU_CHUNK = 8192  # there a product of few rows is over before the next one is asked for
 Sums = dict[str, Tensor]
 
 
@@ -43,10 +44,15 @@ class Rows:
     def __len__(self) -> int:
         return len(self.x if self.places is None else self.places)
 
+    @property
+    def chunk(self) -> int:
+        """Most rows that are copied at a time."""
+        return GPU_CHUNK if self.y.is_cuda else CHUNK
+
     def chunks(self) -> Iterator[tuple[slice | Tensor, Tensor, Tensor]]:
         """Where some rows stand, and what they are in both features."""
-        for start in range(0, len(self), CHUNK):
-            where: slice | Tensor = slice(start, start + CHUNK)
+        for start in range(0, len(self), self.chunk):
+            where: slice | Tensor = slice(start, start + self.chunk)
             if self.places is not None:
                 where = self.places[where]
             yield where, self.x[where].to(self.dtype), self.y[where].to(self.dtype)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import matplotlib
@@ -38,21 +40,31 @@ def main() -> None:
     given = parser.parse_args()
     torch.set_num_threads(1)
     on_gpu = given.device == "cuda"
-    tensors = rows_on_gpu if on_gpu else rows
-    found = tensors(given.repeats, tiny=given.tiny)
-    found += language(max(2, given.repeats // 5), given.device, tiny=given.tiny)
-    found += students(max(2, given.repeats // 3), given.device, tiny=given.tiny)
-    if not on_gpu:
-        found += step_parts(tiny=given.tiny)
-    for row in found:
-        target = "" if row["target"] is None else f"  (target {row['target']})"
-        median = f"  median {row['median_ratio']:8.2f}" if "median_ratio" in row else ""
-        print(f"{row['what']:<58} {row['size']:<16} {row['ratio']:8.2f}{median}{target}")
     out = given.out or OUT / f"speed{'-gpu' if on_gpu else ''}.json"
     record = {"threads": 1, "repeats": given.repeats, "tiny": given.tiny} | provenance()
     record["versions"] = json.loads(record["versions"])
+    tensors = rows_on_gpu if on_gpu else rows
     out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps(record | {"rows": found}, indent=1) + "\n")
+    parts: list[Callable[..., list[Row]]] = [
+        partial(tensors, given.repeats),
+        partial(language, max(2, given.repeats // 5), given.device),
+        partial(students, max(2, given.repeats // 3), given.device),
+        *([] if on_gpu else [step_parts]),
+    ]
+    found: list[Row] = []
+    for part in parts:  # stopped, it leaves the parts that it has
+        new = part(tiny=given.tiny)
+        for row in new:
+            target = "" if row["target"] is None else f"  (target {row['target']})"
+            median = f"  median {row['median_ratio']:8.2f}" if "median_ratio" in row else ""
+            print(
+                f"{row['what']:<58} {row['size']:<16} {row['ratio']:8.2f}{median}{target}",
+                flush=True,
+            )
+        found += new
+        partial_file = out.with_suffix(".partial")
+        partial_file.write_text(json.dumps(record | {"rows": found}, indent=1) + "\n")
+        partial_file.replace(out)
     if not on_gpu:
         draw(found, out.with_suffix(".svg"))
 

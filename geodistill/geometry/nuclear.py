@@ -136,13 +136,16 @@ def _polar_express(c: Tensor) -> tuple[Tensor, Tensor]:
 
     Amsel, Persson, Musco, Gower, arXiv 2505.16932; coefficients for this interval are computed
     below. (Muon's fixed Newton-Schulz coefficients do not converge to 1.) The interval ends ten
-    times above the rank floor, so that rounding noise stays a few hundredths of a direction. No QR
-    to a small square before: on a GPU it costs more than all products of the tall matrix.
+    times above the rank floor, so that rounding noise stays a few hundredths of a direction. Only
+    a tall matrix is brought to its small square (QR): its own products would round more. A QR takes
+    a GPU longer than ten products, so that others are left as they are.
     """
     if c.shape[-2] < c.shape[-1]:
         value, polar = _polar_express(c.mT)
         return value, polar.mT
     a = c.flatten(0, -3) if c.ndim > 2 else c[None]
+    tall = a.shape[-2] > 4 * a.shape[-1]
+    q, a = torch.linalg.qr(a) if tall else (None, a)
     largest = a.abs().amax((-2, -1), keepdim=True)
     a = a / torch.where(largest > 0, largest, 1)  # its squares neither over- nor underflow
     a = a / torch.linalg.matrix_norm(a, keepdim=True).clamp_min(1)
@@ -151,7 +154,7 @@ def _polar_express(c: Tensor) -> tuple[Tensor, Tensor]:
             gram = a.mT @ a
             inner = torch.baddbmm(gram, gram, gram, beta=third, alpha=fifth)
             a = torch.baddbmm(a, a, inner, beta=first)
-    polar = a.view_as(c)
+        polar = (a if q is None else q @ a).view_as(c)
     return (c * polar).sum((-2, -1)), polar
 
 

@@ -9,7 +9,7 @@ from scipy import stats
 from geodistill.analysis.compare import Comparison
 from geodistill.analysis.crossed import Components, estimate
 from geodistill.analysis.simulate import Truth
-from geodistill.analysis.verdict import WORDS, p_equivalent, settle, verdict
+from geodistill.analysis.verdict import WORDS, Settle, p_equivalent, settle, verdict
 from geodistill.errors import InputError
 
 PARTS = Components(seed=1.0, item=0.2, residual=0.1, df_item=999.0)
@@ -71,7 +71,14 @@ def test_settle_is_the_least_design_that_is_short_enough():
     n, items = plan.both
     assert reach(n, n / 5) <= 2.0 < reach(n - 1, (n - 1) / 5)
     assert items == n * 200
-    assert "no number of items with these seeds" in str(plan)
+    assert str(plan) == (
+        f"{plan.seeds} seeds with these items, or {n} seeds × {items:,} items "
+        "(more items alone would not do)"
+    )
+    assert str(Settle(None, None, (7, 900))) == (
+        "7 seeds × 900 items (more seeds alone or more items alone would not do)"
+    )
+    assert str(Settle(3, 40, None)) == "3 seeds with these items, or 40 items with these seeds"
 
 
 def test_settle_asks_more_of_a_family():

@@ -32,7 +32,7 @@ class Line:
             return ""
         plan, answer = self.verdict.settle, self.comparison
         if not answer.n_items:
-            return f"{plan.seeds:,} seeds" if plan.seeds else "no number of seeds"
+            return f"{plan.seeds:,} seeds" if plan.seeds else "more seeds than are in reach"
         if answer.n_seeds == 1:
             return f"{plan.items:,} items, for these two models" if plan.items else "more seeds"
         return str(plan)

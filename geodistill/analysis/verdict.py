@@ -37,10 +37,17 @@ class Settle:
     both: tuple[int, int] | None
 
     def __str__(self) -> str:
-        seeds = f"{self.seeds:,} seeds" if self.seeds else "no number of seeds"
-        items = f"{self.items:,} items" if self.items else "no number of items"
-        alike = f", or {self.both[0]:,} seeds × {self.both[1]:,} items" if self.both else ""
-        return f"{seeds} with these items, {items} with these seeds{alike}"
+        ways = {
+            "seeds": self.seeds and f"{self.seeds:,} seeds with these items",
+            "items": self.items and f"{self.items:,} items with these seeds",
+            "both": self.both and f"{self.both[0]:,} seeds × {self.both[1]:,} items",
+        }
+        enough = [way for way in ways.values() if way]
+        short = [f"more {name} alone" for name in ("seeds", "items") if not ways[name]]
+        if not enough:
+            return "more than any number of seeds or items in reach"
+        beside = f" ({' or '.join(short)} would not do)" if short else ""
+        return ", or ".join(enough) + beside
 
 
 @dataclass(frozen=True)

@@ -81,7 +81,7 @@ setting = {
 # adjusted; how, and with which reservations, is the rest of this page.
 
 # %%
-display(Markdown(ledger.in_short(("C4a", "C4b", "P1-bert"), results_dir())))
+display(Markdown(ledger.in_short(("C4a", "C4b", "P1-bert", "P2-bert"), results_dir())))
 
 # %% [markdown]
 # ## The sentences

@@ -546,6 +546,23 @@ for key, found in rivals.items():
     )
 
 # %% [markdown]
+# Those students start from random blocks. Does it go alike with one that could read before, three layers of what
+# the teacher was fine-tuned from? Here KD, which has no term at all, is a rival beside the controls.
+
+# %%
+pretrained = claims.claim("P2-bert").stored
+found = claims.answers("P2-bert", results_dir())
+show_table(
+    report.comparison_table(found, pretrained.margin, pretrained.unit),
+    caption=f"{claims.claim('P2-bert').statement} {report.caption(found, pretrained.margin, pretrained.unit)}",
+    name="bert-p2-bert",
+    source="stored",
+    made_by=pretrained.grid,
+    rows=f"data/results/{pretrained.rows(results_dir())[0]}/items.parquet",
+    run_ids=[run_id for a in found for run_id in a.run_ids],
+)
+
+# %% [markdown]
 # ## Instruction following
 #
 # The student has OPT's architecture and is untrained at the start; its teacher is SmolLM2. (The
@@ -617,7 +634,7 @@ show_table(
 # The verdicts on the home page are these, recorded by this cell and by nothing else.
 
 # %%
-for key in ("C4a", "C4b", "P1-bert", "C5", "P1-opt", "P2-opt"):
+for key in ("C4a", "C4b", "P1-bert", "P2-bert", "C5", "P1-opt", "P2-opt"):
     for found in claims.judge(key, results_dir()):
         ledger.record(**vars(found))
 

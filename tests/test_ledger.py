@@ -186,6 +186,20 @@ def test_numbers_show_two_digits_of_their_interval():
     assert shown(None, None, None) == ""
 
 
+def test_a_section_keeps_its_own_kd_whatever_the_factor(tmp_path, monkeypatch):
+    monkeypatch.setenv("GEODISTILL_RESULTS", str(tmp_path))
+    simulated_results.write_sections(tmp_path, ["pretrained"])
+    found = claims.answers("P2-bert", tmp_path)
+    assert [a.baseline for a in found] == ["kd", "kd+procrustes-shuffled", "kd+spectrum"]
+    assert [a.n_seeds for a in found] == [5, 5, 5]
+    gains = [simulated_results.TERMS["procrustes"] * simulated_results.fades(500)]
+    gains += [gains[0] * (1 + 0.10 / 0.06), gains[0]]  # over KD, a control that does harm, one at 0
+    assert [a.estimate for a in found] == pytest.approx(gains, abs=0.03)
+    assert {r.rows for r in claims.judge("P2-bert", tmp_path)} == {
+        "data/results/classification/pretrained"
+    }
+
+
 def test_a_page_says_in_short_what_its_rows_say_with_numbers(confirmed, tmp_path):
     told = ledger.in_short(("C4a", "P1-bert"), confirmed).splitlines()
     (first, *_), others = claims.answers("C4a", confirmed), claims.answers("P1-bert", confirmed)

@@ -98,7 +98,7 @@ _apply = torch.compiler.disable(_NuclearNorm.apply)  # type: ignore[no-untyped-c
 
 
 def _svd(c: Tensor) -> tuple[Tensor, Tensor]:
-    driver = "gesvd" if c.is_cuda else None  # by default Jacobi's, whose float32 loses two digits
+    driver = "gesvd" if c.is_cuda else None  # Jacobi's, the default there, loses a digit
     u, s, vh = torch.linalg.svd(c, full_matrices=False, driver=driver)
     kept = s > rank_floor(c) * s[..., :1]
     return s.sum(-1), (u * kept[..., None, :]) @ vh

@@ -60,8 +60,8 @@ class MomentLoss(FeatureLoss):
         with torch.autocast(rows.y.device.type, enabled=False):
             alone = self.group is None and not (self.training and self.memory)
             # Few rows: n × n sums cost less. On a GPU each operation costs, and rows have fewer.
-            most = rows.chunk if rows.y.is_cuda else max(teacher.shape[-1], student.shape[-1])
-            few = len(rows) <= most
+            many = rows.chunk if rows.y.is_cuda else max(teacher.shape[-1], student.shape[-1])
+            few = len(rows) < many
             if alone and (self.needs_rows or few):
                 x, y = rows.gathered()
                 return self.compare(row_moments(x, y, center=self.center, scale=self.scale))

@@ -132,6 +132,24 @@ def test_methods_and_seeds_are_two_questions(between, within):
     assert ((table["low"] < table["r"]) & (table["r"] < table["high"])).all()
 
 
+def test_the_interval_of_unrelated_seeds_holds_zero_as_often_as_it_says():
+    """Tasks, methods and seeds move both columns; what is left of a run is unrelated."""
+    rng = np.random.default_rng(0)
+    cells = pd.MultiIndex.from_product(
+        [range(3), range(6), range(10)], names=["task", "method", "seed"]
+    )
+    runs, held = cells.to_frame(index=False), 0
+    for _ in range(300):
+        for column in ("kept", "score"):
+            by_method, by_seed = rng.normal(size=(3, 6)), rng.normal(size=(3, 10))
+            shared = by_method[runs["task"], runs["method"]] + by_seed[runs["task"], runs["seed"]]
+            runs[column] = shared + rng.normal(size=len(runs))
+        table = kept_and_score(runs, "kept", "score").set_index("between")
+        low, high = table.loc["seeds within a method", ["low", "high"]]
+        held += low < 0 < high
+    assert 0.925 < held / 300 < 0.98  # with n for the runs, 0.91
+
+
 def test_the_teachers_share_runs_from_the_majority_to_the_teacher():
     runs = pd.DataFrame(
         {

@@ -17,7 +17,8 @@ pytestmark = pytest.mark.smoke
 FROM_SECTIONS = {
     "efficiency", "worth", "controls-by-factor", "shares", "weight-decades", "size", "changed",
     "batch", "length", "controls-elsewhere", "pretrained", "pretrained-level", "first-token",
-    "others", "all-sentences", "device", "luck",
+    "others", "all-sentences", "device", "luck", "glue-dev-primary", "glue-dev-all",
+    "secondary-pairs",
 }  # fmt: skip
 
 
@@ -63,6 +64,9 @@ def test_every_section_is_shown_and_the_verdict_is_what_was_put_in(tmp_path):
         assert figures[name]["source"] == "stored"
         assert "--section" in figures[name]["made_by"]
         assert len(figures[name]["run_ids"]) > 1
+    both = figures["controls"]  # of two sections, and both are named
+    assert all(f"--section {name}" in both["made_by"] for name in ("primary", "placebos"))
+    assert "/placebos/items" in both["rows"]
     assert "--section gpu" in figures["size"]["made_by"]  # rows of a GPU beside their like
     assert "--section primary" in figures["shares"]["made_by"]  # and those of CPUs
     says = verdict(chapter)
@@ -76,7 +80,12 @@ def test_every_section_is_shown_and_the_verdict_is_what_was_put_in(tmp_path):
     for asked in ("length of the training", "batch"):  # neither moves a simulated gain
         assert "; over KD + Procrustes, rows shuffled **" in says[f"Does the {asked} matter"]
         assert "**larger**" not in says[f"Does the {asked} matter"]
-    assert says["Does the machine matter"].startswith("no sign of it: 0 of 6")
+        assert (
+            "a control that does harm of its own, KD + Procrustes, rows shuffled with"
+            in (says[f"Does the {asked} matter"])
+        )
+    assert "it does harm of its own" in says["Does it help a student that was pretrained"]
+    assert "of 5 gains over KD none changes clearly" in says["Does the machine matter"]
 
 
 def test_without_its_sections_the_chapter_says_what_is_not_made(tmp_path):

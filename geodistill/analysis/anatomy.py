@@ -85,6 +85,9 @@ def gain_by_difficulty(
     return mean.assign(low=low, high=high).drop(columns="width").reset_index()
 
 
+_CELLS = (["task", "method"], ["task", "seed"])
+
+
 def kept_and_score(runs: pd.DataFrame, kept: str, score: str) -> pd.DataFrame:
     """Does more geometry kept go with a better score, between methods, and between their seeds?
 
@@ -95,19 +98,26 @@ def kept_and_score(runs: pd.DataFrame, kept: str, score: str) -> pd.DataFrame:
 
     Returns:
         `between` ("methods", "seeds within a method"), `n`, the correlation `r` and its 95 %
-        interval `low, high` (Fisher). Methods: their means, tasks subtracted. Seeds: what is left
-        of each run once its task's method and its task's seed are subtracted.
+        interval `low, high` (Fisher, n less the means that were subtracted). Methods: their means,
+        tasks subtracted; that tasks share methods is not in the interval. Seeds: what is left of
+        each run once its task's method and its task's seed are subtracted.
     """
     both = runs.set_index(["task", "method", "seed"])[[kept, score]]
     means = both.groupby(["task", "method"]).mean()
     methods = means - means.groupby("task").transform("mean")
     left = both - both.groupby(["task", "method"]).transform("mean")
     left = left - left.groupby(["task", "seed"]).transform("mean")
+    tasks, rows, columns = (both.groupby(keys).ngroups for keys in ("task", *_CELLS))
     lines = []
-    for name, table in (("methods", methods), ("seeds within a method", left)):
-        found = stats.pearsonr(table[kept], table[score])
-        interval = found.confidence_interval()
-        lines.append((name, len(table), found.statistic, interval.low, interval.high))
+    for name, table, means_taken in (
+        ("methods", methods, tasks),
+        ("seeds within a method", left, rows + columns - tasks),
+    ):
+        r = float(stats.pearsonr(table[kept], table[score]).statistic)
+        # A correlation subtracts one mean by itself.
+        half = stats.norm.ppf(0.975) / (len(table) - (means_taken - 1) - 3) ** 0.5
+        low, high = np.tanh([np.arctanh(r) - half, np.arctanh(r) + half])
+        lines.append((name, len(table), r, low, high))
     return pd.DataFrame(lines, columns=["between", "n", "r", "low", "high"])
 
 

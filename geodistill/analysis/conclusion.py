@@ -82,8 +82,11 @@ def _of_geometry(gain: Comparison, controls: Sequence[Comparison], margin: float
     told = "; ".join(f"against {name}: {given}" for name, given in found.items())
     if not controls:
         return "Not asked: the runs of the controls are not all made."
-    if verdict(gain, margin).word != BETTER:
-        return f"With no gain over {look(gain.baseline).label} there is none to explain ({told})."
+    base, known = look(gain.baseline).label, verdict(gain, margin).word
+    if known == CANNOT_TELL:
+        return f"A gain over {base} is not shown, so whose it would be stays open ({told})."
+    if known != BETTER:
+        return f"With no gain over {base} there is none to explain ({told})."
     if enough:
         bring = "brings" if len(enough) == 1 else "bring"
         return f"Not by itself: {_and(enough)} {bring} as much ({told})."

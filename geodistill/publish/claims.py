@@ -31,7 +31,7 @@ class StoredTest:
     study: name of the protocol and of the folder of its rows; exploratory rows stand in until its
     `sections` are whole, of which those after the first hold controls. pairs: (method, baseline),
     corrected together by Holm; margin: the least difference that matters, in the item score's unit;
-    grid: the command that makes the rows.
+    grid: the command that makes the rows, but for the section.
     """
 
     study: str
@@ -46,6 +46,18 @@ class StoredTest:
         own = tuple(f"{self.study}/{section}" for section in self.sections)
         whole = all(_whole(results / folder, self.study) for folder in own)
         return own if whole else (f"{EXPLORATORY}/{self.study}",)
+
+    def source(self, results: Path) -> dict[str, str]:
+        """What a figure of these rows says of where they come from."""
+        folders = self.rows(results)
+        commands = [f"{self.grid} --section {name}" for name in self.sections]
+        if folders[0].startswith(EXPLORATORY):
+            commands = [self.grid]
+        return {
+            "source": "stored",
+            "made_by": " && ".join(commands),
+            "rows": ", ".join(f"data/results/{folder}/items.parquet" for folder in folders),
+        }
 
     def pairs_in(self, items: pd.DataFrame) -> tuple[tuple[str, str], ...]:
         """The pairs that were run: exploratory rows may lack a method, a protocol's must not.
@@ -275,7 +287,6 @@ CLAIMS: tuple[Claim, ...] = (
         "06_significance",
         replace(
             _bert((PROCRUSTES, KD), *AGAINST_CONTROLS[:2]),
-            grid="geodistill grid classification --section pretrained",
             sections=("pretrained",),
         ),
     ),
@@ -307,7 +318,6 @@ CLAIMS: tuple[Claim, ...] = (
         "06_significance",
         replace(
             _opt(*AGAINST_CONTROLS),
-            grid="geodistill grid instruction --section large-batch",
             sections=("large-batch",),
         ),
     ),

@@ -18,7 +18,7 @@ FROM_SECTIONS = {
     "efficiency", "worth", "controls-by-factor", "shares", "weight-decades", "size", "changed",
     "batch", "length", "controls-elsewhere", "pretrained", "pretrained-level", "first-token",
     "others", "all-sentences", "device", "luck", "glue-dev-primary", "glue-dev-all",
-    "secondary-pairs",
+    "secondary-pairs", "short", "levels-elsewhere",
 }  # fmt: skip
 
 
@@ -70,7 +70,7 @@ def test_every_section_is_shown_and_the_verdict_is_what_was_put_in(tmp_path):
     assert "--section gpu" in figures["size"]["made_by"]  # rows of a GPU beside their like
     assert "--section primary" in figures["shares"]["made_by"]  # and those of CPUs
     says = verdict(chapter)
-    assert len(says) == 10
+    assert len(says) == 12
     assert "Not made yet" not in " ".join(says.values())
     assert says["Does a term help, over distilling logits alone"].startswith(
         "KD + Procrustes: **better**, +"

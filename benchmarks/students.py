@@ -23,12 +23,16 @@ BATCH = 32
 
 
 class Size(NamedTuple):
-    """Layers and width of teacher and student, words known, shortest and longest sentence."""
+    """Layers and width of teacher and student, words known, shortest and longest sentence.
+
+    head: width of an attention head.
+    """
 
     teacher: tuple[int, int]
     student: tuple[int, int]
     words: int
     tokens: tuple[int, int]
+    head: int = 16
 
 
 def small(tiny: bool) -> Size:
@@ -40,7 +44,7 @@ def small(tiny: bool) -> Size:
     )
 
 
-LARGE = Size((12, 768), (6, 768), 30_522, (128, 128))
+LARGE = Size((12, 768), (6, 768), 30_522, (128, 128), head=64)
 """BERT-base and half of it: a step that keeps a GPU busy, where the small one waits for Python."""
 
 
@@ -120,7 +124,7 @@ def _teacher(size: Size) -> Any:
             vocab_size=size.words,
             hidden_size=width,
             num_hidden_layers=layers,
-            num_attention_heads=width // 16,
+            num_attention_heads=width // size.head,
             intermediate_size=4 * width,
         )
     )

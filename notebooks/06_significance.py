@@ -549,13 +549,16 @@ for key, found in rivals.items():
 # %%
 pretrained = claims.claim("P2-bert").stored
 found = claims.answers("P2-bert", results_dir())
-show_table(
-    report.comparison_table(found, pretrained.margin, pretrained.unit),
-    caption=f"{claims.claim('P2-bert').statement} {report.caption(found, pretrained.margin, pretrained.unit)}",
-    name="bert-p2-bert",
-    **pretrained.source(results_dir()),
-    run_ids=[run_id for a in found for run_id in a.run_ids],
-)
+if found:
+    show_table(
+        report.comparison_table(found, pretrained.margin, pretrained.unit),
+        caption=f"{claims.claim('P2-bert').statement} {report.caption(found, pretrained.margin, pretrained.unit)}",
+        name="bert-p2-bert",
+        **pretrained.source(results_dir()),
+        run_ids=[run_id for a in found for run_id in a.run_ids],
+    )
+else:
+    print("its section is not whole")
 
 # %% [markdown]
 # ## Instruction following
@@ -568,7 +571,7 @@ show_table(
 opt = claims.claim("C5").stored
 answers = [a for key in ("C5", "P1-opt") for a in claims.answers(key, results_dir())]
 stored = {
-    **claims.claim("P1-opt").stored.source(results_dir()),
+    **claims.claim("P1-opt").stored.source(results_dir()),  # the section of C5 and that of controls
     "run_ids": [run_id for a in answers for run_id in a.run_ids],
 }
 with geodistill_style():
@@ -590,13 +593,16 @@ show_table(
 # %%
 again = claims.claim("P2-opt").stored
 found = claims.answers("P2-opt", results_dir())
-show_table(
-    report.comparison_table(found, again.margin, again.unit),
-    caption=f"{claims.claim('P2-opt').statement} {report.caption(found, again.margin, again.unit)}",
-    name="opt-p2-opt",
-    **again.source(results_dir()),
-    run_ids=[run_id for a in found for run_id in a.run_ids],
-)
+if found:
+    show_table(
+        report.comparison_table(found, again.margin, again.unit),
+        caption=f"{claims.claim('P2-opt').statement} {report.caption(found, again.margin, again.unit)}",
+        name="opt-p2-opt",
+        **again.source(results_dir()),
+        run_ids=[run_id for a in found for run_id in a.run_ids],
+    )
+else:
+    print("its section is not whole")
 
 # %% [markdown]
 # Rouge-L {cite}`lin2004rouge` of the greedy answers, item by item: the words that came out, where the

@@ -148,6 +148,8 @@ def test_the_interval_of_unrelated_seeds_holds_zero_as_often_as_it_says():
         low, high = table.loc["seeds within a method", ["low", "high"]]
         held += low < 0 < high
     assert 0.925 < held / 300 < 0.98  # with n for the runs, 0.91
+    few = kept_and_score(runs[(runs["task"] == 0) & (runs["method"] < 2)], "kept", "score")
+    assert few.loc[0, ["low", "high"]].tolist() == [-1, 1]  # two methods always lie on a line
 
 
 def test_the_teachers_share_runs_from_the_majority_to_the_teacher():

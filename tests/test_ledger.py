@@ -139,7 +139,7 @@ def test_rows_of_a_protocol_decide_once_their_sections_are_whole(confirmed, resu
     block = ledger.verdict_block(confirmed)
     assert block.count("(by the protocol's rows, `data/results/classification/primary`)") == 2
     assert block.count("`data/results/classification/placebos`)") == 1
-    assert block.count("(exploratory, `data/results/exploratory/instruction`: the protocol's") == 3
+    assert block.count("(exploratory, `data/results/exploratory/instruction`: the protocol's") == 2
     assert "by the protocol" not in ledger.verdict_block(results)
 
 
@@ -198,6 +198,12 @@ def test_a_section_keeps_its_own_kd_whatever_the_factor(tmp_path, monkeypatch):
     assert {r.rows for r in claims.judge("P2-bert", tmp_path)} == {
         "data/results/classification/pretrained"
     }
+
+
+def test_exploratory_rows_do_not_stand_in_for_a_later_question(results):
+    assert claims.answers("P2-bert", results) == ()
+    assert list(claims.judge("P2-bert", results)) == []
+    assert ledger.in_short(("P2-bert",), results).splitlines()[1:] == ["  - **cannot tell yet**"]
 
 
 def test_a_page_says_in_short_what_its_rows_say_with_numbers(confirmed, tmp_path):
@@ -272,4 +278,5 @@ def test_without_rows_the_stored_figures_fail_and_no_live_one(results, tmp_path,
     assert "\n" not in first.evalue
     marks = [out.get("metadata", {}).get(ledger.KEY) for out in full]
     recorded = {mark["claim"] for mark in marks if mark}
-    assert recorded == {claim.key for claim in claims.CLAIMS if claim.stored}
+    decided = [claim for claim in claims.CLAIMS if claim.stored]
+    assert recorded == {one.key for one in decided if "primary" in one.stored.sections}

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from geodistill.distill import FeatureDistillationTrainer, FeatureTerm, build_cache
 from geodistill.experiments.training import fit, in_batches
 from geodistill.geometry import SecondMoments, nuclear_norm, procrustes_distance
-from geodistill.losses import KLDivergenceLoss, ProcrustesLoss
+from geodistill.losses import KLDivergenceLoss, ProcrustesLoss, sums
 
 pytestmark = [
     pytest.mark.slow,
@@ -51,10 +51,12 @@ def test_a_shuffled_teacher_stays_on_its_device() -> None:
 @pytest.mark.parametrize("offset", [0, 10])
 @pytest.mark.parametrize(("d_student", "flat"), [(128, False), (384, True)])
 @pytest.mark.parametrize("name", LARGE)
+@pytest.mark.parametrize("chunk", [1000, 8192])  # by sums of chunks, and as rows
 def test_float32_is_as_close_to_float64_as_on_a_cpu(
-    name: str, d_student: int, flat: bool, offset: float
+    monkeypatch, chunk: int, name: str, d_student: int, flat: bool, offset: float
 ) -> None:
     """The bounds that `test_losses_features` sets for a CPU."""
+    monkeypatch.setattr(sums, "GPU_CHUNK", chunk)
     teacher, student = (
         (normal(4096, d, seed=d) * torch.arange(1, d + 1) ** (0.0 if flat else -1.0) + offset)
         .float()

@@ -85,9 +85,6 @@ def gain_by_difficulty(
     return mean.assign(low=low, high=high).drop(columns="width").reset_index()
 
 
-_CELLS = (["task", "method"], ["task", "seed"])
-
-
 def kept_and_score(runs: pd.DataFrame, kept: str, score: str) -> pd.DataFrame:
     """Does more geometry kept go with a better score, between methods, and between their seeds?
 
@@ -107,16 +104,18 @@ def kept_and_score(runs: pd.DataFrame, kept: str, score: str) -> pd.DataFrame:
     methods = means - means.groupby("task").transform("mean")
     left = both - both.groupby(["task", "method"]).transform("mean")
     left = left - left.groupby(["task", "seed"]).transform("mean")
-    tasks, rows, columns = (both.groupby(keys).ngroups for keys in ("task", *_CELLS))
+    tasks, cells = both.index.unique("task").size, len(means)
+    seeds = both.groupby(["task", "seed"]).ngroups
     lines = []
-    for name, table, means_taken in (
+    for name, table, taken in (
         ("methods", methods, tasks),
-        ("seeds within a method", left, rows + columns - tasks),
+        ("seeds within a method", left, cells + seeds - tasks),
     ):
         r = float(stats.pearsonr(table[kept], table[score]).statistic)
-        # A correlation subtracts one mean by itself.
-        half = stats.norm.ppf(0.975) / (len(table) - (means_taken - 1) - 3) ** 0.5
-        low, high = np.tanh([np.arctanh(r) - half, np.arctanh(r) + half])
+        free = len(table) - taken - 2  # Fisher's n - 3, in which one mean is counted already
+        low, high = -1.0, 1.0
+        if free > 0:
+            low, high = np.tanh(np.arctanh(r) + stats.norm.ppf([0.025, 0.975]) / free**0.5)
         lines.append((name, len(table), r, low, high))
     return pd.DataFrame(lines, columns=["between", "n", "r", "low", "high"])
 

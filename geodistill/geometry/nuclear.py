@@ -137,8 +137,8 @@ def _polar_express(c: Tensor) -> tuple[Tensor, Tensor]:
     Amsel, Persson, Musco, Gower, arXiv 2505.16932; coefficients for this interval are computed
     below. (Muon's fixed Newton-Schulz coefficients do not converge to 1.) The interval ends ten
     times above the rank floor, so that rounding noise stays a few hundredths of a direction. Only
-    a tall matrix is brought to its small square (QR): its own products would round more. A QR takes
-    a GPU longer than ten products, so that others are left as they are.
+    a tall matrix is brought to its small square (QR): its own products would round more. For others
+    a GPU's QR takes longer than the products do, by the count of its operations.
     """
     if c.shape[-2] < c.shape[-1]:
         value, polar = _polar_express(c.mT)

@@ -2,7 +2,8 @@
 
 A loss of moments needs d × d sums of its rows, not the rows: neither the kept rows, nor the centred
 ones, nor those in float32 are ever copied as a whole, in the forward pass or the backward. So the
-memory beyond the features and their own gradient does not grow with the rows.
+memory beyond the features and their own gradient does not grow with the rows, once they are more
+than a chunk.
 """
 
 from __future__ import annotations

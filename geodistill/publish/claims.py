@@ -28,10 +28,10 @@ EXPLORATORY, PRIMARY = "exploratory", "primary"
 class StoredTest:
     """A family of comparisons on committed item scores, pooled over the study's tasks.
 
-    study: name of the protocol and of the folder of its rows; exploratory rows stand in until its
-    `sections` are whole, of which those after the first hold controls. pairs: (method, baseline),
-    corrected together by Holm; margin: the least difference that matters, in the item score's unit;
-    grid: the command that makes the rows, but for the section.
+    study: name of the protocol and of the folder of its rows; exploratory rows stand in for the
+    primary section until the `sections` are whole; those after the first hold controls.
+    pairs: (method, baseline), corrected together by Holm; margin: the least difference that
+    matters, in the item score's unit; grid: the command that makes the rows, but for the section.
     """
 
     study: str
@@ -42,10 +42,11 @@ class StoredTest:
     sections: tuple[str, ...] = (PRIMARY,)
 
     def rows(self, results: Path) -> tuple[str, ...]:
-        """The folders under `results` that decide."""
+        """The folders under `results` that decide; none where a later question has no rows yet."""
         own = tuple(f"{self.study}/{section}" for section in self.sections)
-        whole = all(_whole(results / folder, self.study) for folder in own)
-        return own if whole else (f"{EXPLORATORY}/{self.study}",)
+        if all(_whole(results / folder, self.study) for folder in own):
+            return own
+        return (f"{EXPLORATORY}/{self.study}",) if PRIMARY in self.sections else ()
 
     def source(self, results: Path) -> dict[str, str]:
         """What a figure of these rows says of where they come from."""
@@ -278,9 +279,8 @@ CLAIMS: tuple[Claim, ...] = (
     Claim(
         "P2-bert",
         "ours",
-        "Procrustes helps a BERT student that is pretrained, and it is where the teacher's rows "
-        "lie that helps: it beats KD, the same term on shuffled rows, and its spectrum part, which "
-        "knows no rows.",
+        "With a BERT student that is pretrained, Procrustes beats KD, the same term on shuffled "
+        "rows, and its spectrum part, which knows no rows.",
         "Accuracy of three layers of the model that the teacher was fine-tuned from, taught by few "
         "labelled sentences, tasks pooled; against the controls at the same weight. "
         f"{_SECONDARY} Its runs were planned before they were made, this line was written after.",
@@ -333,7 +333,7 @@ def claim(key: str) -> Claim:
 
 
 def answers(key: str, results: Path) -> tuple[Comparison, ...]:
-    """The comparisons that claim `key` asks for, on the rows under `results`.
+    """The comparisons that claim `key` asks for, on the rows under `results`; () without any.
 
     Raises:
         InputError: a claim that stored rows do not decide, or rows that are missing or unfit.
@@ -362,7 +362,9 @@ def judge(key: str, results: Path) -> Iterator[Record]:
 
 
 def _compared(test: StoredTest, results: Path) -> tuple[pd.DataFrame, tuple[Comparison, ...]]:
-    """The items of a test, and its comparisons on them."""
+    """The items of a test, and its comparisons on them; none where no rows decide yet."""
+    if not test.rows(results):
+        return pd.DataFrame(), ()
     items = test.items(results).frame
     return items, compare_family(items, test.pairs_in(items))
 

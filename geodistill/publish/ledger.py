@@ -147,6 +147,8 @@ def in_short(keys: Sequence[str], results: Path) -> str:
 def _standing(one: Claim, test: StoredTest, results: Path) -> tuple[list[Record], list[str]]:
     """A claim's records from the committed rows, none where there are none, and what rows."""
     rows = test.rows(results)
+    if not rows:
+        return [], []
     folders = ", ".join(f"`data/results/{folder}`" for folder in rows)
     if not rows[0].startswith(EXPLORATORY):
         return list(judge(one.key, results)), [f"(by the protocol's rows, {folders})"]

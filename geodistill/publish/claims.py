@@ -291,6 +291,19 @@ CLAIMS: tuple[Claim, ...] = (
         ),
     ),
     Claim(
+        "P3-bert",
+        "ours",
+        "In a short training (five epochs, not fifteen) Procrustes improves BERT classification "
+        "over KD, and more than CKA, a learned projection and the PCA target do.",
+        f"{_ON_BERT}, on seeds that no such run had: earlier rows had suggested the "
+        f"question. {_SECONDARY}",
+        "06_significance",
+        replace(
+            _bert(*((PROCRUSTES, name) for name in (KD, "kd+cka", "kd+projection", "kd+pca"))),
+            sections=("short",),
+        ),
+    ),
+    Claim(
         "C5",
         "paper",
         "A Procrustes term improves instruction following of OPT students over KD. (The Gram term "

@@ -851,9 +851,9 @@ if at:
     levels = 100 * levels.T
     assert levels.notna().all(axis=None)
     show_table(
-        levels.round(1)
+        levels.map("{:.1f}".format)
         .rename(columns=lambda method: look(method).label)
-        .rename_axis("with")
+        .rename_axis(index="with", columns=None)
         .reset_index(),
         caption="Test accuracy (%), mean over seeds and tasks.",
         name="levels-elsewhere",

@@ -531,16 +531,26 @@ show_table(
 # seen, which made the question stricter.) Both families are secondary: outside the
 # protocol's confirmatory one.
 
+
 # %%
-rivals = {key: claims.answers(key, results_dir()) for key in ("C4b", "P1-bert")}
-for key, found in rivals.items():
+def show_family(key, name):
+    """The table of a claim's tests, or a line where its section is not whole."""
+    asked, found = claims.claim(key), claims.answers(key, results_dir())
+    if not found:
+        print(f"{key}: its section is not whole")
+        return
+    margin, unit = asked.stored.margin, asked.stored.unit
     show_table(
-        report.comparison_table(found, bert.margin, bert.unit),
-        caption=f"{claims.claim(key).statement} {report.caption(found, bert.margin, bert.unit)}",
-        name=f"bert-{key.lower()}",
+        report.comparison_table(found, margin, unit),
+        caption=f"{asked.statement} {report.caption(found, margin, unit)}",
+        name=name,
         run_ids=[run_id for a in found for run_id in a.run_ids],
-        **claims.claim(key).stored.source(results_dir()),
+        **asked.stored.source(results_dir()),
     )
+
+
+for key in ("C4b", "P1-bert"):
+    show_family(key, f"bert-{key.lower()}")
 
 # %% [markdown]
 # Those students start from random blocks. Does it go alike with one that could read before, three layers of what
@@ -549,17 +559,7 @@ for key, found in rivals.items():
 
 # %%
 for key in ("P2-bert", "P3-bert"):
-    later, found = claims.claim(key).stored, claims.answers(key, results_dir())
-    if found:
-        show_table(
-            report.comparison_table(found, later.margin, later.unit),
-            caption=f"{claims.claim(key).statement} {report.caption(found, later.margin, later.unit)}",
-            name=f"bert-{key.lower()}",
-            **later.source(results_dir()),
-            run_ids=[run_id for a in found for run_id in a.run_ids],
-        )
-    else:
-        print(f"{key}: its section is not whole")
+    show_family(key, f"bert-{key.lower()}")
 
 # %% [markdown]
 # ## Instruction following
@@ -592,18 +592,7 @@ show_table(
 # takes the two apart.
 
 # %%
-again = claims.claim("P2-opt").stored
-found = claims.answers("P2-opt", results_dir())
-if found:
-    show_table(
-        report.comparison_table(found, again.margin, again.unit),
-        caption=f"{claims.claim('P2-opt').statement} {report.caption(found, again.margin, again.unit)}",
-        name="opt-p2-opt",
-        **again.source(results_dir()),
-        run_ids=[run_id for a in found for run_id in a.run_ids],
-    )
-else:
-    print("its section is not whole")
+show_family("P2-opt", "opt-p2-opt")
 
 # %% [markdown]
 # Rouge-L {cite}`lin2004rouge` of the greedy answers, item by item: the words that came out, where the
@@ -631,9 +620,10 @@ show_table(
 # The verdicts on the home page are these, recorded by this cell and by nothing else.
 
 # %%
-for key in ("C4a", "C4b", "P1-bert", "P2-bert", "P3-bert", "C5", "P1-opt", "P2-opt"):
-    for found in claims.judge(key, results_dir()):
-        ledger.record(**vars(found))
+for one in claims.CLAIMS:
+    if one.stored:
+        for found in claims.judge(one.key, results_dir()):
+            ledger.record(**vars(found))
 
 # %% [markdown]
 # ## What would change our mind

@@ -144,7 +144,7 @@ def _polar_express(c: Tensor) -> tuple[Tensor, Tensor]:
         value, polar = _polar_express(c.mT)
         return value, polar.mT
     a = c.flatten(0, -3) if c.ndim > 2 else c[None]
-    tall = a.shape[-2] > 4 * a.shape[-1]
+    tall = a.shape[-2] >= 3 * a.shape[-1]
     q, a = torch.linalg.qr(a) if tall else (None, a)
     largest = a.abs().amax((-2, -1), keepdim=True)
     a = a / torch.where(largest > 0, largest, 1)  # its squares neither over- nor underflow

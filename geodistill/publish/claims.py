@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pandas as pd
@@ -192,13 +192,11 @@ _BEATS_CONTROLS = (
 )
 
 
-def _bert(*pairs: tuple[str, str], control: str = "") -> StoredTest:
-    sections = (PRIMARY, control) if control else (PRIMARY,)
+def _bert(*pairs: tuple[str, str], sections: tuple[str, ...] = (PRIMARY,)) -> StoredTest:
     return StoredTest(BERT, pairs, 0.01, POINTS, "geodistill grid classification", sections)
 
 
-def _opt(*pairs: tuple[str, str], control: str = "") -> StoredTest:
-    sections = (PRIMARY, control) if control else (PRIMARY,)
+def _opt(*pairs: tuple[str, str], sections: tuple[str, ...] = (PRIMARY,)) -> StoredTest:
     return StoredTest(OPT, pairs, 0.05, NATS, "geodistill grid instruction", sections)
 
 
@@ -274,7 +272,7 @@ CLAIMS: tuple[Claim, ...] = (
         f"On BERT classification it is where the teacher's rows lie that helps: {_BEATS_CONTROLS}",
         f"{_ON_BERT}, against the controls at the same weight. {_SECONDARY}",
         "06_significance",
-        _bert(*AGAINST_CONTROLS, control="placebos"),
+        _bert(*AGAINST_CONTROLS, sections=(PRIMARY, "placebos")),
     ),
     Claim(
         "P2-bert",
@@ -285,10 +283,7 @@ CLAIMS: tuple[Claim, ...] = (
         "labelled sentences, tasks pooled; against the controls at the same weight. "
         f"{_SECONDARY} Its runs were planned before they were made, this line was written after.",
         "06_significance",
-        replace(
-            _bert((PROCRUSTES, KD), *AGAINST_CONTROLS[:2]),
-            sections=("pretrained",),
-        ),
+        _bert((PROCRUSTES, KD), *AGAINST_CONTROLS[:2], sections=("pretrained",)),
     ),
     Claim(
         "P3-bert",
@@ -298,8 +293,8 @@ CLAIMS: tuple[Claim, ...] = (
         f"{_ON_BERT}, on seeds that no such run had: earlier rows had suggested the "
         f"question. {_SECONDARY}",
         "06_significance",
-        replace(
-            _bert(*((PROCRUSTES, name) for name in (KD, "kd+cka", "kd+projection", "kd+pca"))),
+        _bert(
+            *((PROCRUSTES, name) for name in (KD, "kd+cka", "kd+projection", "kd+pca")),
             sections=("short",),
         ),
     ),
@@ -319,7 +314,7 @@ CLAIMS: tuple[Claim, ...] = (
         f"{_BEATS_CONTROLS}",
         f"{_ON_OPT}; against the controls at the same weight. {_SECONDARY}",
         "06_significance",
-        _opt(*AGAINST_CONTROLS, control="controls"),
+        _opt(*AGAINST_CONTROLS, sections=(PRIMARY, "controls")),
     ),
     Claim(
         "P2-opt",
@@ -329,10 +324,7 @@ CLAIMS: tuple[Claim, ...] = (
         f"{_ON_OPT}; against the controls at the same weight, on seeds set aside for this "
         "question, which earlier rows had suggested.",
         "06_significance",
-        replace(
-            _opt(*AGAINST_CONTROLS),
-            sections=("large-batch",),
-        ),
+        _opt(*AGAINST_CONTROLS, sections=("large-batch",)),
     ),
 )
 

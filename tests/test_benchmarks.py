@@ -61,3 +61,21 @@ def test_peak_memory_counts_what_is_made_while_it_is_held_and_no_view_of_the_inp
     assert peak_memory(twice, x) == 2 * 500 * 4
     assert peak_memory(lambda: x[:500], x) == 0
     assert peak_memory(lambda: x[:500]) == 4000  # not named: its storage counts whole
+
+
+def test_the_shares_that_the_readme_tells_are_the_stored_ones() -> None:
+    stored = json.loads((REPOSITORY / "data/results/benchmarks/speed.json").read_text())["rows"]
+    ratio = {
+        row["what"].removeprefix("share of a student's step: "): row["ratio"] for row in stored
+    }
+    rest = ratio["teacher from the cache"] + ratio["KD"]
+    told = (
+        f"backward {ratio['backward']:.0%}, forward {ratio['student forward, task loss']:.0%}, "
+        f"batches and logs {ratio['batches, logs and the rest']:.0%}, the Procrustes term "
+        f"{ratio['Procrustes term']:.0%}, the optimiser {ratio['optimiser']:.0%}, "
+        f"the teacher's cache and KD {rest:.0%}"
+    ).replace("%", " %")
+    saved = f"saves what a step saves, {ratio['training step, live teacher over cache']:.1f} times"
+    readme = " ".join((REPOSITORY / "benchmarks/README.md").read_text().split())
+    assert told in readme
+    assert saved in readme

@@ -17,7 +17,7 @@ from benchmarks.speed import rows, rows_on_gpu
 from benchmarks.step_parts import step_parts
 from benchmarks.students import students
 from benchmarks.timing import Row
-from geodistill.experiments.store import provenance
+from geodistill.experiments.run_store import provenance
 
 OUT = Path(__file__).resolve().parents[1] / "data" / "results" / "benchmarks"
 

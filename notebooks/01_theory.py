@@ -40,8 +40,8 @@ import numpy as np
 import torch
 from torch.nn.functional import pad
 
-from geodistill.analysis.style import geodistill_style, look
-from geodistill.experiments.chance import unit
+from geodistill.analysis.figures.style import geodistill_style, look
+from geodistill.experiments.finite_samples import unit
 from geodistill.geometry import (
     antiparallel,
     best,
@@ -60,7 +60,7 @@ from geodistill.geometry import (
     spread_mass,
 )
 from geodistill.losses import CKALoss, FeatureGramLoss, ProcrustesLoss
-from geodistill.publish.ledger import record
+from geodistill.publish.claims.ledger import record
 from geodistill.publish.provenance import show
 
 torch.manual_seed(seed)

@@ -38,8 +38,8 @@ import numpy as np
 import pandas as pd
 import torch
 
-from geodistill.analysis.style import geodistill_style, look
-from geodistill.experiments.chance import (
+from geodistill.analysis.figures.style import geodistill_style, look
+from geodistill.experiments.finite_samples import (
     batch_bias,
     measured_rows_needed,
     nuclear_rank,
@@ -363,7 +363,7 @@ print(f"bound over measured, by spectrum:\n{ratio.groupby(needed['exponent']).me
 # ```python
 # import math
 #
-# from geodistill.experiments.chance import power_law, rows_needed, shuffled_means
+# from geodistill.experiments.finite_samples import power_law, rows_needed, shuffled_means
 #
 # n = math.ceil(1 + math.sqrt(20 * 15) / 0.05)
 # chance = shuffled_means(power_law(n, 20, 0, seed=0), power_law(n, 15, 0, seed=1))["cka"]
@@ -388,7 +388,7 @@ print(f"bound over measured, by spectrum:\n{ratio.groupby(needed['exponent']).me
 # ```python
 # import torch
 #
-# from geodistill.experiments.chance import power_law, shuffled_means, values
+# from geodistill.experiments.finite_samples import power_law, shuffled_means, values
 #
 # x, y = power_law(32, 64, 1, seed=0), power_law(32, 32, 1, seed=1)
 # x10, y10 = (f.repeat_interleave(10, dim=0) for f in (x, y))
@@ -410,7 +410,7 @@ print(f"bound over measured, by spectrum:\n{ratio.groupby(needed['exponent']).me
 # $(\sum s_i)^2 \ge 1/\sum\lambda_i^2$. Equality needs all non-zero $\lambda_i$ equal: a flat spectrum.
 #
 # ```python
-# from geodistill.experiments.chance import nuclear_rank, power_law, unit
+# from geodistill.experiments.finite_samples import nuclear_rank, power_law, unit
 # from geodistill.geometry import from_spectra, participation_ratio
 #
 # for exponent in (0.5, 1.0, 2.0):

@@ -46,10 +46,18 @@ import pandas as pd
 import torch
 from IPython.display import IFrame
 
-from geodistill.analysis.style import geodistill_style, look
-from geodistill.experiments import readout, synthetic, synthetic_study
-from geodistill.experiments.synthetic import OBJECTIVES, TEACHERS, TWO, Setting, make_teachers
-from geodistill.experiments.synthetic_study import by_seed, mean_interval
+from geodistill.analysis.figures.style import geodistill_style, look
+from geodistill.experiments import probe_transfer
+from geodistill.experiments.synthetic import optimize
+from geodistill.experiments.synthetic import study as synthetic_study
+from geodistill.experiments.synthetic.optimize import (
+    OBJECTIVES,
+    TEACHERS,
+    TWO,
+    Setting,
+    make_teachers,
+)
+from geodistill.experiments.synthetic.study import by_seed, mean_interval
 from geodistill.geometry import (
     best_student,
     epsilon_orthogonal_subset,
@@ -59,7 +67,7 @@ from geodistill.geometry import (
     participation_ratio,
     procrustes_distance,
 )
-from geodistill.publish.ledger import record
+from geodistill.publish.claims.ledger import record
 from geodistill.publish.provenance import show, show_table
 
 torch.set_num_threads(1)  # small matrices: a second thread only waits
@@ -131,12 +139,12 @@ teacher = make_teachers(TWO, setting, [seed])
 perfect = best_student(procrustes_distance, teacher[0], setting.d_student).float()
 small = torch.tensor([0.0, *[1.0] * (setting.d_student - 1)])
 shrink = np.linspace(0, 1, 41)
-random = synthetic.make_start("random", teacher, setting.d_student, [seed])
+random = optimize.make_start("random", teacher, setting.d_student, [seed])
 profiles = {}
 for name in ("procrustes", "gram", "cka"):
     students = [perfect * (1 - small + s * small) for s in shrink]
-    values = [float(synthetic.evaluate(name, teacher, y[None])[0]) for y in students]
-    profiles[name] = np.array(values) / float(synthetic.evaluate(name, teacher, random)[0])
+    values = [float(optimize.evaluate(name, teacher, y[None])[0]) for y in students]
+    profiles[name] = np.array(values) / float(optimize.evaluate(name, teacher, random)[0])
 slopes = {name: float((v[0] - v[1]) / shrink[1]) for name, v in profiles.items()}
 print({name: round(v, 4) for name, v in slopes.items()})
 assert slopes["procrustes"] > 10 * max(slopes["cka"], slopes["gram"])
@@ -172,13 +180,13 @@ show(
 
 # %%
 six = make_teachers("power law", live, range(6))
-starts = synthetic.make_start("random", six, live.d_student, range(6))
+starts = optimize.make_start("random", six, live.d_student, range(6))
 clock = time.perf_counter()
-synthetic.descend("procrustes", six, starts, steps=50)
+optimize.descend("procrustes", six, starts, steps=50)
 batched = time.perf_counter() - clock
 clock = time.perf_counter()
 for i in range(6):
-    synthetic.descend("procrustes", six[i : i + 1], starts[i : i + 1], steps=50)
+    optimize.descend("procrustes", six[i : i + 1], starts[i : i + 1], steps=50)
 print(f"six seeds: a loop takes {(time.perf_counter() - clock) / batched:.1f} times the batch")
 
 # %% [markdown]
@@ -428,11 +436,11 @@ assert (finite["gram"] >= finite["procrustes"] ** 2 / rank**0.5 - 1e-4).all()
 
 # %%
 law = make_teachers("power law", live, [seed])
-start = synthetic.make_start("random", law, live.d_teacher, [seed])
+start = optimize.make_start("random", law, live.d_teacher, [seed])
 with geodistill_style():
     fig, axes = plt.subplots(1, 3, figsize=(6.6, 2.6), sharex=True, sharey=True)
     for ax, objective in zip(axes, ("procrustes", "cka", "projection"), strict=True):
-        y = synthetic.descend(objective, law, start, steps=live.steps).students[-1, 0]
+        y = optimize.descend(objective, law, start, steps=live.steps).students[-1, 0]
         y = (y - y.mean(0)) / (y - y.mean(0)).norm() * law[0].norm()
         k, el = (f @ f.mT for f in (law[0], y))
         i, j = torch.triu_indices(len(y), len(y), 1)
@@ -464,7 +472,7 @@ target += 0.1 * target.std() * torch.randn(live.n, generator=generator).double()
 w = torch.tensor(Ridge(alpha=1e-3, fit_intercept=False).fit(unit.numpy(), target.numpy()).coef_)
 table = []
 for objective in ("procrustes", "gram", "cka", "orthogonal-projection", "projection", "spectrum"):
-    y = synthetic.descend(objective, law, start, steps=live.steps).students[-1, 0].double()
+    y = optimize.descend(objective, law, start, steps=live.steps).students[-1, 0].double()
     y = (y - y.mean(0)) / (y - y.mean(0)).norm()
     u, _, vh = torch.linalg.svd(unit.mT @ y, full_matrices=False)
     gap = float((unit @ w - y @ (vh.mT @ (u.mT @ w))).norm() / w.norm())
@@ -489,11 +497,15 @@ assert gaps["Procrustes"] < gaps["learned projection"] < gaps["spectrum part"]
 # and an open marker for new texts.
 
 # %%
-runs = readout.stored()
-made = {"source": "stored", "made_by": readout.GRID, "rows": "data/results/readout/rows.parquet"}
+runs = probe_transfer.stored()
+made = {
+    "source": "stored",
+    "made_by": probe_transfer.GRID,
+    "rows": "data/results/readout/rows.parquet",
+}
 made["run_ids"] = runs["run_id"].tolist()
 kinds = ("pooled", "tokens")
-assert set(runs["method"]) == set(readout.METHODS)
+assert set(runs["method"]) == set(probe_transfer.METHODS)
 ranks = {}
 for kind in kinds:
     error, d_p = runs[f"error/{kind}"], runs[f"distance/{kind}"]
@@ -510,7 +522,7 @@ assert abs(ranks["pooled"]) < 0.3
 with geodistill_style():
     fig, axes = plt.subplots(1, 2, figsize=(6.6, 3.6), sharey=True)
     for ax, kind in zip(axes, kinds, strict=True):
-        for method in readout.METHODS:
+        for method in probe_transfer.METHODS:
             part, style = runs[runs["method"] == method], look(method)
             d_p, color = part[f"distance/{kind}"], style.color
             ax.plot(d_p, part[f"error/{kind}"], style.marker, color=color, label=style.label)
@@ -536,7 +548,7 @@ show(
 # %%
 names = ["distance", "error", "bound", "error_test", "teacher", "carried", "own"]
 table = []
-for kind, method in itertools.product(kinds, readout.METHODS):
+for kind, method in itertools.product(kinds, probe_transfer.METHODS):
     part = runs[runs["method"] == method]
     means = {name: part[f"{name}/{kind}"].mean() for name in names}
     table.append({"rows": kind, "method": look(method).label} | means)
@@ -722,10 +734,10 @@ at_zero = 1 - ((1 - tau) ** 2 / ((1 - tau) ** 2 + tau**2 / m)) ** 0.5
 assert at_zero <= tau**2 / (2 * m * (1 - tau) ** 2) < (2 - 2 * (1 - tau) ** 0.5) / 100
 
 # %%
-narrow_start = synthetic.make_start("random", law, 8, [seed])
-path = synthetic.descend("pca", law, narrow_start, steps=40)
-ours = synthetic.evaluate("procrustes", law, path.students[-1]).sqrt()
-lowest = synthetic.floor("procrustes", law[0], 8) ** 0.5
+narrow_start = optimize.make_start("random", law, 8, [seed])
+path = optimize.descend("pca", law, narrow_start, steps=40)
+ours = optimize.evaluate("procrustes", law, path.students[-1]).sqrt()
+lowest = optimize.floor("procrustes", law[0], 8) ** 0.5
 assert float(ours) <= lowest + float(path.loss[-1].sqrt()) + 1e-5
 
 # %%

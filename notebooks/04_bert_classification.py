@@ -38,23 +38,25 @@ from IPython.display import Markdown, display
 from statsmodels.stats.proportion import proportion_confint
 
 from geodistill import FeatureTerm, ProcrustesLoss
-from geodistill.analysis import dependence, figures, noise, report, setting_figures, worth
-from geodistill.analysis.anatomy import (
+from geodistill.analysis.figures import classification, common
+from geodistill.analysis.figures.style import geodistill_style, look
+from geodistill.analysis.report import format
+from geodistill.analysis.report.conclusion import conclude
+from geodistill.analysis.report.gain_tables import at_edges
+from geodistill.analysis.report.mean_tables import in_order, in_own_metrics, mean_table
+from geodistill.analysis.report.sentences import CHANGE, say, say_each, sentence, whence
+from geodistill.analysis.stats import contrasts, data_efficiency, noise
+from geodistill.analysis.stats.breakdown import (
     gain_by_difficulty,
     gain_by_factor,
     kept_and_score,
     teachers_share,
 )
-from geodistill.analysis.compare import compare
-from geodistill.analysis.conclusion import conclude
-from geodistill.analysis.gains import at_edges
-from geodistill.analysis.means import in_order, in_own_metrics, mean_table
-from geodistill.analysis.plain import CHANGE, say, say_each, sentence, whence
-from geodistill.analysis.rows import load_items, load_rows, wide
-from geodistill.analysis.style import geodistill_style, look
+from geodistill.analysis.stats.compare import compare
+from geodistill.analysis.stored_results import load_items, load_rows, wide
 from geodistill.distill import bert_student
-from geodistill.experiments import sections
-from geodistill.experiments.classification import (
+from geodistill.experiments.classification import grid as classification_grid
+from geodistill.experiments.classification.run import (
     STUDY,
     ClassificationSetting,
     TeacherSetting,
@@ -62,9 +64,9 @@ from geodistill.experiments.classification import (
     run_classification,
     smoke,
 )
-from geodistill.experiments.store import results_dir
-from geodistill.experiments.whole_sections import Sections
-from geodistill.publish import claims, ledger
+from geodistill.experiments.run_store import results_dir
+from geodistill.experiments.stored_sections import Sections
+from geodistill.publish.claims import judge, ledger
 from geodistill.publish.provenance import show, show_table
 from geodistill.tasks import few_shot, load_classification
 
@@ -241,7 +243,7 @@ display(
 # same?) and `stsb` (how alike are they?) are tasks of GLUE {cite}`wang2019glue`.
 
 # %%
-state, study = sections.progress(), Sections(sections.FOLDER)
+state, study = classification_grid.progress(), Sections(classification_grid.FOLDER)
 assert (state["stored"] <= state["planned"]).all()
 show_table(
     state,
@@ -260,9 +262,11 @@ show_table(
 # class, no term can be compared, and the task is left out.
 
 # %%
-tuning = sections.tuning_rows()
+tuning = classification_grid.tuning_rows()
 gains = gain_by_factor(tuning)
-chosen = {f"kd+{term}": factor for term, factor in sections.chosen_factors(tuning).items()}
+chosen = {
+    f"kd+{term}": factor for term, factor in classification_grid.chosen_factors(tuning).items()
+}
 percent = gains.assign(**{name: 100 * gains[name] for name in ("gain", "low", "high")})
 tuned = {
     "source": "stored",
@@ -272,15 +276,15 @@ tuned = {
 }
 with geodistill_style():
     fig, ax = plt.subplots(figsize=(8, 3.6))
-    figures.weight_curves(ax, percent, chosen, "points of validation score over KD")
+    common.weight_curves(ax, percent, chosen, "points of validation score over KD")
 most = percent.groupby("method")["gain"].max()
 told = "; ".join(f"{look(m).label} {gain:+.1f}" for m, gain in most.items())
 show(fig, alt=f"Gain over KD by weight factor. Largest: {told} points.", name="weights", **tuned)
 assert gains["pairs"].nunique() == 1, "unequal trials"
-display(Markdown(at_edges(chosen, sections.protocol()["grid"]["tuning"]["factors"])))
+display(Markdown(at_edges(chosen, classification_grid.protocol()["grid"]["tuning"]["factors"])))
 
 # %%
-left_out = sections.dropped(tuning, sections.protocol()["drop"])
+left_out = classification_grid.dropped(tuning, classification_grid.protocol()["drop"])
 plain = tuning[tuning["method"].isin(("ce", "kd"))]
 best = plain.pivot_table(index=["task", "method"], columns="metric", values="value")
 wanted = ["majority_accuracy", "accuracy", "matthews_correlation", "f1", "pearson"]
@@ -303,10 +307,10 @@ show_table(
 # their correction and their words; here is the whole field.
 
 # %%
-test = claims.claim("C4a").stored
+test = judge.claim("C4a").stored
 folder = test.rows(results_dir())[0]
 items = test.items(results_dir())
-by_protocol = not folder.startswith(claims.EXPLORATORY)
+by_protocol = not folder.startswith(judge.EXPLORATORY)
 stored = {**test.source(results_dir()), "run_ids": items.run_ids}
 kind = "made by the protocol" if by_protocol else "exploratory, since the protocol's are not whole"
 tasks = sorted(items.frame["task"].unique())
@@ -321,8 +325,8 @@ lines = [
 ]
 with geodistill_style():
     fig, ax = plt.subplots(figsize=(7, 0.36 * len(lines) + 1))
-    figures.forest(ax, report.tidy(lines, test.unit), "points of accuracy", 100 * test.margin)
-told = report.in_words(list(pooled.values()), test.unit)
+    common.forest(ax, format.tidy(lines, test.unit), "points of accuracy", 100 * test.margin)
+told = format.in_words(list(pooled.values()), test.unit)
 show(fig, alt=f"Forest plot of each term against KD. {told}.", name="terms", **stored)
 for method, one in pooled.items():
     parts = [a.estimate for a in lines if a.method == method and a is not one]
@@ -334,9 +338,9 @@ for method, one in pooled.items():
 
 # %%
 if by_protocol:
-    named = sections.protocol()["secondary"]
+    named = classification_grid.protocol()["secondary"]
     beside_family = [compare(items.frame, pair["method"], pair["baseline"]) for pair in named]
-    shown = report.tidy(beside_family, test.unit)
+    shown = format.tidy(beside_family, test.unit)
     for side in ("method", "baseline"):
         shown[side] = [look(getattr(a, side)).label for a in beside_family]
     show_table(
@@ -353,7 +357,7 @@ if by_protocol:
 learned, rule, band = {}, (test.margin, test.unit), 100 * test.margin
 asked = [method for method, _ in test.pairs]
 if by_protocol:
-    learned["gain"] = say_each(claims.answers("C4a", results_dir()), *rule)
+    learned["gain"] = say_each(judge.answers("C4a", results_dir()), *rule)
 
 # %% [markdown]
 # A task whose labels are scores has another unit, so it is not pooled: it stands by itself, as the
@@ -361,11 +365,11 @@ if by_protocol:
 
 # %%
 every = load_items(results_dir() / folder)
-squared = report.Unit("squared error, sign turned", digits=3)
+squared = format.Unit("squared error, sign turned", digits=3)
 apart = sorted(set(every.frame["task"]) - set(tasks))
 beside = [compare(every.frame, m, "kd", [name]) for name in apart for m in terms]
 if beside:
-    shown = report.tidy(beside, squared).assign(method=[look(a.method).label for a in beside])
+    shown = format.tidy(beside, squared).assign(method=[look(a.method).label for a in beside])
     assert (shown["low"] < shown["estimate"]).all()
     show_table(
         shown,
@@ -391,7 +395,7 @@ glue = {
     "stsb": {"pearson": "STS-B, Pearson", "spearman": "STS-B, Spearman"},
 }
 titles = {name: name for names in glue.values() for name in names.values()}
-for section in (claims.PRIMARY, "all"):
+for section in (judge.PRIMARY, "all"):
     if by_protocol and study.whole(section):
         own = study[section].runs
         scored = in_order(in_own_metrics(own, glue), ["teacher", "majority class", "kd", *terms])
@@ -437,19 +441,19 @@ if efficiency:
         over_n.append(study["efficiency"].of_same_runs(study["all"]))
         made_of.append("all")
     over_n = pd.concat([part[part["method"].isin(curve["method"].unique())] for part in over_n])
-    by_n = dependence.gains(over_n, ["n_train"])
+    by_n = contrasts.gains(over_n, ["n_train"])
     by_n["setting"] = [f"{n} sentences" if n else "all sentences" for n in by_n["n_train"]]
-    level = dependence.scores(over_n, ["n_train"])
+    level = contrasts.scores(over_n, ["n_train"])
 
 # %%
 if efficiency:
     with geodistill_style():
         fig, axes = plt.subplots(1, 2, figsize=(9, 3.6))
         level["score"] *= 100
-        setting_figures.efficiency_scores(axes[0], level, "test accuracy (%)")
-        setting_figures.efficiency_gains(axes[1], by_n, "gain over KD, points", band)
+        classification.efficiency_scores(axes[0], level, "test accuracy (%)")
+        classification.efficiency_gains(axes[1], by_n, "gain over KD, points", band)
         axes[0].legend()
-    told = dependence.in_words(by_n, "points")
+    told = contrasts.in_words(by_n, "points")
     alt = f"Accuracy and gain over KD against the labelled sentences, tasks pooled. {told}."
     show(fig, alt=alt, name="efficiency", **study.source(*made_of))
 
@@ -462,7 +466,7 @@ if efficiency:
 # %%
 if efficiency:
     show_table(
-        worth.worth_table(curve, [m for m in curve["method"].unique() if m != "kd"]),
+        data_efficiency.worth_table(curve, [m for m in curve["method"].unique() if m != "kd"]),
         caption="How many times as many labelled sentences KD needs for the score of KD and the term; "
         "95 % intervals.",
         name="worth",
@@ -473,11 +477,11 @@ if efficiency:
 if efficiency:
     fewest, most = curve["n_train"].min(), curve["n_train"].max()
     few, many = (curve[curve["n_train"] == n] for n in (fewest, most))
-    factors = {m: worth.sentences_worth(curve, m).iloc[0] for m in asked}
+    factors = {m: data_efficiency.sentences_worth(curve, m).iloc[0] for m in asked}
     told = " and ".join(
-        f"{worth.say_factor(f)} times ({look(m).label})" for m, f in factors.items()
+        f"{data_efficiency.say_factor(f)} times ({look(m).label})" for m, f in factors.items()
     )
-    changes = say_each([dependence.change_of_gain(few, many, m) for m in asked], *rule, CHANGE)
+    changes = say_each([contrasts.change_of_gain(few, many, m) for m in asked], *rule, CHANGE)
     learned["sentences"] = (
         f"given {fewest} sentences, KD and a term score as KD alone does when given {told} as many, where an "
         f"interval that holds 1 says that the two cannot be told apart; the gain with {fewest} against that "
@@ -495,7 +499,7 @@ if efficiency:
 with geodistill_style():
     fig, axes = plt.subplots(1, len(tasks), figsize=(3.2 * len(tasks) + 2, 3.4), squeeze=False)
     for ax, name in zip(axes[0], tasks, strict=True):
-        figures.kept_against_score(ax, table[table["task"] == name], kept, "accuracy")
+        common.kept_against_score(ax, table[table["task"] == name], kept, "accuracy")
         ax.set_title(name)
     for ax in axes[0][:-1]:
         ax.get_legend().remove()
@@ -523,7 +527,7 @@ over_kd = pivot.sub(pivot["kd"], axis=0)[[m for m in pivot if m.startswith("kd+"
 differences = over_kd.groupby("seed").mean().melt(ignore_index=False, value_name="difference")
 with geodistill_style():
     fig, ax = plt.subplots()
-    figures.seed_dots(ax, differences.reset_index(), "geometry kept, minus KD's")
+    common.seed_dots(ax, differences.reset_index(), "geometry kept, minus KD's")
 told = ", ".join(f"{look(m).label} {v:+.3f}" for m, v in over_kd.mean().items())
 show(fig, alt=f"Geometry kept minus KD's, one dot a seed, bar: mean. {told}.", **stored)
 
@@ -537,7 +541,7 @@ show(fig, alt=f"Geometry kept minus KD's, one dot a seed, bar: mean. {told}.", *
 # against KD too.
 
 # %%
-placebo = claims.claim("P1-bert").stored
+placebo = judge.claim("P1-bert").stored
 control_items = placebo.items(results_dir())
 shown = ["kd+procrustes", "kd+procrustes-shuffled", "kd+spectrum", "kd+isotropy"]
 shown = [method for method in shown if method in set(control_items.frame["method"])]
@@ -545,8 +549,8 @@ controls = [compare(control_items.frame, method, "kd") for method in shown]
 assert len(controls) >= 2, "no control ran"
 with geodistill_style():
     fig, ax = plt.subplots(figsize=(7, 0.6 * len(controls) + 1))
-    figures.forest(ax, report.tidy(controls, test.unit), "points of accuracy", 100 * test.margin)
-told = report.in_words(controls, test.unit)
+    common.forest(ax, format.tidy(controls, test.unit), "points of accuracy", 100 * test.margin)
+told = format.in_words(controls, test.unit)
 drawn = {**placebo.source(results_dir()), "run_ids": control_items.run_ids}
 show(fig, alt=f"Procrustes and its controls against KD. {told}.", name="controls", **drawn)
 
@@ -562,15 +566,15 @@ if placebos:
     both = pd.concat([of_controls, real[real["method"] != "kd"]])
     also_varied = ("kd+procrustes", "kd+procrustes-shuffled", "kd+spectrum")
     middle = both[both["method"].isin(also_varied) & (both["factor"] == chosen["kd+procrustes"])]
-    by_factor = dependence.gains(both, ["factor"], against=real)
+    by_factor = contrasts.gains(both, ["factor"], against=real)
     by_factor["setting"] = [f"{factor:g}" for factor in by_factor["factor"]]
     teacherless = by_factor["method"].isin(("kd+spectrum", "kd+isotropy"))
     shuffled = by_factor["method"] == "kd+procrustes-shuffled"
     with geodistill_style():
         fig, axes = plt.subplots(2, 1, figsize=(7.4, 6))
         for ax, other in zip(axes, (teacherless, shuffled), strict=True):
-            setting_figures.by_setting(ax, by_factor[~other], "weight factor", "points", band)
-    told = dependence.in_words(by_factor, "points")
+            classification.by_setting(ax, by_factor[~other], "weight factor", "points", band)
+    told = contrasts.in_words(by_factor, "points")
     alt = f"Gain over KD of Procrustes and of its controls, by weight factor. {told}."
     show(fig, alt=alt, name="controls-by-factor", **study.source("placebos"))
 
@@ -582,7 +586,7 @@ if placebos:
 # %%
 if placebos:
     show_table(
-        worth.shares(of_controls, real, "kd+procrustes"),
+        data_efficiency.shares(of_controls, real, "kd+procrustes"),
         caption="Gain of each control as a share of that of Procrustes, with 95 % intervals.",
         name="shares",
         **study.source("placebos"),
@@ -597,11 +601,11 @@ if placebos:
         )
     best = by_factor[by_factor["method"] != "kd+procrustes"].nlargest(1, "estimate").iloc[0]
     at_best = of_controls.query("method == @best.method and factor == @best.factor")
-    over = dependence.contrast(real, at_best, "kd+procrustes", best["method"])
+    over = contrasts.contrast(real, at_best, "kd+procrustes", best["method"])
     found = conclude(
-        claims.answers("C4a", results_dir())[0],
+        judge.answers("C4a", results_dir())[0],
         (),
-        claims.answers("P1-bert", results_dir()),
+        judge.answers("P1-bert", results_dir()),
         *rule,
     )
     learned["controls"] = (
@@ -669,7 +673,7 @@ if study.whole("curve"):
     decades[["gain", "low", "high"]] *= 100
     with geodistill_style():
         fig, ax = plt.subplots(figsize=(8, 3.6))
-        figures.weight_curves(ax, decades, chosen, "points of validation accuracy over KD")
+        common.weight_curves(ax, decades, chosen, "points of validation accuracy over KD")
     best = decades.loc[decades.groupby("method")["gain"].idxmax()]
     told = "; ".join(
         f"{look(r.method).label} {r.gain:+.1f} at {r.factor:g}" for r in best.itertuples()
@@ -709,10 +713,10 @@ if study.whole("curve"):
 size = study.whole("size")
 if size:
     students = study["size"].beside_its_like()
-    by_size = dependence.gains(students, ["width", "layers"])
+    by_size = contrasts.gains(students, ["width", "layers"])
     by_size["setting"] = [f"{r.layers} × {r.width}" for r in by_size.itertuples()]
-    fig = setting_figures.settings_alone(by_size, "the student: layers × width", band)
-    told = dependence.in_words(by_size, "points")
+    fig = classification.settings_alone(by_size, "the student: layers × width", band)
+    told = contrasts.in_words(by_size, "points")
     alt = f"Gain over KD by the student's size, {', '.join(students['task'].unique())}. {told}."
     show(fig, alt=alt, name="size", **study.source("size"))
 
@@ -721,7 +725,7 @@ if size:
     layers, ends = students["layers"].max(), (students["width"].max(), students["width"].min())
     deep = students[students["layers"] == layers]
     widest, narrowest = (deep[deep["width"] == width] for width in ends)
-    changes = [dependence.change_of_gain(widest, narrowest, m) for m in asked]
+    changes = [contrasts.change_of_gain(widest, narrowest, m) for m in asked]
     learned["size"] = (
         f"of {layers} layers, the gain at width {ends[0]} against that at {ends[1]}, "
         f"{say_each(changes, *rule, CHANGE)}"
@@ -743,11 +747,11 @@ lines = []
 for name in changed:
     own = study[name].items
     own = own[own["factor"] == own["method"].map(chosen)]
-    lines.append(dependence.changed(own, study[name].compared_with(), settings[name]))
+    lines.append(contrasts.changed(own, study[name].compared_with(), settings[name]))
 if lines:
     lines = pd.concat(lines, ignore_index=True)
-    fig = setting_figures.forest_alone(lines, "points of accuracy", band)
-    alt = f"Terms with one thing changed. {dependence.in_words(lines, 'points')}."
+    fig = classification.forest_alone(lines, "points of accuracy", band)
+    alt = f"Terms with one thing changed. {contrasts.in_words(lines, 'points')}."
     show(fig, alt=alt, name="changed", **study.source(*changed))
 
 # %% [markdown]
@@ -759,26 +763,26 @@ if study.whole("batch"):
     made_of, columns = ["batch"], ["memory", "batch_size"]
     at_sizes = study["batch"].items
     kd_at_sizes = at_sizes.query("method == 'kd'")
-    by_batch = [dependence.gains(at_sizes, columns)]
+    by_batch = [contrasts.gains(at_sizes, columns)]
     if study.whole("batch", "batch-memory"):
         made_of.append("batch-memory")
         remembered = study["batch-memory"].items
         own = pd.concat([remembered, kd_at_sizes.assign(memory=0.9)])  # KD has nothing to remember
-        by_batch.append(dependence.gains(own, columns))
+        by_batch.append(contrasts.gains(own, columns))
     if study.whole("batch", "memory"):
         made_of.append("memory")
         own = study["memory"].items.query("method == 'kd+procrustes'")
-        by_batch.append(dependence.gains(own, columns, against=study["memory"].compared_with()))
+        by_batch.append(contrasts.gains(own, columns, against=study["memory"].compared_with()))
     if placebos and study.alike("batch", "placebos"):
         made_of.append("placebos")
-        by_batch.append(dependence.gains(middle, columns, against=real))
+        by_batch.append(contrasts.gains(middle, columns, against=real))
     by_batch = pd.concat(by_batch).sort_values(columns)
     by_batch["setting"] = [
         f"{r.batch_size}" + (f",\nmemory {r.memory:g}" if r.memory else "")
         for r in by_batch.itertuples()
     ]
-    fig = setting_figures.settings_alone(by_batch, "sentences in a batch", band)
-    told = dependence.in_words(by_batch, "points")
+    fig = classification.settings_alone(by_batch, "sentences in a batch", band)
+    told = contrasts.in_words(by_batch, "points")
     alt = f"Gain over KD of the same batch size, Procrustes and two of its controls. {told}."
     show(fig, alt=alt, name="batch", **study.source(*made_of))
 
@@ -793,14 +797,14 @@ if study.whole("batch"):
 if study.whole("length"):
     made_of = ["length"]
     at_lengths = study["length"].items
-    by_length = [dependence.gains(at_lengths, ["epochs"])]
+    by_length = [contrasts.gains(at_lengths, ["epochs"])]
     if placebos and study.alike("length", "placebos"):
         made_of.append("placebos")
-        by_length.append(dependence.gains(middle, ["epochs"], against=real))
+        by_length.append(contrasts.gains(middle, ["epochs"], against=real))
     by_length = pd.concat(by_length).sort_values("epochs")
     by_length["setting"] = [f"{epochs:g}" for epochs in by_length["epochs"]]
-    fig = setting_figures.settings_alone(by_length, "epochs of 500 sentences", band)
-    told = dependence.in_words(by_length, "points")
+    fig = classification.settings_alone(by_length, "epochs of 500 sentences", band)
+    told = contrasts.in_words(by_length, "points")
     alt = f"Gain over KD of equal length, Procrustes and two of its controls. {told}."
     show(fig, alt=alt, name="length", **study.source(*made_of))
 
@@ -811,8 +815,8 @@ lines, harmful = [], {name: [] for name in varied}
 for name, (column, told) in varied.items():
     for value, frame in study[name].items.groupby(column):
         for control in ("kd+procrustes-shuffled", "kd+spectrum"):
-            found = dependence.contrast(frame, frame, "kd+procrustes", control)
-            alone = dependence.contrast(frame, frame, control, "kd")
+            found = contrasts.contrast(frame, frame, "kd+procrustes", control)
+            alone = contrasts.contrast(frame, frame, control, "kd")
             lines.append({"with": f"{value:g} {told}", "Procrustes against": look(control).label,
                           "points": say(found, *rule),
                           "that control over KD": f"{test.unit.show(alone.estimate)} "
@@ -844,7 +848,7 @@ if varied and study.alike(*varied):
 if at:
     levels = pd.DataFrame(
         {
-            told: dependence.scores(frame, []).set_index("method")["score"]
+            told: contrasts.scores(frame, []).set_index("method")["score"]
             for told, frame in at.items()
         }
     )
@@ -860,7 +864,7 @@ if at:
         **study.source(*varied),
     )
     best = {method: levels[method].idxmax() for method in ("kd+procrustes", "kd")}
-    ahead = dependence.contrast(*(at[told] for told in best.values()), *best)
+    ahead = contrasts.contrast(*(at[told] for told in best.values()), *best)
     learned["level"] = (
         f"KD + Procrustes is at its best with {best['kd+procrustes']}, KD with {best['kd']}: there the term is "
         f"{say(ahead, *rule, settle=False)} ({whence([ahead])}); these rows picked both places"
@@ -876,7 +880,7 @@ for name, (column, told) in varied.items():
     ends = study[name].items[column].agg(["min", "max"])
     least, largest = (study[name].items.query(f"{column} == {end}") for end in ends)
     changes = [
-        dependence.change_of_gain(least, largest, "kd+procrustes", other)
+        contrasts.change_of_gain(least, largest, "kd+procrustes", other)
         for other in ("kd", "kd+procrustes-shuffled", "kd+spectrum")
     ]
     found = "; ".join(
@@ -900,16 +904,16 @@ for name, (column, told) in varied.items():
 # %%
 if study.whole("short"):
     in_short = study["short"].items
-    lines = dependence.gains(in_short)
-    fig = setting_figures.forest_alone(lines, "points of accuracy", band)
-    told = dependence.in_words(lines, "points")
+    lines = contrasts.gains(in_short)
+    fig = classification.forest_alone(lines, "points of accuracy", band)
+    told = contrasts.in_words(lines, "points")
     show(
         fig,
         alt=f"Gain over KD after five epochs, each term. {told}.",
         name="short",
         **study.source("short"),
     )
-    against = claims.answers("P3-bert", results_dir())
+    against = judge.answers("P3-bert", results_dir())
     told = "; ".join(
         f"over {look(a.baseline).label} {say(a, *rule, settle=False)}" for a in against
     )
@@ -926,9 +930,9 @@ if study.whole("short"):
 # %%
 if study.whole("pretrained"):
     can_read = study["pretrained"].items
-    lines = dependence.gains(can_read)
-    fig = setting_figures.forest_alone(lines, "points of accuracy", band)
-    told = dependence.in_words(lines, "points")
+    lines = contrasts.gains(can_read)
+    fig = classification.forest_alone(lines, "points of accuracy", band)
+    told = contrasts.in_words(lines, "points")
     alt = f"Gain over KD of a pretrained student, Procrustes and two of its controls. {told}."
     show(fig, alt=alt, name="pretrained", **study.source("pretrained"))
 
@@ -951,8 +955,8 @@ if study.whole("pretrained"):
         name="pretrained-level",
         **study.source("pretrained"),
     )
-    against = claims.answers("P2-bert", results_dir())
-    notes = [one.note and f" ({one.note})" for one in claims.judge("P2-bert", results_dir())]
+    against = judge.answers("P2-bert", results_dir())
+    notes = [one.note and f" ({one.note})" for one in judge.judge("P2-bert", results_dir())]
     told = "; ".join(
         f"over {look(one.baseline).label} {say(one, *rule, settle=False)}{note}"
         for one, note in zip(against, notes, strict=True)
@@ -968,9 +972,9 @@ if study.whole("pretrained"):
 # %%
 if study.whole("first-token"):
     first = study["first-token"]
-    lines = dependence.gains(first.items, against=first.compared_with())
-    fig = setting_figures.forest_alone(lines, "points of accuracy, first token", band)
-    alt = f"Gain over KD of terms on the first token, and of controls. {dependence.in_words(lines, 'points')}."
+    lines = contrasts.gains(first.items, against=first.compared_with())
+    fig = classification.forest_alone(lines, "points of accuracy, first token", band)
+    alt = f"Gain over KD of terms on the first token, and of controls. {contrasts.in_words(lines, 'points')}."
     show(fig, alt=alt, name="first-token", **study.source("first-token"))
 
 # %% [markdown]
@@ -982,11 +986,11 @@ if study.whole("first-token"):
 # %%
 if study.whole("secondary"):
     alone, with_kd = study["secondary"].items, study["secondary"].compared_with()
-    logits = dependence.contrast(with_kd, alone, "kd", "ce")
-    over_labels = [dependence.gains(alone, baseline="ce"), report.tidy([logits], report.POINTS)]
+    logits = contrasts.contrast(with_kd, alone, "kd", "ce")
+    over_labels = [contrasts.gains(alone, baseline="ce"), format.tidy([logits], format.POINTS)]
     lines = pd.concat(over_labels, ignore_index=True)
-    fig = setting_figures.forest_alone(lines, "points of accuracy", band)
-    alt = f"Terms and KD against cross-entropy alone. {dependence.in_words(lines, 'points')}."
+    fig = classification.forest_alone(lines, "points of accuracy", band)
+    alt = f"Terms and KD against cross-entropy alone. {contrasts.in_words(lines, 'points')}."
     show(fig, alt=alt, name="labels-alone", **study.source("secondary"))
 
 # %% [markdown]
@@ -999,11 +1003,11 @@ others = [name for name in ("others", "rkd", "pkd") if study.whole(name)]
 if others:
     parts = [study[name] for name in others]
     lines = pd.concat(
-        [dependence.gains(part.items, against=part.compared_with()) for part in parts],
+        [contrasts.gains(part.items, against=part.compared_with()) for part in parts],
         ignore_index=True,
     )
-    fig = setting_figures.forest_alone(lines, "points of accuracy", band)
-    alt = f"Other losses against KD. {dependence.in_words(lines, 'points')}."
+    fig = classification.forest_alone(lines, "points of accuracy", band)
+    alt = f"Other losses against KD. {contrasts.in_words(lines, 'points')}."
     show(fig, alt=alt, name="others", **study.source(*others))
 
 # %% [markdown]
@@ -1012,9 +1016,9 @@ if others:
 # %%
 if unlimited:
     on_all = study["all"].items
-    lines = dependence.gains(on_all)
-    fig = setting_figures.forest_alone(lines, "points of accuracy", band)
-    told = dependence.in_words(lines, "points")
+    lines = contrasts.gains(on_all)
+    fig = classification.forest_alone(lines, "points of accuracy", band)
+    told = contrasts.in_words(lines, "points")
     pooled_tasks = ", ".join(sorted(on_all["task"].unique()))
     alt = f"Each term against KD with all sentences, pooled over {pooled_tasks}. {told}."
     show(fig, alt=alt, name="all-sentences", **study.source("all"))
@@ -1031,10 +1035,10 @@ if unlimited:
 if all([study.whole("gpu"), study.whole("primary")]):  # of two devices, on purpose
     on_gpu, on_cpu = study["gpu"], study["primary"]
     same = on_gpu.of_same_runs(on_cpu)
-    effects = dependence.device_effects(on_gpu.items, same)
-    rerun = 100 * dependence.rerun_noise(on_gpu.items, same)
-    fig = setting_figures.forest_alone(effects, "points of accuracy, GPU minus CPU", band)
-    told = dependence.in_words(effects, "points")
+    effects = contrasts.device_effects(on_gpu.items, same)
+    rerun = 100 * contrasts.rerun_noise(on_gpu.items, same)
+    fig = classification.forest_alone(effects, "points of accuracy, GPU minus CPU", band)
+    told = contrasts.in_words(effects, "points")
     show(fig, alt=f"GPU against CPU. {told}.", name="device", **study.source("gpu", "primary"))
     shift, changes = effects.iloc[0], effects.iloc[1:]
     clear = changes[(changes["low"] > 0) | (changes["high"] < 0)]
@@ -1068,7 +1072,7 @@ if variance:
     }
     with geodistill_style():
         fig, ax = plt.subplots(figsize=(7, 2.8))
-        setting_figures.noise_bars(ax, bars, "points", 100)
+        classification.noise_bars(ax, bars, "points", 100)
     told = "; ".join(f"{name}: {one.say(100)}" for name, one in bars.items()).replace("\n", " ")
     alt = f"Variance of one run by its source, points squared, mean of the tasks. {told}."
     show(fig, alt=alt, name="luck", **study.source("variance"))
@@ -1088,7 +1092,7 @@ if variance:
             else "Whether it matters which sentences were drawn, these rows cannot tell"
         )
     )
-    by_f = [report.say_p(p) for p in (difference.p_subsample, difference.p_start)]
+    by_f = [format.say_p(p) for p in (difference.p_subsample, difference.p_start)]
     display(
         Markdown(
             f"{sentence(learned['luck'])} F tests of the difference's parts: sentences {by_f[0]}, "
@@ -1152,7 +1156,7 @@ assert set(learned) <= set(questions)
 lines = [f"- *{asked}?* {learned.get(key, 'Not made yet')}." for key, asked in questions.items()]
 display(Markdown("\n".join(lines)))
 if not by_protocol:
-    made, planned = state.set_index("section")[["stored", "planned"]].loc[claims.PRIMARY]
+    made, planned = state.set_index("section")[["stored", "planned"]].loc[judge.PRIMARY]
     display(
         Markdown(
             f"So **there is no verdict yet**: {made} of the {planned} primary runs "

@@ -36,21 +36,23 @@ import numpy as np
 import pandas as pd
 from IPython.display import Markdown, display
 
-from geodistill.analysis import figures, luck, means, power, report, worth
-from geodistill.analysis import gains as gains_of
-from geodistill.analysis import instruction_figures as drawn
-from geodistill.analysis.anatomy import kept_and_score
-from geodistill.analysis.compare import compare, compare_family
-from geodistill.analysis.conclusion import conclude
-from geodistill.analysis.dependence import change_of_gain
-from geodistill.analysis.planning import plan_table, says
-from geodistill.analysis.report import POINTS
-from geodistill.analysis.rows import answers_beside, load_rows, wide
-from geodistill.analysis.style import geodistill_style, look
-from geodistill.analysis.verdict import verdict
-from geodistill.experiments import instruction_sections as sections
-from geodistill.experiments.answers import score
-from geodistill.experiments.instruction import (
+from geodistill.analysis.figures import common
+from geodistill.analysis.figures import instruction as drawn
+from geodistill.analysis.figures.style import geodistill_style, look
+from geodistill.analysis.report import format, mean_tables
+from geodistill.analysis.report import gain_tables as gains_of
+from geodistill.analysis.report.conclusion import conclude
+from geodistill.analysis.report.format import POINTS
+from geodistill.analysis.stats import data_efficiency, power, variance_components
+from geodistill.analysis.stats.breakdown import kept_and_score
+from geodistill.analysis.stats.compare import compare, compare_family
+from geodistill.analysis.stats.contrasts import change_of_gain
+from geodistill.analysis.stats.verdict import verdict
+from geodistill.analysis.stored_results import answers_beside, load_rows, wide
+from geodistill.cli.power import plan_table, says
+from geodistill.experiments.instruction import grid as sections
+from geodistill.experiments.instruction.evaluate import score
+from geodistill.experiments.instruction.run import (
     STUDY,
     InstructionSetting,
     open_instruction_room,
@@ -58,14 +60,14 @@ from geodistill.experiments.instruction import (
     smoke,
     start_student,
 )
-from geodistill.experiments.kept_logits import divergences_by_top_k
-from geodistill.experiments.protocol import CONTROLS, MATCHES
-from geodistill.experiments.store import data_dir, results_dir
-from geodistill.experiments.whole_sections import Sections
+from geodistill.experiments.instruction.topk_divergence import divergences_by_top_k
+from geodistill.experiments.methods import CONTROLS, MATCHES
+from geodistill.experiments.run_store import data_dir, results_dir
+from geodistill.experiments.stored_sections import Sections
 from geodistill.losses.logits import KINDS
-from geodistill.publish import claims, ledger
+from geodistill.publish.claims import judge, ledger
+from geodistill.publish.claims.figures import show_forest, show_groups
 from geodistill.publish.provenance import show, show_pages, show_table
-from geodistill.publish.stored import show_forest, show_groups
 from geodistill.tasks import load_instructions
 
 setting = {
@@ -257,7 +259,7 @@ assert min(kept_share["forward"], kept_share["skew"]) > 0.9 > kept_share["revers
 # %%
 ON_THE_WAY = "participation_ratio/at"
 live_runs = pd.DataFrame([{"method": m, "seed": seed, **runs[m].metrics} for m in methods])
-spread = means.on_the_way(live_runs, ON_THE_WAY)
+spread = mean_tables.on_the_way(live_runs, ON_THE_WAY)
 teachers = runs["kd"].metrics["participation_ratio/teacher"]
 assert spread["mean"].between(1, setting.width).all()
 with geodistill_style():
@@ -279,7 +281,7 @@ show(fig, alt=f"Participation ratio at the end: {told}; teacher {teachers:.1f}."
 # %%
 state, study = sections.progress(), Sections(sections.FOLDER)
 asked = sections.protocol()
-test = claims.claim("C5").stored
+test = judge.claim("C5").stored
 assert test.margin == asked["margins"]["nll"]
 assert list(test.pairs) == [(one["method"], one["baseline"]) for one in asked["family"]]
 show_table(
@@ -300,7 +302,7 @@ show_table(
 # %%
 if study.whole("tuning"):
     nats = asked["sanity"]["nats"]
-    leads, learned = means.sanity(study["tuning"].runs, nats)
+    leads, learned = mean_tables.sanity(study["tuning"].runs, nats)
     show_table(
         leads,
         caption=f"Validation NLL, tuning seeds. The rule asks for a lead of {nats} nats a token: it "
@@ -319,9 +321,9 @@ marks = {
 }
 if study.whole("references") and study.whole("primary"):
     references = pd.concat([study["references"].runs, study["primary"].runs])
-    shown = means.in_order(references, ("unigram", "start", "sft", "kd", "teacher"))
+    shown = mean_tables.in_order(references, ("unigram", "start", "sft", "kd", "teacher"))
     show_table(
-        means.mean_table(means.in_percent(shown), marks, digits=2),
+        mean_tables.mean_table(mean_tables.in_percent(shown), marks, digits=2),
         caption="What students are held against, T0's test prompts, greedy answers. Intervals: 95 %, "
         "over seeds, on these prompts. A reference has one run; the unigram model answers nothing.",
         name="opt-references",
@@ -361,7 +363,7 @@ if study.whole("tuning"):
 # %%
 if study.whole("primary"):
     items = study["primary"].items
-    family = claims.answers("C5", results_dir())
+    family = judge.answers("C5", results_dir())
     pairs = [(one["method"], one["baseline"]) for one in asked["secondary"]]
     pairs = [pair for pair in pairs if set(pair) <= set(items["method"])]
     answers = [*family, *(compare(items, *pair) for pair in pairs)]
@@ -371,8 +373,8 @@ if study.whole("primary"):
 if study.whole("primary"):
     assert all(a.p_holm >= a.p for a in family)
     show_table(
-        report.comparison_table(family, test.margin, test.unit),
-        caption=report.caption(family, test.margin, test.unit),
+        format.comparison_table(family, test.margin, test.unit),
+        caption=format.caption(family, test.margin, test.unit),
         name="opt-family",
         **study.source("primary"),
     )
@@ -406,7 +408,7 @@ if study.whole("primary"):
 
 # %%
 if study.whole("primary"):
-    primary = means.in_order(study["primary"].runs, asked["grid"]["primary"]["methods"])
+    primary = mean_tables.in_order(study["primary"].runs, asked["grid"]["primary"]["methods"])
     also = {
         "self_instruct/rougeL": "self-instruct, Rouge-L",
         "vicuna/rougeL": "Vicuna, Rouge-L",
@@ -422,7 +424,7 @@ if study.whole("primary"):
 if study.whole("primary"):
     columns = {**marks, "geometry_kept/procrustes": "geometry kept (0–1)"}
     show_table(
-        means.mean_table(means.in_percent(primary), columns, digits=2),
+        mean_tables.mean_table(mean_tables.in_percent(primary), columns, digits=2),
         caption="Means over seeds with 95 % intervals over them, T0's test prompts. Geometry kept: 1 "
         "at the best that this width can do, 0 where its rows are shuffled.",
         name="opt-means",
@@ -445,7 +447,7 @@ if study.whole("tuning") and study.whole("primary", "curve", "controls"):
     with geodistill_style():
         fig, ax = plt.subplots(figsize=(7.5, 3.6))
         ax.axhspan(-test.margin, test.margin, color="#EFEFEF", zorder=0)
-        figures.weight_curves(ax, by_weight, chosen, f"{test.unit.name} over KD")
+        common.weight_curves(ax, by_weight, chosen, f"{test.unit.name} over KD")
     told = "; ".join(
         f"{look(r.method).label} at {r.factor:g} {r.gain:+.3f} ({r.low:+.3f} to {r.high:+.3f})"
         for r in by_weight.itertuples()
@@ -500,7 +502,7 @@ if study.whole("tuning") and study.whole("primary", "controls"):
 if study.whole("primary", "controls"):
     of_primary = study["primary"].items
     show_table(
-        worth.shares(
+        data_efficiency.shares(
             study["controls"].items,
             of_primary[of_primary["method"].isin(("kd", "kd+procrustes"))],
             "kd+procrustes",
@@ -586,7 +588,7 @@ if trainings:
             "steps × examples": name,
             "control": look(answer.baseline).label,
             f"Procrustes minus it ({test.unit.name})": gains_of.said(answer, test.unit),
-            "p (Holm)": report.say_p(answer.p_holm),
+            "p (Holm)": format.say_p(answer.p_holm),
             "verdict": str(verdict(answer, test.margin)),
         }
         for name, answers in against_controls.items()
@@ -802,8 +804,8 @@ if contest is not None and study.alike(*made_of):
 # %%
 watched = ["kd", "kd+procrustes", "kd+procrustes-shuffled", "kd+spectrum", "kd+isotropy", "kd+gram"]
 if runs_of_contest is not None:
-    spread = means.on_the_way(runs_of_contest, ON_THE_WAY)
-    spread = means.in_order(spread, watched)
+    spread = mean_tables.on_the_way(runs_of_contest, ON_THE_WAY)
+    spread = mean_tables.in_order(spread, watched)
     teachers = runs_of_contest["participation_ratio/teacher"].mean()
     with geodistill_style():
         fig, ax = plt.subplots(figsize=(7.5, 3.6))
@@ -860,7 +862,7 @@ if runs_of_contest is not None:
     both = both.rename(columns={"geometry_kept/procrustes": kept})
     with geodistill_style():
         fig, ax = plt.subplots(figsize=(7.5, 3.6))
-        figures.kept_against_score(ax, both, kept, scored)
+        common.kept_against_score(ax, both, kept, scored)
     most = both.groupby("method")[kept].mean().idxmax()
     told = f"Geometry kept against score, a mark a run; {look(most).label} keeps most."
     show(fig, alt=told, name="opt-kept", **study.source("primary", "controls"))
@@ -921,14 +923,14 @@ if "primary" in there and study.alike(*there):
 # ```
 #
 # and the mean squares of the balanced table give each variance by subtraction
-# (`geodistill.analysis.luck`; intervals as in {cite}`weerahandi1993`). $R$ is what start and order do together, and all else that makes two
+# (`geodistill.analysis.stats.variance_components`; intervals as in {cite}`weerahandi1993`). $R$ is what start and order do together, and all else that makes two
 # trainings differ.
 
 # %%
 if study.whole("variance"):
-    decodings = luck.decoded(study["variance"].runs, gains_of.DECODING)
-    found = luck.luck(decodings)
-    shares = luck.luck_table(found, factor=100)
+    decodings = variance_components.decoded(study["variance"].runs, gains_of.DECODING)
+    found = variance_components.luck(decodings)
+    shares = variance_components.luck_table(found, factor=100)
     with geodistill_style():
         fig, axes = plt.subplots(2, 1, figsize=(7, 5.6))
         rouge = decodings.assign(value=100 * decodings["value"])
@@ -1035,7 +1037,7 @@ if (results_dir() / STUDY / "rows.parquet").is_file():
     long = over_kd.melt(ignore_index=False, value_name="difference").reset_index()
     with geodistill_style():
         fig, ax = plt.subplots()
-        figures.seed_dots(ax, long, "NLL minus KD's\n(nats a token; lower is better)")
+        common.seed_dots(ax, long, "NLL minus KD's\n(nats a token; lower is better)")
     told = "; ".join(f"{look(m).label} {v:+.3f}" for m, v in over_kd.mean().items())
     show(
         fig,
@@ -1050,7 +1052,7 @@ if (results_dir() / STUDY / "rows.parquet").is_file():
 # %% [markdown]
 # ## The verdict
 #
-# Computed from the rows by a fixed rule (`geodistill.analysis.conclusion`): the family's test first, Holm
+# Computed from the rows by a fixed rule (`geodistill.analysis.report.conclusion`): the family's test first, Holm
 # over two; then, if there is a gain, Procrustes against each control at the chosen weight
 # (Holm over three; a secondary question of the protocol, so no claim of significance rests on it).
 
@@ -1059,7 +1061,7 @@ if study.whole("primary"):
     against = ()
     if contest is not None:
         against = compare_family(contest, [("kd+procrustes", control) for control in controls])
-    family = claims.answers("C5", results_dir())
+    family = judge.answers("C5", results_dir())
     found = conclude(family[0], family[1:], against, test.margin, test.unit)
     display(Markdown(str(found)))
     if trainings:

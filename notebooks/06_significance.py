@@ -37,17 +37,20 @@ from IPython.display import Markdown, display
 from scipy import stats
 from statsmodels.stats.proportion import proportion_confint
 
-from geodistill.analysis import checks, figures, power, report, simulate
-from geodistill.analysis.compare import compare, compare_family, paired_differences
-from geodistill.analysis.crossed import estimate, mean_squares
-from geodistill.analysis.gains import as_score, gain_table
-from geodistill.analysis.planning import plan_table
-from geodistill.analysis.rows import check_complete, load_rows, wide
-from geodistill.analysis.simulate import Truth, coverage
-from geodistill.analysis.style import geodistill_style, versus
-from geodistill.analysis.verdict import verdict
-from geodistill.experiments.store import results_dir
-from geodistill.publish import claims, ledger
+from geodistill.analysis.figures import common
+from geodistill.analysis.figures.style import geodistill_style, versus
+from geodistill.analysis.report import format
+from geodistill.analysis.report.gain_tables import as_score, gain_table
+from geodistill.analysis.stats import coverage as simulations
+from geodistill.analysis.stats import power, sensitivity
+from geodistill.analysis.stats.compare import compare, compare_family, paired_differences
+from geodistill.analysis.stats.coverage import Truth, coverage
+from geodistill.analysis.stats.crossed_anova import estimate, mean_squares
+from geodistill.analysis.stats.verdict import verdict
+from geodistill.analysis.stored_results import check_complete, load_rows, wide
+from geodistill.cli.power import plan_table
+from geodistill.experiments.run_store import results_dir
+from geodistill.publish.claims import judge, ledger
 from geodistill.publish.provenance import show, show_table
 
 rng = np.random.default_rng(seed)
@@ -62,12 +65,12 @@ repeats = {"smoke": 300, "laptop": 1000, "paper": 10000}[profile]
 # the protocol's rule kept.
 
 # %%
-bert = claims.claim("C4a").stored
+bert = judge.claim("C4a").stored
 rows = bert.rows(results_dir())
 items = bert.items(results_dir())
 check_complete(items.frame)
 stored = bert.source(results_dir())
-exploratory = rows[0].startswith(claims.EXPLORATORY)
+exploratory = rows[0].startswith(judge.EXPLORATORY)
 status = (
     "**exploratory**: made while the protocol was still being found, so they will never enter a "
     "primary analysis, and no verdict on them is final"
@@ -87,10 +90,10 @@ answers = sorted([*primary, *per_task], key=lambda a: (a.method, a.task != "pool
 ids = [run_id for a in answers for run_id in a.run_ids]
 with geodistill_style():
     fig, ax = plt.subplots()
-    figures.forest(ax, report.tidy(answers, bert.unit), "points", 100 * bert.margin)
+    common.forest(ax, format.tidy(answers, bert.unit), "points", 100 * bert.margin)
 show(
     fig,
-    alt=f"Forest plot. {report.in_words(answers, bert.unit)}.",
+    alt=f"Forest plot. {format.in_words(answers, bert.unit)}.",
     name="bert-primary",
     run_ids=ids,
     **stored,
@@ -102,8 +105,8 @@ for pooled in primary:
     assert np.isclose(pooled.estimate, np.mean([a.estimate for a in parts]))
     assert pooled.p_holm >= pooled.p
 show_table(
-    report.comparison_table(primary, bert.margin, bert.unit),
-    caption=report.caption(primary, bert.margin, bert.unit),
+    format.comparison_table(primary, bert.margin, bert.unit),
+    caption=format.caption(primary, bert.margin, bert.unit),
     name="bert-primary-table",
     run_ids=ids,
     **stored,
@@ -150,10 +153,10 @@ one_model = experiment[:1]  # the first training seed alone
 decodings = one_model.mean() + 0.003 * rng.standard_normal(5)  # five samplings of its answers
 crossed = estimate([experiment])
 opinions = {
-    "5 decodings, one training seed": (checks.over_seeds(decodings[:, None]), "decodings"),
-    "items, one training seed": (checks.over_items(one_model), "items"),
-    "items, five training seeds": (checks.over_items(experiment), "items"),
-    "five training seeds": (checks.over_seeds(experiment), "seeds"),
+    "5 decodings, one training seed": (sensitivity.over_seeds(decodings[:, None]), "decodings"),
+    "items, one training seed": (sensitivity.over_items(one_model), "items"),
+    "items, five training seeds": (sensitivity.over_items(experiment), "items"),
+    "five training seeds": (sensitivity.over_seeds(experiment), "seeds"),
     "seeds and items crossed": (crossed, "seeds and items"),
 }
 intervals = pd.DataFrame(
@@ -197,7 +200,10 @@ assert width[0] < width[2] < width[4], "each neglects noise that the next one co
 
 # %%
 analyses = {
-    "items only": lambda table: (checks.over_items(table).low, checks.over_items(table).high),
+    "items only": lambda table: (
+        sensitivity.over_items(table).low,
+        sensitivity.over_items(table).high,
+    ),
     "crossed": lambda table: (estimate([table]).low, estimate([table]).high),
 }
 forty = [truth.draw(rng, 5, 1000) for _ in range(40)]
@@ -205,7 +211,7 @@ with geodistill_style():
     fig, axes = plt.subplots(1, 2, sharex=True)
     for ax, (name, interval) in zip(axes, analyses.items(), strict=True):
         ends = 100 * np.array([interval(table) for table in forty])
-        figures.repeated_intervals(ax, ends, 0.0, "points", name)
+        common.repeated_intervals(ax, ends, 0.0, "points", name)
 seen = "; ".join(ax.get_title("left") for ax in axes)
 show(fig, alt=f"Intervals of repeated experiments around a true zero. {seen}.", source="live")
 
@@ -267,7 +273,7 @@ m = mean_squares(experiment)
 by_hand = (m.seed + m.item - m.residual) / experiment.size
 assert np.isclose(crossed.se**2, by_hand)
 small = experiment[:, :40]
-reml = checks.mixed_model(small)  # the same model, fitted by statsmodels
+reml = sensitivity.mixed_model(small)  # the same model, fitted by statsmodels
 assert np.isclose(reml.estimate, estimate([small]).estimate)
 display(
     Markdown(
@@ -284,14 +290,14 @@ display(
 # bootstrap variances, does not. Both take normal quantiles for what five seeds can only guess.
 
 # %%
-simulated = simulate.stored().query("quantity == 'coverage' and n_seeds == 5")
+simulated = simulations.stored().query("quantity == 'coverage' and n_seeds == 5")
 by_world = simulated.pivot(index=["seed", "item"], columns="interval", values="share")
 show_table(
     by_world.reset_index(),
     caption="How often 95 % intervals hold the truth at five seeds, by standard deviations of "
     "seeds and items",
     source="stored",
-    made_by=simulate.COMMAND,
+    made_by=simulations.COMMAND,
     rows="data/results/coverage/rows.csv",
     run_ids=[f"seed {seed:g}, item {item:g}" for seed, item in by_world.index],
     name="coverage-at-five-seeds",
@@ -328,19 +334,19 @@ null = Truth(effect=0.0, seed=0.02, item=0.2, residual=0.3)
 
 def one_seed(n_items):
     """One trained pair, judged over its test items."""
-    return checks.over_items(null.draw(rng, 1, n_items)).p
+    return sensitivity.over_items(null.draw(rng, 1, n_items)).p
 
 
 def best_of_seeds(n_items):
     """Five seeds; the one that looks best goes into the table."""
     table = null.draw(rng, 5, n_items)
-    return checks.over_items(table[[table.mean(1).argmax()]]).p
+    return sensitivity.over_items(table[[table.mean(1).argmax()]]).p
 
 
 def tuned_on_test(n_items):
     """Eight weights of the loss, chosen by the score on the set that is then reported."""
     tables = [null.draw(rng, 1, n_items) for _ in range(8)]
-    return checks.over_items(max(tables, key=np.mean)).p
+    return sensitivity.over_items(max(tables, key=np.mean)).p
 
 
 def dependent_splits(n_items):
@@ -377,7 +383,7 @@ assert (rate.iloc[1:] > 0.08).all(), "and each of the habits breaks it"
 # %%
 with geodistill_style():
     fig, ax = plt.subplots(figsize=(6.4, 2.6))
-    figures.false_alarms(ax, alarms, 0.05)
+    common.false_alarms(ax, alarms, 0.05)
 told = "; ".join(f"{way}: {share:.0%}" for way, share in rate.items())
 show(
     fig,
@@ -397,7 +403,7 @@ show(
 sizes = (small_test, 1_000, 3_000)
 least = {}
 for n_items in sizes:
-    table = [checks.over_items(null.draw(rng, 1, n_items)) for _ in range(times)]
+    table = [sensitivity.over_items(null.draw(rng, 1, n_items)) for _ in range(times)]
     passed = [abs(one.estimate) for one in table if one.p < 0.05]
     least[n_items] = 100 * np.mean(passed)
 assert least[small_test] > 4, "only an overstated gain can pass on so few items"
@@ -435,7 +441,7 @@ most = gains[gains["items"] == 100_000].set_index("seeds")["gain"]
 assert most[3] > most[20] > 0, "items alone reach a floor, and only seeds lower it"
 with geodistill_style():
     fig, ax = plt.subplots()
-    figures.smallest_gains(ax, gains, "points")
+    common.smallest_gains(ax, gains, "points")
     ax.axvline(power.RTE_DEV, color="black", linewidth=0.8, linestyle=":")
     ax.annotate(
         " RTE's dev set", (power.RTE_DEV, 0.97), xycoords=("data", "axes fraction"), va="top"
@@ -486,7 +492,7 @@ over_kd = {m: 100 * paired_differences(items.frame, m, "kd").seed_means for m in
 differences = pd.concat(over_kd, names=["method"]).reset_index()
 with geodistill_style():
     fig, ax = plt.subplots()
-    figures.seed_dots(ax, differences, "points over KD")
+    common.seed_dots(ax, differences, "points over KD")
 show(
     fig,
     alt="Paired difference to KD of each method, one dot a seed, averaged over the tasks, with "
@@ -507,11 +513,11 @@ habits = []
 for answer in primary:
     paired = paired_differences(items.frame, answer.method, answer.baseline)
     for task, table in paired.by_source.items():
-        three = [checks.over_items(table), checks.over_seeds(table), estimate([table])]
+        three = [sensitivity.over_items(table), sensitivity.over_seeds(table), estimate([table])]
         widths = [100 * (one.high - one.low) for one in three]
         assert widths[2] >= widths[0], "seeds can only widen an interval"
         name = versus(answer.method, answer.baseline)
-        habits.append((name, task, *widths, checks.sign_flips(table)))
+        habits.append((name, task, *widths, sensitivity.sign_flips(table)))
 columns = ["comparison", "task", "items only", "seeds only", "crossed", "p by sign flips"]
 show_table(
     pd.DataFrame(habits, columns=columns),
@@ -535,14 +541,14 @@ show_table(
 # %%
 def show_family(key, name):
     """The table of a claim's tests, or a line where its section is not whole."""
-    asked, found = claims.claim(key), claims.answers(key, results_dir())
+    asked, found = judge.claim(key), judge.answers(key, results_dir())
     if not found:
         print(f"{key}: its section is not whole")
         return
     margin, unit = asked.stored.margin, asked.stored.unit
     show_table(
-        report.comparison_table(found, margin, unit),
-        caption=f"{asked.statement} {report.caption(found, margin, unit)}",
+        format.comparison_table(found, margin, unit),
+        caption=f"{asked.statement} {format.caption(found, margin, unit)}",
         name=name,
         run_ids=[run_id for a in found for run_id in a.run_ids],
         **asked.stored.source(results_dir()),
@@ -569,19 +575,19 @@ for key in ("P2-bert", "P3-bert"):
 # answer, so a positive difference is better here too. [The chapter on it](05_opt_instruction) asks more.
 
 # %%
-opt = claims.claim("C5").stored
-answers = [a for key in ("C5", "P1-opt") for a in claims.answers(key, results_dir())]
+opt = judge.claim("C5").stored
+answers = [a for key in ("C5", "P1-opt") for a in judge.answers(key, results_dir())]
 stored = {
-    **claims.claim("P1-opt").stored.source(results_dir()),  # the section of C5 and that of controls
+    **judge.claim("P1-opt").stored.source(results_dir()),  # the section of C5 and that of controls
     "run_ids": [run_id for a in answers for run_id in a.run_ids],
 }
 with geodistill_style():
     fig, ax = plt.subplots(figsize=(6.4, 0.4 * len(answers) + 1))
-    figures.forest(ax, report.tidy(answers, opt.unit), opt.unit.name, opt.margin)
-show(fig, alt=f"Forest plot. {report.in_words(answers, opt.unit)}.", name="opt-primary", **stored)
+    common.forest(ax, format.tidy(answers, opt.unit), opt.unit.name, opt.margin)
+show(fig, alt=f"Forest plot. {format.in_words(answers, opt.unit)}.", name="opt-primary", **stored)
 show_table(
-    report.comparison_table(answers, opt.margin, opt.unit),
-    caption=f"Two questions, each its own family: against KD, and against controls. {report.caption(answers, opt.margin, opt.unit)}",
+    format.comparison_table(answers, opt.margin, opt.unit),
+    caption=f"Two questions, each its own family: against KD, and against controls. {format.caption(answers, opt.margin, opt.unit)}",
     name="opt-table",
     **stored,
 )
@@ -601,10 +607,10 @@ show_family("P2-opt", "opt-p2-opt")
 # %%
 rouge = pd.concat(
     gain_table(
-        claims.claim(key).stored.items(results_dir()).frame,
-        [(a.method, a.baseline) for a in claims.answers(key, results_dir())],
+        judge.claim(key).stored.items(results_dir()).frame,
+        [(a.method, a.baseline) for a in judge.answers(key, results_dir())],
         {"Rouge-L": lambda items: as_score(items, "rougeL")},
-        report.POINTS,
+        format.POINTS,
     )
     for key in ("C5", "P1-opt")
 )
@@ -620,9 +626,9 @@ show_table(
 # The verdicts on the home page are these, recorded by this cell and by nothing else.
 
 # %%
-for one in claims.CLAIMS:
+for one in judge.CLAIMS:
     if one.stored:
-        for found in claims.judge(one.key, results_dir()):
+        for found in judge.judge(one.key, results_dir()):
             ledger.record(**vars(found))
 
 # %% [markdown]

@@ -1,12 +1,12 @@
 """Feature distillation for any `transformers` trainer: terms, teacher cache, students."""
 
-from geodistill.distill.batches import in_batches, kept_counts, pad, teachers_own
-from geodistill.distill.cache import TeacherCache
-from geodistill.distill.cache_building import build_cache
-from geodistill.distill.inspect import LayerMap, compare_layers
+from geodistill.distill.build_cache import build_cache
+from geodistill.distill.collate import in_batches, kept_counts, pad, teachers_own
+from geodistill.distill.feature_term import FeatureTerm
 from geodistill.distill.students import bert_student, opt_student, principal_start, truncate
-from geodistill.distill.terms import FeatureTerm
+from geodistill.distill.teacher_cache import TeacherCache
 from geodistill.distill.trainer import FeatureDistillation, FeatureDistillationTrainer
+from geodistill.layers.compare_layers import LayerMap, compare_layers
 
 __all__ = [
     "FeatureDistillation",

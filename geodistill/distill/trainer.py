@@ -10,9 +10,8 @@ import torch
 from torch import Tensor, nn
 from transformers import Trainer
 
-from geodistill.distill import needs
-from geodistill.distill.batches import OWN
-from geodistill.distill.bookkeeping import (
+from geodistill.distill import checks
+from geodistill.distill.callbacks import (
     ClearGradients,
     NotedLosses,
     WatchWindows,
@@ -20,10 +19,17 @@ from geodistill.distill.bookkeeping import (
     save_terms,
     share_of_items,
 )
-from geodistill.distill.cache import TeacherCache, TeacherOutputs
-from geodistill.distill.capture import head_on_rows, language_head, recorded
-from geodistill.distill.other_tokens import TeachersTokens, why_other_tokens
-from geodistill.distill.terms import BalancedTerm, FeatureTerm, balanced, kept_rows, labels_tokens
+from geodistill.distill.collate import OWN
+from geodistill.distill.cross_tokenizer import TeachersTokens, why_other_tokens
+from geodistill.distill.feature_term import (
+    BalancedTerm,
+    FeatureTerm,
+    balanced,
+    kept_rows,
+    labels_tokens,
+)
+from geodistill.distill.hooks import head_on_rows, language_head, recorded
+from geodistill.distill.teacher_cache import TeacherCache, TeacherOutputs
 from geodistill.errors import InputError
 from geodistill.losses import KLDivergenceLoss
 
@@ -102,24 +108,24 @@ class FeatureDistillation(_Base):
         """Every need of the losses must meet an offer of the teacher before any step runs."""
         teacher, cache = self.teacher_model, self.teacher_cache
         student = self.accelerator.unwrap_model(self.model)
-        needs.check_weights(task_weight=self.task_weight, logit_weight=self.logit_weight)
+        checks.check_weights(task_weight=self.task_weight, logit_weight=self.logit_weight)
         terms = [term.term for term in self._each_term()]
         by_token = self.logit_loss is not None and language_head(student) is not None
         self._tokens = TeachersTokens(terms, by_token, type(self).__name__ if runs_teacher else "")
         self._layers: list[tuple[int, int]] = []
         if terms or self.logit_loss is not None:
-            needs.check_teacher(teacher, cache)
-            self._layers = needs.layer_pairs(terms, teacher, cache, student)
+            checks.check_teacher(teacher, cache)
+            self._layers = checks.layer_pairs(terms, teacher, cache, student)
             tokenizer = getattr(self, "processing_class", None)
             self._tokens.differ(why_other_tokens(tokenizer, teacher_tokenizer, self.train_dataset))
             if self.logit_loss is not None:
-                needs.check_logits(self.logit_loss, teacher, cache, student)
+                checks.check_logits(self.logit_loss, teacher, cache, student)
             if teacher is not None and teacher_tokenizer is None and not self._tokens.reason:
-                needs.check_embeddings(teacher, student)
+                checks.check_embeddings(teacher, student)
         if teacher is not None:
             teacher.to(self.args.device).eval().requires_grad_(False)
-        needs.check_processes(self.terms, self.args.world_size)
-        needs.check_gpus(self.args.n_gpu)
+        checks.check_processes(self.terms, self.args.world_size)
+        checks.check_gpus(self.args.n_gpu)
 
     def _each_term(self) -> list[BalancedTerm]:
         return [term for term in self.terms if isinstance(term, BalancedTerm)]
@@ -138,7 +144,7 @@ class FeatureDistillation(_Base):
         rows = inputs.pop("row", None)
         batch = dict(inputs)
         own = self._tokens.take(inputs)
-        needs.check_length(inputs, self.accelerator.unwrap_model(model), "student")
+        checks.check_length(inputs, self.accelerator.unwrap_model(model), "student")
         if not model.training:
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         share = 1 / self.current_gradient_accumulation_steps
@@ -217,7 +223,7 @@ class FeatureDistillation(_Base):
             return self.teacher_cache.lookup(rows, mask, layers)
         assert self.teacher_model is not None
         assert mask is not None
-        needs.check_length(inputs, self.teacher_model, "teacher")
+        checks.check_length(inputs, self.teacher_model, "teacher")
         tokens = labels_tokens(inputs)
         if said:
             out = said[-1]

@@ -5,10 +5,10 @@ Writes data/results/coverage/rows.csv of this checkout, with commit and versions
 
 import pandas as pd
 
-from geodistill.analysis import simulate
-from geodistill.experiments.store import provenance
+from geodistill.analysis.stats import coverage
+from geodistill.experiments.run_store import provenance
 
 if __name__ == "__main__":
     made_by = provenance()
-    simulate.STORED.parent.mkdir(parents=True, exist_ok=True)
-    pd.DataFrame(simulate.rows()).assign(**made_by).to_csv(simulate.STORED, index=False)
+    coverage.STORED.parent.mkdir(parents=True, exist_ok=True)
+    pd.DataFrame(coverage.rows()).assign(**made_by).to_csv(coverage.STORED, index=False)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from geodistill.distill.batches import beside, in_batches, pad
+from geodistill.distill.collate import beside, in_batches, pad
 
 __all__ = [
     "beside",

@@ -1,13 +1,5 @@
 """Measures of representation geometry, exact and calibrated. Needs torch alone."""
 
-from geodistill.geometry.calibration import (
-    Calibration,
-    best,
-    best_student,
-    calibrate,
-    geometry_kept,
-    null,
-)
 from geodistill.geometry.constructions import (
     Construction,
     antiparallel,
@@ -18,6 +10,11 @@ from geodistill.geometry.constructions import (
     spread_mass,
     welch_bound,
 )
+from geodistill.geometry.dimensionality import (
+    epsilon_orthogonal_subset,
+    orthogonality,
+    participation_ratio,
+)
 from geodistill.geometry.measures import (
     cka,
     feature_gram_distance,
@@ -27,19 +24,22 @@ from geodistill.geometry.measures import (
     procrustes_parts,
     projection_distance,
 )
-from geodistill.geometry.nuclear import nuclear_norm
-from geodistill.geometry.orthogonality import (
-    epsilon_orthogonal_subset,
-    orthogonality,
-    participation_ratio,
+from geodistill.geometry.normalized_score import (
+    Calibration,
+    best,
+    best_student,
+    calibrate,
+    geometry_kept,
+    null,
 )
-from geodistill.geometry.permutation import (
+from geodistill.geometry.nuclear_norm import nuclear_norm
+from geodistill.geometry.permutation_test import (
     PermutationTest,
     SearchTest,
     permutation_test,
     search_test,
 )
-from geodistill.geometry.properties import CONVENTIONS, MEASURES, Convention, Measure
+from geodistill.geometry.registry import CONVENTIONS, MEASURES, Convention, Measure
 from geodistill.geometry.streaming import SecondMoments
 
 __all__ = [

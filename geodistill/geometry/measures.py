@@ -15,7 +15,7 @@ from torch import Tensor
 
 from geodistill.errors import InputError
 from geodistill.geometry.moments import AnyMoments, Scale, moments_of, safe_sqrt
-from geodistill.geometry.nuclear import nuclear_norm
+from geodistill.geometry.nuclear_norm import nuclear_norm
 from geodistill.geometry.streaming import SecondMoments
 
 Form = Literal["distance", "squared", "half_squared", "angular", "similarity", "disparity"]

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from geodistill.errors import InputError
-from geodistill.geometry.inputs import PAIR, paired
+from geodistill.geometry.validation import PAIR, paired
 
 Scale = Literal["frobenius", "rms"] | None
 SCALES = (None, "frobenius", "rms")

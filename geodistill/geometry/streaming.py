@@ -10,8 +10,8 @@ from torch import Tensor
 from torch import distributed as dist
 
 from geodistill.errors import InputError
-from geodistill.geometry.inputs import kept_rows
 from geodistill.geometry.moments import Moments, Scale, noise, trace
+from geodistill.geometry.validation import kept_rows
 
 _SPREAD = 2654435761  # 2³²/φ: multiples of it lie far apart among the generator's 2³² states
 

@@ -4,10 +4,10 @@ from geodistill.losses.base import FeatureLoss
 from geodistill.losses.controls import IsotropyLoss, ShuffledRows, SpectrumLoss
 from geodistill.losses.geometry import CKALoss, FeatureGramLoss, ProcrustesLoss
 from geodistill.losses.logits import KLDivergenceLoss
-from geodistill.losses.maps import OrthogonalProjectionLoss, ProjectionLoss
-from geodistill.losses.pooled import MomentLoss
+from geodistill.losses.moment_loss import MomentLoss
+from geodistill.losses.pointwise import CosineLoss, FlexLoss, PatientLoss, PCATargetLoss
+from geodistill.losses.projection import OrthogonalProjectionLoss, ProjectionLoss
 from geodistill.losses.relational import RelationalLoss
-from geodistill.losses.units import CosineLoss, FlexLoss, PatientLoss, PCATargetLoss
 
 __all__ = [
     "CKALoss",

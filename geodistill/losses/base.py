@@ -23,8 +23,8 @@ import torch
 from torch import Tensor, nn
 
 from geodistill.errors import InputError
-from geodistill.geometry.inputs import kept_rows
 from geodistill.geometry.moments import SCALES, RowMoments, Scale, row_moments
+from geodistill.geometry.validation import kept_rows
 
 NAMES = ("teacher", "student")
 

@@ -7,12 +7,12 @@ import math
 import torch
 from torch import Tensor, nn
 
-from geodistill.geometry.inputs import kept_rows
 from geodistill.geometry.measures import spectra_overlap
 from geodistill.geometry.moments import AnyMoments, RowMoments
-from geodistill.geometry.nuclear import nuclear_norm
+from geodistill.geometry.nuclear_norm import nuclear_norm
+from geodistill.geometry.validation import kept_rows
 from geodistill.losses.base import NAMES, FeatureLoss, check_module
-from geodistill.losses.pooled import Group, MomentLoss
+from geodistill.losses.moment_loss import Group, MomentLoss
 
 
 class SpectrumLoss(MomentLoss):

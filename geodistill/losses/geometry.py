@@ -12,7 +12,7 @@ from geodistill.geometry.measures import (
     procrustes_squared,
 )
 from geodistill.geometry.moments import AnyMoments, safe_sqrt
-from geodistill.losses.pooled import Group, MomentLoss
+from geodistill.losses.moment_loss import Group, MomentLoss
 
 
 class ProcrustesLoss(MomentLoss):

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.functional import log_softmax
 
 from geodistill.errors import InputError
-from geodistill.geometry.inputs import kept_rows
+from geodistill.geometry.validation import kept_rows
 
 Kind = Literal["forward", "reverse", "skew"]
 KINDS: tuple[Kind, ...] = ("forward", "reverse", "skew")

@@ -13,8 +13,8 @@ import yaml
 
 from geodistill.errors import InputError
 from geodistill.publish.console import say
-from geodistill.publish.notebooks import run_all
-from geodistill.publish.project import Project, check_profile, find_project
+from geodistill.publish.execute import run_all
+from geodistill.publish.paths import Project, check_profile, find_project
 
 LEDGER = "<!-- ledger -->"
 REPOSITORY_KEYS = ("repository", "launch_buttons")  # shown only where repository.url is set
@@ -98,7 +98,9 @@ def _write_ledger(index: Path, executed: Sequence[Path]) -> None:
     text = index.read_text()
     if LEDGER not in text:
         return
-    from geodistill.publish.ledger import render  # pandas: only where there is a ledger to write
+    from geodistill.publish.claims.ledger import (
+        render,
+    )  # pandas: only where there is a ledger to write
 
     index.write_text(text.replace(LEDGER, render(executed)))
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from geodistill.errors import InputError
-from geodistill.publish.project import Project
+from geodistill.publish.paths import Project
 
 
 def read_budgets(project: Project, profile: str) -> dict[str, float]:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from geodistill.errors import InputError
-from geodistill.publish.project import PROFILES, Project, find_project
+from geodistill.publish.paths import PROFILES, Project, find_project
 
 Source = Literal["live", "stored"]
 LIVE = "the cell above, run with this page"

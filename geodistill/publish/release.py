@@ -12,8 +12,8 @@ import yaml
 
 from geodistill.errors import InputError
 from geodistill.publish.console import say
-from geodistill.publish.project import Project, find_project
-from geodistill.publish.source import read_source
+from geodistill.publish.notebook_source import read_source
+from geodistill.publish.paths import Project, find_project
 
 # torch and numpy stay as Colab has them: its GPU build of torch must not be replaced.
 COLAB = """\

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from geodistill.errors import InputError
-from geodistill.tasks import glue, instruct, sentiment
+from geodistill.tasks import glue, instructions, sentiment
 from geodistill.tasks.base import ClassificationData, InstructionData, few_shot
-from geodistill.tasks.user import load_file
+from geodistill.tasks.from_table import load_file
 
 __all__ = [
     "CLASSIFICATION",
@@ -17,7 +17,7 @@ __all__ = [
     "load_instructions",
 ]
 
-load_instructions = instruct.load
+load_instructions = instructions.load
 CLASSIFICATION = {
     **dict.fromkeys((*sentiment.FILES, *sentiment.SECOND), sentiment.load),
     **dict.fromkeys(glue.TASKS, glue.load),

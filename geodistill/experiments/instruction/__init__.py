@@ -1,0 +1,1 @@
+"""The OPT instruction study."""

@@ -1,0 +1,1 @@
+"""Published teacher and student pairs."""

@@ -1,0 +1,1 @@
+"""Layer-by-layer similarity of two models."""

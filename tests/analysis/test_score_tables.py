@@ -1,0 +1,158 @@
+"""Other people's tables: each shape gives the same scores, and what is unfit is said."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from geodistill.analysis.score_tables import read_scores
+from geodistill.errors import InputError
+
+KEYS = ["task", "method", "seed", "item"]
+
+
+@pytest.fixture
+def long():
+    index = pd.MultiIndex.from_product([["a", "b"], ["kd", "cka"], [0, 1], range(3)], names=KEYS)
+    frame = index.to_frame(index=False)
+    return frame.assign(value=np.random.default_rng(0).integers(0, 2, len(frame)).astype(float))
+
+
+def read(frame, tmp_path, name="x.csv", **options):
+    path = tmp_path / name
+    writers = {
+        "csv": lambda: frame.to_csv(path, index=False),
+        "tsv": lambda: frame.to_csv(path, index=False, sep="\t"),
+        "jsonl": lambda: frame.to_json(path, orient="records", lines=True),
+        "parquet": lambda: frame.to_parquet(path),
+    }
+    writers[path.suffix[1:]]()
+    return read_scores(path, "kd", **({"metric": "accuracy"} | options))
+
+
+def same(scores, long):
+    expected = long.assign(item=long["item"].astype(str)).set_index(KEYS)["value"].sort_index()
+    found = scores.frame.set_index(KEYS)["score"].sort_index()
+    pd.testing.assert_series_equal(found, expected, check_names=False, check_index_type=False)
+
+
+@pytest.mark.parametrize("ending", ["csv", "tsv", "jsonl", "parquet"])
+def test_every_format_gives_the_same_scores(long, tmp_path, ending):
+    scores = read(long, tmp_path, f"x.{ending}")
+    same(scores, long)
+    assert (scores.rows, scores.flipped, scores.has_items) == (24, False, True)
+    assert set(scores.left_out.values()) == {0}
+
+
+def test_other_names_by_option_and_by_habit(long, tmp_path):
+    theirs = long.rename(columns={"method": "arm", "task": "bench", "value": "v", "item": "n"})
+    ours = {"method": "arm", "task": "bench", "value": "v", "item": "n"}
+    same(read(theirs, tmp_path, columns=ours), long)
+    habits = {"method": "model", "task": "dataset", "value": "score", "item": "id"}
+    same(read(long.rename(columns=habits), tmp_path, metric=None), long)
+
+
+def test_wide_by_method_and_wide_by_metric(long, tmp_path):
+    by_method = long.pivot(index=["task", "seed", "item"], columns="method", values="value")
+    same(read(by_method.reset_index(), tmp_path), long)
+    wide = long.rename(columns={"value": "accuracy"}).assign(nll=9.0)
+    same(read(wide, tmp_path), long)
+    same(read(wide.drop(columns="nll"), tmp_path, metric=None), long)
+    with pytest.raises(InputError, match="has the columns accuracy, nll: choose one by --metric"):
+        read(wide, tmp_path, metric=None)
+    assert set(read(wide, tmp_path, metric="nll").frame["score"]) == {-9.0}
+
+
+def test_one_metric_of_several_rows(long, tmp_path):
+    both = pd.concat([long.assign(metric="accuracy"), long.assign(metric="nll", value=7.0)])
+    same(read(both, tmp_path), long)
+    scores = read(both, tmp_path, metric="nll")
+    assert scores.flipped
+    assert set(scores.frame["score"]) == {-7.0}
+    with pytest.raises(InputError, match="holds the metrics accuracy, nll: choose one"):
+        read(both, tmp_path, metric=None)
+    with pytest.raises(InputError, match="has no metric 'f1'; it has accuracy, nll"):
+        read(both, tmp_path, metric="f1")
+
+
+def test_labels_and_predictions_give_correctness(long, tmp_path):
+    judged = long.assign(label=1, prediction=long["value"].astype(int)).drop(columns="value")
+    same(read(judged, tmp_path, metric=None), long)
+
+
+def test_sources_seed_and_task_may_be_absent(long, tmp_path):
+    one = long[(long["task"] == "a") & (long["seed"] == 0)].drop(columns=["task", "seed"])
+    scores = read(one.assign(cluster=[5, 5, 6] * 2), tmp_path)
+    assert scores.frame["source"].astype(float).tolist() == [5, 5, 6] * 2
+    assert set(scores.frame["task"]) == {"all"}
+    assert [note.split(":")[0] for note in scores.notes] == ["no column task", "no column seed"]
+    assert scores.frame["item"].nunique() == 3
+
+
+def test_what_is_left_out_is_counted(long, tmp_path):
+    spoilt = long.copy()
+    spoilt.loc[0, "value"] = np.nan
+    spoilt.loc[1, "value"] = np.inf
+    spoilt.loc[2, "method"] = None
+    scores = read(pd.concat([spoilt, spoilt.iloc[[5, 6]]]), tmp_path, "x.parquet")
+    assert scores.rows == 26
+    assert len(scores.frame) == 21
+    assert list(scores.left_out.values()) == [1, 2, 2]
+
+
+@pytest.mark.parametrize(
+    ("metric", "flipped"),
+    [("Rouge-L", False), ("exact_match", False), ("NLL", True), ("WER", True)],
+)
+def test_directions_are_known_by_name(long, tmp_path, metric, flipped):
+    assert read(long, tmp_path, metric=metric).flipped is flipped
+
+
+def test_an_unknown_direction_is_asked_for(long, tmp_path):
+    for metric in (None, "zeal"):
+        with pytest.raises(InputError, match="is unknown: say --higher or --lower"):
+            read(long, tmp_path, metric=metric)
+    assert read(long, tmp_path, metric="zeal", higher=False).flipped
+    assert not read(long, tmp_path, metric="nll", higher=True).flipped
+
+
+BAD = [
+    ({"columns": {"meth": "method"}}, "column 'meth' is none of ours; these are method, task"),
+    ({"columns": {"method": "arm"}}, "has no column 'arm'; it has task, method"),
+]
+
+
+@pytest.mark.parametrize(("options", "message"), BAD)
+def test_columns_that_are_not_there(long, tmp_path, options, message):
+    with pytest.raises(InputError, match=message):
+        read(long, tmp_path, **options)
+
+
+def test_tables_that_cannot_be_read(long, tmp_path):
+    with pytest.raises(InputError, match="no file at"):
+        read_scores(tmp_path / "no.csv", "kd")
+    for name, text, message in (
+        ("x.txt", "a", r"is \.txt; read are \.csv, \.tsv, \.jsonl, \.parquet"),
+        ("x.csv", "", "cannot be read: No columns"),
+        ("x.parquet", "no", "cannot be read"),
+        ("x.csv", "method,value\n", "holds no rows"),
+        ("x.csv", "arm,value\na,1\n", "has neither a column method nor 'kd': arm, value"),
+        ("x.csv", "method,seed\nkd,1\n", "has no metric 'accuracy'; its columns are method, seed"),
+        ("x.csv", "method,value\nkd,much\n", "value 'much' is not a number"),
+        ("x.csv", "method,metric\nkd,accuracy\n", "has a column metric and none for its value"),
+    ):
+        (tmp_path / name).write_text(text)
+        with pytest.raises(InputError, match=message):
+            read_scores(tmp_path / name, "kd", metric="accuracy")
+    (tmp_path / "x.csv").write_text("method,seed\nkd,1\n")
+    with pytest.raises(InputError, match="has no column with values"):
+        read_scores(tmp_path / "x.csv", "kd")
+
+
+def test_one_score_given_twice_and_differently(long, tmp_path):
+    twice = pd.concat([long, long.iloc[[0]].assign(value=0.5)])
+    with pytest.raises(
+        InputError, match="two different values for task a, method kd, seed 0, item 0"
+    ):
+        read(twice, tmp_path)
+    with pytest.raises(InputError, match="is there an item column"):
+        read(twice.drop(columns="item"), tmp_path)

@@ -1,0 +1,180 @@
+"""Stored rows are checked at the door; what is left out is counted."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from geodistill.analysis.stored_results import (
+    answers_beside,
+    check_complete,
+    digest,
+    load_items,
+    load_rows,
+    missing_cells,
+    wide,
+)
+from geodistill.errors import InputError
+
+CELLS = [(t, m, s) for t in ("movie", "product") for m in ("kd", "kd+gram") for s in range(3)]
+
+
+def rows(**change):
+    frame = pd.DataFrame(
+        {"run_id": f"{t}-{m}-{s}", "task": t, "method": m, "seed": s, "metric": k, "value": 0.5}
+        for t, m, s in CELLS
+        for k in ("accuracy", "nll")
+    )
+    config = json.dumps({"n": 500})
+    return frame.assign(status="finished", dirty=False, config=config).assign(**change)
+
+
+def items():
+    frame = pd.DataFrame(
+        {"run_id": f"{t}-{m}-{s}", "task": t, "method": m, "seed": s, "item": f"i{i}"}
+        for t, m, s in CELLS
+        for i in range(4)
+    )
+    return frame.assign(source=frame["item"], score=1.0)
+
+
+def store(folder, rows_frame, items_frame=None):
+    rows_frame.to_parquet(folder / "rows.parquet")
+    if items_frame is not None:
+        items_frame.to_parquet(folder / "items.parquet")
+    return folder
+
+
+def test_clean_rows_come_back_whole(tmp_path):
+    store(tmp_path, rows(), items())
+    table, scores = load_rows(tmp_path), load_items(tmp_path)
+    assert (len(table.frame), len(table.run_ids), len(scores.frame)) == (24, 12, 48)
+    assert table.says == "12 runs used, left out: none"
+    check_complete(scores.frame)
+
+
+@pytest.mark.parametrize("name", ["rows", "items"])
+def test_a_damaged_table_is_told_with_the_way_out(tmp_path, name):
+    path = store(tmp_path, rows(), items()) / f"{name}.parquet"
+    path.write_bytes(path.read_bytes()[:2000])
+    told = rf"{name}.parquet can't be read \(ArrowInvalid: .*\); restore it, or delete it and run"
+    with pytest.raises(InputError, match=told):
+        load_items(tmp_path)
+
+
+def test_unfinished_and_dirty_runs_are_left_out_and_counted(tmp_path):
+    frame = rows()
+    frame.loc[frame["run_id"] == "movie-kd-0", "status"] = "failed"
+    frame.loc[frame["run_id"].isin(["movie-kd-1", "movie-kd-2"]), "dirty"] = True
+    store(tmp_path, frame, items().query("run_id != 'product-kd-0'"))
+    table, scores = load_rows(tmp_path), load_items(tmp_path)
+    assert table.says == "9 runs used, left out: 1 unfinished; 2 from a changed checkout"
+    assert set(scores.run_ids) == set(table.run_ids) - {"product-kd-0"}
+    assert scores.left_out["without items"] == 1
+
+
+def test_missing_cells_are_named(tmp_path):
+    frame = rows().query("not (task == 'movie' and method == 'kd' and seed == 2)")
+    assert missing_cells(rows()) == []
+    assert missing_cells(frame) == [("movie", "kd", 2)]
+    with pytest.raises(InputError, match=r"1 cells are missing \(movie/kd/seed 2"):
+        check_complete(frame)
+
+
+def test_wide_has_a_column_a_metric():
+    table = wide(rows())
+    assert len(table) == 12
+    assert {"accuracy", "nll", "seed"} <= set(table)
+
+
+def test_digest_knows_the_runs_and_not_their_order():
+    assert digest(["a", "b"]) == digest(["b", "a", "a"])
+    assert digest(["a", "b"]) != digest(["a", "c"])
+
+
+BAD = [
+    (lambda: rows().drop(columns=["value", "dirty"]), "lacks the columns value, dirty"),
+    (lambda: pd.concat([rows(), rows().head(1)]), r"1 rows twice.*movie-kd-0 accuracy"),
+    (lambda: rows(value=np.nan), "24 rows have a value that is not finite"),
+    (
+        lambda: pd.concat([rows(), rows().head(2).assign(run_id="other")]),
+        "two clean runs of movie/kd/0: .* and ",
+    ),
+]
+
+
+@pytest.mark.parametrize(("make", "message"), BAD)
+def test_bad_rows_are_refused(tmp_path, make, message):
+    with pytest.raises(InputError, match=message):
+        load_rows(store(tmp_path, make()))
+
+
+def test_bad_items_are_refused(tmp_path):
+    store(tmp_path, rows(), pd.concat([items(), items().head(1)]))
+    with pytest.raises(InputError, match="twice, the first: run_id × item = movie-kd-0 i0"):
+        load_items(tmp_path)
+    store(tmp_path, rows(), items().assign(score=np.inf))
+    with pytest.raises(InputError, match="score that is not finite"):
+        load_items(tmp_path)
+
+
+def test_no_rows_is_one_line_that_says_what_to_do(tmp_path):
+    with pytest.raises(
+        InputError, match=r"no stored rows at .*rows.parquet: .*geodistill grid"
+    ) as e:
+        load_items(tmp_path / "classification")
+    assert "\n" not in str(e.value)
+
+
+def test_one_setting_of_a_study_can_be_selected(tmp_path):
+    some = rows(n_train=500)
+    more = rows(n_train=2000, config=json.dumps({"n": 2000, "weight": 5}))
+    more["run_id"] += "-2000"
+    both = pd.concat([some, more], ignore_index=True)
+    scores = pd.concat([items(), items().assign(run_id=items()["run_id"] + "-2000", score=0.0)])
+    store(tmp_path, both, scores)
+    with pytest.raises(InputError, match=r"two clean runs of .*select a setting by where="):
+        load_rows(tmp_path)
+    named = load_rows(
+        tmp_path, runs=both["run_id"].unique()[:14]
+    )  # rivals may be asked for by name
+    assert len(named.run_ids) == 14
+    assert named.left_out["of another setting"] == 10
+    assert load_items(tmp_path, runs=named.run_ids).run_ids == named.run_ids
+    table = load_rows(tmp_path, where={"n_train": 500})
+    assert set(table.run_ids) == set(some["run_id"])
+    assert table.left_out["of another setting"] == 12
+    assert load_items(tmp_path, where={"weight": 5}).frame["score"].unique().tolist() == [0.0]
+    with pytest.raises(InputError, match="no run with n_train = 3; there are 500, 2000"):
+        load_rows(tmp_path, where={"n_train": 3})
+    with pytest.raises(InputError, match="no column or setting 'colour'"):
+        load_rows(tmp_path, where={"colour": 1})
+
+
+def test_answers_stand_side_by_side_and_right_ones_are_marked():
+    frame = pd.DataFrame(
+        [
+            {"method": m, "seed": s, "item": i, "answer": f" {m}{s}{i} ", "exact_match": right}
+            for m, right in (("kd", 1.0), ("sft", 0.0), ("teacher", 1.0))
+            for s in (0, 1)
+            for i in ("a", "b")
+        ]
+    )
+    table = answers_beside(frame, 1, {"sft": "SFT", "kd": "KD"})
+    assert list(table) == ["item", "SFT", "KD"]
+    assert table.to_numpy().tolist() == [["a", "sft1a", "kd1a ✓"], ["b", "sft1b", "kd1b ✓"]]
+
+
+def test_runs_that_vary_in_a_setting_are_no_rivals(tmp_path):
+    config = [json.dumps({"n": n}) for n in (1, 2)]
+    two = pd.concat([rows(config=c) for c in config], ignore_index=True)
+    two["run_id"] += two["config"]
+    store(tmp_path, two)
+    with pytest.raises(InputError, match="two clean runs"):
+        load_rows(tmp_path)
+    frame = load_rows(tmp_path, vary=["n"]).frame
+    assert frame.groupby("n")["run_id"].nunique().to_dict() == {1: 12, 2: 12}
+    assert len(wide(frame, ["n"])) == 24
+    with pytest.raises(InputError, match="no column or setting 'm'"):
+        load_rows(tmp_path, vary=["m"])

@@ -1,0 +1,218 @@
+"""`geodistill inspect`, and the layer map as table, figure and sentence."""
+
+import subprocess
+import sys
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.colors import to_rgba
+from support.tiny_models import tiny_bert, tiny_opt
+from test_distill_inspect import texts, tokenizer
+from typer.testing import CliRunner
+
+from geodistill.analysis.figures.layer_map import (
+    LABELS,
+    SIMILARITIES,
+    closest,
+    layer_map,
+    map_in_words,
+)
+from geodistill.cli import main
+from geodistill.cli.compare_layers import match_table, read_texts
+from geodistill.errors import InputError
+from geodistill.layers.moments import FORMULAS, is_similarity
+
+
+def rows(values, measure="procrustes", p_search=0.01, null=1.1):
+    """A layer map of these values (layers of a, layers of b)."""
+    values = np.array(values, float)
+    a, b = np.indices(values.shape)
+    return pd.DataFrame(
+        {
+            "layer_a": a.ravel(),
+            "layer_b": b.ravel(),
+            "measure": measure,
+            "value": values.ravel(),
+            "null": null,
+            "beyond_chance": (null - values.ravel()) / (null - (measure in SIMILARITIES)),
+            "p_search": np.broadcast_to(p_search, values.shape).ravel(),
+        }
+    )
+
+
+DISTANCES = [[0.1, 0.5, 0.9], [0.8, 0.6, 0.2]]
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    """A tiny BERT and a tiny OPT, saved with their tokenizer, and a file of texts."""
+    folder = tmp_path_factory.mktemp("models")
+    for name, model in (("bert", tiny_bert(1)), ("opt", tiny_opt(2, layers=1))):
+        model.save_pretrained(folder / name)
+        tokenizer().save_pretrained(folder / name)
+    (folder / "texts.txt").write_text("\n".join(texts()) + "\n\n", encoding="utf-8")
+    return folder
+
+
+def run(folder, a="bert", b="bert", *words, given="texts.txt"):
+    names = [name if name == "nowhere/at-all" else str(folder / name) for name in (a, b)]
+    command = ["inspect", *names, "--texts", str(folder / given), *map(str, words)]
+    result = CliRunner().invoke(main.app, command)
+    if isinstance(result.exception, InputError):
+        raise result.exception
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+# ---- the command ----
+
+
+def test_a_model_against_itself_prints_its_own_layers(folders):
+    lines = run(folders).splitlines()
+    found = [line.split() for line in lines if line.strip()[:1] in "012" and line.strip()]
+    assert [line[:3] + line[4:] for line in found[:3]] == [
+        [str(layer), str(layer), "0.000", "1.00", "1.00", "0.005", str(layer)] for layer in range(3)
+    ]
+    assert "20 texts" in " ".join(lines)
+    assert "each a token" in " ".join(lines)
+
+
+def test_what_is_written_is_what_was_found(folders, tmp_path):
+    out = tmp_path / "new" / "folder"
+    printed = run(folders, "bert", "opt", "--rows", "text", "--measure", "cka", "--out", out)
+    table = pd.read_csv(out / "rows.csv")
+    assert len(table) == 3 * 2 * len(FORMULAS)
+    assert set(table["n"]) == {20}
+    best = closest(table, "cka")
+    assert len(best) == 3
+    assert all(f"{value:.3f}" in printed for value in best["value"])
+    assert (out / "layers.png").stat().st_size > 5000
+    drawn = (out / "layers.svg").read_text()
+    assert f"0–{best['layer_b'][0]} ({best['value'][0]:.2f})" in drawn  # its description
+    assert "each a text" in printed
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ({"given": "none.txt"}, r"--texts .*none.txt: No such file .*one text a line"),
+        ({"a": "nowhere/at-all"}, r"model 'nowhere/at-all': expected a folder, a hub name, minilm"),
+        ({"b": "texts.txt"}, r"model '.*texts.txt': expected a folder"),
+    ],
+)
+def test_what_cannot_be_read_is_refused_in_one_line(folders, words, message):
+    with pytest.raises(InputError, match=message) as error:
+        run(folders, **words)
+    assert "\n" not in str(error.value)
+
+
+def test_wrong_options_are_refused(folders):
+    with pytest.raises(InputError, match=r"--measure 'x': expected one of procrustes, gram, cka"):
+        run(folders, "bert", "bert", "--measure", "x")
+    with pytest.raises(InputError, match=r"rows is 'word': expected one of token, text"):
+        run(folders, "bert", "bert", "--rows", "word")
+    with pytest.raises(InputError, match=r"--out .*texts.txt is a file: expected a folder"):
+        run(folders, "bert", "bert", "--out", folders / "texts.txt")
+
+
+def test_texts_are_the_lines_that_hold_something(tmp_path):
+    (tmp_path / "t.txt").write_bytes("é a\n\n  b \r\n".encode())
+    assert read_texts(tmp_path / "t.txt") == ["é a", "b"]
+    (tmp_path / "t.txt").write_bytes(b"\xff\xfe")
+    with pytest.raises(InputError, match="it is not UTF-8"):
+        read_texts(tmp_path / "t.txt")
+
+
+def test_help_needs_no_torch():
+    code = (
+        "import sys; from geodistill.cli.main import app\n"
+        "try: app(['inspect', '--help'])\n"
+        "except SystemExit: print('torch' in sys.modules, 'pandas' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.endswith("False False\n")
+    assert "--texts" in done.stdout
+
+
+@pytest.mark.parametrize("missing", ["transformers", "matplotlib"])
+def test_a_missing_extra_is_named(missing):
+    code = (
+        f"import sys; sys.modules[{missing!r}] = None\n"
+        "sys.argv = ['geodistill', 'inspect', 'minilm', 'minilm', '--texts', 'x']\n"
+        "from geodistill.cli.main import main; main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"error: no {missing}")
+    assert line.endswith("pip install '.[train,analysis]'")
+
+
+# ---- table, figure, sentence ----
+
+
+def test_every_measure_has_a_label_and_a_direction():
+    assert list(LABELS) == list(FORMULAS)
+    assert {name for name in FORMULAS if is_similarity(name)} == set(SIMILARITIES)
+
+
+def test_a_layer_that_is_near_everything_is_not_the_closest():
+    """Layer 0 of b is near in any order of the rows, and by value the closest to all."""
+    chance = np.array([0.3, 1.1, 1.1, 0.3, 1.1, 1.1])
+    table = rows([[0.28, 0.5, 0.9], [0.29, 0.6, 0.35]], p_search=0.01, null=chance)
+    assert closest(table, "procrustes", by="value")["layer_b"].tolist() == [0, 0]
+    assert closest(table, "procrustes")["layer_b"].tolist() == [1, 2]
+    printed = match_table(table.assign(geometry_kept=0.5), "procrustes")
+    assert printed["closest of B"].tolist() == [1, 2]
+    assert printed["by value"].tolist() == [0, 0]
+    assert printed["beyond chance"].tolist() == ["0.55", "0.68"]
+    words = map_in_words(table, "procrustes")
+    assert "0–1 (0.50), 1–2 (0.35); 2 of 2" in words
+    assert "By value alone another is closer: 0–0 (0.28), 1–0 (0.29)." in words
+    ax = layer_map(table, "procrustes")
+    *_, crosses = ax.collections
+    assert crosses.get_offsets().tolist() == [[0, 0], [1, 0]]
+    assert "closest by value, where another" in [t.get_text() for t in ax.get_legend().texts]
+    plt.close(ax.figure)
+
+
+def test_closest_is_the_least_distance_and_the_largest_similarity():
+    assert closest(rows(DISTANCES), "procrustes")["layer_b"].tolist() == [0, 2]
+    assert closest(rows(DISTANCES, "cka", null=0), "cka")["layer_b"].tolist() == [2, 0]
+    some = closest(rows([[np.nan, 0.5], [np.nan, np.nan]]), "procrustes")
+    assert some[["layer_a", "layer_b"]].to_numpy().tolist() == [[0, 1]]
+    with pytest.raises(InputError, match="rows have no value of measure 'gram'"):
+        closest(rows(DISTANCES), "gram")
+    with pytest.raises(InputError, match="measure is 'x': expected one of procrustes"):
+        layer_map(rows(DISTANCES), "x")
+
+
+def test_the_map_marks_the_closest_and_what_may_be_chance():
+    ax = layer_map(rows(DISTANCES, p_search=[[0.01], [0.4]]), "procrustes")
+    np.testing.assert_array_equal(ax.images[0].get_array(), np.array(DISTANCES).T)
+    sure, unsure = ax.collections
+    assert sure.get_offsets().tolist() == [[0, 0]]
+    assert unsure.get_offsets().tolist() == [[1, 2]]
+    assert tuple(sure.get_facecolors()[0]) == to_rgba("black")
+    assert len(unsure.get_facecolors()) == 0
+    assert "layer of A" in ax.get_xlabel()
+    assert "layer of B" in ax.get_ylabel()
+    assert "Procrustes distance" in {axes.get_ylabel() for axes in ax.figure.axes}
+    plt.close(ax.figure)
+
+
+def test_alike_is_bright_for_distances_and_similarities():
+    for measure, alike in (("procrustes", 0.0), ("cka", 1.0)):
+        ax = layer_map(rows([[0.0, 1.0], [0.5, 0.5]], measure), measure)
+        image = ax.images[0]
+        shades = [sum(image.cmap(image.norm(value))[:3]) for value in (alike, 1 - alike)]
+        assert shades[0] > shades[1]
+        plt.close(ax.figure)
+
+
+def test_the_sentence_names_pairs_values_and_what_stands_out():
+    words = map_in_words(rows(DISTANCES, p_search=[[0.01], [0.4]]), "procrustes")
+    assert "Procrustes distance" in words
+    assert "0–0 (0.10), 1–2 (0.20); 1 of 2 stand out" in words

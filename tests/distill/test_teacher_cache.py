@@ -1,0 +1,519 @@
+"""The teacher's stored outputs: what is stored, found again, refused; what a kill leaves."""
+
+import errno
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import warnings
+from collections import namedtuple
+from contextlib import nullcontext
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from support.tiny_models import answers, arguments, collate, sentences, tiny_bert, tiny_opt
+
+from geodistill.distill import FeatureDistillationTrainer, TeacherCache, build_cache
+from geodistill.distill.feature_term import kept_rows
+from geodistill.distill.teacher_cache import TeacherOutputs, bucketed, cache_key, with_tail
+from geodistill.errors import InputError
+from geodistill.experiments.training import in_batches
+from geodistill.losses import KLDivergenceLoss
+
+SENTENCES = sentences([6, 3, 5, 4, 6], seed=1)
+LENGTHS = [len(row["input_ids"]) for row in SENTENCES]
+ANSWERS = answers([8, 7, 8, 6], kept=[3, 1, 5, 2], seed=1)
+KEPT = [3, 1, 5, 2]
+
+
+def classifier_cache(folder, data=SENTENCES, lengths=LENGTHS, **settings):
+    given = {"layers": (1, -1), "say": lambda line: None, **settings}
+    return build_cache(tiny_bert(2), in_batches(data, 2, 0), lengths, folder, **given)
+
+
+def language_cache(folder, **settings):
+    given = {"layers": (-1,), **settings}
+    return build_cache(tiny_opt(2), in_batches(ANSWERS, 2, 0), KEPT, folder, **given)
+
+
+def without(batch, *names):
+    return {k: v for k, v in batch.items() if k not in names}
+
+
+@torch.no_grad()
+def test_a_classifiers_outputs_are_found_again_in_any_order_and_padding(tmp_path):
+    cache = classifier_cache(tmp_path / "c")
+    assert len(cache) == 5
+    batch = collate([SENTENCES[i] for i in (4, 1, 2)])
+    mask = batch["attention_mask"].bool()
+    out = tiny_bert(2).eval()(**without(batch, "row", "labels"), output_hidden_states=True)
+    found = cache.lookup(batch["row"], mask, [1, 2])
+    assert torch.allclose(found.logits, out.logits, atol=1e-5)
+    assert set(found.features) == {1, 2}
+    for layer, features in found.features.items():
+        expected = out.hidden_states[layer]
+        assert features.shape == expected.shape
+        assert torch.allclose(features[mask], expected[mask], rtol=1e-3, atol=1e-3)
+        assert (features[~mask] == 0).all()
+        assert expected[mask].abs().max() > 0.5
+
+
+@torch.no_grad()
+def test_a_language_models_outputs_are_its_answers_positions(tmp_path):
+    cache = language_cache(tmp_path / "c", top_k=7)
+    batch = collate([ANSWERS[i] for i in (2, 0)])
+    mask = kept_rows(batch)
+    out = tiny_opt(2).eval()(**without(batch, "row", "labels"), output_hidden_states=True)
+    found = cache.lookup(batch["row"], mask, [2])
+    assert found.logits is None
+    values, indices = found.top
+    expected = out.logits[mask].log_softmax(-1).topk(7)
+    assert values.shape == (8, 7)
+    assert torch.allclose(values, expected.values, atol=1e-5)
+    assert torch.equal(indices, expected.indices)
+    assert torch.allclose(found.features[2][mask], out.hidden_states[2][mask], atol=1e-3)
+
+
+def test_a_finished_cache_is_opened_not_built(tmp_path):
+    first = classifier_cache(tmp_path / "c")
+    stamp = (tmp_path / "c" / "logits.npy").stat().st_mtime_ns
+    again = classifier_cache(tmp_path / "c", layers=(-1,))
+    assert np.array_equal(first.array("logits"), again.array("logits"))
+    assert (tmp_path / "c" / "logits.npy").stat().st_mtime_ns == stamp
+
+
+def test_progress_is_reported_in_examples(tmp_path):
+    seen = []
+    classifier_cache(tmp_path / "c", report=lambda *state: seen.append(state))
+    assert seen == [(2, 5), (4, 5), (5, 5)]
+
+
+# ---- kills ----
+
+BUILD = """
+import sys, time
+from pathlib import Path
+sys.path.insert(0, {tests!r})
+from test_distill_cache import SENTENCES, LENGTHS, build_cache, in_batches, tiny_bert
+
+def batches():
+    for i, batch in enumerate(in_batches(SENTENCES, 2, 0)):
+        if i == 2:
+            print("half", flush=True)
+            time.sleep(60)
+        yield batch
+
+quiet = lambda line: None
+build_cache(tiny_bert(2), batches(), LENGTHS, Path({folder!r}), layers=(1, -1), say=quiet)
+"""
+
+
+def test_a_cache_killed_half_way_is_no_cache_and_is_built_again(tmp_path):
+    folder = tmp_path / "c"
+    code = BUILD.format(tests=str(Path(__file__).parents[1]), folder=str(folder))
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as build:
+        assert build.stdout.readline() == "half\n"
+        build.send_signal(signal.SIGKILL)
+    assert not folder.exists()
+    assert (tmp_path / "c.partial").is_dir()
+    with pytest.raises(InputError, match=r"teacher cache .* has no manifest.json; build it again"):
+        TeacherCache(folder)
+    whole, fresh = classifier_cache(folder), classifier_cache(tmp_path / "fresh")
+    assert not (tmp_path / "c.partial").exists()
+    for name in ("logits", "features_1", "features_2"):
+        assert np.array_equal(whole.array(name), fresh.array(name))
+        assert np.abs(whole.array(name)).sum() > 0
+
+
+RACE = """
+import sys
+from pathlib import Path
+sys.path.insert(0, {tests!r})
+from test_distill_cache import classifier_cache
+
+folder, seen = Path({folder!r}), []
+print("ready", flush=True)
+sys.stdin.readline()
+cache = classifier_cache(folder, report=lambda *state: seen.append(state))
+print(len(seen), len(cache), float(abs(cache.array("logits")).sum()), flush=True)
+"""
+
+
+def test_of_two_processes_one_builds_and_the_other_opens(tmp_path):
+    code = RACE.format(tests=str(Path(__file__).parents[1]), folder=str(tmp_path / "c"))
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    racers = [subprocess.Popen([sys.executable, "-c", code], **pipes) for _ in range(2)]
+    for racer in racers:
+        assert racer.stdout.readline() == "ready\n"
+    for racer in racers:
+        racer.stdin.write("go\n")
+        racer.stdin.flush()
+    said = sorted(racer.communicate(timeout=100)[0].split() for racer in racers)
+    assert [batches for batches, _, _ in said] == ["0", "3"]
+    assert said[0][1:] == said[1][1:]
+    assert said[0][1] == "5"
+    assert not (tmp_path / "c.partial").exists()
+
+
+@pytest.mark.parametrize("older", [False, True])
+def test_a_disk_that_fills_up_leaves_no_half_cache(tmp_path, monkeypatch, older):
+    whole, calls = build_cache._Array.put, []
+
+    def put(array, begin, rows):
+        calls.append(begin)
+        if len(calls) == 8:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        whole(array, begin, rows)
+
+    if older:  # an older cache, of another layer, is kept until the new one is whole
+        classifier_cache(tmp_path / "c", layers=(1,))
+    monkeypatch.setattr(build_cache._Array, "put", put)
+    words = r"teacher cache .*c: No space left on device while writing, nothing is kept; set GEODIS"
+    told = pytest.warns(match="teacher_layer 2 is not in the cache") if older else nullcontext()
+    with told, pytest.raises(InputError, match=words):
+        classifier_cache(tmp_path / "c")
+    assert not (tmp_path / "c.partial").exists()
+    assert (tmp_path / "c").exists() == older
+    monkeypatch.undo()
+    if older:
+        assert TeacherCache(tmp_path / "c").manifest["layers"] == [1]
+    else:
+        assert len(classifier_cache(tmp_path / "c")) == 5
+
+
+# ---- damaged and foreign ----
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[:-9])
+
+
+DAMAGE = {
+    "manifest": lambda folder: cut(folder / "manifest.json"),
+    "array": lambda folder: cut(folder / "features_1.npy"),
+    "header": lambda folder: (folder / "logits.npy").write_bytes(b"\x93NU"),
+    "missing": lambda folder: (folder / "offsets.npy").unlink(),
+}
+
+
+@pytest.mark.parametrize("kind", DAMAGE)
+def test_a_damaged_cache_is_refused_and_built_again(tmp_path, kind):
+    fresh = classifier_cache(tmp_path / "fresh")
+    classifier_cache(tmp_path / "c")
+    DAMAGE[kind](tmp_path / "c")
+    with pytest.raises(InputError, match=r"teacher cache .*c is damaged \(.*\); build it again"):
+        TeacherCache(tmp_path / "c")
+    with pytest.warns(match="building the teacher cache again: .*is damaged"):
+        again = classifier_cache(tmp_path / "c")
+    assert np.array_equal(again.array("features_1"), fresh.array("features_1"))
+
+
+def flip(path, place=-3):
+    """One bit, far from the examples that a stored cache is compared on."""
+    whole = bytearray(path.read_bytes())
+    whole[place] ^= 1
+    path.write_bytes(whole)
+
+
+@pytest.mark.parametrize("name", ["features_1", "logits"])
+def test_a_changed_bit_is_told_and_the_cache_built_again(tmp_path, name):
+    fresh = classifier_cache(tmp_path / "c").array(name).copy()
+    TeacherCache(tmp_path / "c").verify()
+    flip(tmp_path / "c" / f"{name}.npy")
+    told = rf"teacher cache .*c is damaged \({name}\.npy has sha256 \w+, \w+ is recorded\); build"
+    with pytest.raises(InputError, match=told):
+        TeacherCache(tmp_path / "c").verify()
+    with pytest.warns(match="building the teacher cache again: .*is damaged"):
+        again = classifier_cache(tmp_path / "c")
+    assert np.array_equal(again.array(name), fresh)
+
+
+def test_a_cache_older_than_the_checksums_is_used(tmp_path):
+    classifier_cache(tmp_path / "c")
+    file = tmp_path / "c" / "manifest.json"
+    manifest = json.loads(file.read_text())
+    assert set(manifest.pop("sha256")) == {"features_1", "features_2", "logits", "offsets"}
+    file.write_text(json.dumps(manifest))
+    stamp = file.stat().st_mtime_ns
+    with warnings.catch_warnings(action="error"):
+        classifier_cache(tmp_path / "c")
+    assert file.stat().st_mtime_ns == stamp
+
+
+def test_a_foreign_cache_is_built_again(tmp_path):
+    """Another teacher, other texts of the same lengths, more texts, other layers."""
+    other = [{**row, "input_ids": row["input_ids"][::-1]} for row in SENTENCES]
+    build_cache(tiny_bert(3), in_batches(SENTENCES, 2, 0), LENGTHS, tmp_path / "c", layers=(1, 2))
+    foreign = r"building the teacher cache again: .*is another teacher's, or of other texts"
+    with pytest.warns(match=foreign):
+        mine = classifier_cache(tmp_path / "c")
+    assert np.array_equal(mine.array("logits"), classifier_cache(tmp_path / "d").array("logits"))
+    with pytest.warns(match=foreign):
+        classifier_cache(tmp_path / "c", data=other)
+    with pytest.warns(match="has top_k 0 of 5 examples, not 0 of 3"):
+        assert len(classifier_cache(tmp_path / "c", SENTENCES[:3], LENGTHS[:3])) == 3
+
+
+def test_a_language_models_cache_of_another_teacher_is_built_again(tmp_path):
+    language_cache(tmp_path / "c", top_k=7)
+    with warnings.catch_warnings(action="error"):
+        language_cache(tmp_path / "c", top_k=7)
+    with pytest.warns(match="another teacher's"):
+        build_cache(
+            tiny_opt(3), in_batches(ANSWERS, 2, 0), KEPT, tmp_path / "c", layers=(-1,), top_k=7
+        )
+    with pytest.warns(match="has top_k 7 of 4 examples, not 5 of 4"):
+        build_cache(
+            tiny_opt(3), in_batches(ANSWERS, 2, 0), KEPT, tmp_path / "c", layers=(-1,), top_k=5
+        )
+
+
+@pytest.mark.parametrize("other", [{"vocabulary": 60}, {"width": 48}])
+def test_a_cache_of_another_vocabulary_or_width_is_built_again(tmp_path, other):
+    """Its token numbers, or its columns, are none of the new teacher's."""
+    ids = [[i % 50 for i in row["input_ids"]] for row in ANSWERS]
+    data = [{**row, "input_ids": new} for row, new in zip(ANSWERS, ids, strict=True)]
+    given = {"layers": (-1,), "top_k": 7}
+    build_cache(tiny_opt(2), in_batches(data, 2, 0), KEPT, tmp_path / "c", **given)
+    with pytest.warns(match="another teacher's"):
+        again = build_cache(
+            tiny_opt(2, **other), in_batches(data, 2, 0), KEPT, tmp_path / "c", **given
+        )
+    fresh = build_cache(tiny_opt(2, **other), in_batches(data, 2, 0), KEPT, tmp_path / "d", **given)
+    assert np.array_equal(again.array("features_2"), fresh.array("features_2"))
+    assert again.outcomes == other.get("vocabulary", 100)
+
+
+@torch.no_grad()
+def test_a_language_models_features_alone(tmp_path):
+    """Without top_k no logits are stored; without a mask the rows of each example stand left."""
+    cache = language_cache(tmp_path / "c")
+    assert sorted(cache.manifest["arrays"]) == ["features_2"]
+    found = cache.lookup(torch.tensor([2, 0]), None, [2])
+    assert found.logits is found.top is cache.outcomes is None
+    assert found.mask.sum(1).tolist() == [5, 3]
+    assert found.mask[1].tolist() == [True] * 3 + [False] * 2
+    for place, number in enumerate((2, 0)):
+        batch = collate([ANSWERS[number]])
+        out = tiny_opt(2).eval()(**without(batch, "row", "labels"), output_hidden_states=True)
+        expected = out.hidden_states[-1][kept_rows(batch)]
+        assert torch.allclose(found.features[2][place][found.mask[place]], expected, atol=1e-3)
+        assert expected.abs().max() > 0.5
+    with warnings.catch_warnings(action="error"):
+        language_cache(tmp_path / "c")  # opened, not built
+    with pytest.raises(InputError, match="holds features alone: drop logit_loss, or build it wit"):
+        cache.require_logits(1.0)
+
+
+def test_a_classifier_has_no_top_k_of_tokens(tmp_path):
+    with pytest.raises(InputError, match="top_k is 2, a BertForSequenceClassification gives no lo"):
+        classifier_cache(tmp_path / "c", top_k=2)
+
+
+def test_a_folder_of_other_files_is_left_alone(tmp_path):
+    (tmp_path / "thesis.tex").write_text("years")
+    with pytest.raises(InputError, match=r"is no teacher cache, it holds thesis.tex: expected a"):
+        classifier_cache(tmp_path)
+    assert (tmp_path / "thesis.tex").read_text() == "years"
+    (tmp_path / "mine").mkdir()
+    np.save(tmp_path / "mine" / "data.npy", np.ones(3))
+    with pytest.raises(InputError, match="it holds arrays without a manifest"):
+        classifier_cache(tmp_path / "mine")
+
+
+def test_no_batches(tmp_path):
+    with pytest.raises(InputError, match="batches is empty: expected at least one"):
+        build_cache(tiny_bert(2), [], [], tmp_path / "c", layers=(1,))
+
+
+# ---- top k and one bucket ----
+
+
+def kl(student, teacher):
+    return float((teacher.exp() * (teacher - student)).sum(-1).mean())
+
+
+def logits(seed, rows=20, outcomes=30):
+    return 3 * torch.randn(rows, outcomes, generator=torch.Generator().manual_seed(seed))
+
+
+def top_k_loss(k, student, teacher):
+    """What the trainer computes from a cache of the top k."""
+    top = teacher.log_softmax(-1).topk(k)
+    said = TeacherOutputs(None, top=(top.values, top.indices))
+    return float(KLDivergenceLoss()(*said.comparable_logits(student)))
+
+
+def test_all_outcomes_but_one_give_the_whole_divergence():
+    student, teacher = logits(0), logits(1)
+    whole = kl(student.log_softmax(-1), teacher.log_softmax(-1))
+    assert top_k_loss(29, student, teacher) == pytest.approx(whole, rel=1e-4)
+    assert whole > 1
+
+
+def test_fewer_outcomes_are_a_lower_bound_that_grows_with_k():
+    student, teacher = logits(0), logits(1)
+    values = [top_k_loss(k, student, teacher) for k in (1, 2, 4, 8, 16, 29)]
+    assert values == sorted(values)
+    assert 0.1 < values[0] < 0.9 * values[-1]
+    assert top_k_loss(4, teacher, teacher) == pytest.approx(0, abs=1e-5)
+
+
+def test_the_gradient_of_the_rest_falls_on_the_outcomes_in_it():
+    """d KL / d logit of outcome j in the rest: Q_j (1 - P_rest / Q_rest)."""
+    student, teacher = logits(0, 1, 6).double().requires_grad_(), logits(1, 1, 6).double()
+    top = teacher.log_softmax(-1).topk(2)
+    p, q = with_tail(top.values), bucketed(student.log_softmax(-1), top.indices)
+    (gradient,) = torch.autograd.grad((p.exp() * (p - q)).sum(), student)
+    outcome = next(j for j in range(6) if j not in top.indices[0].tolist())
+    share = student.softmax(-1)[0, outcome]
+    expected = share * (1 - p.exp()[0, -1] / q.exp()[0, -1])
+    expected = float(expected.detach())
+    assert float(gradient[0, outcome]) == pytest.approx(expected, rel=1e-9)
+    assert abs(expected) > 1e-4
+
+
+def test_a_certain_teacher_has_a_finite_rest():
+    sure = torch.tensor([[0.0, -200.0]])
+    assert torch.isfinite(with_tail(sure)).all()
+
+
+# ---- refusals ----
+
+
+@pytest.mark.parametrize("place", [0, 3])
+def test_other_texts_are_noticed(tmp_path, place):
+    cache = classifier_cache(tmp_path / "c")
+    batch = collate([*SENTENCES[:place], {**SENTENCES[place], "input_ids": [5, 6]}])
+    words = rf"example {place} has {LENGTHS[place]} stored rows, the batch keeps 2; it was built"
+    with pytest.raises(InputError, match=words):
+        cache.lookup(batch["row"], batch["attention_mask"].bool(), [])
+
+
+def test_an_example_beyond_the_cache_is_refused(tmp_path):
+    cache = classifier_cache(tmp_path / "c")
+    with pytest.raises(InputError, match="holds examples 0 to 4; the batch asks for rows 3 to 5"):
+        cache.lookup(torch.tensor([3, 5]), torch.ones(2, 4, dtype=torch.bool), [])
+
+
+def test_a_layer_that_is_not_stored(tmp_path):
+    cache = classifier_cache(tmp_path / "c")
+    cache.require_layer(2)
+    with pytest.raises(InputError, match=r"teacher_layer 0 is not in the cache .*holds \[1, 2\]"):
+        cache.require_layer(0)
+
+
+def test_an_unknown_layer(tmp_path):
+    with pytest.raises(InputError, match="teacher_layer is 3, the teacher has layers 0"):
+        classifier_cache(tmp_path / "c", layers=(3,))
+
+
+def test_temperature_needs_whole_logits(tmp_path):
+    language_cache(tmp_path / "c", top_k=5).require_logits(1.0)
+    classifier_cache(tmp_path / "d").require_logits(2.0)
+    cache, loss = TeacherCache(tmp_path / "c"), KLDivergenceLoss(temperature=2.0)
+    with pytest.raises(InputError, match=r"temperature is 2.0; a cache of top-5 logits serves 1.0"):
+        FeatureDistillationTrainer(
+            tiny_opt(1), arguments(tmp_path), teacher_cache=cache, logit_loss=loss
+        )
+
+
+def test_a_full_disk_is_told_before_anything_runs(tmp_path, monkeypatch):
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(10_000, 9_000, 1_000))
+    with pytest.raises(
+        InputError, match=r"cache needs 0 MB, .* has 0 MB free; set GEODISTILL_CACHE"
+    ):
+        classifier_cache(tmp_path / "c")
+    assert not (tmp_path / "c").exists()
+    # 24 tokens of two layers of 32 halves, 5 times 3 logits of 4 bytes: 3,132 bytes.
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(10_000, 6_000, 3_500))
+    assert len(classifier_cache(tmp_path / "c")) == 5
+
+
+def test_lengths_that_are_not_the_batches(tmp_path):
+    with pytest.raises(InputError, match="lengths: 9 for example 2, its batch keeps 5"):
+        classifier_cache(tmp_path / "c", lengths=[6, 3, 9, 4, 6])
+    with pytest.raises(InputError, match="lengths has 6 examples, the batches hold 5"):
+        classifier_cache(tmp_path / "c", lengths=[*LENGTHS, 4])
+    assert not (tmp_path / "c").exists()
+
+
+def test_the_size_is_told_before_anything_is_written(tmp_path):
+    told = []
+
+    def say(line):
+        told.append((line, [path.name for path in tmp_path.rglob("*.npy")]))
+
+    cache = classifier_cache(tmp_path / "c", say=say)
+    ((line, written),) = told
+    size = sum(cache.array(name).nbytes for name in cache.manifest["arrays"])
+    assert line.startswith(f"teacher cache: {size / 1e6:.1f} MB to write, ")
+    assert written == []
+    classifier_cache(tmp_path / "c", say=say)
+    assert len(told) == 1  # an opened one writes nothing
+
+
+def test_a_last_layer_of_another_width_than_the_others_is_stored_as_it_is(tmp_path):
+    """OPT-350m: `hidden_states[-1]` has word_embed_proj_dim numbers, not hidden_size."""
+    teacher = tiny_opt(2, projected=16)
+    with torch.no_grad():
+        (batch,) = in_batches(ANSWERS, 4, 0)
+        out = teacher(batch["input_ids"], batch["attention_mask"], output_hidden_states=True)
+    assert out.hidden_states[-1].shape[-1] == 16
+    cache = build_cache(
+        teacher, in_batches(ANSWERS, 2, 0), KEPT, tmp_path / "c", layers=(1, -1), top_k=5
+    )
+    mask = kept_rows(batch)
+    found = cache.lookup(batch["row"], mask, (1, 2)).features
+    for layer, width in ((1, 32), (2, 16)):
+        assert found[layer].shape[-1] == width
+        assert torch.allclose(found[layer][mask], out.hidden_states[layer][mask], atol=2e-3)
+    again = build_cache(
+        teacher, in_batches(ANSWERS, 2, 0), KEPT, tmp_path / "c", layers=(1, -1), top_k=5,
+        report=lambda done, total: pytest.fail("built again"),
+    )  # fmt: skip
+    assert len(again) == 4
+
+
+def test_texts_longer_than_the_teacher_takes_are_refused(tmp_path):
+    teacher = tiny_opt(2, positions=7)
+    with pytest.raises(InputError, match="a batch has 8 tokens, the teacher takes 7"):
+        build_cache(teacher, in_batches(ANSWERS, 2, 0), KEPT, tmp_path / "c", layers=(1,))
+
+
+def test_a_tokenizer_without_a_token_for_padding_is_told():
+    with pytest.raises(InputError, match=r"pad_id is None: expected .*pad_token = tokenizer.eos"):
+        next(in_batches(ANSWERS, 2, None))
+
+
+def test_features_beyond_float16_are_refused(tmp_path):
+    teacher = tiny_bert(2)
+    with torch.no_grad():
+        teacher.bert.encoder.layer[0].output.LayerNorm.weight.fill_(1e6)
+    with pytest.raises(InputError, match="teacher features_1 exceed float16's range"):
+        build_cache(teacher, in_batches(SENTENCES, 2, 0), LENGTHS, tmp_path / "c", layers=(1,))
+
+
+def test_more_outcomes_than_the_vocabulary_has(tmp_path):
+    with pytest.raises(InputError, match="top_k is 100; expected 0 to 99"):
+        language_cache(tmp_path / "c", top_k=100)
+
+
+def test_a_key_depends_on_every_part_and_on_their_borders():
+    keys = {cache_key(*parts) for parts in (("a", "b"), ("a", "c"), ("ab",), ("a", "", "b"))}
+    assert len(keys) == 4
+    assert cache_key("a", "b") == cache_key("a", "b")
+
+
+def test_the_manifest_says_what_is_stored(tmp_path):
+    language_cache(tmp_path / "c", top_k=5)
+    manifest = json.loads((tmp_path / "c" / "manifest.json").read_text())
+    assert manifest["layers"] == [2]
+    assert manifest["top_k"] == 5
+    assert {path.stem for path in (tmp_path / "c").glob("*.npy")} == {
+        "features_2", "top_values", "top_indices", "offsets",
+    }  # fmt: skip

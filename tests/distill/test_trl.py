@@ -1,0 +1,329 @@
+"""The mixin over TRL's trainers: SFT, and GKD, whose teacher it must not run again."""
+
+import inspect
+
+import pytest
+import torch
+from datasets import Dataset
+from safetensors.torch import load_file
+from support.tiny_models import moved, tiny_opt, weights
+from test_tasks_prompts import tokenizer
+from torch.nn.functional import cross_entropy
+
+from geodistill.distill import FeatureDistillation, FeatureTerm
+from geodistill.errors import InputError
+from geodistill.losses import KLDivergenceLoss, ProcrustesLoss, ProjectionLoss
+
+trl = pytest.importorskip("trl")
+from trl.experimental.gkd import GKDConfig, GKDTrainer  # noqa: E402
+
+pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")
+WEIGHT = 2.0
+PAIRS = Dataset.from_list(
+    [
+        {"prompt": "Add 1 and 2.", "completion": " Three."},
+        {"prompt": "Name it.", "completion": " A cat."},
+        {"prompt": "Say yes.", "completion": " Yes, of course."},
+        {"prompt": "Who?", "completion": " Me."},
+    ]
+    * 2
+)
+CHATML = (
+    "{% for m in messages %}{{ m.role }}:{{ m.content }}\n{% endfor %}"
+    "{% if add_generation_prompt %}assistant:{% endif %}"
+)
+CHATS = Dataset.from_list(
+    [
+        {
+            "messages": [
+                {"role": "user", "content": row["prompt"]},
+                {"role": "assistant", "content": row["completion"]},
+            ]
+        }
+        for row in PAIRS
+    ]
+)
+
+
+class SFT(FeatureDistillation, trl.SFTTrainer):
+    """TRL's supervised fine-tuning with feature terms."""
+
+
+class GKD(FeatureDistillation, GKDTrainer):
+    """TRL's generalised knowledge distillation with feature terms."""
+
+
+def model(seed, width=32):
+    """Made anew, not copied: TRL binds a forward to its model that a copy would call."""
+    return tiny_opt(seed, width=width, vocabulary=300, positions=64)
+
+
+def settings(folder, **more):
+    fixed = {
+        "output_dir": str(folder),
+        "per_device_train_batch_size": 4,
+        "max_steps": 2,
+        "learning_rate": 0.01,
+        "optim": "sgd",
+        "max_grad_norm": 0.0,
+        "lr_scheduler_type": "constant",
+        "logging_steps": 1,
+        "save_strategy": "no",
+        "report_to": "none",
+        "disable_tqdm": True,
+        "use_cpu": True,
+        "bf16": False,
+        "dataloader_pin_memory": False,
+        "max_length": 48,
+    }
+    return {**fixed, **more}
+
+
+def sft(folder, student, terms=(), teacher=None, logit_loss=None, **more):
+    return SFT(
+        model=student,
+        args=trl.SFTConfig(**settings(folder, **more)),
+        train_dataset=PAIRS,
+        processing_class=tokenizer(),
+        teacher_model=teacher,
+        terms=terms,
+        logit_loss=logit_loss,
+    )
+
+
+def gkd(folder, student, teacher, terms=(), lmbda=0.0, **more):
+    return GKD(
+        model=student,
+        args=GKDConfig(**settings(folder, lmbda=lmbda, max_new_tokens=6, **more)),
+        train_dataset=CHATS,
+        processing_class=tokenizer(CHATML),
+        teacher_model=teacher,
+        terms=terms,
+    )
+
+
+def term(loss=None, **more):
+    return FeatureTerm(-1, -1, loss or ProcrustesLoss(), weight=WEIGHT, **more)
+
+
+def logged(trainer, name):
+    return [row[name] for row in trainer.state.log_history if name in row]
+
+
+def counted(module):
+    """How often the module is called, as a list that grows."""
+    calls = []
+    module.register_forward_hook(lambda *_: calls.append(1))
+    return calls
+
+
+def procrustes(student, teacher):
+    """2 - 2 ‖XᵀY‖_* of centred features of unit norm."""
+    x, y = (a - a.mean(0) for a in (teacher, student))
+    return 2 - 2 * torch.linalg.svdvals((x / x.norm()).T @ (y / y.norm())).sum()
+
+
+def batches_of(trainer, into):
+    """Keeps each training batch as the loss receives it."""
+    inner = trainer.compute_loss
+
+    def compute_loss(model, inputs, *args, **kwargs):
+        into.append({k: v for k, v in inputs.items() if isinstance(v, torch.Tensor)})
+        return inner(model, inputs, *args, **kwargs)
+
+    trainer.compute_loss = compute_loss
+
+
+def by_hand(student, teacher, batch):
+    """Cross-entropy, KL to the teacher and geometry at the positions that predict an answer."""
+    given = {k: batch[k] for k in ("input_ids", "attention_mask")}
+    mine, said = (m(**given, output_hidden_states=True) for m in (student, teacher))
+    targets = batch["labels"][:, 1:]
+    rows = torch.cat([targets != -100, torch.zeros(len(targets), 1, dtype=torch.bool)], 1)
+    nll = cross_entropy(mine.logits[rows], targets[targets != -100])
+    p, q = (out.logits[rows].softmax(-1) for out in (said, mine))
+    middle = 0.5 * p + 0.5 * q
+    jsd = 0.5 * (p * (p / middle).log() + q * (q / middle).log()).sum(-1).mean()
+    geometry = procrustes(mine.hidden_states[-1][rows], said.hidden_states[-1][rows].detach())
+    return nll, jsd, geometry
+
+
+def check_one_step(trainer, student, teacher, base):
+    """Loss, its parts and the step against plain PyTorch on the batch that the trainer saw."""
+    start, seen = model(1), []
+    batches_of(trainer, seen)
+    trainer.train()
+    losses = by_hand(start, teacher, seen[0])
+    expected, geometry = losses[base], losses[2]
+    assert logged(trainer, "loss/task")[0] == pytest.approx(expected.item(), rel=1e-4)
+    assert logged(trainer, "loss/ProcrustesLoss[-1--1]")[0] == pytest.approx(
+        geometry.item(), rel=1e-4
+    )
+    total = expected + WEIGHT * geometry
+    assert logged(trainer, "loss")[0] == pytest.approx(total.item(), rel=1e-4)
+    names = dict(start.named_parameters())
+    gradients = torch.autograd.grad(total, list(names.values()), allow_unused=True)
+    after = weights(student)
+    for (name, parameter), gradient in zip(names.items(), gradients, strict=True):
+        moved_by = torch.zeros_like(parameter) if gradient is None else 0.01 * gradient
+        assert torch.allclose(after[name], parameter - moved_by, atol=2e-6), name
+    return seen[0]
+
+
+# ---- supervised fine-tuning ----
+
+
+def test_sft_adds_the_weighted_term_to_its_own_loss(tmp_path):
+    student, teacher = model(1), model(2, width=48)
+    trainer = sft(tmp_path, student, [term()], teacher, max_steps=1)
+    batch = check_one_step(trainer, student, teacher, base=0)
+    assert (batch["labels"] == -100).any()  # prompts are masked
+
+
+def test_sft_runs_each_model_once_a_step(tmp_path):
+    student, teacher = model(1), model(2)
+    mine, said = counted(student.model), counted(teacher)
+    sft(tmp_path, student, [term()], teacher, gradient_checkpointing=False).train()
+    assert (len(mine), len(said)) == (2, 2)
+
+
+def test_sft_without_terms_is_trls_own(tmp_path):
+    student, other = model(1), model(1)
+    sft(tmp_path, student).train()
+    trl.SFTTrainer(
+        model=other,
+        args=trl.SFTConfig(**settings(tmp_path)),
+        train_dataset=PAIRS,
+        processing_class=tokenizer(),
+    ).train()
+    assert moved(weights(student), weights(other)) < 1e-7
+    assert moved(weights(model(1)), weights(student)) > 1e-3
+
+
+def test_sft_under_accumulation_means_over_all_items(tmp_path):
+    """Two micro-batches of two: the tokens' mean, and the mean of two geometries."""
+    student, teacher = model(1), model(2)
+    start, seen = model(1), []
+    trainer = sft(
+        tmp_path, student, [term()], teacher, max_steps=1,
+        per_device_train_batch_size=2, gradient_accumulation_steps=2,
+    )  # fmt: skip
+    batches_of(trainer, seen)
+    trainer.train()
+    assert len(seen) == 2
+    parts = [by_hand(start, teacher, batch) for batch in seen]
+    counts = torch.tensor([int((b["labels"][:, 1:] != -100).sum()) for b in seen])
+    assert counts[0] != counts[1]
+    nll = (torch.stack([p[0] for p in parts]) * counts).sum() / counts.sum()
+    geometry = torch.stack([p[2] for p in parts]).mean()
+    assert logged(trainer, "loss")[0] == pytest.approx((nll + WEIGHT * geometry).item(), rel=1e-4)
+
+
+def test_sft_refuses_a_logit_loss_which_its_fused_head_cannot_train(tmp_path):
+    trainer = sft(tmp_path, model(1), teacher=model(2), logit_loss=KLDivergenceLoss())
+    with pytest.raises(InputError, match="logit_loss: the trainer below SFT gives logits without"):
+        trainer.train()
+
+
+def four_steps(folder, seed, resume=None):
+    student, loss = model(seed), ProjectionLoss(32, 48)
+    trainer = sft(
+        folder, student, [term(loss, balance=3)], model(2, width=48), max_steps=4,
+        optim="adamw_torch", learning_rate=1e-3, save_strategy="steps", save_steps=2,
+    )  # fmt: skip
+    trainer.train(resume_from_checkpoint=resume)
+    return trainer, student, loss
+
+
+def test_sft_resumes_at_a_checkpoint(tmp_path):
+    whole, student, loss = four_steps(tmp_path / "whole", seed=1)
+    again, resumed, other = four_steps(
+        tmp_path / "resumed", seed=9, resume=str(tmp_path / "whole" / "checkpoint-2")
+    )
+    assert moved(weights(student), weights(resumed)) < 1e-6
+    assert torch.allclose(loss.weight, other.weight, atol=1e-6)
+    assert again.term_weights() == pytest.approx(whole.term_weights(), rel=1e-5)
+    assert whole.term_weights()["weight/ProjectionLoss[-1--1]"] > 0
+    stored = load_file(tmp_path / "whole" / "checkpoint-4" / "model.safetensors")
+    assert not any("terms" in name for name in stored)
+
+
+def test_sft_with_lora_trains_the_adapter_by_the_term(tmp_path):
+    from peft import LoraConfig, get_peft_model
+
+    student = get_peft_model(model(1), LoraConfig(r=2, task_type="CAUSAL_LM"))
+    trainer = sft(tmp_path, student, [term()], model(2), learning_rate=0.5)
+    trainer.task_weight = 0.0
+    before = weights(student)
+    trainer.train()
+    changed = [name for name, p in student.named_parameters() if not p.equal(before[name])]
+    assert changed
+    assert all("lora" in name for name in changed)
+
+
+# ---- generalised knowledge distillation ----
+
+
+def test_gkd_adds_the_weighted_term_to_its_own_loss(tmp_path):
+    student, teacher = model(1), model(2, width=48)
+    trainer = gkd(tmp_path, student, teacher, [term()], max_steps=1)
+    batch = check_one_step(trainer, student, teacher, base=1)
+    assert (batch["labels"] == -100).any()
+
+
+@pytest.mark.parametrize("lmbda", [0.0, 1.0])
+def test_gkd_runs_its_teacher_once_a_step(tmp_path, lmbda):
+    """Also where the student answers the prompts itself, which costs forwards of the student."""
+    student, teacher = model(1), model(2)
+    said, before = counted(teacher), weights(teacher)
+    trainer = gkd(tmp_path, student, teacher, [term()], lmbda)
+    seen = []
+    batches_of(trainer, seen)
+    trainer.train()
+    assert len(said) == 2 == trainer.state.global_step
+    assert moved(before, weights(teacher)) == 0
+    assert moved(weights(model(1)), weights(student)) > 1e-4
+
+
+def test_gkd_compares_the_rows_of_the_answers_it_sampled(tmp_path):
+    """GKD divides by the number of the data set's answer tokens, before it samples others."""
+    student, teacher = model(1), model(2)
+    trainer = gkd(
+        tmp_path, student, teacher, [term()], 1.0, max_steps=1, per_device_train_batch_size=8
+    )
+    start, seen = model(1), []
+    batches_of(trainer, seen)
+    trainer.train()
+    (batch,) = seen
+    given = trainer.data_collator([CHATS[i] for i in range(8)])
+    sampled, items = (int((b["labels"][:, 1:] != -100).sum()) for b in (batch, given))
+    assert sampled != items
+    _, jsd, geometry = by_hand(start, teacher, batch)
+    base = jsd.item() * sampled / items
+    assert logged(trainer, "loss/task")[0] == pytest.approx(base, rel=1e-4)
+    total = base + WEIGHT * geometry.item()
+    assert logged(trainer, "loss")[0] == pytest.approx(total, rel=1e-4)
+
+
+def test_gkd_resumes_at_a_checkpoint(tmp_path):
+    def run(folder, seed, resume=None):
+        student = model(seed)
+        trainer = gkd(
+            folder, student, model(2), [term()], max_steps=2, save_strategy="steps", save_steps=1
+        )
+        trainer.train(resume_from_checkpoint=resume)
+        return student
+
+    whole = run(tmp_path / "whole", 1)
+    resumed = run(tmp_path / "resumed", 9, str(tmp_path / "whole" / "checkpoint-1"))
+    assert moved(weights(whole), weights(resumed)) < 1e-6
+
+
+def test_the_hooks_leave_no_trace(tmp_path):
+    student, teacher = model(1), model(2)
+    sft(tmp_path, student, [term()], teacher, max_steps=1).train()
+    for module in (student.model, teacher):
+        assert not module._forward_hooks
+        assert not module._forward_pre_hooks
+        assert "forward" not in vars(module)
+    assert "fused_lm_head" not in inspect.signature(teacher.forward).parameters

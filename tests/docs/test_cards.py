@@ -1,0 +1,86 @@
+"""Data cards: one for each source, with the hashes and counts that the code has."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from pathlib import Path
+
+import pytest
+
+from geodistill.tasks import (
+    assets,
+    embedded_instructions,
+    glue,
+    hub,
+    instructions,
+    load_classification,
+    sentiment,
+)
+
+CARDS = Path(__file__).parents[2] / "data" / "cards"
+REAL = os.environ.get("GEODISTILL_DATA_DIR")
+
+
+def _card(name: str) -> str:
+    return (CARDS / f"{name}.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", list(assets.ASSETS))
+def test_the_card_of_an_asset_has_its_hash_and_version(name: str) -> None:
+    asset = assets.ASSETS[name]
+    assert f"`{asset.sha256}`" in _card(name)
+    assert asset.requirement in _card(name)
+
+
+def test_every_set_that_an_error_sends_to_a_card_has_one() -> None:
+    local = set(instructions.KNOWN) - {"embedded"}
+    assert {"glue", *local} <= {path.stem for path in CARDS.glob("*.md")}
+    assert all(name in _card("glue") for name in glue.TASKS if glue.TASKS[name].folder)
+
+
+@pytest.mark.parametrize("name", [*sentiment.FILES, *sentiment.SECOND])
+def test_the_table_of_the_sentiment_sets(name: str) -> None:
+    data = load_classification(name)
+    line = next(line for line in _card("sentiment").splitlines() if line.startswith(f"| {name} "))
+    numbers = [int(number.replace(",", "")) for number in re.findall(r"[\d,]+", line)]
+    sides = [data.train, data.validation, data.test]
+    positive = sum(sum(side["label"]) for side in sides)
+    total = sum(map(len, sides))
+    assert numbers == [positive, total - positive, *map(len, sides), len(set(data.test["source"]))]
+
+
+def test_the_cards_of_the_hubs_sets_name_repository_revision_and_file() -> None:
+    sets = {"dolly": hub.DOLLY, "p3": hub.POOL, **hub.EVALUATION}
+    assert len(sets) == 4
+    for name, wanted in sets.items():
+        text = _card(name)
+        assert wanted.repository in text
+        assert wanted.file in text
+        assert f"`{wanted.revision}`" in text
+    assert hub.P3 in _card("p3")
+
+
+def test_the_sizes_of_the_embedded_instructions() -> None:
+    count = len(embedded_instructions.TEMPLATES)
+    sizes = [f"{count * number:,}" for number in embedded_instructions.PER_TEMPLATE.values()]
+    text = " ".join(_card("sentiment").split())
+    assert f"{count} templates, {' / '.join(sizes)} prompts" in text
+
+
+@pytest.mark.skipif(not REAL, reason="GEODISTILL_DATA_DIR is not set")
+def test_the_local_files_are_those_of_the_cards() -> None:
+    root = Path(str(REAL))
+    files = [
+        root / "glue" / str(task.folder) / f"{part}.tsv"
+        for task in glue.TASKS.values()
+        if task.folder
+        for part in ("train", "dev")
+    ]
+    names = ("t0_train", "t0_valid", "self_instruct_eval", "vicuna_questions")
+    files += [root / "instruct" / f"{name}.jsonl" for name in (*names, "vicuna_reference_gpt4")]
+    cards = "".join(path.read_text(encoding="utf-8") for path in CARDS.glob("*.md"))
+    assert len(files) == 15
+    for file in files:
+        assert hashlib.sha256(file.read_bytes()).hexdigest() in cards, file

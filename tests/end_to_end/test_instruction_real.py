@@ -1,0 +1,55 @@
+"""The instruction study with its real teacher, in its smallest setting."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from support.own_cache import own_cache
+
+from geodistill.distill import students
+from geodistill.experiments.instruction.run import run_instruction, smoke
+from geodistill.experiments.instruction.setup import open_instruction_room
+from geodistill.experiments.methods import EXPLORATORY_INSTRUCTION
+
+pytestmark = [pytest.mark.smoke, pytest.mark.xdist_group("instruction")]
+
+
+@pytest.fixture(scope="module")
+def real(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("instruction") / "cache"
+    with own_cache(folder), pytest.MonkeyPatch.context() as patch:
+        made = open_instruction_room(replace(smoke(), adapter=""))
+        # Seconds for each student, and the same for all of one teacher and width.
+        embeddings = made.teacher.get_input_embeddings().weight.detach()
+        directions = students.principal_directions(embeddings, made.setting.width)
+        patch.setattr(students, "principal_directions", lambda *given: directions)
+        yield made
+
+
+def test_the_cache_holds_what_the_teacher_says_of_the_answers(real):
+    example = real.train[3]
+    with torch.no_grad():
+        out = real.teacher(torch.tensor([example["input_ids"]]), output_hidden_states=True)
+    kept = torch.tensor(example["labels"])[1:] != -100
+    expected = out.logits[0, :-1][kept].log_softmax(-1).topk(real.setting.top_k)
+    mask = torch.cat([kept, torch.tensor([False])])[None]
+    layer = real.cache.manifest["layers"][0]
+    said = real.cache.lookup(torch.tensor([3]), mask, [layer])
+    assert torch.allclose(said.top[0], expected.values, atol=1e-3)
+    features = out.hidden_states[-1][0, :-1][kept]
+    assert torch.allclose(said.features[layer][mask], features, rtol=2e-2, atol=2e-2)
+    assert len(features) == sum(label != -100 for label in example["labels"]) > 1
+
+
+def test_train_and_test_share_no_source(real):
+    assert len(real.train) == 16
+    assert len(real.test) == 8
+    assert not {e["source"] for e in real.train} & {e["source"] for e in real.test}
+
+
+def test_the_exploratory_methods_run(real):
+    runs = {method: run_instruction(real, method, 0)[0] for method in EXPLORATORY_INSTRUCTION}
+    assert len({tuple(run.items["nll"]) for run in runs.values()}) == 4
+    for run in runs.values():
+        assert 0 < run.metrics["nll"] < 20
+        assert len(run.items) == 8

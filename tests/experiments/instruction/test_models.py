@@ -1,0 +1,140 @@
+"""The instruction study's models: what is damaged, or does not fit, is named before it is used."""
+
+import hashlib
+import json
+from copy import deepcopy
+from dataclasses import replace
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from support.tiny_instructions import SETTING, letters_world
+
+from geodistill.errors import AssetError, InputError
+from geodistill.experiments.instruction import models
+from geodistill.experiments.instruction import setup as instruction_setup
+from geodistill.experiments.instruction.models import given_student, load_teacher
+from geodistill.experiments.instruction.run import instruction_config, run_instruction
+from geodistill.experiments.instruction.setup import open_instruction_room
+from geodistill.tasks import assets
+
+
+def test_an_unknown_adapter_is_named(monkeypatch, tmp_path):
+    monkeypatch.setattr(models, "data_dir", lambda: tmp_path)
+    with pytest.raises(InputError, match=r"adapter is 'none'; .*has no adapter_model.safetensors"):
+        load_teacher("smollm2", "none")
+
+
+def saved_teacher(folder, width=32):
+    from support.tiny_models import tiny_opt
+    from tokenizers import Tokenizer, models
+    from transformers import PreTrainedTokenizerFast
+
+    tiny_opt(0, width=width).save_pretrained(folder)
+    letters = Tokenizer(models.WordLevel({"a": 0, "<end>": 1}, unk_token="a"))
+    PreTrainedTokenizerFast(tokenizer_object=letters, eos_token="<end>").save_pretrained(folder)
+
+
+def saved_adapter(folder, width):
+    from peft import LoraConfig, get_peft_model
+    from support.tiny_models import tiny_opt
+
+    lora = LoraConfig(r=2, target_modules="all-linear", task_type="CAUSAL_LM")
+    get_peft_model(tiny_opt(0, width=width), lora).save_pretrained(folder)
+
+
+def test_a_damaged_teacher_or_adapter_is_named(monkeypatch, tmp_path):
+    monkeypatch.setattr(models, "data_dir", lambda: tmp_path)
+    saved_teacher(tmp_path / "teacher")
+    saved_adapter(tmp_path / "adapters" / "good", 32)
+    saved_adapter(tmp_path / "adapters" / "other", 64)
+    model, tokenizer = load_teacher(str(tmp_path / "teacher"), "good")
+    assert tokenizer.pad_token_id == tokenizer.eos_token_id  # it came without one
+    assert not model.training
+    assert not any("lora" in name for name, _ in model.named_parameters())  # merged
+    with pytest.raises(InputError, match=r"adapters/other is damaged or of another model \(Run"):
+        load_teacher(str(tmp_path / "teacher"), "other")
+    weights = tmp_path / "adapters" / "good" / "adapter_model.safetensors"
+    tensors = load_file(weights)
+    recorded = json.dumps({"sha256": hashlib.sha256(weights.read_bytes()).hexdigest()})
+    (weights.parent / "recipe.json").write_text(recorded)
+    load_teacher(str(tmp_path / "teacher"), "good")
+    save_file({name: 2 * t for name, t in tensors.items()}, weights)  # wrong, and finite
+    with pytest.raises(InputError, match=r"adapters/good is damaged .*has sha256 .* is recorded"):
+        load_teacher(str(tmp_path / "teacher"), "good")
+    (weights.parent / "recipe.json").unlink()
+    save_file({name: t for name, t in tensors.items() if "layers.0" not in name}, weights)
+    with pytest.raises(InputError, match=r"adapters/good is damaged .*Found missing adapter keys"):
+        load_teacher(str(tmp_path / "teacher"), "good")
+    save_file({name: t / 0 for name, t in tensors.items()}, weights)
+    with pytest.raises(InputError, match=r"adapters/good is damaged .*weights that are not finite"):
+        load_teacher(str(tmp_path / "teacher"), "good")
+    weights.write_bytes(weights.read_bytes()[:40])
+    with pytest.raises(InputError, match=r"adapters/good is damaged or of another model \(Safe"):
+        load_teacher(str(tmp_path / "teacher"), "good")
+    whole = tmp_path / "teacher" / "model.safetensors"
+    whole.write_bytes(whole.read_bytes()[:40])
+    with pytest.raises(
+        AssetError, match=r"teacher .* can't be read from .*expected a folder or hu"
+    ):
+        load_teacher(str(tmp_path / "teacher"), "")
+
+
+def test_a_damaged_gguf_is_named(monkeypatch, tmp_path):
+    (tmp_path / assets.SMOLLM2_GGUF).write_bytes(b"GGUF, but not for long")
+    monkeypatch.setattr(assets, "path", lambda name: tmp_path)
+    with pytest.raises(
+        AssetError,
+        match=rf"teacher 'smollm2' can't be read from .*{assets.SMOLLM2_GGUF} .*delete the folder",
+    ):
+        load_teacher("smollm2", "")
+
+
+# ---- a student by name ----
+
+
+def words(folder, tokens=30):
+    from tokenizers import Tokenizer, models
+    from transformers import PreTrainedTokenizerFast
+
+    known = Tokenizer(models.WordLevel({f"w{i}": i for i in range(tokens)}, unk_token="w0"))
+    own = PreTrainedTokenizerFast(tokenizer_object=known, eos_token="w1")
+    own.save_pretrained(folder)
+    return own
+
+
+def test_a_student_in_a_folder_goes_on_from_its_own_weights(tmp_path):
+    from support.tiny_models import tiny_opt
+
+    tokenizer = words(tmp_path)
+    tiny_opt(4, vocabulary=30).save_pretrained(tmp_path)
+    found = given_student(str(tmp_path), tokenizer, 16)
+    for own, stored in zip(
+        found.parameters(), tiny_opt(4, vocabulary=30).parameters(), strict=True
+    ):
+        assert torch.equal(own, stored)
+    assert all(p.requires_grad for p in found.parameters())
+    positions = found.config.max_position_embeddings
+    with pytest.raises(InputError, match=rf"takes {positions} tokens; expected at least 999, wh"):
+        given_student(str(tmp_path), tokenizer, 999)
+    with pytest.raises(InputError, match=r"other tokens than the teacher \(30 .*, 31 in the t"):
+        given_student(str(tmp_path), words(tmp_path / "other", 31), 16)
+    with pytest.raises(InputError, match=r"student is '.*none'; expected a folder or hub name"):
+        given_student(str(tmp_path / "none"), tokenizer, 16)
+
+
+def test_the_study_trains_a_given_student_of_any_width(tmp_path, monkeypatch):
+    from support.tiny_models import tiny_opt
+
+    with letters_world(tmp_path / "cache"):
+        own = tiny_opt(4, width=96, vocabulary=30)
+        monkeypatch.setattr(instruction_setup, "given_student", lambda *given: deepcopy(own))
+        setting = replace(SETTING, student="a folder")
+        room = open_instruction_room(setting)
+        run, student = run_instruction(room, "kd+projection", 0)
+    assert student.config.hidden_size == 96 != SETTING.width
+    assert run.config["student"] == "a folder"
+    assert "student" not in instruction_config(SETTING, "kd")
+    layer = student.model.decoder.layers[0].fc1.weight
+    assert not torch.equal(layer, own.model.decoder.layers[0].fc1.weight)
+    assert -1 < run.metrics["geometry_kept/procrustes"] <= 1

@@ -1,0 +1,502 @@
+"""The grid: every run once, whatever stops it; and a rerun that tells a tampered row."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from support.tiny_study import CONFIG, FOLDER, lines, run_of, tiny_study
+
+from geodistill.errors import InputError
+from geodistill.experiments import methods, registry, run_store
+from geodistill.experiments.classification.run import ClassificationSetting, TeacherSetting
+from geodistill.experiments.run_store import collect, finished, write_run
+from geodistill.experiments.runner import pending, plan, run_grid, stored_config, verify
+
+TESTS = str(Path(__file__).parents[1])
+
+
+@pytest.fixture(autouse=True)
+def results(tmp_path, monkeypatch):
+    monkeypatch.setenv("GEODISTILL_RESULTS", str(tmp_path / "results"))
+    return tmp_path / "results" / FOLDER
+
+
+@pytest.fixture
+def log(tmp_path):
+    return tmp_path / "log"
+
+
+def run_all(study, workers=1):
+    return [job.label for job in run_grid(study, workers=workers, report=lambda line: None)]
+
+
+def test_every_run_is_made_once_then_none(log, results):
+    study = tiny_study(log, runs=3)
+    assert run_all(study) == [f"toy kd seed {i}" for i in range(3)]
+    assert lines(log, "prepare") == [3]
+    assert run_all(study) == []
+    assert lines(log, "begin") == [0, 1, 2]
+    assert lines(log, "prepare") == [3]  # nothing pending, nothing prepared
+    rows = pd.read_parquet(results / "rows.parquet")
+    assert Counter(rows["seed"]) == {0: 2, 1: 2, 2: 2}
+    assert (rows["commit"] != "").all()
+
+
+def test_only_what_is_missing_is_made(log, results):
+    write_run(results, run_of(1))
+    study = tiny_study(log, runs=3)
+    assert [job.label for job in pending(study)] == ["toy kd seed 0", "toy kd seed 2"]
+    run_all(study)
+    assert lines(log, "begin") == [0, 2]
+    assert set(pd.read_parquet(results / "rows.parquet")["seed"]) == {0, 1, 2}
+
+
+def test_the_plan_counts_runs_and_guesses_minutes_then_measures_them(log, results):
+    study = tiny_study(log, runs=4)  # a guess of 2 minutes each
+    assert (
+        plan(study, 2)
+        == f"{FOLDER}: 4 runs, 0 finished, 4 to do, about 4 minutes with 2 workers, 0.1 MB in all"
+    )
+    write_run(results, replace(run_of(0), wall_seconds=600.0))
+    assert (
+        plan(study, 2)
+        == f"{FOLDER}: 4 runs, 1 finished, 3 to do, about 15 minutes with 2 workers, 0.1 MB in all"
+    )
+    assert lines(log, "begin") == []
+
+
+def breaks_at_two(log, seconds, seed):
+    if seed == 2:
+        raise FloatingPointError("the loss task is nan at step 7")
+    return run_of(seed)
+
+
+def test_a_run_that_breaks_is_named_and_the_others_are_kept(log, results):
+    study = tiny_study(log, runs=4, work=breaks_at_two)
+    with pytest.raises(FloatingPointError, match="toy kd seed 2: the loss task is nan at step 7"):
+        run_all(study)
+    assert set(pd.read_parquet(results / "rows.parquet")["seed"]) == {0, 1}
+    assert len(pending(study)) == 2
+
+
+def of_other_data(log, seconds, seed):
+    return run_of(seed, data_hash="another")
+
+
+@pytest.mark.parametrize("collected", [True, False])
+def test_a_grid_goes_on_with_no_other_data(log, results, collected):
+    write_run(results, run_of(0))
+    if collected:
+        collect(results)
+    with pytest.raises(InputError, match=r"tiny holds runs of toy on other data: .* is d, of toy-"):
+        run_all(tiny_study(log, runs=2, work=of_other_data))
+    assert set(finished(results)) == {run_of(0).run_id}
+
+
+def of_another_setting(log, seconds, seed):
+    return run_of(seed, config={**CONFIG, "width": 64})
+
+
+def test_a_job_must_make_the_run_that_it_names(log, results):
+    with pytest.raises(InputError, match=r"run toy-kd-s0-\w+ came out of the job of toy-kd-s0-"):
+        run_all(tiny_study(log, runs=1, work=of_another_setting))
+    assert finished(results) == {}
+
+
+# ---- kills ----
+
+
+def start(log, results_folder, runs=4, seconds=0.4):
+    environment = {
+        **os.environ, "PYTHONPATH": TESTS, "GEODISTILL_RESULTS": str(results_folder),
+    }  # fmt: skip
+    return subprocess.Popen(
+        [sys.executable, "-u", "-m", "tiny_study", str(log), str(runs), str(seconds)],
+        env=environment, stdout=subprocess.PIPE, text=True, start_new_session=True,
+    )  # fmt: skip
+
+
+def wait_for(condition, seconds=90):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited too long"
+        time.sleep(0.01)
+
+
+def processes_of(session):
+    """Ids of the living processes of a session, the grid's workers among them."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            state, _, _, owner = stat.read_text().rpartition(")")[2].split()[:4]
+        except OSError:
+            continue  # it has just ended
+        if int(owner) == session and state != "Z":
+            found.append(int(stat.parent.name))
+    return found
+
+
+POINTS = {
+    "before the first is stored": lambda log, runs: lines(log, "begin"),
+    "in the middle": lambda log, runs: list(runs.glob("*.rows.parquet")),
+}
+
+
+@pytest.mark.parametrize("point", POINTS)
+def test_a_killed_grid_goes_on_and_leaves_no_worker(tmp_path, log, results, point):
+    reached = POINTS[point]
+    runner = start(log, tmp_path / "results")
+    wait_for(lambda: reached(log, results / "runs"))
+    runner.send_signal(signal.SIGKILL)
+    runner.communicate()
+    wait_for(lambda: not processes_of(runner.pid), seconds=20)
+    kept = {int(name.split("-s")[1].split("-")[0]) for name in finished(results)}
+    assert len(kept) < 4
+    assert (point == "in the middle") == bool(kept)
+    assert not (results / "rows.parquet").exists()
+
+    begun = Counter(lines(log, "begin"))
+    run_all(tiny_study(log))
+    again = Counter(lines(log, "begin")) - begun
+    assert set(again) == {0, 1, 2, 3} - kept
+    assert set(again.values()) == {1}
+    rows, items = (pd.read_parquet(results / f"{kind}.parquet") for kind in ("rows", "items"))
+    assert Counter(rows["seed"]) == dict.fromkeys(range(4), 2)
+    assert Counter(items["seed"]) == dict.fromkeys(range(4), 4)
+
+
+def test_killed_after_the_last_run_only_the_tables_are_missing(tmp_path, log, results):
+    for seed in range(4):  # as a grid leaves it that is killed before it collects
+        write_run(results, run_of(seed))
+    assert run_all(tiny_study(log)) == []
+    assert lines(log, "begin") == lines(log, "prepare") == []
+    assert set(pd.read_parquet(results / "rows.parquet")["seed"]) == {0, 1, 2, 3}
+
+
+CLI = """
+import sys, types
+from support.tiny_study import tiny_study
+from geodistill import cli
+log = sys.argv.pop()
+studies = types.ModuleType("studies")  # the real ones take seconds to import
+studies.study = lambda name, section: tiny_study(log, 6, 0.4)
+sys.modules["geodistill.experiments.registry"] = studies
+cli.main()
+"""
+
+
+def heed_ctrl_c():
+    """A shell starts background jobs deaf to Ctrl-C, and what they start inherits that."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+def test_ctrl_c_says_that_it_goes_on_and_keeps_what_is_finished(tmp_path, log, results):
+    runner = subprocess.Popen(
+        [sys.executable, "-c", CLI, "grid", "tiny", str(log)],
+        env={**os.environ, "PYTHONPATH": TESTS},
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+        preexec_fn=heed_ctrl_c,
+    )  # fmt: skip
+    wait_for(lambda: list((results / "runs").glob("*.rows.parquet")))
+    os.killpg(runner.pid, signal.SIGINT)  # as a terminal does
+    out, err = runner.communicate(timeout=60)
+    assert runner.returncode == 130
+    assert err == "stopped; what is finished is kept, the same command goes on from there\n"
+    assert "6 runs, 0 finished, 6 to do" in out
+    done = len(finished(results))
+    assert 1 <= done < 6
+    rows = pd.read_parquet(results / "rows.parquet")
+    assert rows["run_id"].nunique() == done
+
+
+def test_a_reader_that_stops_early_is_not_lectured(log, results, recwarn):
+    runs = run_grid(tiny_study(log, 6, 0.2), workers=2, report=lambda line: None)
+    next(runs)
+    runs.close()
+    assert not [str(w.message) for w in recwarn if "cancelled" in str(w.message)]
+    assert 1 <= len(finished(results)) < 6
+
+
+# ---- verify ----
+
+
+def verified(study, count):
+    return list(verify(study, count, workers=1, report=lambda line: None))
+
+
+def test_a_deterministic_study_verifies_in_full(log, results):
+    study = tiny_study(log)
+    run_all(study)
+    tables = verified(study, 2)
+    assert [table.index.name for table in tables] == [study.jobs[0].run_id, study.jobs[2].run_id]
+    for table in tables:
+        assert set(table.index) == {"accuracy", "nll", "same_items"}
+        assert (table["stored"] == table["again"]).all()
+        assert table.loc["same_items", "again"] == 1
+    assert lines(log, "begin")[4:] == [0, 2]
+
+
+def test_tampered_rows_and_items_are_told(log, results):
+    study = tiny_study(log)
+    run_all(study)
+    for kind, column, value in (("rows", "value", 0.123), ("items", "prediction", 1)):
+        table = pd.read_parquet(results / f"{kind}.parquet")
+        table.loc[table["run_id"] == study.jobs[0].run_id, column] = value
+        table.to_parquet(results / f"{kind}.parquet")
+    changed, same = verified(study, 2)
+    assert changed.loc["accuracy", "stored"] == 0.123
+    assert changed.loc["accuracy", "again"] == run_of(0).metrics["accuracy"]
+    assert changed.loc["same_items", "again"] == 0.5  # of predictions 0, 1, 0, 1
+    assert same.loc["same_items", "again"] == 1
+
+
+def test_other_data_are_reported(log, results):
+    run_all(tiny_study(log, runs=2))
+    told = []
+    study = tiny_study(log, runs=2, work=of_other_data)
+    tables = list(verify(study, 2, workers=1, report=told.append))
+    assert len(tables) == 2
+    assert told[1:] == [
+        f"{job.run_id}: other data: stored with data_hash d, now another" for job in study.jobs
+    ]
+    same = []
+    list(verify(tiny_study(log, runs=2), 2, workers=1, report=same.append))
+    assert same == ["preparing 2"]
+
+
+def test_items_without_predictions_agree_within_a_hundredth(log, results):
+    study = tiny_study(log, work=without_predictions)
+    run_all(study)
+    items = pd.read_parquet(results / "items.parquet")
+    items.loc[items["item"] == "i1", "nll"] *= 1.005
+    items.loc[items["item"] == "i2", "nll"] *= 1.05
+    items.to_parquet(results / "items.parquet")
+    (table,) = verified(study, 1)
+    assert table.loc["same_items", "again"] == 0.75
+
+
+def without_predictions(log, seconds, seed):
+    run = run_of(seed)
+    return replace(run, items=run.items.drop(columns=["label", "prediction"]))
+
+
+def test_an_item_that_is_gone_does_not_agree(log, results):
+    study = tiny_study(log, runs=1)
+    run_all(study)
+    items = pd.read_parquet(results / "items.parquet")
+    items.loc[items["item"] == "i3", "item"] = "elsewhere"
+    items.to_parquet(results / "items.parquet")
+    assert verified(study, 1)[0].loc["same_items", "again"] == 0.75
+
+
+def test_what_cannot_be_verified(log, results):
+    study = tiny_study(log)
+    with pytest.raises(InputError, match=r"no stored rows at .*; run `geodistill grid` first"):
+        verified(study, 1)
+    run_all(study)
+    with pytest.raises(InputError, match="verify is 5; expected 1 to 4, the stored runs"):
+        verified(study, 5)
+
+
+def test_a_stored_run_knows_its_configuration(results):
+    write_run(results, run_of(0))
+    collect(results)
+    assert stored_config(results, run_of(0).run_id) == CONFIG
+    with pytest.raises(InputError, match=r"run_id 'toy' is not in .*rows\.parquet"):
+        stored_config(results, "toy")
+
+
+# ---- the project's studies ----
+
+
+@pytest.mark.parametrize(
+    ("name", "methods", "tasks"),
+    [
+        ("classification", methods.EXPLORATORY_METHODS, {"product", "movie"}),
+        ("instruction", methods.EXPLORATORY_INSTRUCTION, {"embedded"}),
+    ],
+)
+def test_a_study_crosses_tasks_methods_and_at_least_five_seeds(name, methods, tasks):
+    jobs = registry.study(name).jobs
+    cells = Counter(tuple(job.label.rsplit(" seed ")[0].split(" ", 1)) for job in jobs)
+    assert set(cells) == {(task, method) for task in tasks for method in methods}
+    assert set(cells.values()) == {len(registry.SEEDS)}
+    assert len(registry.SEEDS) >= 5
+    assert len({job.run_id for job in jobs}) == len(jobs)
+
+
+def test_the_placebo_and_kd_alone_are_among_the_methods():
+    assert {"ce", "kd", "kd+procrustes-shuffled"} < set(methods.EXPLORATORY_METHODS)
+    assert {"sft", "kd", "kd+procrustes-shuffled"} < set(methods.EXPLORATORY_INSTRUCTION)
+
+
+def test_a_run_id_depends_on_every_setting():
+    """Of the student and of its teacher: no two different runs may share a name."""
+
+    def name(setting):
+        return registry._classification_job(setting, "kd", 0).run_id
+
+    setting = ClassificationSetting("product")
+    names = [name(setting), registry._classification_job(setting, "ce", 0).run_id]
+    for field, value in vars(setting).items():
+        if field != "teacher":
+            names.append(name(replace(setting, **{field: other(value)})))
+    for field, value in vars(TeacherSetting()).items():
+        changed = replace(setting.teacher, **{field: other(value)})
+        names.append(name(replace(setting, teacher=changed)))
+    assert len(set(names)) == len(names) == 1 + len(vars(setting)) + len(vars(setting.teacher))
+
+
+def other(value):
+    if value in ("all", "test"):
+        return {"all": "first", "test": "validation"}[value]
+    if value is None or isinstance(value, tuple):
+        return {None: 7, (-1,): (3, -1)}[value]
+    return f"{value}x" if isinstance(value, str) else value + 1
+
+
+def test_an_unknown_study_is_told_the_known():
+    with pytest.raises(InputError, match="study is 'glue'; expected one of classification, instru"):
+        registry.study("glue")
+
+
+def test_an_unknown_method_is_told_the_known():
+    with pytest.raises(InputError, match=r"method is 'kd\+kd'; expected one of ce, ce\+cka, "):
+        methods.check_method("kd+kd", methods.CLASSIFICATION_METHODS)
+
+
+# ---- a cluster ----
+
+
+def stuck_once(log, seconds, seed):
+    """Run 1 stops its worker's process the first time, as a machine that goes away does."""
+    begun = lines(log, "begin")
+    with Path(log).open("a") as file:
+        file.write(f"begin {seed}\n")
+    if seed == 1 and 1 not in begun:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return run_of(seed)
+
+
+@pytest.mark.smoke
+def test_a_cluster_makes_every_run_once_though_a_worker_dies(log, results, monkeypatch):
+    from distributed import LocalCluster
+
+    monkeypatch.setenv("PYTHONPATH", TESTS)
+    with LocalCluster(
+        n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None, silence_logs=50
+    ) as cluster:
+        study = tiny_study(log, runs=4, work=stuck_once)
+        address = cluster.scheduler_address
+        made = list(run_grid(study, workers=1, report=lambda line: None, scheduler=address))
+        assert sorted(job.label for job in made) == [f"toy kd seed {i}" for i in range(4)]
+        assert lines(log, "begin").count(1) == 2
+        assert not list(run_grid(study, workers=1, report=print, scheduler=address))
+    rows = pd.read_parquet(results / "rows.parquet")
+    assert Counter(rows["seed"]) == dict.fromkeys(range(4), 2)
+
+
+def ends_its_workers(log, seconds, seed):
+    with Path(log).open("a") as file:
+        file.write(f"begin {seed}\n")
+    if seed == 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return run_of(seed)
+
+
+@pytest.fixture
+def cluster(monkeypatch):
+    """One Dask worker, which is started again when it dies; no job may end two."""
+    import dask
+    from distributed import LocalCluster
+
+    monkeypatch.setenv("PYTHONPATH", TESTS)
+    with (
+        dask.config.set({"distributed.scheduler.allowed-failures": 0}),
+        LocalCluster(
+            n_workers=1,
+            threads_per_worker=1,
+            processes=True,
+            dashboard_address=None,
+            silence_logs=50,
+        ) as made,
+    ):
+        yield made
+
+
+def on_cluster(study, cluster):
+    address = cluster.scheduler_address
+    return [job.label for job in run_grid(study, workers=1, report=print, scheduler=address)]
+
+
+@pytest.mark.smoke
+def test_a_job_that_kills_every_worker_is_named_and_the_others_are_stored(log, results, cluster):
+    """Run 1 waits on the worker that run 0 kills: suspected as well, it is made all the same."""
+    study = tiny_study(log, runs=3, work=ends_its_workers)
+    told = r"^toy kd seed 0: every Dask worker that was given it died .*; the other runs are stored"
+    with pytest.raises(InputError, match=told) as error:
+        on_cluster(study, cluster)
+    assert "\n" not in str(error.value)
+    assert set(pd.read_parquet(results / "rows.parquet")["seed"]) == {1, 2}
+    assert sorted(lines(log, "begin")) == [0, 0, 1, 2]
+    assert [job.label for job in pending(study)] == ["toy kd seed 0"]
+
+
+@pytest.mark.smoke
+def test_a_run_that_breaks_on_a_cluster_is_named(log, results, cluster):
+    study = tiny_study(log, runs=4, work=breaks_at_two)
+    with pytest.raises(FloatingPointError, match=r"^toy kd seed 2: the loss"):
+        on_cluster(study, cluster)
+
+
+def call_it_another_machine():
+    """In the worker: as on a machine with a GPU."""
+    run_store._device = lambda: "cuda: the worker's"
+    run_store.provenance.cache_clear()
+
+
+@pytest.mark.smoke
+def test_rows_tell_the_machine_that_made_the_run(log, results, cluster):
+    from distributed import Client
+
+    with Client(cluster.scheduler_address) as client:
+        client.run(call_it_another_machine)
+    on_cluster(tiny_study(log, runs=1), cluster)
+    rows = pd.read_parquet(results / "rows.parquet")
+    assert set(rows["device"]) == {"cuda: the worker's"}
+    assert run_store.provenance()["device"] != "cuda: the worker's"
+
+
+@pytest.mark.smoke
+def test_a_stored_run_is_forgotten_and_a_scheduler_that_goes_away_is_told(log, cluster):
+    """What the scheduler remembers is made again when the worker that has it dies."""
+    made = run_grid(
+        tiny_study(log, 4, 1.0), workers=1, report=print, scheduler=cluster.scheduler_address
+    )
+    first = next(made)
+    wait_for(lambda: first.run_id not in cluster.scheduler.tasks, seconds=10)
+    cluster.close()
+    with pytest.raises(InputError, match="the Dask scheduler went away; what is finished is kept"):
+        list(made)
+
+
+NO_SCHEDULERS = ["tcp://127.0.0.1:9", "nonsense", "foo:bar", "http://127.0.0.1:9", "tls://a:9"]
+
+
+@pytest.mark.parametrize("address", NO_SCHEDULERS)
+def test_no_scheduler_at_an_address_is_told_before_anything_is_prepared(log, monkeypatch, address):
+    from geodistill.experiments import runner
+
+    monkeypatch.setattr(runner, "CONNECT", 1)
+    told = f"scheduler is {address!r}; no Dask scheduler answers there, expected an address such as"
+    with pytest.raises(InputError, match=re.escape(told)):
+        list(run_grid(tiny_study(log), workers=1, report=print, scheduler=address))
+    assert not log.exists()

@@ -1,0 +1,118 @@
+"""Sums over rows by chunks: those over all at once, with their gradient, in flat memory."""
+
+import pytest
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from geodistill.errors import InputError
+from geodistill.losses import CKALoss, FeatureGramLoss, ProcrustesLoss, chunked_moments
+from geodistill.losses.chunked_moments import Rows, column_sums, products
+
+NAMES = ("xx", "yy", "xy")
+
+
+def normal(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
+
+
+X, Y = normal(11, 4) + 2, normal(11, 3, seed=1) - 1
+PLACES = torch.tensor([0, 2, 3, 5, 6, 7, 10])
+MEANS = (normal(4, seed=2), normal(3, seed=3))
+
+
+@pytest.fixture(autouse=True)
+def _small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chunked_moments, "CHUNK", 3)  # divides neither 7 nor 11
+
+
+@pytest.mark.parametrize("places", [None, PLACES])
+def test_sums_are_those_of_all_rows_at_once(places: Tensor | None) -> None:
+    x, y = (f if places is None else f[places] for f in (X, Y))
+    x_sum, y_sum = column_sums(Rows(X, Y, places))
+    assert torch.allclose(x_sum, x.sum(0))
+    assert torch.allclose(y_sum, y.sum(0))
+    found = products(Rows(X, Y, places), MEANS, NAMES)
+    x, y = x - MEANS[0], y - MEANS[1]
+    expected = {"size_x": (x * x).sum(), "size_y": (y * y).sum()}
+    expected |= {"xx": x.T @ x, "yy": y.T @ y, "xy": x.T @ y}
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        assert torch.allclose(found[name], value), name
+
+
+@pytest.mark.parametrize("places", [None, PLACES])
+def test_gradients_of_both_sides_by_finite_differences(places: Tensor | None) -> None:
+    def every(x: Tensor, y: Tensor) -> tuple[Tensor, ...]:
+        return tuple(products(Rows(x, y, places), MEANS, NAMES).values())
+
+    assert torch.autograd.gradcheck(every, (X.clone().requires_grad_(), Y.clone().requires_grad_()))
+
+
+def test_dropped_rows_count_nowhere_whatever_they_hold() -> None:
+    x, y = torch.full_like(X, torch.nan), torch.full_like(Y, torch.inf)
+    x[PLACES], y[PLACES] = X[PLACES], Y[PLACES]
+    y.requires_grad_()
+    found = products(Rows(x, y, PLACES), MEANS, NAMES)
+    sum(value.sum() for value in found.values()).backward()
+    assert torch.isfinite(torch.stack([value.sum() for value in found.values()])).all()
+    dropped = torch.ones(len(Y), dtype=torch.bool)
+    dropped[PLACES] = False
+    assert (y.grad[dropped] == 0).all()
+    assert (y.grad[~dropped] != 0).all()
+
+
+def test_a_row_that_is_not_finite_or_too_large_is_told() -> None:
+    mask = torch.ones(11, dtype=torch.bool)
+    bad = Y.clone()
+    bad[4, 1] = torch.nan
+    with pytest.raises(InputError, match="student holds 1 NaN or infinite values of 33"):
+        ProcrustesLoss()(bad, X, mask)
+    large = normal(11, 3, dtype=torch.float32) + 3e38  # finite, its sum is not
+    with pytest.raises(InputError, match=r"student has values up to 3e\+38, whose squares"):
+        column_sums(Rows(X.float(), large, None))
+
+
+def test_half_precision_is_summed_in_float32() -> None:
+    x, y = normal(900, 4).bfloat16() + 5, normal(900, 3, seed=1).bfloat16()
+    found = products(Rows(x, y, None), (x.float().mean(0), y.float().mean(0)), ("xy",))
+    a, b = (f.double() - f.float().mean(0) for f in (x, y))
+    assert found["xy"].dtype == torch.float32
+    assert torch.allclose(found["xy"].double(), a.T @ b, rtol=1e-4, atol=1e-3)
+
+
+class Largest(TorchDispatchMode):
+    """Most elements of a floating point tensor made on the way, but for those of one shape."""
+
+    def __init__(self, but: torch.Size) -> None:
+        super().__init__()
+        self.but, self.most = but, 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+        out = func(*args, **(kwargs or {}))
+        given = {a.untyped_storage().data_ptr() for a in args if isinstance(a, Tensor)}
+        for t in out if isinstance(out, tuple | list) else (out,):
+            counts = isinstance(t, Tensor) and t.is_floating_point() and t.shape != self.but
+            if counts and t.untyped_storage().data_ptr() not in given:
+                self.most = max(self.most, t.numel())
+        return out
+
+
+@pytest.mark.parametrize("loss", [ProcrustesLoss(), FeatureGramLoss(), CKALoss()])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_no_tensor_but_the_gradient_grows_with_the_rows(
+    loss: torch.nn.Module, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(chunked_moments, "CHUNK", 64)
+    most = {}
+    for n in (512, 2048):
+        student = normal(2, n, 16).to(dtype).requires_grad_()
+        teacher = normal(2, n, 24, seed=1).to(dtype)
+        mask = torch.ones(2, n, dtype=torch.bool)
+        mask[0, :5] = False
+        watch = Largest(torch.Size((2 * n, 16)))
+        with watch:
+            loss(student, teacher, mask).backward()
+        assert student.grad is not None
+        most[n] = watch.most
+    assert most[512] == most[2048] == 64 * 24  # a chunk of the wider side

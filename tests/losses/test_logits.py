@@ -1,0 +1,131 @@
+"""Kullback-Leibler losses against torch.distributions, with masks, temperature and refusals."""
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+from torch.distributions import Categorical, kl_divergence
+
+from geodistill.distill.teacher_cache import bucketed, with_tail
+from geodistill.errors import InputError
+from geodistill.losses import KLDivergenceLoss
+
+KINDS = ["forward", "reverse", "skew"]
+
+
+def normal(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+STUDENT, TEACHER = 2 * normal(2, 5, 6), 2 * normal(2, 5, 6, seed=1)
+MASK = torch.tensor([[1, 1, 0, 0, 1], [0, 1, 1, 1, 1]])
+
+
+@pytest.mark.parametrize("temperature", [1.0, 2.5])
+@pytest.mark.parametrize("kind", KINDS)
+def test_equals_torch_distributions(kind: str, temperature: float) -> None:
+    p, q = (Categorical(logits=a[MASK.bool()] / temperature) for a in (TEACHER, STUDENT))
+    pairs = {
+        "forward": (p, q),
+        "reverse": (q, p),
+        "skew": (p, Categorical(probs=0.1 * p.probs + 0.9 * q.probs)),
+    }
+    expected = kl_divergence(*pairs[kind]).mean() * temperature**2
+    value = KLDivergenceLoss(kind, temperature)(STUDENT, TEACHER, MASK)
+    assert value > 0.1
+    assert torch.allclose(value, expected, rtol=1e-9)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_gradcheck_zero_at_the_teacher_and_shift_of_logits(kind: str) -> None:
+    loss = KLDivergenceLoss(kind, 2.0)
+    assert torch.autograd.gradcheck(lambda s: loss(s, TEACHER, MASK), STUDENT.requires_grad_())
+    equal = TEACHER.clone().requires_grad_()
+    value = loss(equal + 3, TEACHER)
+    value.backward()
+    assert value.detach().abs() < 1e-12
+    assert equal.grad.abs().max() < 1e-9
+
+
+def test_forward_gradient_is_cross_entropy_s_with_soft_targets() -> None:
+    student = STUDENT.detach().clone().requires_grad_()
+    KLDivergenceLoss()(student, TEACHER).backward()
+    expected = (student.softmax(-1) - TEACHER.softmax(-1)) / 10
+    assert torch.allclose(student.grad, expected.detach())
+
+
+def on_top(k: int, kind: str) -> tuple[Tensor, Tensor, Tensor]:
+    """Per row: the divergence on the teacher's top k and the rest, the full one, the gap's parts.
+
+    The gap by the chain rule, computed apart: the mass of the tail times the divergence within it.
+    """
+    teacher, student = 2 * normal(40, 200, seed=2), 2 * normal(40, 200, seed=3)
+    log_p, log_q = teacher.log_softmax(-1), student.log_softmax(-1)
+    values, indices = log_p.topk(k, dim=-1)
+    loss = KLDivergenceLoss(kind)
+    rows = zip(bucketed(log_q, indices), with_tail(values), strict=True)
+    short = torch.stack([loss(a[None], b[None]) for a, b in rows])
+    full = torch.stack([loss(a[None], b[None]) for a, b in zip(student, teacher, strict=True)])
+    tail = torch.ones_like(log_p, dtype=torch.bool).scatter(1, indices, False)
+    p, q = (a.exp()[tail].view(40, -1) for a in (log_p, log_q))
+    first, second = {"forward": (p, q), "reverse": (q, p), "skew": (p, 0.1 * p + 0.9 * q)}[kind]
+    mass = first.sum(-1)
+    within = kl_divergence(
+        *(Categorical(probs=a / a.sum(-1, keepdim=True)) for a in (first, second))
+    )
+    return short, full, mass * within
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_on_top_k_and_the_rest_the_gap_is_what_the_tail_hides(kind: str) -> None:
+    short, full, gap = on_top(20, kind)
+    assert torch.allclose(full - short, gap, rtol=1e-7, atol=1e-10)
+    assert (gap > 0).all()  # data processing: never above the full divergence
+    narrower = [float((f - s).mean()) for s, f, _ in (on_top(k, kind) for k in (5, 20, 80, 198))]
+    assert narrower == sorted(narrower, reverse=True)
+    assert narrower[-1] < 0.01 * float(full.mean())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_on_top_k_in_float32_is_that_in_float64(kind: str) -> None:
+    teacher, student = 4 * normal(64, 500, seed=4), 4 * normal(64, 500, seed=5)
+    values = []
+    for dtype in (torch.float32, torch.float64):
+        log_p, log_q = (a.to(dtype).log_softmax(-1) for a in (teacher, student))
+        top, indices = log_p.topk(32, dim=-1)
+        values.append(float(KLDivergenceLoss(kind)(bucketed(log_q, indices), with_tail(top))))
+    assert values[0] == pytest.approx(values[1], rel=1e-4)
+
+
+def test_extreme_logits_stay_finite_and_the_skew_is_bounded() -> None:
+    far = torch.tensor([[0.0, 1e4]]), torch.tensor([[1e4, 0.0]])
+    for kind in KINDS:
+        value = KLDivergenceLoss(kind)(*far)
+        assert torch.isfinite(value)
+        assert value > 1
+    assert float(value) == pytest.approx(math.log(10), rel=1e-5)
+
+
+def test_half_precision_is_computed_in_float32() -> None:
+    student, teacher = STUDENT.detach().bfloat16(), TEACHER.bfloat16()
+    value = KLDivergenceLoss()(student, teacher)
+    assert value.dtype == torch.float32
+    exact = KLDivergenceLoss()(student.double(), teacher.double())
+    assert float(value) == pytest.approx(float(exact), rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: KLDivergenceLoss("js"), r"kind is 'js': expected one of \('forward'"),
+        (lambda: KLDivergenceLoss(temperature=0), "temperature is 0: expected a number above 0"),
+        (lambda: KLDivergenceLoss()(STUDENT, TEACHER[..., :5]), "have 6 classes, teacher_logits 5"),
+        (lambda: KLDivergenceLoss()(STUDENT, TEACHER[:1]), r"teacher_logits has rows \(1, 5\)"),
+        (lambda: KLDivergenceLoss()(STUDENT / 0, TEACHER), "student_logits holds"),
+        (lambda: KLDivergenceLoss()(STUDENT, TEACHER, 0 * MASK), "keeps no row"),
+    ],
+)
+def test_refusals(call: object, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        call()

@@ -1,0 +1,217 @@
+"""The real book under the profile `smoke`: every notebook runs, every page is whole.
+
+Its pages are opened in a browser too: they load alone, with their mathematics. All in one file, so
+that `--dist loadfile` builds the book once.
+"""
+
+import re
+from pathlib import Path
+from urllib.parse import unquote
+
+import nbformat
+import pytest
+import yaml
+from filelock import FileLock
+from support.tiny_project import REPOSITORY
+
+from geodistill.publish.book import build_book
+from geodistill.publish.budgets import overruns, read_budgets
+from geodistill.publish.claims.judge import CLAIMS
+from geodistill.publish.execute import NotebookError, Run, run_notebook
+from geodistill.publish.paths import PROFILES, Project
+from geodistill.publish.provenance import figures, why
+
+pytestmark = pytest.mark.smoke
+CHAPTERS = [
+    "01_theory",
+    "02_finite_samples",
+    "03_synthetic",
+    "04_bert_classification",
+    "05_opt_instruction",
+    "06_significance",
+]
+
+PAGES = {  # page -> whether it holds mathematics
+    "index": False,
+    "book/use_it": False,
+    "book/compare": False,
+    "book/measures": False,
+    "book/procrustes_loss": True,
+    "book/reproduce": False,
+    "book/notation": True,
+    "book/references": False,
+    "notebooks/01_theory": True,
+    "notebooks/02_finite_samples": True,
+    "notebooks/03_synthetic": True,
+    "notebooks/04_bert_classification": False,
+    "notebooks/05_opt_instruction": False,
+    "notebooks/06_significance": False,
+}
+
+
+@pytest.fixture(scope="module")
+def smoke_book(tmp_path_factory):
+    """This repository's book, warnings as errors; executed notebooks stay in `_build/test`."""
+    build = REPOSITORY / "_build" / "test"
+    build.mkdir(parents=True, exist_ok=True)
+    project = Project.at(REPOSITORY, build, tmp_path_factory.mktemp("book"))
+    with FileLock(build / "lock"):  # where two sessions, or workers without loadfile, meet
+        build_book("smoke", clean=True, project=project)
+    return project
+
+
+def test_every_chapter_ran_under_smoke(smoke_book):
+    assert [source.stem for source in smoke_book.sources()] == CHAPTERS
+    for name in CHAPTERS:
+        run = nbformat.read(smoke_book.executed("smoke") / f"{name}.ipynb", as_version=4)
+        assert run.metadata.geodistill.parameters == {"profile": "smoke"}
+
+
+def test_a_second_build_would_run_nothing(smoke_book):
+    """A chapter that changes what its own key covers would run again for ever."""
+    for source in smoke_book.sources():
+        target = smoke_book.executed("smoke") / f"{source.stem}.ipynb"
+        assert Run(smoke_book, source, {"profile": "smoke"}, target).finished(), source.stem
+
+
+def test_every_page_of_the_contents_is_there_and_no_link_is_dead(smoke_book):
+    toc = yaml.safe_load((REPOSITORY / "_toc.yml").read_text())
+    pages = [toc["root"], *(c["file"] for part in toc["parts"] for c in part["chapters"])]
+    assert len(pages) > 10
+    for page in pages:
+        path = smoke_book.html / f"{page}.html"
+        for link in re.findall(
+            r'<(?:a|img|script|link|iframe)\b[^>]*(?:href|src)="([^"]*)"', path.read_text()
+        ):
+            target = unquote(re.split("[?#]", link)[0])
+            if target and not re.match(r"(https?|data|mailto):", target):
+                assert (path.parent / target).exists(), f"{page}: {link}"
+
+
+def test_every_image_has_alternative_text(smoke_book):
+    images = [
+        (path.name, image)
+        for path in (smoke_book.html / "notebooks").glob("*.html")
+        for image in re.findall(r"<img[^>]*>", path.read_text())
+    ]
+    assert len(images) >= len(CHAPTERS)
+    for name, image in images:
+        alt = re.search(r'alt="([^"]*)"', image)
+        assert alt, (name, image[:100])
+        assert len(alt[1].split()) > 2, (name, alt[1])
+
+
+def test_every_figure_can_be_traced(smoke_book):
+    found = list(figures(smoke_book))
+    assert {figure["notebook"] for figure in found} == set(CHAPTERS)
+    assert {figure["source"] for figure in found} == {"live", "stored"}
+    names = [figure["name"] for figure in found]
+    assert len(names) == len(set(names)), "two figures of one name"
+    for figure in found:
+        text = why(figure["name"], smoke_book)
+        assert figure["made_by"] in text
+        if figure["source"] == "stored":
+            assert re.match(r"geodistill grid \w+|python -m geodistill\.", figure["made_by"])
+            assert len(figure["run_ids"]) > 1
+
+
+@pytest.mark.parametrize("name", ["01_theory", "02_finite_samples"])
+def test_live_chapters_need_no_stored_rows(name, tmp_path, monkeypatch):
+    monkeypatch.setenv("GEODISTILL_RESULTS", str(tmp_path / "none"))
+    project = Project.at(REPOSITORY, tmp_path / "build")
+    assert run_notebook(name, {"profile": "smoke"}, project).exists()
+
+
+@pytest.mark.parametrize("name", ["03_synthetic", "06_significance"])
+def test_a_chapter_of_stored_rows_says_what_makes_them(name, tmp_path, monkeypatch):
+    monkeypatch.setenv("GEODISTILL_RESULTS", str(tmp_path / "none"))
+    project = Project.at(REPOSITORY, tmp_path / "build")
+    with pytest.raises(NotebookError, match=r"make them with `geodistill grid \w+`"):
+        run_notebook(name, {"profile": "smoke"}, project)
+
+
+def test_notebooks_keep_their_budgets(smoke_book):
+    taken = {}
+    for name in CHAPTERS:
+        run = nbformat.read(smoke_book.executed("smoke") / f"{name}.ipynb", as_version=4)
+        taken[name] = run.metadata.papermill.duration / 60
+    assert overruns(smoke_book, "smoke", taken) == []
+
+
+def test_budgets_add_up_to_what_is_promised():
+    project = Project.at(REPOSITORY)
+    for profile in PROFILES:
+        assert set(read_budgets(project, profile)) == set(CHAPTERS)
+    assert sum(read_budgets(project, "laptop").values()) <= 15
+    assert sum(read_budgets(project, "smoke").values()) <= 4
+
+
+def test_first_page_holds_the_ledger(smoke_book):
+    html = (smoke_book.html / "book" / "index.html").read_text()
+    assert "<!-- ledger -->" not in html
+    ledger = html.partition('id="where-the-claims-stand"')[2]
+    ledger = ledger.partition('id="how-to-read-a-page"')[0]
+    assert ledger.count("<tr") == len(CLAIMS) + 1
+
+
+def test_the_readers_own_book_is_left_alone(smoke_book):
+    assert not smoke_book.html.is_relative_to(Path(REPOSITORY / "book"))
+
+
+@pytest.fixture
+def page(browser):
+    """A fresh page; `page.faults` collects console errors, failed and outside requests."""
+    page = browser.new_page(viewport={"width": 1280, "height": 900})
+    page.set_default_timeout(15_000)
+    faults: list[str] = []
+    page.on("console", lambda m: faults.append(m.text) if m.type == "error" else None)
+    page.on("pageerror", lambda error: faults.append(str(error)))
+    page.on("requestfailed", lambda request: faults.append(f"failed: {request.url}"))
+    page.on("request", lambda r: faults.append(f"outside: {r.url}") if outside(r.url) else None)
+    yield page, faults
+    page.close()
+
+
+def outside(url: str) -> bool:
+    return not url.startswith(("file:", "data:", "blob:"))
+
+
+def test_the_collector_sees_outside_requests_and_errors(page, tmp_path):
+    """The contrast: a page at fault is found out."""
+    tab, faults = page
+    bad = tmp_path / "bad.html"
+    bad.write_text('<img src="http://localhost:9/x.png"><script>undefined_name()</script>')
+    tab.goto(bad.as_uri(), wait_until="load")
+    assert any(fault.startswith("outside: http://localhost:9") for fault in faults)
+    assert any("undefined_name" in fault for fault in faults)
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_page_is_whole(name, page, smoke_book):
+    tab, faults = page
+    tab.goto((smoke_book.html / f"{name}.html").as_uri(), wait_until="load")
+    tab.wait_for_selector("article h1")
+    if PAGES[name]:
+        tab.wait_for_selector("mjx-container", state="attached")
+    tab.wait_for_load_state("networkidle")
+    assert faults == []
+    assert tab.locator("mjx-merror").count() == 0
+    assert tab.locator(".math.notranslate:not(:has(mjx-container))").count() == 0
+    images = tab.locator("article img").evaluate_all(
+        "all => all.map(i => [i.alt, i.complete && i.naturalWidth > 0])"
+    )
+    assert all(len(alt.split()) > 2 and loaded for alt, loaded in images), images
+    wide = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
+    assert tab.evaluate(wide) <= 0
+    tab.set_viewport_size({"width": 400, "height": 800})
+    assert tab.evaluate(wide) <= 0
+
+
+def test_figures_stay_readable_in_the_dark(browser, smoke_book):
+    tab = browser.new_page(color_scheme="dark")
+    tab.goto((smoke_book.html / "notebooks" / "01_theory.html").as_uri())
+    figure = tab.locator("img.gd-figure").first
+    assert figure.evaluate("i => getComputedStyle(i).backgroundColor") == "rgb(255, 255, 255)"
+    dark = "getComputedStyle(document.body).backgroundColor"
+    assert tab.evaluate(dark) not in ("rgb(255, 255, 255)", "rgba(0, 0, 0, 0)")
+    tab.close()

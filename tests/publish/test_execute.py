@@ -1,0 +1,262 @@
+"""Notebook runs: strict, honest about failure, reused only where nothing they depend on changed."""
+
+import json
+import os
+import sys
+from pathlib import Path
+
+import jupytext
+import nbformat
+import papermill
+import pytest
+from support.tiny_project import FIGURE, PARAMETERS, notebook, printed, tiny_project
+
+from geodistill.errors import InputError
+from geodistill.publish.cache_key import reuse_key
+from geodistill.publish.console import Indented
+from geodistill.publish.execute import (
+    NotebookError,
+    Run,
+    execute,
+    refuse_unfinished,
+    run_all,
+    run_notebook,
+)
+from geodistill.publish.notebook_source import check_parameters, declared_parameters, read_source
+from geodistill.publish.paths import find_project
+
+SAY = 'print("ran as", profile, seed)'
+
+
+def test_runs_under_the_profile_and_reuses_what_did_not_change(tmp_path, capsys):
+    project = tiny_project(tmp_path, _01_one=notebook("One", SAY), _02_two=notebook("Two", SAY))
+    first = run_all(project, "smoke", project.sources())
+    shown = capsys.readouterr().out
+    assert "[1/2] 01_one: started, about 1.0 min left" in shown
+    assert "[2/2] 02_two: done after" in shown
+    assert "    ran as smoke 0" in shown  # a cell's output reaches the terminal
+    assert [printed(path) for path in first] == ["ran as smoke 0\n"] * 2
+
+    times = [path.stat().st_mtime_ns for path in first]
+    source = tmp_path / "notebooks" / "02_two.py"
+    source.write_text(source.read_text() + "print('more')\n")
+    run_all(project, "smoke", project.sources())
+    again = [path.stat().st_mtime_ns for path in first]
+    assert again[0] == times[0]
+    assert again[1] > times[1]
+    assert "1 of 2 notebooks unchanged" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "notebooks/01_one.py",
+        "geodistill/part.py",
+        "geodistill/new.py",
+        "data/results/rows.csv",
+        "data/cards/card.md",
+        "constraints.txt",
+    ],
+)
+def test_key_depends_on_source_library_data_and_lock(tmp_path, path):
+    root = tmp_path / "runs"  # a name that means something inside data/results only
+    project = tiny_project(root, _01_one=notebook("One"))
+    source = project.sources()[0]
+    before = reuse_key(project, source, {"profile": "smoke"})
+    (root / path).parent.mkdir(exist_ok=True)
+    with (root / path).open("a") as file:
+        file.write("# changed\n")
+    assert reuse_key(project, source, {"profile": "smoke"}) != before
+
+
+def test_key_depends_on_parameters_and_results_folder_not_on_times(tmp_path, monkeypatch):
+    project = tiny_project(tmp_path, _01_one=notebook("One"))
+    source = project.sources()[0]
+    before = reuse_key(project, source, {"seed": 0})
+    assert reuse_key(project, source, {"seed": 1}) != before
+    os.utime(tmp_path / "geodistill" / "part.py", (1, 1))
+    (tmp_path / "data" / "results" / "runs").mkdir()
+    (tmp_path / "data" / "results" / "runs" / "half.parquet").write_text("x")
+    (tmp_path / "notebooks" / "02_other.py").write_text(notebook("Other"))
+    assert reuse_key(project, source, {"seed": 0}) == before
+    monkeypatch.setenv("GEODISTILL_RESULTS", str(tmp_path / "elsewhere"))
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "rows.csv").write_text("2")
+    assert reuse_key(project, source, {"seed": 0}) != before
+
+
+def test_papermill_alone_would_pass_an_unknown_parameter(tmp_path):
+    """The contrast: why `check_parameters` exists."""
+    project = tiny_project(tmp_path, _01_one=notebook("One"))
+    jupytext.write(read_source(project.sources()[0]), tmp_path / "one.ipynb")
+    papermill.execute_notebook(
+        tmp_path / "one.ipynb", tmp_path / "out.ipynb", {"sead": 3}, progress_bar=False
+    )
+    with pytest.raises(InputError, match=r"no parameter 'sead'; it has: profile, seed"):
+        run_notebook("one", {"sead": 3}, project)
+    assert not (tmp_path / "_build").exists()  # refused before anything ran
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"seed": "three"}, r"parameter seed of one: got 'three', expected int"),
+        ({"seed": True}, r"got True, expected int"),
+        ({"profile": "desktop"}, r"profile 'desktop' is unknown; .*: smoke, laptop, paper"),
+    ],
+)
+def test_wrong_parameter_values_are_refused(tmp_path, given, message):
+    project = tiny_project(tmp_path, _01_one=notebook("One"))
+    with pytest.raises(InputError, match=message):
+        check_parameters(read_source(project.sources()[0]), "one", given)
+
+
+@pytest.mark.parametrize(("cells", "count"), [("", 0), (PARAMETERS * 2, 2)])
+def test_exactly_one_parameters_cell(tmp_path, cells, count):
+    project = tiny_project(tmp_path, _01_one=notebook("One", parameters=cells))
+    with pytest.raises(InputError, match=f"{count} cells tagged `parameters`, needs one"):
+        run_all(project, "smoke", project.sources())
+
+
+def test_declared_parameters_know_annotations_and_computed_defaults(tmp_path):
+    text = '# %% tags=["parameters"]\nseed: int = 4\nrate = 0.5\nnames = sorted("ab")\n'
+    project = tiny_project(tmp_path, _01_one=notebook("One", parameters=text))
+    declared = declared_parameters(read_source(project.sources()[0]), "one")
+    assert declared == {"seed": 4, "rate": 0.5, "names": None}
+    check_parameters(read_source(project.sources()[0]), "one", {"rate": 1, "names": "x"})
+
+
+def test_names_are_found_by_unique_parts(tmp_path, monkeypatch):
+    project = tiny_project(tmp_path, _01_one=notebook("One"), _02_once=notebook("Once"))
+    assert project.find("01_one") == project.find("one") == project.find("01_one.py")
+    assert project.find("once").stem == "02_once"
+    with pytest.raises(InputError, match=r"'on' matches 01_one, 02_once"):
+        project.find("on")
+    with pytest.raises(InputError, match=r"'three' is unknown; the notebooks are: 01_one, 02_once"):
+        project.find("three")
+    with pytest.raises(InputError, match="is unknown"):
+        project.find("")
+    monkeypatch.chdir(tmp_path / "notebooks")
+    assert find_project().root == tmp_path
+
+
+def test_unknown_profile_lists_the_known_ones(tmp_path):
+    project = tiny_project(tmp_path, _01_one=notebook("One"))
+    with pytest.raises(InputError, match="'desktop' is unknown; the profiles are: smoke, laptop"):
+        run_all(project, "desktop", project.sources())
+
+
+def test_run_notebook_takes_parameters(tmp_path):
+    project = tiny_project(tmp_path, _01_one=notebook("One", SAY))
+    path = run_notebook("one", {"seed": 3}, project)
+    assert printed(path) == "ran as laptop 3\n"
+    assert path.name == "01_one-seed-3.ipynb"
+
+
+def test_a_progress_bar_takes_one_line(capsys):
+    stream = Indented()
+    for text in ("1/3", "\r2/3", "\r3/3\nnext", " line\r\n", "\nrest"):
+        stream.write(text)
+    assert capsys.readouterr().out == "    3/3\n    next line\n"
+
+
+def test_a_failed_notebook_is_refused_and_the_others_are_kept(tmp_path, capsys):
+    bad = notebook("Bad", 'print("so far")\n# %%\nraise ValueError("no rows")')
+    project = tiny_project(
+        tmp_path, _01_one=notebook("One", SAY), _02_bad=bad, _03_three=notebook("Three", SAY)
+    )
+    with pytest.raises(NotebookError, match=r"02_bad.*ValueError: no rows") as caught:
+        run_all(project, "smoke", project.sources())
+    assert str(caught.value).count("\n") == 0
+    folder = project.executed("smoke")
+    assert sorted(path.name for path in folder.glob("*.ipynb")) == [
+        "01_one.ipynb",
+        "03_three.ipynb",
+    ]
+    assert printed(folder / "unfinished" / "02_bad.ipynb") == "so far\n"
+    shown = capsys.readouterr().out
+    assert 'raise ValueError("no rows")' in shown  # the traceback
+    assert "[2/3] 02_bad: FAILED" in shown
+
+    (tmp_path / "notebooks" / "02_bad.py").write_text(notebook("Good", SAY))
+    run_all(project, "smoke", project.sources())
+    assert "2 of 3 notebooks unchanged" in capsys.readouterr().out
+
+
+def test_a_dead_kernel_is_a_failure(tmp_path):
+    """papermill marks the cell in which the kernel died, and all after it, as completed."""
+    project = tiny_project(tmp_path, _01_one=notebook("One", "import os; os._exit(1)"))
+    with pytest.raises(NotebookError, match="01_one: its kernel died"):
+        run_all(project, "smoke", project.sources())
+    assert not list(project.executed("smoke").glob("*.ipynb"))
+
+
+def finished_notebook(**metadata: object) -> nbformat.NotebookNode:
+    cell = nbformat.v4.new_code_cell("1", metadata={"papermill": {"status": "completed"}})
+    return nbformat.v4.new_notebook(cells=[cell], metadata={"papermill": metadata})
+
+
+def test_refuses_each_sign_of_an_unfinished_run():
+    refuse_unfinished(finished_notebook(exception=None), "fine")
+    with pytest.raises(NotebookError, match="ended with an exception"):
+        refuse_unfinished(finished_notebook(exception=True), "bad")
+    pending = finished_notebook()
+    pending.cells[0].metadata["papermill"]["status"] = "pending"
+    with pytest.raises(NotebookError, match="cell 0: pending instead of completed"):
+        refuse_unfinished(pending, "bad")
+    never = finished_notebook()
+    del never.cells[0].metadata["papermill"]
+    with pytest.raises(NotebookError, match="never run"):
+        refuse_unfinished(never, "bad")
+    raised = finished_notebook()
+    raised.cells[0].outputs = [nbformat.v4.new_output("error", ename="KeyError")]
+    with pytest.raises(NotebookError, match="raised KeyError"):
+        refuse_unfinished(raised, "bad")
+
+
+def test_an_image_without_alternative_text_is_refused(tmp_path):
+    bare = "import matplotlib.pyplot as plt\nplt.plot([1, 2])\nplt.show()"
+    project = tiny_project(
+        tmp_path, _01_bare=notebook("Bare", bare), _02_shown=notebook("Shown", FIGURE)
+    )
+    with pytest.raises(NotebookError, match="01_bare, cell 3: an image without alternative text"):
+        run_all(project, "smoke", project.sources())
+    assert (project.executed("smoke") / "02_shown.ipynb").exists()
+
+
+def test_no_path_of_this_machine_is_published(tmp_path):
+    project = tiny_project(tmp_path, _01_one=notebook("One", SAY))
+    (path,) = run_all(project, "smoke", project.sources())
+    assert str(tmp_path) not in path.read_text()
+    assert json.loads(path.read_text())["metadata"]["geodistill"]["parameters"] == {
+        "profile": "smoke"
+    }
+
+
+def test_a_kernel_in_the_home_folder_does_not_stand_in(tmp_path, monkeypatch):
+    kernel = tmp_path / "home" / "kernels" / "python3"
+    kernel.mkdir(parents=True)
+    broken = {"argv": ["false"], "display_name": "Python 3", "language": "python"}
+    (kernel / "kernel.json").write_text(json.dumps(broken))
+    monkeypatch.setenv("JUPYTER_DATA_DIR", str(tmp_path / "home"))
+    code = "import sys; print(sys.executable)"
+    project = tiny_project(tmp_path, _01_one=notebook("One", code))
+    (path,) = run_all(project, "smoke", project.sources())
+    assert Path(printed(path).strip()) == Path(sys.executable)
+
+
+def test_an_invalid_header_is_named(tmp_path):
+    header = "# ---\n# jupyter:\n#   kernelspec:\n#     name: python3\n# ---\n"
+    project = tiny_project(tmp_path, _01_one=header + notebook("One"))
+    with pytest.raises(InputError, match=r"01_one\.py has an invalid header: 'display_name'"):
+        run_all(project, "smoke", project.sources())
+
+
+def test_source_edited_during_its_run_is_run_again(tmp_path):
+    edit = "from pathlib import Path\nwith Path('01_one.py').open('a') as f: f.write('# later\\n')"
+    project = tiny_project(tmp_path, _01_one=notebook("One", edit))
+    target = project.executed("smoke") / "01_one.ipynb"
+    run = Run(project, project.sources()[0], {"profile": "smoke"}, target)
+    execute(run)
+    assert target.exists()
+    assert not run.finished()

@@ -68,7 +68,7 @@ from geodistill.experiments.run_store import results_dir
 from geodistill.experiments.stored_sections import Sections
 from geodistill.publish.claims import judge, ledger
 from geodistill.publish.provenance import show, show_table
-from geodistill.tasks import few_shot, load_classification
+from geodistill.tasks import stratified_subsample, load_classification
 
 warnings.filterwarnings("ignore", message=".*does not support non-writable.*")
 hub_teacher = TeacherSetting(model="google-bert/bert-base-uncased", learning_rate=3e-5)
@@ -175,7 +175,7 @@ print(term)
 
 # %%
 methods = ("kd", "kd+procrustes")
-shots = few_shot(room.train, setting.n_train or len(room.train), seed)
+shots = stratified_subsample(room.train, setting.n_train or len(room.train), seed)
 runs = {}
 for method in methods:
     runs[method], _ = run_classification(room, method, seed)

@@ -67,7 +67,7 @@ class NotedLosses:
         self.unchecked.clear()
 
     @contextmanager
-    def of_teacher(
+    def blame_teacher_if_nonfinite(
         self, teacher: TeacherOutputs, step: int, batch: Mapping[str, Any]
     ) -> Iterator[None]:
         """Looks at the teacher's outputs when a loss of them breaks: no step waits for the look.

@@ -167,7 +167,7 @@ class FeatureDistillation(_Base):
             mask = kept_rows(inputs)
             given = self._tokens.given(inputs, mask, own, self.teacher_cache is not None)
             teacher = self._teacher_outputs(*given, rows, said)
-            with self._losses.of_teacher(teacher, self.state.global_step, batch):
+            with self._losses.blame_teacher_if_nonfinite(teacher, self.state.global_step, batch):
                 if self.logit_loss is not None:
                     logit = self._logit_term(outputs["logits"], teacher, mask)
                     loss = loss + self.logit_weight * logit * part

@@ -20,13 +20,13 @@ from geodistill.errors import InputError
 from geodistill.experiments.classification.run import run_classification
 from geodistill.experiments.classification.setup import (
     ClassificationSetting,
-    Classroom,
+    ClassificationSetup,
     cached_rows,
 )
 from geodistill.experiments.run_store import Run, results_dir
 from geodistill.experiments.training import beside, in_batches
 from geodistill.geometry import procrustes_distance
-from geodistill.tasks import few_shot
+from geodistill.tasks import stratified_subsample
 
 STUDY, GRID = "readout", "geodistill grid readout --workers 1"
 SETTING = ClassificationSetting("product-b", part="validation")
@@ -98,7 +98,7 @@ def _probe(x: Tensor, labels: Tensor) -> tuple[Tensor, float]:
     return torch.tensor(fitted.coef_, dtype=x.dtype), float(fitted.intercept_)
 
 
-def run_readout(room: Classroom, method: str, seed: int) -> Run:
+def run_readout(room: ClassificationSetup, method: str, seed: int) -> Run:
     """Train one student as the classification study does, and read the teacher's probe off it.
 
     Returns:
@@ -112,7 +112,7 @@ def run_readout(room: Classroom, method: str, seed: int) -> Run:
         raise InputError(f"{room.setting.task} has {room.classes} classes; a readout needs 2")
     started = time.perf_counter()
     run, student = run_classification(room, method, seed, STUDY)
-    shots = few_shot(room.train, room.setting.n_train or len(room.train), seed)
+    shots = stratified_subsample(room.train, room.setting.n_train or len(room.train), seed)
     train = paired_rows(student, shots, room.train_cache, room.pad_id)
     test = paired_rows(student, room.test, room.test_cache, room.pad_id)
     metrics = dict(run.metrics)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from geodistill.errors import InputError
 from geodistill.tasks import glue, instructions, sentiment
-from geodistill.tasks.base import ClassificationData, InstructionData, few_shot
+from geodistill.tasks.base import ClassificationData, InstructionData, stratified_subsample
 from geodistill.tasks.from_table import load_file
 
 __all__ = [
     "CLASSIFICATION",
     "ClassificationData",
     "InstructionData",
-    "few_shot",
+    "stratified_subsample",
     "load_classification",
     "load_file",
     "load_instructions",

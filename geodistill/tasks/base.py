@@ -141,7 +141,7 @@ def to_datasets(splits: Mapping[str, Sequence[Row]]) -> dict[str, Dataset]:
     }
 
 
-def few_shot(dataset: Dataset, n: int, seed: int) -> Dataset:
+def stratified_subsample(dataset: Dataset, n: int, seed: int) -> Dataset:
     """``n`` rows of ``dataset``, labels in the proportions of the whole, the same for one seed.
 
     The order of the rows is that of a hash of seed and item id, so a subsample depends neither on

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from geodistill.errors import InputError
-from geodistill.tasks import CLASSIFICATION, few_shot, load_classification
+from geodistill.tasks import CLASSIFICATION, stratified_subsample, load_classification
 from geodistill.tasks import base as tasks
 
 
@@ -22,7 +22,7 @@ def _labelled(counts: dict[int, int]) -> Dataset:
 
 def test_few_shot_keeps_the_proportions_and_the_seed_decides() -> None:
     data = _labelled({0: 300, 1: 600, 2: 100})
-    one, again, other = few_shot(data, 50, 0), few_shot(data, 50, 0), few_shot(data, 50, 1)
+    one, again, other = stratified_subsample(data, 50, 0), stratified_subsample(data, 50, 0), stratified_subsample(data, 50, 1)
     assert Counter(one["label"]) == {0: 15, 1: 30, 2: 5}
     assert one["item"] == again["item"]
     assert set(one["item"]) != set(other["item"])
@@ -33,25 +33,25 @@ def test_few_shot_ignores_the_order_of_the_rows_and_mixes_labels() -> None:
     data = _labelled({0: 100, 1: 100})
     order = list(range(200))
     random.Random(0).shuffle(order)
-    chosen = few_shot(data, 40, 3)
-    assert few_shot(data.select(order), 40, 3)["item"] == chosen["item"]
+    chosen = stratified_subsample(data, 40, 3)
+    assert stratified_subsample(data.select(order), 40, 3)["item"] == chosen["item"]
     assert 5 < sum(chosen["label"][:20]) < 15
 
 
 def test_a_larger_few_shot_sample_holds_the_smaller() -> None:
     data = _labelled({0: 333, 1: 667})
-    assert set(few_shot(data, 30, 0)["item"]) < set(few_shot(data, 90, 0)["item"])
+    assert set(stratified_subsample(data, 30, 0)["item"]) < set(stratified_subsample(data, 90, 0)["item"])
 
 
 def test_few_shot_takes_scores_by_their_nearest_integer() -> None:
     data = _labelled({0: 100, 5: 100}).map(lambda row: {"label": row["label"] * 0.99})
-    assert Counter(round(label) for label in few_shot(data, 20, 0)["label"]) == {0: 10, 5: 10}
+    assert Counter(round(label) for label in stratified_subsample(data, 20, 0)["label"]) == {0: 10, 5: 10}
 
 
 @pytest.mark.parametrize("n", [0, -1, 11])
 def test_few_shot_refuses_what_it_cannot_give(n: int) -> None:
     with pytest.raises(InputError, match=f"n: got {n}, expected 1 to 10"):
-        few_shot(_labelled({0: 5, 1: 5}), n, 0)
+        stratified_subsample(_labelled({0: 5, 1: 5}), n, 0)
 
 
 @given(st.dictionaries(st.integers(0, 5), st.integers(1, 50), min_size=1), st.data())

@@ -6,7 +6,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from geodistill.experiments.classification.setup import Classroom, geometry_kept
+from geodistill.experiments.classification.setup import ClassificationSetup, geometry_kept
 from geodistill.experiments.training import beside, in_batches
 from geodistill.geometry import cka
 
@@ -14,7 +14,7 @@ BINS = 15
 
 
 @torch.no_grad()
-def score(room: Classroom, student: Any) -> tuple[dict[str, float], pd.DataFrame]:
+def score(room: ClassificationSetup, student: Any) -> tuple[dict[str, float], pd.DataFrame]:
     """Metrics on the scored part, and a row an item.
 
     Returns:
@@ -42,7 +42,7 @@ def score(room: Classroom, student: Any) -> tuple[dict[str, float], pd.DataFrame
     return metrics | kept | {"cka": float(cka(room.probe_features(), features))}, items
 
 
-def _run(room: Classroom, student: Any) -> tuple[Tensor, list[Tensor]]:
+def _run(room: ClassificationSetup, student: Any) -> tuple[Tensor, list[Tensor]]:
     """Logits of every item, and the features of the probe's tokens, layer by layer."""
     student.eval()
     ids = room.test["input_ids"]

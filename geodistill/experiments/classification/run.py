@@ -17,7 +17,7 @@ from geodistill.distill import FeatureDistillationTrainer, FeatureTerm
 from geodistill.experiments.classification.evaluate import score
 from geodistill.experiments.classification.setup import (
     ClassificationSetting,
-    Classroom,
+    ClassificationSetup,
     cached_rows,
     open_classroom,
     smoke,
@@ -41,7 +41,7 @@ from geodistill.experiments.training import (
     training_arguments,
 )
 from geodistill.losses import KLDivergenceLoss
-from geodistill.tasks import few_shot
+from geodistill.tasks import stratified_subsample
 
 __all__ = [
     "STUDY",
@@ -62,7 +62,7 @@ LATER = {
 
 
 def run_classification(
-    room: Classroom, method: str, seed: int, study: str = STUDY
+    room: ClassificationSetup, method: str, seed: int, study: str = STUDY
 ) -> tuple[Run, Any]:
     """Train and score one student.
 
@@ -81,7 +81,7 @@ def run_classification(
     check_method(method, CLASSIFICATION_METHODS)
     started = time.perf_counter()
     setting = room.setting
-    shots = few_shot(room.train, setting.n_train or len(room.train), seed)
+    shots = stratified_subsample(room.train, setting.n_train or len(room.train), seed)
     start = seed if setting.start_seed is None else setting.start_seed
     student = room.student(INIT + start)
     with scratch() as folder, threads(1):
@@ -109,7 +109,7 @@ def run_classification(
     return run, student
 
 
-def _distillation(room: Classroom, method: str, seed: int, shots: Any) -> dict[str, Any]:
+def _distillation(room: ClassificationSetup, method: str, seed: int, shots: Any) -> dict[str, Any]:
     """Arguments of the mixin for one method; none for learning from labels alone."""
     setting = room.setting
     terms = _terms(room, method, seed, shots)
@@ -125,7 +125,7 @@ def _distillation(room: Classroom, method: str, seed: int, shots: Any) -> dict[s
     return given if terms or uses_teacher_logits(method) else {}
 
 
-def _terms(room: Classroom, method: str, seed: int, shots: Any) -> list[FeatureTerm]:
+def _terms(room: ClassificationSetup, method: str, seed: int, shots: Any) -> list[FeatureTerm]:
     """One feature term for each of the matched layers, or none."""
     setting = room.setting
     layers = setting.teacher_layers
@@ -151,7 +151,7 @@ def _terms(room: Classroom, method: str, seed: int, shots: Any) -> list[FeatureT
     return terms
 
 
-def teacher_gradients(room: Classroom, shots: Any, layer: int) -> Tensor:
+def teacher_gradients(room: ClassificationSetup, shots: Any, layer: int) -> Tensor:
     """Gradients of the teacher's own loss at its features of the tokens of `shots`, (tokens, d)."""
     found = []
     for batch in in_batches(list(shots.select_columns(["input_ids", "labels"])), 32, room.pad_id):

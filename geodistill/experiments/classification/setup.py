@@ -25,7 +25,7 @@ from geodistill.experiments.classification.teacher import (
 from geodistill.experiments.training import collate, device, in_batches, quiet
 from geodistill.geometry import cka, feature_gram_distance, procrustes_distance
 from geodistill.geometry.normalized_score import Calibration, calibrate
-from geodistill.tasks import ClassificationData, assets, few_shot, load_classification
+from geodistill.tasks import ClassificationData, assets, stratified_subsample, load_classification
 
 Report = Callable[[str], None]
 MEASURES: dict[str, Callable[..., Tensor]] = {
@@ -98,7 +98,7 @@ def smoke(task: str) -> ClassificationSetting:
 
 
 @dataclass(frozen=True)
-class Classroom:
+class ClassificationSetup:
     """A task with its trained teacher, tokenised, its outputs cached.
 
     Attributes:
@@ -154,7 +154,7 @@ def open_classroom(
     setting: ClassificationSetting,
     report: Report = lambda line: None,
     data: ClassificationData | None = None,
-) -> Classroom:
+) -> ClassificationSetup:
     """Load the task, train its teacher or find it trained, and cache what it says.
 
     Args:
@@ -203,7 +203,7 @@ def open_classroom(
         caches.append(
             _cache_outputs(teacher, part, name, folder.name, tokenizer.pad_token_id, kept, report)
         )
-    return Classroom(
+    return ClassificationSetup(
         setting,
         teacher,
         tokenizer.pad_token_id,
@@ -235,9 +235,9 @@ def _parts(
     """The training pool and the part to score, tokenised."""
     train, test = data.train, data.test if setting.part == "test" else data.validation
     if setting.teacher.max_train:
-        train = few_shot(train, setting.teacher.max_train, setting.teacher.seed)
+        train = stratified_subsample(train, setting.teacher.max_train, setting.teacher.seed)
     if setting.max_test:
-        test = few_shot(test, setting.max_test, seed=0)
+        test = stratified_subsample(test, setting.max_test, seed=0)
     scores = torch.tensor(train["label"], dtype=torch.float64)
     scale = None if data.label_names else (float(scores.mean()), float(scores.std()))
     tokenise = partial(_tokenise, tokenizer, data.text_columns, setting.max_length, scale)

@@ -25,7 +25,7 @@ from geodistill.experiments.classification.run import (
     smoke,
 )
 from geodistill.geometry.normalized_score import calibrate
-from geodistill.tasks import assets, few_shot, load_classification
+from geodistill.tasks import assets, stratified_subsample, load_classification
 
 pytestmark = [pytest.mark.smoke, pytest.mark.xdist_group("classification")]
 SMOKE = replace(smoke("product"), epochs=1.0, balance=1)
@@ -179,7 +179,7 @@ def test_only_texts_that_lose_something_are_counted_as_cut(cache):
     lines = []
     room = open_classroom(replace(SMOKE, max_length=24), lines.append)
     data = load_classification("product")
-    train = few_shot(data.train, 64, SMOKE.teacher.seed)
+    train = stratified_subsample(data.train, 64, SMOKE.teacher.seed)
     lengths = [len(MINILM(text)["input_ids"]) for text in train["sentence"]]
     assert len(room.train) == 64
     longer = sum(n > 24 for n in lengths)

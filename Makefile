@@ -1,4 +1,4 @@
-# Two commands: `make book` and `make test`. Both work in one virtual environment, .venv, made on demand.
+# Two main targets: `make book` and `make test`. Both use one virtual environment, .venv, made on demand.
 PROFILE ?= laptop
 PYTHON  ?= python3
 
@@ -11,21 +11,21 @@ STAMP := .venv/installed-$(shell cat constraints.txt pyproject.toml | cksum | cu
 help:
 	@echo "make book [PROFILE=laptop|smoke|paper]  run the notebooks that changed, build the book"
 	@echo "make test                               ruff, mypy, pytest with every notebook and the book"
-	@echo "make release-notebooks                  what the release branch for Binder and Colab holds"
+	@echo "make release-notebooks                  write the release branch for Binder and Colab"
 	@echo "make clean                              remove builds and .venv, never data"
 
 book: $(STAMP)
-	$(BIN)/geodistill assets
+	$(BIN)/geodistill download
 	$(BIN)/geodistill book --profile $(PROFILE)
 
-# One thread a worker, or two workers on two cores wait for each other. By file, so that what a file
-# makes once (the book, a teacher) is made once; xdist's groups do nothing under pytest 9.2.
+# One thread per worker, or two workers on two cores wait for each other. Tests are distributed by file,
+# because fixtures such as the built book are made once per file.
 test: export OMP_NUM_THREADS = 1
 test: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/geodistill assets
+	$(BIN)/geodistill download
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
 
 release-notebooks: $(STAMP)
@@ -36,7 +36,7 @@ release-notebooks: $(STAMP)
 clean:
 	rm -rf .venv _build book/_build
 
-# The stamp is written last: an interrupted install goes on where pip's cache stands.
+# The stamp is written last, so that an interrupted install is repeated.
 $(STAMP):
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 	  echo "error: $(PYTHON) is missing or older than 3.11; install Python 3.11 or later, or name one: make PYTHON=python3.12" >&2; exit 1; }

@@ -1,1 +1,1 @@
-"""Speed, as ratios of rivals timed in turn in one run: `python -m benchmarks`."""
+"""Speed, as ratios of alternatives timed in turn in one run: `python -m benchmarks`."""

@@ -17,7 +17,7 @@ from benchmarks.speed import rows, rows_on_gpu
 from benchmarks.step_parts import step_parts
 from benchmarks.students import students
 from benchmarks.timing import Row
-from geodistill.experiments.run_store import provenance
+from geodistill.experiments.provenance import provenance
 
 OUT = Path(__file__).resolve().parents[1] / "data" / "results" / "benchmarks"
 
@@ -25,62 +25,62 @@ OUT = Path(__file__).resolve().parents[1] / "data" / "results" / "benchmarks"
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument(
-        "--repeats", type=int, default=15, help="times each rival runs (default 15)"
+        "--repeats", type=int, default=15, help="runs of each alternative (default 15)"
     )
-    parser.add_argument("--tiny", action="store_true", help="small sizes, for a test of the script")
+    parser.add_argument("--tiny", action="store_true", help="small sizes, to test the script")
     parser.add_argument(
         "--device",
         choices=("cpu", "cuda"),
         default="cuda" if torch.cuda.is_available() else "cpu",
-        help="where the rivals compute (default: a GPU where there is one)",
+        help="device to benchmark (default: a GPU if there is one)",
     )
     parser.add_argument(
-        "--out", type=Path, help="where the JSON goes; default speed.json, on a GPU speed-gpu.json"
+        "--out", type=Path, help="JSON file to write (default speed.json, on a GPU speed-gpu.json)"
     )
-    given = parser.parse_args()
+    options = parser.parse_args()
     torch.set_num_threads(1)
-    on_gpu = given.device == "cuda"
-    out = given.out or OUT / f"speed{'-gpu' if on_gpu else ''}.json"
-    record = {"threads": 1, "repeats": given.repeats, "tiny": given.tiny} | provenance()
+    on_gpu = options.device == "cuda"
+    out = options.out or OUT / f"speed{'-gpu' if on_gpu else ''}.json"
+    record = {"threads": 1, "repeats": options.repeats, "tiny": options.tiny} | provenance()
     record["versions"] = json.loads(record["versions"])
     tensors = rows_on_gpu if on_gpu else rows
     out.parent.mkdir(parents=True, exist_ok=True)
     parts: list[Callable[..., list[Row]]] = [
-        partial(tensors, given.repeats),
-        partial(language, max(2, given.repeats // 5), given.device),
-        partial(students, max(2, given.repeats // 3), given.device),
+        partial(tensors, options.repeats),
+        partial(language, max(2, options.repeats // 5), options.device),
+        partial(students, max(2, options.repeats // 3), options.device),
         *([] if on_gpu else [step_parts]),
     ]
-    found: list[Row] = []
-    for part in parts:  # stopped, it leaves the parts that it has
-        new = part(tiny=given.tiny)
-        for row in new:
+    measured: list[Row] = []
+    for part in parts:  # if stopped, the finished parts stay
+        new_rows = part(tiny=options.tiny)
+        for row in new_rows:
             target = "" if row["target"] is None else f"  (target {row['target']})"
             median = f"  median {row['median_ratio']:8.2f}" if "median_ratio" in row else ""
             print(
                 f"{row['what']:<58} {row['size']:<16} {row['ratio']:8.2f}{median}{target}",
                 flush=True,
             )
-        found += new
+        measured += new_rows
         partial_file = out.with_suffix(".partial")
-        partial_file.write_text(json.dumps(record | {"rows": found}, indent=1) + "\n")
+        partial_file.write_text(json.dumps(record | {"rows": measured}, indent=1) + "\n")
         partial_file.replace(out)
     if not on_gpu:
-        draw(found, out.with_suffix(".svg"))
+        draw(measured, out.with_suffix(".svg"))
 
 
-def draw(found: list[Row], path: Path) -> None:
-    """Seconds of the losses against n and d, in logarithms, with their fitted exponents."""
+def draw(measured: list[Row], path: Path) -> None:
+    """Plot the seconds of the losses against n and d on log axes, with fitted exponents."""
     figure = Figure(figsize=(8, 3.5), layout="constrained")
     for axis, panel in zip("nd", figure.subplots(1, 2, sharey=True), strict=True):
-        for row in found:
+        for row in measured:
             if row["what"].endswith(f"cost in {axis}"):
                 sizes = [int(size) for size in row["seconds"]]
                 label = f"{row['what'].split(':')[0]}, exponent {row['ratio']:.2f}"
                 panel.loglog(sizes, list(row["seconds"].values()), "o-", label=label)
         panel.set_xlabel("rows n" if axis == "n" else "width d of both sides")
         panel.legend()
-    figure.axes[0].set_ylabel("least seconds, forward and backward")
+    figure.axes[0].set_ylabel("minimum seconds, forward and backward")
     with matplotlib.rc_context({"svg.hashsalt": "speed"}):
         figure.savefig(path, metadata={"Date": None})
 

@@ -1,4 +1,4 @@
-"""A language model's training step: tokens a second with geometry, from the cache; the memory."""
+"""Training step of a language model: tokens per second with a term and with a cache."""
 
 from __future__ import annotations
 
@@ -14,61 +14,67 @@ from transformers import OPTConfig, OPTForCausalLM
 from benchmarks import steps
 from benchmarks.timing import Row, Watch, ratio, timed
 from geodistill.distill import build_cache
-from geodistill.experiments.training import in_batches, quiet
+from geodistill.distill.collate import batches_by_length
+from geodistill.experiments.training import silence_libraries
 from geodistill.losses import ProcrustesLoss
 
 STEPS = {"cpu": 2, "cuda": 40}
 BATCH, TOKENS, ANSWER = 8, 96, 24
-"""Examples a step, tokens of an example, how many of them are its answer."""
+"""Examples per step, tokens per example, and how many of these are its answer."""
 TOP_K = 64
 
 
 def language(repeats: int, device: str, *, tiny: bool = False) -> list[Row]:
-    """Trainings of a few steps and the term's memory; models are untrained: only cost counts.
+    """Training of a few steps and the memory of the term; untrained models, since only cost counts.
 
     Teacher 12 x 576, student 4 x 256, 8,192 words.
     """
-    quiet()
-    teacher, student = (_opt(tiny, of).to(device) for of in ("teacher", "student"))
+    silence_libraries()
+    teacher, student = (_opt(tiny, role).to(device) for role in ("teacher", "student"))
     data = _examples(STEPS["cpu"] * BATCH, teacher.config.vocab_size)
     with tempfile.TemporaryDirectory() as folder:
         cache = build_cache(
-            teacher, in_batches(data, BATCH, 0), [ANSWER] * len(data), Path(folder) / "cache",
-            layers=(-1,), top_k=TOP_K, say=lambda line: None,
-        )  # fmt: skip
+            teacher,
+            batches_by_length(data, BATCH, 0),
+            [ANSWER] * len(data),
+            Path(folder) / "cache",
+            layers=(-1,),
+            top_k=TOP_K,
+            progress=lambda line: None,
+        )
         train = partial(_train, student, data, Path(folder), device)
-        rivals = {
+        runs = {
             "KD": partial(train, teacher_model=teacher),
             "KD + Procrustes": partial(train, ProcrustesLoss(), teacher_model=teacher),
             "KD, cache": partial(train, teacher_cache=cache),
             "KD + Procrustes, cache": partial(train, ProcrustesLoss(), teacher_cache=cache),
         }
-        seconds = timed(rivals, repeats, device)
+        seconds = timed(runs, repeats, device)
     size = f"{BATCH} x {TOKENS} tokens" + ("" if device == "cpu" else f" ({device})")
     geometry = "tokens a second, KD + Procrustes over KD"
-    found = [
+    measured = [
         ratio(f"{geometry}, live teacher", size, seconds, "KD", "KD + Procrustes", ">= 0.9"),
         ratio(f"{geometry}, cache", size, seconds, "KD, cache", "KD + Procrustes, cache", ">= 0.9"),
         ratio("tokens a second, cache over live teacher", size, seconds, "KD", "KD, cache", ">= 2"),
     ]
     tokens = STEPS[device] * BATCH * TOKENS
     rates = {name: tokens / spent for name, spent in seconds.items()}
-    return [row | {"tokens_per_second": rates} for row in found] + memory()
+    return [row | {"tokens_per_second": rates} for row in measured] + memory()
 
 
 def memory() -> list[Row]:
-    """Bytes of the term beyond hidden states, forward and backward, as texts grow sixteenfold.
+    """Bytes of the term beyond hidden states, forward and backward, for sixteenfold longer texts.
 
-    Once the prompt alone grows, once the answer: a chunk of its rows is held at a time.
+    First the prompt alone grows, then the answer, whose rows are processed in chunks.
     """
     short, long, answer = 512, 8192, 64
-    found = []
+    measured = []
     for what, rows in (("prompts", (answer, answer)), ("answers", (short - 1, long - 1))):
         spent = {
             str(tokens): _beyond_hidden_states(tokens, n)
             for tokens, n in zip((short, long), rows, strict=True)
         }
-        found.append(
+        measured.append(
             {
                 "what": f"memory of the term, {what} of {long} tokens over {short}",
                 "size": f"{short}, {long}",
@@ -78,11 +84,11 @@ def memory() -> list[Row]:
                 "seconds": {},
             }
         )
-    return found
+    return measured
 
 
 def _beyond_hidden_states(tokens: int, rows: int) -> int:
-    """Most bytes at once beyond the hidden states, of which the last `rows` tokens count."""
+    """Peak bytes beyond the hidden states, of which the last `rows` tokens count."""
     generator = torch.Generator().manual_seed(0)
     teacher, student = (torch.randn(4, tokens, d, generator=generator) for d in (192, 64))
     mask = torch.zeros(4, tokens, dtype=torch.bool)
@@ -94,7 +100,7 @@ def _beyond_hidden_states(tokens: int, rows: int) -> int:
 
 
 class _Beyond(Watch):  # type: ignore[no-untyped-call]
-    """Counts no view of the hidden states, nor the gradient with respect to the student's."""
+    """Ignores views of the hidden states and the gradient with respect to the student's."""
 
     def __init__(self, teacher: Tensor, student: Tensor) -> None:
         super().__init__(teacher, student)
@@ -116,9 +122,9 @@ def _train(
     steps.train(student, data, folder, STEPS[device], BATCH, device, *losses, **source)
 
 
-def _opt(tiny: bool, of: str) -> Any:
+def _opt(tiny: bool, role: str) -> Any:
     torch.manual_seed(0)
-    layers, width = {"teacher": (12, 576), "student": (4, 256)}[of]
+    layers, width = {"teacher": (12, 576), "student": (4, 256)}[role]
     if tiny:
         layers, width = 1, width // 8
     return OPTForCausalLM(

@@ -1,4 +1,4 @@
-"""The rivals of each comparison, run in turn; a ratio is of their least processor times."""
+"""Losses and measures compared with alternatives; ratios are of minimum processor times."""
 
 from __future__ import annotations
 
@@ -11,45 +11,48 @@ import torch
 from torch import Tensor
 from torch.nn import Module
 
-from benchmarks.timing import Rivals, Row, peak_memory, ratio, timed
+from benchmarks.timing import Row, Runs, peak_memory, ratio, timed
 from geodistill.geometry import cka, nuclear_norm, procrustes_distance
 from geodistill.losses import FeatureGramLoss, ProcrustesLoss
 
 
 def rows(repeats: int, *, tiny: bool = False) -> list[Row]:
-    """All comparisons: what, size, ratio (rival over ours unless it says so), target, seconds."""
+    """All comparisons: what, size, ratio (alternative over ours unless stated), target, seconds."""
     shrink = 16 if tiny else 1
-    found: list[Row] = []
-    for n, d_t, d_s, most, least in ((2048, 1024, 512, 3.0, 1.25), (2048, 768, 128, 2.2, 2.0)):
-        found += procrustes(n // shrink, d_t // shrink, d_s // shrink, most, repeats)
-        found += nuclear(d_t // shrink, d_s // shrink, least, repeats)
-    found += gram(8192 // shrink, 768 // shrink, 384 // shrink, max(3, repeats // 3))
-    found += costs(repeats, shrink)
+    measured: list[Row] = []
+    for n, d_t, d_s, max_ratio, min_speedup in (
+        (2048, 1024, 512, 3.0, 1.25),
+        (2048, 768, 128, 2.2, 2.0),
+    ):
+        measured += procrustes(n // shrink, d_t // shrink, d_s // shrink, max_ratio, repeats)
+        measured += nuclear(d_t // shrink, d_s // shrink, min_speedup, repeats)
+    measured += gram(8192 // shrink, 768 // shrink, 384 // shrink, max(3, repeats // 3))
+    measured += costs(repeats, shrink)
     if importlib.util.find_spec("rsatoolbox"):
-        found += rsatoolbox(1024 // shrink, 384 // shrink, 128 // shrink, repeats)
-    found += netrep(2048 // shrink, 384 // shrink, 128 // shrink, repeats)
-    return found
+        measured += rsatoolbox(1024 // shrink, 384 // shrink, 128 // shrink, repeats)
+    measured += netrep(2048 // shrink, 384 // shrink, 128 // shrink, repeats)
+    return measured
 
 
 def rows_on_gpu(repeats: int, *, tiny: bool = False) -> list[Row]:
-    """The loss and the nuclear norm on a GPU, as `rows` has them on a CPU."""
+    """The loss and the nuclear norm on a GPU; `rows` measures them on a CPU."""
     shrink = 16 if tiny else 1
     n, d_t, d_s = 8192 // shrink, 2048 // shrink, 768 // shrink
-    found = procrustes(n, d_t, d_s, 3.0, repeats, device="cuda", faster=20.0)
-    found += nuclear(d_t, d_s, 20.0, repeats, device="cuda")
-    return found + nuclear(768 // shrink, 128 // shrink, 2.0, repeats, device="cuda")
+    measured = procrustes(n, d_t, d_s, 3.0, repeats, device="cuda", min_speedup=20.0)
+    measured += nuclear(d_t, d_s, 20.0, repeats, device="cuda")
+    return measured + nuclear(768 // shrink, 128 // shrink, 2.0, repeats, device="cuda")
 
 
 def procrustes(
     n: int,
     d_t: int,
     d_s: int,
-    most: float,
+    max_ratio: float,
     repeats: int,
     device: str = "cpu",
-    faster: float = 1.1,
+    min_speedup: float = 1.1,
 ) -> list[Row]:
-    """The loss with its gradient, over its own products, and against autograd through svdvals."""
+    """The loss with its gradient, relative to its products and to autograd through svdvals."""
     x, y = (t.to(device) for t in (_features(n, d_t, 0), _features(n, d_s, 1)))
 
     def products() -> Tensor:
@@ -82,7 +85,7 @@ def procrustes(
             seconds,
             "ours",
             "products",
-            f"<= {most}",
+            f"<= {max_ratio}",
         ),
         ratio(
             f"svdvals + autograd over Procrustes loss{where}",
@@ -90,12 +93,12 @@ def procrustes(
             seconds,
             "svdvals",
             "ours",
-            f">= {faster}",
+            f">= {min_speedup}",
         ),
     ]
 
 
-def nuclear(p: int, q: int, least: float, repeats: int, device: str = "cpu") -> list[Row]:
+def nuclear(p: int, q: int, min_speedup: float, repeats: int, device: str = "cpu") -> list[Row]:
     """Value and gradient on a 1/k spectrum, each solver against svdvals; the gradient's error."""
     c, polar = (t.to(device) for t in _decaying(p, q))
 
@@ -108,25 +111,25 @@ def nuclear(p: int, q: int, least: float, repeats: int, device: str = "cpu") -> 
 
         return run
 
-    rivals = {
+    runs = {
         solver: through(lambda m, s=solver: nuclear_norm(m, s))  # type: ignore[misc]
         for solver in ("auto", "svd", "eigh", "polar_express")
     }
-    rivals["svdvals"] = through(lambda m: torch.linalg.svdvals(m).sum())
-    rivals["float64 Gram and eigh"] = lambda: torch.linalg.eigh(c.double().mT @ c.double())
-    seconds, size = timed(rivals, repeats, device), f"{p}, {q}"
+    runs["svdvals"] = through(lambda m: torch.linalg.svdvals(m).sum())
+    runs["float64 Gram and eigh"] = lambda: torch.linalg.eigh(c.double().mT @ c.double())
+    seconds, size = timed(runs, repeats, device), f"{p}, {q}"
     where = "" if device == "cpu" else f" ({device})"
-    found = []
+    measured = []
     for solver in ("auto", "svd", "eigh", "polar_express"):
-        target = f">= {least}" if solver == "auto" else None
+        target = f">= {min_speedup}" if solver == "auto" else None
         what = f"svdvals + autograd over nuclear_norm, {solver}{where}"
         row = ratio(what, size, seconds, "svdvals", solver, target)
-        row["gradient_error"] = float((rivals[solver]() - polar).norm() / polar.norm())
-        found.append(row)
-    error = found[0]["gradient_error"]
+        row["gradient_error"] = float((runs[solver]() - polar).norm() / polar.norm())
+        measured.append(row)
+    error = measured[0]["gradient_error"]
     ceiling = f"svdvals + autograd over float64 Gram and eigh alone{where}"
     return [
-        *found,
+        *measured,
         ratio(ceiling, size, seconds, "svdvals", "float64 Gram and eigh", None),
         {
             "what": f"gradient error of auto, in 1e-5{where}",
@@ -139,16 +142,16 @@ def nuclear(p: int, q: int, least: float, repeats: int, device: str = "cpu") -> 
 
 
 def gram(n: int, d_t: int, d_s: int, repeats: int) -> list[Row]:
-    """Against the n x n formula: time, and memory beyond the inputs."""
+    """The Gram loss against the n x n formula: time, and memory beyond the inputs."""
     x, y = _features(n, d_t, 0), _features(n, d_s, 1)
 
     def square() -> Tensor:
         a, b = _unit(x), _unit(y)
         return (a @ a.mT - b @ b.mT).square().sum()
 
-    rivals: Rivals = {"ours": lambda: FeatureGramLoss()(y, x), "square": square}
-    seconds, size = timed(rivals, repeats), f"{n}; {d_t}, {d_s}"
-    peak = {name: peak_memory(run, x, y) for name, run in rivals.items()}
+    runs: Runs = {"ours": lambda: FeatureGramLoss()(y, x), "square": square}
+    seconds, size = timed(runs, repeats), f"{n}; {d_t}, {d_s}"
+    peak = {name: peak_memory(run, x, y) for name, run in runs.items()}
     memory = {
         "what": "n x n formula over Gram loss, peak memory",
         "size": size,
@@ -166,7 +169,7 @@ def _step(loss: Module, y: Tensor, x: Tensor) -> None:
 
 def costs(repeats: int, shrink: int) -> list[Row]:
     """Seconds of the losses against n and d, with the exponent of a least-squares fit."""
-    found = []
+    measured = []
     for name, loss in (("Procrustes", ProcrustesLoss()), ("Gram", FeatureGramLoss())):
         for axis, sizes in (
             ("n", (1024, 2048, 4096, 8192, 16384)),
@@ -181,7 +184,7 @@ def costs(repeats: int, shrink: int) -> list[Row]:
                 seconds[str(size)], median[str(size)] = least["ours"], least.median["ours"]
             logs = torch.tensor([[math.log(int(k)), math.log(v)] for k, v in seconds.items()])
             u, v = (logs - logs.mean(0)).T
-            found.append(
+            measured.append(
                 {
                     "what": f"{name} loss: exponent of its cost in {axis}",
                     "size": ", ".join(seconds),
@@ -191,11 +194,11 @@ def costs(repeats: int, shrink: int) -> list[Row]:
                     "median_seconds": median,
                 }
             )
-    return found
+    return measured
 
 
 def netrep(n: int, d_t: int, d_s: int, repeats: int) -> list[Row]:
-    """Against netrep's formula: pad to equal widths, explicit rotation by an SVD."""
+    """procrustes_distance against netrep's formula: padding and an explicit rotation by an SVD."""
     x, y = _features(n, d_t, 0).double(), _features(n, d_s, 1).double()
 
     def rotation() -> Tensor:
@@ -204,12 +207,12 @@ def netrep(n: int, d_t: int, d_s: int, repeats: int) -> list[Row]:
         difference: Tensor = (x @ u - padded @ vh.mT).norm()
         return difference
 
-    rivals: Rivals = {"ours": lambda: procrustes_distance(x, y), "rotation": rotation}
-    difference = abs(float(rivals["ours"]() / rivals["rotation"]()) - 1)
+    runs: Runs = {"ours": lambda: procrustes_distance(x, y), "rotation": rotation}
+    difference = abs(float(runs["ours"]() / runs["rotation"]()) - 1)
     row = ratio(
         "netrep's formula over procrustes_distance",
         f"{n}; {d_t}, {d_s}",
-        timed(rivals, repeats),
+        timed(runs, repeats),
         "rotation",
         "ours",
         ">= 1",
@@ -219,7 +222,7 @@ def netrep(n: int, d_t: int, d_s: int, repeats: int) -> list[Row]:
 
 
 def rsatoolbox(n: int, d_t: int, d_s: int, repeats: int) -> list[Row]:
-    """Against rsatoolbox's whitened cosine of squared distances, which is linear CKA."""
+    """cka against rsatoolbox's whitened cosine of squared distances, which is linear CKA."""
     from rsatoolbox.data import Dataset  # type: ignore[import-not-found]
     from rsatoolbox.rdm import calc_rdm, compare  # type: ignore[import-not-found]
 
@@ -229,9 +232,9 @@ def rsatoolbox(n: int, d_t: int, d_s: int, repeats: int) -> list[Row]:
         rdms = [calc_rdm(Dataset(features.numpy()), method="euclidean") for features in (x, y)]
         return float(compare(*rdms, method="cosine_cov").item())
 
-    rivals: Rivals = {"ours": lambda: cka(x, y), "rsatoolbox": whitened}
-    difference = abs(float(rivals["ours"]()) / rivals["rsatoolbox"]() - 1)
-    seconds, size = timed(rivals, max(3, repeats // 3)), f"{n}; {d_t}, {d_s}"
+    runs: Runs = {"ours": lambda: cka(x, y), "rsatoolbox": whitened}
+    difference = abs(float(runs["ours"]()) / runs["rsatoolbox"]() - 1)
+    seconds, size = timed(runs, max(3, repeats // 3)), f"{n}; {d_t}, {d_s}"
     row = ratio("rsatoolbox over cka", size, seconds, "rsatoolbox", "ours", ">= 1")
     row["relative_difference"] = difference
     return [row, _difference(row)]

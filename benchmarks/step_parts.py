@@ -1,4 +1,4 @@
-"""Where a student's step goes: each part's share of the processor time of a training."""
+"""Profile of a student's step: the share of each part in the processor time of a training run."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from geodistill.experiments.training import fit
 from geodistill.losses import ProcrustesLoss
 
 STEPS = 30
-METHODS = {  # of the trainer, in which a part is spent
-    "_trainers_loss": "student forward, task loss",
+METHODS = {  # of the trainer, with the part of the step that each does
+    "_inherited_loss": "student forward, task loss",
     "_teacher_outputs": "teacher from the cache",
     "_logit_term": "KD",
     "_add_feature_terms": "Procrustes term",
@@ -27,7 +27,7 @@ METHODS = {  # of the trainer, in which a part is spent
 
 
 def step_parts(*, tiny: bool = False) -> list[Row]:
-    """Shares of KD + Procrustes from the cache, on a CPU, after a training that warms up."""
+    """Shares of KD + Procrustes with a teacher cache, on a CPU, after a warm-up run."""
     with tempfile.TemporaryDirectory() as folder:
         size = small(tiny)
         teacher, data, cache = cached(Path(folder), "cpu", size)
@@ -39,34 +39,34 @@ def step_parts(*, tiny: bool = False) -> list[Row]:
             spent = _watched(trainer)
             start = time.process_time()
             fit(trainer)
-            whole = time.process_time() - start
-    spent["batches, logs and the rest"] = whole - sum(spent.values())
+            total = time.process_time() - start
+    spent["batches, logs and the rest"] = total - sum(spent.values())
     return [
         {
             "what": f"share of a student's step: {part}",
             "size": f"{BATCH} sentences",
-            "ratio": seconds / whole,
+            "ratio": seconds / total,
             "target": None,
-            "seconds": {"part": seconds / STEPS, "step": whole / STEPS},
+            "seconds": {"part": seconds / STEPS, "step": total / STEPS},
         }
-        for part, seconds in sorted(spent.items(), key=lambda one: -one[1])
+        for part, seconds in sorted(spent.items(), key=lambda item: -item[1])
     ]
 
 
 def _watched(trainer: FeatureDistillationTrainer) -> dict[str, float]:
-    """The seconds of each part, filled while the trainer trains."""
+    """Seconds of each part, filled during training."""
     spent: dict[str, float] = defaultdict(float)
     for method, part in METHODS.items():
         setattr(trainer, method, partial(_timed, spent, part, getattr(trainer, method)))
     backward = partial(_timed, spent, "backward", trainer.accelerator.backward)
     trainer.accelerator.backward = backward
     optimizer = trainer.create_optimizer()
-    begun: list[float] = []
+    starts: list[float] = []
 
     def end(*_: Any) -> None:
-        spent["optimiser"] += time.process_time() - begun.pop()
+        spent["optimiser"] += time.process_time() - starts.pop()
 
-    optimizer.register_step_pre_hook(lambda *_: begun.append(time.process_time()))
+    optimizer.register_step_pre_hook(lambda *_: starts.append(time.process_time()))
     optimizer.register_step_post_hook(end)
     return spent
 

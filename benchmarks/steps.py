@@ -1,4 +1,4 @@
-"""A training of a few steps, as the rivals of `students` and `language` run it."""
+"""A training run of a few steps, for `students` and `language`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from geodistill.distill import FeatureDistillationTrainer, FeatureTerm
-from geodistill.experiments.training import fit, pad, training_arguments
+from geodistill.distill.collate import pad
+from geodistill.experiments.training import fit, training_arguments
 from geodistill.losses import KLDivergenceLoss
 
 
@@ -21,7 +22,18 @@ def trainer(
     *losses: Any,
     **source: Any,
 ) -> FeatureDistillationTrainer:
-    """KD with the feature `losses` on the last layers; `source` is the teacher or its cache."""
+    """A trainer of KD with feature losses on the last layers.
+
+    Args:
+        student: the model to train.
+        data: training examples.
+        folder: for checkpoints.
+        steps: number of updates.
+        batch: examples per step.
+        device: "cpu" or "cuda".
+        *losses: feature losses.
+        **source: the teacher or its cache, as for `FeatureDistillationTrainer`.
+    """
     return FeatureDistillationTrainer(
         model=student,
         args=training_arguments(
@@ -40,5 +52,5 @@ def trainer(
 
 
 def train(*args: Any, **source: Any) -> None:
-    """The training of `trainer`."""
+    """Build a `trainer` and run it."""
     fit(trainer(*args, **source))

@@ -1,4 +1,4 @@
-"""A classification student's training step: what a geometry term adds, what the cache saves."""
+"""Training step of a classification student: cost of a geometry term, saving of the cache."""
 
 from __future__ import annotations
 
@@ -13,19 +13,25 @@ from transformers import BertConfig, BertForSequenceClassification
 from benchmarks import steps
 from benchmarks.timing import Row, ratio, timed
 from geodistill.distill import TeacherCache, bert_student, build_cache
-from geodistill.experiments.training import in_batches, quiet
+from geodistill.distill.collate import batches_by_length
+from geodistill.experiments.training import silence_libraries
 from geodistill.losses import FeatureGramLoss, ProcrustesLoss
 
 STEPS = {"cpu": 6, "cuda": 60}
-"""Of a training: on a GPU a step is short beside what comes before the first."""
-MOST = {"cpu": 1.15, "cuda": 1.05}
+"""Per training run: on a GPU a step is short compared with the start-up."""
+MAX_RATIO = {"cpu": 1.15, "cuda": 1.05}
 BATCH = 32
 
 
 class Size(NamedTuple):
-    """Layers and width of teacher and student, words known, shortest and longest sentence.
+    """Sizes of the models and sentences.
 
-    head: width of an attention head.
+    Attributes:
+        teacher: layers and width.
+        student: layers and width.
+        words: vocabulary size.
+        tokens: shortest and longest sentence.
+        head: width of an attention head.
     """
 
     teacher: tuple[int, int]
@@ -36,7 +42,7 @@ class Size(NamedTuple):
 
 
 def small(tiny: bool) -> Size:
-    """Of the classification study; `tiny` for a test of the script."""
+    """Sizes of the classification study; `tiny` to test the script."""
     return (
         Size((2, 32), (1, 32), 100, (10, 40))
         if tiny
@@ -45,19 +51,19 @@ def small(tiny: bool) -> Size:
 
 
 LARGE = Size((12, 768), (6, 768), 30_522, (128, 128), head=64)
-"""BERT-base and half of it: a step that keeps a GPU busy, where the small one waits for Python."""
+"""BERT-base and half of it: its step keeps a GPU busy, whereas the small one waits for Python."""
 
 
 def students(repeats: int, device: str, *, tiny: bool = False) -> list[Row]:
-    """Trainings of a few steps: with a term over without, and with a live teacher over the cache.
+    """Training of a few steps, with and without a term, with a live teacher and with the cache.
 
-    Teacher 6 x 384, student 3 x 128, 32 sentences of 10 to 40 tokens, untrained: only time counts.
-    On a GPU a large pair besides.
+    Teacher 6 x 384, student 3 x 128, 32 sentences of 10 to 40 tokens, untrained, since only time
+    counts; on a GPU also a large pair.
     """
-    found = _compared(small(tiny), repeats, device)
+    measured = _compared(small(tiny), repeats, device)
     if device != "cpu" and not tiny:
-        found += _compared(LARGE, repeats, device)
-    return found
+        measured += _compared(LARGE, repeats, device)
+    return measured
 
 
 def _compared(size: Size, repeats: int, device: str) -> list[Row]:
@@ -76,22 +82,22 @@ def _compared(size: Size, repeats: int, device: str) -> list[Row]:
         )
     layers, width = size.student
     what = f"{BATCH} sentences, {layers} x {width}" + ("" if device == "cpu" else f" ({device})")
-    most = f"<= {MOST[device]}"
+    target = f"<= {MAX_RATIO[device]}"
     return [
-        ratio(f"training step with {term} over KD alone", what, seconds, term, "KD", most)
+        ratio(f"training step with {term} over KD alone", what, seconds, term, "KD", target)
         for term in ("KD + Procrustes", "KD + Gram")
     ] + [ratio("training step, live teacher over cache", what, seconds, "KD, live", "KD", ">= 1.8")]
 
 
 def cached(folder: Path, device: str, size: Size) -> tuple[Any, list[dict[str, Any]], TeacherCache]:
-    """The teacher, sentences, and what it says of them."""
-    quiet()
+    """The teacher, sentences, and the cache of its outputs."""
+    silence_libraries()
     teacher = _teacher(size).to(device)
     data = _sentences(2 * BATCH, size)
     lengths = [len(e["input_ids"]) for e in data]
     cache = build_cache(
-        teacher, in_batches(data, BATCH, 0), lengths, folder / "cache", layers=(-1,),
-        say=lambda line: None,
+        teacher, batches_by_length(data, BATCH, 0), lengths, folder / "cache", layers=(-1,),
+        progress=lambda line: None,
     )  # fmt: skip
     return teacher, data, cache
 
@@ -132,8 +138,8 @@ def _teacher(size: Size) -> Any:
 
 def _sentences(count: int, size: Size) -> list[dict[str, Any]]:
     generator = torch.Generator().manual_seed(0)
-    least, most = size.tokens
-    lengths = torch.randint(least, most + 1, (count,), generator=generator).tolist()
+    shortest, longest = size.tokens
+    lengths = torch.randint(shortest, longest + 1, (count,), generator=generator).tolist()
     return [
         {
             "input_ids": torch.randint(1, size.words, (length,), generator=generator).tolist(),

@@ -1,4 +1,4 @@
-"""How rivals are compared: run in turn, by their least processor times, by the bytes they hold."""
+"""Timing of alternatives run in turn, by minimum processor time, and their peak memory."""
 
 from __future__ import annotations
 
@@ -14,34 +14,38 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 Row = dict[str, Any]
-Rivals = Mapping[str, Callable[[], Any]]
+Runs = Mapping[str, Callable[[], Any]]
 
 
 class Seconds(dict[str, float]):
-    """Least seconds of each rival, the medians beside them."""
+    """Minimum seconds of each alternative.
+
+    Attributes:
+        median: median seconds of each alternative.
+    """
 
     median: dict[str, float]
 
 
-def timed(rivals: Rivals, repeats: int, device: str = "cpu") -> Seconds:
-    """Least time in seconds of each: processor time on a CPU, so that a busy machine tells less."""
+def timed(runs: Runs, repeats: int, device: str = "cpu") -> Seconds:
+    """Minimum seconds of each: processor time on a CPU, which depends less on a busy machine."""
     clock = time.process_time if device == "cpu" else time.perf_counter
-    taken: dict[str, list[float]] = {name: [] for name in rivals}
-    for _ in range(repeats + 1):  # in turn, so that what disturbs one disturbs all
-        for name, run in rivals.items():
+    measured: dict[str, list[float]] = {name: [] for name in runs}
+    for _ in range(repeats + 1):  # in turn, so that disturbances affect all
+        for name, run in runs.items():
             start = clock()
             run()
             if device != "cpu":
                 torch.cuda.synchronize()
-            taken[name].append(clock() - start)
-    least = Seconds({name: min(each) for name, each in taken.items()})
-    least.median = {name: statistics.median(each) for name, each in taken.items()}
+            measured[name].append(clock() - start)
+    least = Seconds({name: min(times) for name, times in measured.items()})
+    least.median = {name: statistics.median(times) for name, times in measured.items()}
     return least
 
 
 def ratio(what: str, size: str, seconds: Seconds, over: str, under: str, target: str | None) -> Row:
-    """The row of one comparison: least times of `over` over those of `under`, medians beside."""
-    found = {
+    """The row of a comparison: minimum times of `over` divided by those of `under`, and medians."""
+    row = {
         "what": what,
         "size": size,
         "ratio": seconds[over] / seconds[under],
@@ -49,11 +53,11 @@ def ratio(what: str, size: str, seconds: Seconds, over: str, under: str, target:
         "seconds": seconds,
     }
     median = seconds.median[over] / seconds.median[under]
-    return found | {"median_seconds": seconds.median, "median_ratio": median}
+    return row | {"median_seconds": seconds.median, "median_ratio": median}
 
 
 def peak_memory(run: Callable[[], Any], *inputs: Tensor) -> int:
-    """Most bytes that tensors held beyond the inputs (LAPACK's own workspace is not seen)."""
+    """Peak bytes of tensors beyond the inputs (the workspace of LAPACK is not counted)."""
     watch = Watch(*inputs)
     with torch.no_grad(), watch:
         run()
@@ -61,7 +65,7 @@ def peak_memory(run: Callable[[], Any], *inputs: Tensor) -> int:
 
 
 class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Counts the storage of each new tensor until its last view has gone; of `inputs`, no view."""
+    """Counts the storage of new tensors, not of views of `inputs`, until the last view is freed."""
 
     def __init__(self, *inputs: Tensor) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -77,16 +81,16 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return result
 
     def _hold(self, tensor: Tensor) -> None:
-        place, size = tensor.untyped_storage().data_ptr(), tensor.untyped_storage().nbytes()
-        if place in self.known:
+        address, size = tensor.untyped_storage().data_ptr(), tensor.untyped_storage().nbytes()
+        if address in self.known:
             return
-        if not self.live[place]:
+        if not self.live[address]:
             self.held += size
             self.most = max(self.most, self.held)
-        self.live[place] += 1
-        weakref.finalize(tensor, self._release, place, size)
+        self.live[address] += 1
+        weakref.finalize(tensor, self._release, address, size)
 
-    def _release(self, place: int, size: int) -> None:
-        self.live[place] -= 1
-        if not self.live[place]:
+    def _release(self, address: int, size: int) -> None:
+        self.live[address] -= 1
+        if not self.live[address]:
             self.held -= size

@@ -9,13 +9,11 @@ from typing import Any
 
 __version__ = "0.1.0"
 
-_ROOMS = {
+_NAMES = {
     "geometry": (
         "MEASURES",
         "SecondMoments",
-        "best",
         "best_student",
-        "calibrate",
         "cka",
         "epsilon_orthogonal_subset",
         "feature_gram_distance",
@@ -23,13 +21,13 @@ _ROOMS = {
         "linear_regression_r2",
         "mean_canonical_correlation",
         "nuclear_norm",
-        "null",
         "orthogonality",
         "participation_ratio",
         "permutation_test",
         "procrustes_distance",
         "procrustes_parts",
         "projection_distance",
+        "score_range",
         "search_test",
     ),
     "losses": (
@@ -54,17 +52,18 @@ _ROOMS = {
         "FeatureTerm",
         "TeacherCache",
     ),
+    "layers": ("compare_layers",),
     "errors": ("AssetError", "InputError"),
 }
-_ROOM_OF = {name: room for room, names in _ROOMS.items() for name in names}
+_PACKAGE_OF = {name: package for package, names in _NAMES.items() for name in names}
 
-__all__ = ["__version__", *_ROOM_OF]
+__all__ = ["__version__", *_PACKAGE_OF]
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _ROOM_OF:
+    if name not in _PACKAGE_OF:
         raise AttributeError(f"module 'geodistill' has no attribute {name!r}")
-    return getattr(import_module(f"geodistill.{_ROOM_OF[name]}"), name)
+    return getattr(import_module(f"geodistill.{_PACKAGE_OF[name]}"), name)
 
 
 def __dir__() -> list[str]:

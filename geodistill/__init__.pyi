@@ -6,9 +6,7 @@ from geodistill.errors import AssetError as AssetError
 from geodistill.errors import InputError as InputError
 from geodistill.geometry import MEASURES as MEASURES
 from geodistill.geometry import SecondMoments as SecondMoments
-from geodistill.geometry import best as best
 from geodistill.geometry import best_student as best_student
-from geodistill.geometry import calibrate as calibrate
 from geodistill.geometry import cka as cka
 from geodistill.geometry import epsilon_orthogonal_subset as epsilon_orthogonal_subset
 from geodistill.geometry import feature_gram_distance as feature_gram_distance
@@ -16,14 +14,15 @@ from geodistill.geometry import geometry_kept as geometry_kept
 from geodistill.geometry import linear_regression_r2 as linear_regression_r2
 from geodistill.geometry import mean_canonical_correlation as mean_canonical_correlation
 from geodistill.geometry import nuclear_norm as nuclear_norm
-from geodistill.geometry import null as null
 from geodistill.geometry import orthogonality as orthogonality
 from geodistill.geometry import participation_ratio as participation_ratio
 from geodistill.geometry import permutation_test as permutation_test
 from geodistill.geometry import procrustes_distance as procrustes_distance
 from geodistill.geometry import procrustes_parts as procrustes_parts
 from geodistill.geometry import projection_distance as projection_distance
+from geodistill.geometry import score_range as score_range
 from geodistill.geometry import search_test as search_test
+from geodistill.layers import compare_layers as compare_layers
 from geodistill.losses import CKALoss as CKALoss
 from geodistill.losses import CosineLoss as CosineLoss
 from geodistill.losses import FeatureGramLoss as FeatureGramLoss

@@ -1,12 +1,28 @@
-"""The two errors that a user can mend; the command line prints them as one line."""
+"""Errors that a user can fix; the command line prints them as one line."""
 
 
 class InputError(ValueError):
     """An argument, parameter or file is not usable.
 
-    The message names it, what was given and what was expected.
+    The message names it, the value and what was expected.
+
+    Example:
+        >>> from geodistill.tasks.assets import path
+        >>> try:
+        ...     path("bert")
+        ... except InputError as error:
+        ...     print(error)
+        unknown asset 'bert'; known: minilm, smollm2, sentiment
     """
 
 
 class AssetError(RuntimeError):
-    """A download is missing or differs from its recorded hash; the message says what to do."""
+    """A model or data set is missing, out of reach or damaged; the message says what to do.
+
+    Example:
+        >>> try:
+        ...     raise AssetError("asset 'minilm' is missing; run `geodistill download`")
+        ... except RuntimeError as error:
+        ...     print(error)
+        asset 'minilm' is missing; run `geodistill download`
+    """

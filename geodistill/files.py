@@ -1,4 +1,4 @@
-"""Files and folders that are written whole or not at all, their hashes, and errors in one line."""
+"""Atomic writes of files and folders, checksums, and error messages of one line."""
 
 from __future__ import annotations
 
@@ -8,10 +8,15 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
+
+from geodistill.errors import InputError
 
 Progress = Callable[[str], None]
 """Takes one line of text for each stage of a long task."""
+CHECKSUMS = "SHA256SUMS"
+"""Name of the file that lists the hashes of a folder, in the format of `sha256sum`."""
 _DISK_FULL = {os.strerror(number) for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)}
 
 
@@ -68,6 +73,60 @@ def sha256(path: Path) -> str:
     """The SHA-256 of a file, in hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sha256_once(path: Path) -> str:
+    """The SHA-256 of a file, computed again only if its size or modification time has changed.
+
+    Results are remembered by this process, not on disk.
+    """
+    status = path.stat()
+    return _sha256(path.absolute(), status.st_size, status.st_mtime_ns)
+
+
+@cache
+def _sha256(path: Path, size: int, mtime_ns: int) -> str:
+    return sha256(path)
+
+
+def write_checksums(folder: Path, pattern: str = "*.parquet") -> None:
+    """Write `SHA256SUMS` with the hash of each file in `folder` whose name matches `pattern`.
+
+    The shell command `sha256sum -c SHA256SUMS` checks it too. A writer that replaces a listed file
+    deletes `SHA256SUMS` first and calls this last, so that a crash in between leaves no false hash.
+    """
+    paths = sorted(path for path in folder.glob(pattern) if not path.name.startswith("."))
+    lines = [f"{sha256(path)}  {path.name}\n" for path in paths]
+    with atomic_file(folder / CHECKSUMS) as partial:
+        partial.write_text("".join(lines), encoding="utf-8")
+
+
+def verify_checksum(path: Path) -> None:
+    """Compare a file with its hash in the `SHA256SUMS` of its folder, if it is listed there.
+
+    The file is hashed once per process and again if its size or modification time has changed.
+
+    Raises:
+        InputError: the hash differs, or `SHA256SUMS` is damaged.
+    """
+    listing = path.with_name(CHECKSUMS)
+    if not listing.is_file():
+        return
+    try:
+        lines = [
+            line.split(maxsplit=1) for line in listing.read_text(encoding="utf-8").splitlines()
+        ]
+        expected = {name: digest for digest, name in lines}.get(path.name)
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"{listing} is damaged ({error}); restore it, by `git checkout` if it is committed"
+        ) from error
+    if expected is not None and (actual := sha256_once(path)) != expected:
+        raise InputError(
+            f"{path} is damaged or was changed: its SHA-256 is {actual}, {listing.name} has "
+            f"{expected}; restore it by `git checkout`, or delete it and {listing.name} and run "
+            "its `geodistill experiments` again"
+        )
 
 
 def first_line(error: BaseException) -> str:

@@ -1,18 +1,19 @@
-"""The `design` block of a protocol file: written by `geodistill power`, the rest by people.
+"""Protocol files, and their `design` block as `geodistill power` writes it.
 
-`data/protocol/<study>.yaml` says before its rows what a study will test. Only the block is
-replaced, as text, so that comments and order of the others stay.
+`data/protocol/<study>.yaml` states what a study will test before its results exist. Only the design
+block is replaced, as text, which keeps the comments and order of the others.
 """
 
 import re
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import yaml
 
-from geodistill.analysis.stats.crossed_anova import Components
-from geodistill.analysis.stats.power import GAINS, Design, needed
+from geodistill.analysis.stats.power import GAINS, Design, required_sizes
 from geodistill.errors import InputError
+from geodistill.files import atomic_file
 
 _BLOCK = re.compile(r"^design:.*?(?=^[^\s]|\Z)", re.MULTILINE | re.DOTALL)
 
@@ -21,36 +22,19 @@ def read_protocol(path: Path) -> dict[str, Any]:
     """The blocks of a protocol file.
 
     Raises:
-        InputError: no such file, or one that does not hold named blocks.
+        InputError: no such file, or one that is not YAML in UTF-8 or does not hold named blocks.
     """
     if not path.is_file():
         raise InputError(f"no protocol at {path}")
     try:
-        blocks = yaml.safe_load(path.read_text()) or {}
+        blocks = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is not UTF-8 ({error.reason} at byte {error.start})") from error
     except yaml.YAMLError as error:
         raise InputError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(blocks, dict):
         raise InputError(f"{path} holds a {type(blocks).__name__}; expected named blocks")
     return blocks
-
-
-def read_design(path: Path) -> Design:
-    """The planned design of a protocol file.
-
-    Raises:
-        InputError: as `read_protocol`, or a file without a design, or one that lacks an entry.
-    """
-    block = read_protocol(path).get("design")
-    if block is None:
-        raise InputError(f"{path} has no design; add one with `geodistill power --out {path}`")
-    try:
-        return Design(
-            Components(**block["variance"]),
-            block["measured_at"],
-            *(block[name] for name in ("seeds", "items", "tests", "power", "alpha")),
-        )
-    except (KeyError, TypeError) as error:
-        raise InputError(f"the design of {path} is not complete: {error}") from error
 
 
 def write_design(
@@ -60,12 +44,12 @@ def write_design(
 
     Args:
         path: of the protocol file.
-        design: as planned.
+        design: planned.
         source: where the variance components come from, in words.
-        gains: true differences, in the score's unit, for which needs are listed.
+        gains: true differences whose requirements are listed, in the unit of the score.
 
     Raises:
-        InputError: as `read_protocol`, where the file exists.
+        InputError: as `read_protocol`, if the file exists.
     """
     if path.exists():
         read_protocol(path)
@@ -79,22 +63,18 @@ def write_design(
         "power": design.power,
         "alpha": design.alpha,
         "smallest_gain": round(design.smallest_gain(), 6),
-        "needed": [_plain(row) for row in needed(design, gains).to_dict("records")],
+        "needed": [_plain(row) for row in required_sizes(design, gains).to_dict("records")],
     }
     text = yaml.safe_dump({"design": block}, sort_keys=False, allow_unicode=True, width=100)
-    old = path.read_text() if path.exists() else ""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if _BLOCK.search(old):
-        path.write_text(_BLOCK.sub(lambda _: text, old, count=1))
-    else:
-        path.write_text(old + ("\n" if old and not old.endswith("\n") else "") + text)
+    old = path.read_text(encoding="utf-8") if path.exists() else ""
+    separator = "\n" if old and not old.endswith("\n") else ""
+    new = _BLOCK.sub(lambda _: text, old, count=1) if _BLOCK.search(old) else old + separator + text
+    with atomic_file(path) as partial:
+        partial.write_text(new, encoding="utf-8")
     return block
 
 
 def _plain(row: dict[Any, Any]) -> dict[str, float | int | None]:
-    """One line of needs in YAML's own types; no number that is enough is null."""
-    count = {
-        name: None if row[name] is None or row[name] != row[name] else int(row[name])
-        for name in ("seeds", "items")
-    }
-    return {"gain": row["gain"], "power": round(row["power"], 4), **count}
+    """One row of `required_sizes` in YAML's types; null where no number is enough."""
+    sizes = {name: None if pd.isna(row[name]) else int(row[name]) for name in ("seeds", "items")}
+    return {"gain": row["gain"], "power": round(row["power"], 4), **sizes}

@@ -1,15 +1,15 @@
-"""The door for other people's tables: any tidy file of scores becomes the columns we analyse.
+"""Score tables of any origin, read into the columns of the analysis.
 
-Understood are, in CSV, TSV, JSON lines and Parquet,
+Accepted in CSV, TSV, JSON lines and Parquet are
 
-- long rows `method, task, seed, item, value`, with a `metric` column or without, one file row a
-  score; without `item` a row is a run's metric;
-- a column a metric (`accuracy`, `nll`, ...) in place of `value`;
-- a column a method (`kd`, `kd+cka`, ...) in place of `method`;
-- `label` and `prediction` in place of a value: an item's score is then whether they agree, or, for
-  Matthews, F1, Pearson and Spearman, they are what the score of a run is computed from.
+- long tables `method, task, seed, item, value`, with or without a column `metric`, one row per
+  score; without `item`, one row per run;
+- one column per metric (`accuracy`, `nll`, ...) in place of `value`;
+- one column per method (`kd`, `kd+cka`, ...) in place of `method`;
+- `label` and `prediction` in place of a value: an item's score is then whether they agree; for
+  Matthews, F1, Pearson and Spearman the score of a run is computed from them.
 
-`task`, `seed` and `cluster` (items that share a source) may be absent.
+`task`, `seed` and `cluster` (items that share a source) are optional.
 """
 
 import re
@@ -23,6 +23,7 @@ from pandas.api.types import is_numeric_dtype
 
 from geodistill.analysis.stored_results import load_items
 from geodistill.errors import InputError
+from geodistill.files import first_line
 
 ROLES = ("method", "task", "seed", "item", "metric", "value", "label", "prediction", "cluster")
 _ALIASES = {
@@ -39,7 +40,7 @@ _READERS: dict[str, Callable[[Path], pd.DataFrame]] = {
     ".parquet": lambda path: pd.read_parquet(path),
 }
 _CORRECTNESS = {"accuracy", "acc", "correct", "correctness", "em", "exactmatch"}
-_RECOMPUTED = {  # of all labels and predictions of a run; no mean over items
+_FROM_LABELS = {  # metrics of all labels and predictions of a run, no means over items
     "mcc": "matthews", "matthews": "matthews", "f1": "f1", "pearson": "pearson",
     "spearman": "spearman",
 }  # fmt: skip
@@ -56,26 +57,32 @@ LOWER = {
 
 
 @dataclass(frozen=True)
-class Scores:
-    """A table as the analysis reads it.
+class ScoreTable:
+    """Scores of methods, ready for comparison.
 
-    frame: `run_id, task, method, seed, score`, with items also `item, source`; higher is better.
-    metric: its name in the file; flipped: the file's metric is better when lower, so signs were
-    turned; recomputed: the score that `label, prediction` are taken for, where it is no mean over
-    items ("" else; `score` is then 0); rows: of the file that bear this metric; left_out: reason ->
-    rows never looked at; notes: what was assumed, in sentences.
+    Attributes:
+        frame: `run_id, task, method, seed, score`, with items also `item, source`; higher scores
+            are better.
+        metric: its name in the file.
+        sign_flipped: whether lower is better in the file, so that signs were reversed.
+        metric_from_labels: name of the metric to compute from `label, prediction`, where it is no
+            mean over items (`score` is then 0); otherwise empty.
+        n_rows: rows of the file that have this metric.
+        left_out: rows never used, by reason.
+        notes: assumptions, as sentences.
     """
 
     frame: pd.DataFrame
     metric: str
-    flipped: bool
-    recomputed: str
-    rows: int
+    sign_flipped: bool
+    metric_from_labels: str
+    n_rows: int
     left_out: dict[str, int]
     notes: tuple[str, ...]
 
     @property
     def has_items(self) -> bool:
+        """Whether scores are of items, not of whole runs."""
         return "item" in self.frame
 
 
@@ -86,41 +93,50 @@ def read_scores(
     metric: str | None = None,
     higher: bool | None = None,
     tasks: Sequence[str] = (),
-) -> Scores:
+) -> ScoreTable:
     """The scores in a file, or of the finished, clean runs in a results folder.
 
     Args:
         path: .csv, .tsv, .jsonl or .parquet, or a folder.
-        baseline: tells a table with a column a method from one with a `method` column.
-        columns: our name -> the file's, for the `ROLES` that are called otherwise there.
-        metric: which one, where the file has several; or the name of the only one.
-        higher: whether higher is better; None: by the metric's name.
-        tasks: the rows of these alone; all by default.
+        baseline: name of a method, by which a table with one column per method is recognised.
+        columns: name in the file by our name, for `ROLES` that have another name there.
+        metric: name of the metric, if the file has several, or of the only one.
+        higher: whether higher values are better; by default known from the metric's name.
+        tasks: to include; all by default.
 
     Raises:
-        InputError: a file of another kind, a task that it has no row of, columns that are missing
-            or ambiguous, a metric of unknown direction, values that are no numbers, or one score
-            given twice, differently.
+        InputError: an unknown kind of file, a task without rows, columns that are missing or
+            ambiguous, a metric of unknown direction, values that are no numbers, or two different
+            values of one score.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from geodistill.analysis import read_scores
+        >>> rows = "method,seed,item,accuracy\\nkd,0,a,1\\nnew,0,a,0\\n"
+        >>> _ = Path("scores.csv").write_text(rows)
+        >>> scores = read_scores(Path("scores.csv"), baseline="kd")
+        >>> scores.metric, scores.n_rows, scores.notes
+        ('accuracy', 2, ('no column task: all rows count as one task',))
     """
     frame = _rename(_load(path), columns or {}, path)
-    given = set(frame)
-    frame, notes = _long(frame, baseline, metric, path)
+    original = set(frame)
+    frame, notes = _to_long(frame, baseline, metric, path)
     name = str(frame.attrs["metric"])
-    flipped = not _higher_is_better(name, higher)
+    sign_flipped = not _higher_is_better(name, higher)
     frame, left_out = _clean(frame, path)
-    frame["score"] = -frame["value"] if flipped else frame["value"]
-    rows = len(frame) + sum(left_out.values())
-    from_labels = not given & {"value", "metric", name} and _key(name) in _RECOMPUTED
-    again = _RECOMPUTED[_key(name)] if from_labels else ""
+    frame["score"] = -frame["value"] if sign_flipped else frame["value"]
+    n_rows = len(frame) + sum(left_out.values())
+    has_values = bool(original & {"value", "metric", name})
+    from_labels = "" if has_values else _FROM_LABELS.get(_key(name), "")
     if tasks:
         known = list(dict.fromkeys(frame["task"]))
         if absent := [task for task in tasks if task not in known]:
             raise InputError(f"task {absent[0]!r} is none of the rows'; they hold {_all(known)}")
-        notes = [*notes, f"tasks: {_all(tasks)}, as asked, of {len(known)}"]
-        left_out["of another task than asked"] = int((~frame["task"].isin(tasks)).sum())
+        notes = [*notes, f"tasks: {_all(tasks)} of {len(known)}, as chosen"]
+        left_out["of a task that was not chosen"] = int((~frame["task"].isin(tasks)).sum())
         frame = frame[frame["task"].isin(tasks)]
     scores = frame.drop(columns="value").reset_index(drop=True)
-    return Scores(scores, name, flipped, again, rows, left_out, tuple(notes))
+    return ScoreTable(scores, name, sign_flipped, from_labels, n_rows, left_out, tuple(notes))
 
 
 def _load(path: Path) -> pd.DataFrame:
@@ -133,7 +149,7 @@ def _load(path: Path) -> pd.DataFrame:
     try:
         frame = _READERS[path.suffix](path)
     except (ValueError, OSError) as error:  # pandas' and pyarrow's errors of form
-        raise InputError(f"{path} cannot be read: {str(error).splitlines()[0]}") from error
+        raise InputError(f"{path} cannot be read: {first_line(error)}") from error
     if frame.empty:
         raise InputError(f"{path} holds no rows")
     return frame
@@ -142,47 +158,47 @@ def _load(path: Path) -> pd.DataFrame:
 def _rename(frame: pd.DataFrame, columns: Mapping[str, str], path: Path) -> pd.DataFrame:
     unknown = sorted(set(columns) - set(ROLES))
     if unknown:
-        raise InputError(f"column {unknown[0]!r} is none of ours; these are {_all(ROLES)}")
+        raise InputError(f"unknown column {unknown[0]!r}; known are {_all(ROLES)}")
     absent = sorted(set(columns.values()) - set(frame))
     if absent:
         raise InputError(f"{path} has no column {absent[0]!r}; it has {_all(frame)}")
-    named = {theirs: ours for ours, theirs in columns.items()}
-    for ours, others in _ALIASES.items():
-        free = [other for other in others if other in frame and other not in named]
-        if ours not in frame and ours not in columns and free:
-            named[free[0]] = ours
-    clash = [ours for theirs, ours in named.items() if ours in frame and theirs != ours]
-    renamed = frame.drop(columns=clash).rename(columns=named)
-    renamed.attrs["value"] = next((k for k, ours in named.items() if ours == "value"), "value")
+    new_names = {name: role for role, name in columns.items()}
+    for role, aliases in _ALIASES.items():
+        free = [alias for alias in aliases if alias in frame and alias not in new_names]
+        if role not in frame and role not in columns and free:
+            new_names[free[0]] = role
+    replaced = [role for name, role in new_names.items() if role in frame and name != role]
+    renamed = frame.drop(columns=replaced).rename(columns=new_names)
+    original = (name for name, role in new_names.items() if role == "value")
+    renamed.attrs["value"] = next(original, "value")
     return renamed
 
 
-def _long(
+def _to_long(
     frame: pd.DataFrame, baseline: str, metric: str | None, path: Path
 ) -> tuple[pd.DataFrame, list[str]]:
-    """One row a score, columns of `ROLES`; the metric's name in `attrs`; and what was assumed."""
+    """One row per score with columns of `ROLES`, the metric's name in `attrs`; and assumptions."""
     notes = []
-    called = frame.attrs["value"]
+    value_name = frame.attrs["value"]
     if "method" not in frame:
         if baseline not in frame:
             raise InputError(f"{path} has neither a column method nor {baseline!r}: {_all(frame)}")
         keys = [role for role in ROLES if role in frame]
-        wide = [c for c in frame if c not in keys and is_numeric_dtype(frame[c])]
-        frame = frame.melt(keys, wide, var_name="method", value_name="value")
+        methods = [c for c in frame if c not in keys and is_numeric_dtype(frame[c])]
+        frame = frame.melt(keys, methods, var_name="method", value_name="value")
     if "metric" in frame:
         frame, name = _one_metric(frame, metric, path)
     else:
-        frame, name = _value(frame, metric, called, path)
-    for role, meaning in (("task", "one task"), ("seed", "one seed")):
+        frame, name = _value(frame, metric, value_name, path)
+    for role, default in (("task", "all"), ("seed", 0)):
         if role not in frame:
-            frame = frame.assign(**{role: "all" if role == "task" else 0})
-            notes.append(f"no column {role}: all rows count as {meaning}")
+            frame = frame.assign(**{role: default})
+            notes.append(f"no column {role}: all rows count as one {role}")
     if "item" in frame:
-        own = frame["item"].astype(str)
-        frame["source"] = frame["cluster"].fillna(own) if "cluster" in frame else own
-        frame["item"] = own
-    kept = ("task", "method", "seed", "item", "source", "label", "prediction", "value")
-    frame = frame[[column for column in kept if column in frame]].copy()
+        frame["item"] = item = frame["item"].astype(str)
+        frame["source"] = frame["cluster"].fillna(item) if "cluster" in frame else item
+    names = ("task", "method", "seed", "item", "source", "label", "prediction", "value")
+    frame = frame[[name for name in names if name in frame]].copy()
     frame.attrs["metric"] = name
     return frame, notes
 
@@ -191,7 +207,7 @@ def _one_metric(frame: pd.DataFrame, metric: str | None, path: Path) -> tuple[pd
     known = sorted(frame["metric"].dropna().astype(str).unique())
     if metric is None and len(known) > 1:
         raise InputError(f"{path} holds the metrics {_all(known)}: choose one by --metric")
-    name = metric or known[0]
+    name = metric or next(iter(known), "")
     if name not in known:
         raise InputError(f"{path} has no metric {name!r}; it has {_all(known)}")
     if "value" not in frame:
@@ -200,19 +216,19 @@ def _one_metric(frame: pd.DataFrame, metric: str | None, path: Path) -> tuple[pd
 
 
 def _value(
-    frame: pd.DataFrame, metric: str | None, called: str, path: Path
+    frame: pd.DataFrame, metric: str | None, value_name: str, path: Path
 ) -> tuple[pd.DataFrame, str]:
-    """The column that holds the score, where no column names a metric."""
+    """The column that holds the score, if no column names a metric."""
     if metric and metric in frame and metric not in ROLES:
         return frame.assign(value=frame[metric]), metric
     if "value" in frame:
-        return frame, metric or called
-    judged = {"label", "prediction"} <= set(frame)
-    if judged and metric and _key(metric) in _RECOMPUTED and "item" in frame:
+        return frame, metric or value_name
+    labelled = {"label", "prediction"} <= set(frame)
+    if labelled and metric and _key(metric) in _FROM_LABELS and "item" in frame:
         return frame.assign(value=0.0), metric
-    if judged and (metric is None or _key(metric) in _CORRECTNESS):
-        right = frame["label"].astype(str) == frame["prediction"].astype(str)
-        return frame.assign(value=right.astype(float)), metric or "accuracy"
+    if labelled and (metric is None or _key(metric) in _CORRECTNESS):
+        correct = frame["label"].astype(str) == frame["prediction"].astype(str)
+        return frame.assign(value=correct.astype(float)), metric or "accuracy"
     rest = [c for c in frame if c not in ROLES and is_numeric_dtype(frame[c])]
     if metric or not rest:
         wanted = f"no metric {metric!r}" if metric else "no column with values"
@@ -228,40 +244,41 @@ def _higher_is_better(metric: str, higher: bool | None) -> bool:
     if _key(metric) in HIGHER | LOWER:
         return _key(metric) in HIGHER
     raise InputError(
-        f"metric {metric!r} is unknown: say --higher or --lower (which is better), or name a known "
-        "one by --metric, such as accuracy or nll"
+        f"metric {metric!r} is unknown: choose --higher or --lower (which is better), or name a "
+        "known one by --metric, such as accuracy or nll"
     )
 
 
 def _clean(frame: pd.DataFrame, path: Path) -> tuple[pd.DataFrame, dict[str, int]]:
-    """Rows with a finite score, each once; and how many were left out, by reason."""
+    """Rows with a finite score, each once; and the number of rows left out, by reason."""
     values = pd.to_numeric(frame["value"], errors="coerce")
-    words = values.isna() & frame["value"].notna()
-    if words.any() and not is_numeric_dtype(frame["value"]):
-        raise InputError(f"{path}: value {frame.loc[words, 'value'].iloc[0]!r} is not a number")
+    not_numbers = values.isna() & frame["value"].notna()
+    if not_numbers.any() and not is_numeric_dtype(frame["value"]):
+        value = frame.loc[not_numbers, "value"].iloc[0]
+        raise InputError(f"{path}: value {value!r} is not a number")
     frame = frame.assign(value=values.astype(np.float64))
     keys = [name for name in ("task", "method", "seed", "item") if name in frame]
     named = frame[keys].notna().all(axis=1)
     finite = np.isfinite(frame["value"])
-    whole = frame[named & finite]
-    once = whole.drop_duplicates([*keys, "value"])
-    _refuse_conflicts(once, keys, path)
+    valid = frame[named & finite]
+    unique = valid.drop_duplicates([*keys, "value"])
+    _refuse_conflicts(unique, keys, path)
     left_out = {
         "without a method, task, seed or item": int((~named).sum()),
         "without a finite value": int((named & ~finite).sum()),
-        "given twice": len(whole) - len(once),
+        "repeated": len(valid) - len(unique),
     }
-    once = once.assign(task=once["task"].astype(str), method=once["method"].astype(str))
-    run_id = once["task"] + "/" + once["method"] + "/" + once["seed"].astype(str)
-    return once.assign(run_id=run_id).reset_index(drop=True), left_out
+    unique = unique.assign(task=unique["task"].astype(str), method=unique["method"].astype(str))
+    run_id = unique["task"] + "/" + unique["method"] + "/" + unique["seed"].astype(str)
+    return unique.assign(run_id=run_id).reset_index(drop=True), left_out
 
 
 def _refuse_conflicts(frame: pd.DataFrame, keys: list[str], path: Path) -> None:
-    twice = frame[frame.duplicated(keys)]
-    if len(twice):
-        where = ", ".join(f"{name} {twice.iloc[0][name]}" for name in keys)
+    repeated = frame[frame.duplicated(keys)]
+    if len(repeated):
+        where = ", ".join(f"{name} {repeated.iloc[0][name]}" for name in keys)
         hint = "" if "item" in keys else " (or is there an item column? name it by --column)"
-        raise InputError(f"{path} gives two different values for {where}: keep one{hint}")
+        raise InputError(f"{path} has two different values for {where}: keep one{hint}")
 
 
 def _key(metric: str) -> str:
@@ -269,7 +286,7 @@ def _key(metric: str) -> str:
 
 
 def is_bounded(metric: str) -> bool:
-    """Whether a known metric lies in 0..1, or in 0..100 where it is given in per cent."""
+    """Whether a metric is known to lie in 0..1 (or in 0..100 as a percentage)."""
     return _key(metric) in BOUNDED
 
 

@@ -1,7 +1,7 @@
-"""The door for stored results: reads and checks them, and counts what it leaves out."""
+"""Stored results, read and checked; runs that are left out are counted by reason."""
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from geodistill.errors import InputError
+from geodistill.files import first_line, verify_checksum
 
 CELL = ("task", "method", "seed")
 ROW_COLUMNS = ("run_id", *CELL, "metric", "value", "status", "dirty")
@@ -18,10 +19,12 @@ ITEM_COLUMNS = ("run_id", *CELL, "item", "source", "score")
 
 
 @dataclass(frozen=True)
-class Table:
-    """Rows of finished, clean runs only.
+class StoredTable:
+    """Rows of finished runs from a clean checkout.
 
-    frame: the tidy rows; left_out: reason -> number of runs that the tables do not count.
+    Attributes:
+        frame: tidy rows.
+        left_out: number of runs left out, by reason.
     """
 
     frame: pd.DataFrame
@@ -29,141 +32,127 @@ class Table:
 
     @property
     def run_ids(self) -> tuple[str, ...]:
+        """Ids of the runs, sorted."""
         return tuple(sorted(self.frame["run_id"].unique()))
 
-    @property
-    def says(self) -> str:
-        """One line for a caption: runs used and runs left out, by reason."""
-        left = "; ".join(f"{n} {reason}" for reason, n in self.left_out.items() if n)
-        return f"{len(self.run_ids)} runs used, left out: {left or 'none'}"
 
-
-def digest(run_ids: Sequence[str]) -> str:
+def hash_run_ids(run_ids: Sequence[str]) -> str:
     """A short name for a set of runs, in any order: 8 hexadecimal digits of its SHA-256."""
     return sha256("\n".join(sorted(set(run_ids))).encode()).hexdigest()[:8]
 
 
 def load_rows(
-    folder: Path,
-    where: Mapping[str, Any] | None = None,
-    vary: Sequence[str] = (),
-    runs: Collection[str] | None = None,
-) -> Table:
-    """One row a metric from `folder/rows.parquet`: `run_id, task, method, seed, metric, value`.
+    folder: Path, vary: Sequence[str] = (), runs: Collection[str] | None = None
+) -> StoredTable:
+    """One row per run and metric from `folder/rows.parquet`.
 
     Args:
-        folder: of one study.
-        where: the setting to read, {name: value}, where the study holds several: a column of the
-            rows (`n_train`) or a key of their `config`.
+        folder: of one section of a study.
         vary: settings in which runs of one task, method and seed may differ; each becomes a column.
-        runs: ids of the runs to read, which may then differ in their setting.
+            A setting is a column of the file or a key of its `config`.
+        runs: ids of the runs to read, which may then differ in any setting; all by default.
+
+    Returns:
+        `run_id, task, method, seed, metric, value`, the other columns of the file, and `vary`.
 
     Raises:
-        InputError: no such file, a damaged one, missing columns, a run with one metric twice, a
-            value that is not finite, a setting that no row has, or two clean runs of one task,
-            method and seed (and of what may `vary`).
+        InputError: no such file, a damaged one, missing columns, a run with a metric twice, a value
+            that is not finite, an unknown setting, or two clean runs of one task, method and seed
+            (and of the settings in `vary`).
+
+    Example:
+        >>> from pathlib import Path
+        >>> from geodistill.analysis import load_rows
+        >>> load_rows(Path("no/such/section"))
+        Traceback (most recent call last):
+        geodistill.errors.InputError: no stored rows at no/such/section/rows.parquet: make them ...
     """
-    frame = _read(folder, "rows.parquet", ROW_COLUMNS)
-    _refuse_duplicates(frame, ["run_id", "metric"], folder / "rows.parquet")
+    path = folder / "rows.parquet"
+    frame = _read(path, ROW_COLUMNS)
+    _refuse_duplicates(frame, ["run_id", "metric"], path)
     dirty, unfinished = frame["dirty"].astype(bool), frame["status"] != "finished"
     left_out = {
         "unfinished": int(frame.loc[unfinished, "run_id"].nunique()),
         "from a changed checkout": int(frame.loc[dirty & ~unfinished, "run_id"].nunique()),
     }
-    clean = frame[~dirty & ~unfinished].reset_index(drop=True)
-    kept = _select(clean, where or {}, folder / "rows.parquet")
+    rows = frame[~dirty & ~unfinished].reset_index(drop=True)
     if runs is not None:
-        kept = kept[kept["run_id"].isin(runs)].reset_index(drop=True)
-    if where or runs is not None:
-        left_out["of another setting"] = clean["run_id"].nunique() - kept["run_id"].nunique()
-    kept = kept.assign(**{k: _setting(kept, k, folder / "rows.parquet") for k in vary})
-    _refuse_not_finite(kept, "value", folder / "rows.parquet")
+        n_clean = rows["run_id"].nunique()
+        rows = rows[rows["run_id"].isin(runs)].reset_index(drop=True)
+        left_out["of another setting"] = n_clean - rows["run_id"].nunique()
+    rows = rows.assign(**{name: _setting(rows, name, path) for name in vary})
+    _refuse_not_finite(rows, "value", path)
     if runs is None:
-        _refuse_rivals(kept, [*CELL, *vary], folder / "rows.parquet")
-    return Table(kept, left_out)
+        _refuse_ambiguous_runs(rows, [*CELL, *vary], path)
+    return StoredTable(rows, left_out)
 
 
 def load_items(
-    folder: Path,
-    where: Mapping[str, Any] | None = None,
-    vary: Sequence[str] = (),
-    runs: Collection[str] | None = None,
-) -> Table:
-    """One row a run and test item from `folder/items.parquet`, of the runs that `load_rows` keeps.
+    folder: Path, vary: Sequence[str] = (), runs: Collection[str] | None = None
+) -> StoredTable:
+    """One row per run and test item from `folder/items.parquet`, of the runs of `load_rows`.
+
+    Args:
+        folder: of one section of a study.
+        vary: settings in which runs of one task, method and seed may differ; each becomes a column.
+        runs: ids of the runs to read; all by default.
+
+    Returns:
+        `run_id, task, method, seed, item, source, score`, the other columns of the file, and
+        `vary`.
 
     Raises:
         InputError: as `load_rows`; or a run with one item twice, or a score that is not finite.
+
+    Example:
+        >>> from geodistill.analysis import load_items
+        >>> from geodistill.paths import data_dir
+        >>> table = load_items(data_dir() / "results/classification/primary")
+        >>> table.frame["score"].between(0, 1).all(), table.left_out["unfinished"]
+        (True, 0)
     """
-    rows = load_rows(folder, where, vary, runs)
-    frame = _read(folder, "items.parquet", ITEM_COLUMNS)
-    kept = frame[frame["run_id"].isin(rows.run_ids)].reset_index(drop=True)
-    settings = rows.frame.drop_duplicates("run_id").set_index("run_id")
-    kept = kept.assign(**{name: kept["run_id"].map(settings[name]) for name in vary})
-    _refuse_duplicates(kept, ["run_id", "item"], folder / "items.parquet")
-    _refuse_not_finite(kept, "score", folder / "items.parquet")
-    without = len(rows.run_ids) - kept["run_id"].nunique()
-    return Table(kept, {**rows.left_out, "without items": without})
+    table = load_rows(folder, vary, runs)
+    path = folder / "items.parquet"
+    frame = _read(path, ITEM_COLUMNS)
+    items = frame[frame["run_id"].isin(table.run_ids)].reset_index(drop=True)
+    settings = table.frame.drop_duplicates("run_id").set_index("run_id")
+    items = items.assign(**{name: items["run_id"].map(settings[name]) for name in vary})
+    _refuse_duplicates(items, ["run_id", "item"], path)
+    _refuse_not_finite(items, "score", path)
+    without = len(table.run_ids) - items["run_id"].nunique()
+    return StoredTable(items, {**table.left_out, "without items": without})
 
 
-def missing_cells(frame: pd.DataFrame) -> list[tuple[str, str, int]]:
-    """The (task, method, seed) cells of a full grid of all three that `frame` lacks."""
-    full = pd.MultiIndex.from_product([sorted(frame[name].unique()) for name in CELL])
-    return sorted(set(full) - set(frame[list(CELL)].itertuples(index=False, name=None)))
-
-
-def check_complete(frame: pd.DataFrame) -> None:
-    """Raises InputError, naming the missing cells, unless every method ran every task and seed."""
-    missing = missing_cells(frame)
-    if missing:
-        some = ", ".join(f"{task}/{method}/seed {seed}" for task, method, seed in missing[:3])
-        raise InputError(
-            f"the grid is not complete: {len(missing)} cells are missing ({some}, ...); "
-            "finish it with `geodistill grid`"
-        )
-
-
-def wide(frame: pd.DataFrame, vary: Sequence[str] = ()) -> pd.DataFrame:
-    """One row a run, a column a metric, beside `run_id, task, method, seed` and what may `vary`."""
-    index = ["run_id", *CELL, *vary]
+def pivot_metrics(frame: pd.DataFrame) -> pd.DataFrame:
+    """One row per run and one column per metric, from rows as `load_rows` gives them."""
+    index = ["run_id", *CELL]
     return frame.pivot(index=index, columns="metric", values="value").reset_index()
-
-
-def answers_beside(items: pd.DataFrame, seed: int, names: Mapping[str, str]) -> pd.DataFrame:
-    """Generated answers of several methods side by side, an item a line; right ones have a ✓.
-
-    Args:
-        items: with `answer` and `exact_match`, one run of each method and seed.
-        seed: whose runs are shown.
-        names: column name by method, in their order.
-    """
-    asked = items[(items["seed"] == seed) & items["method"].isin(names)]
-    right = asked["exact_match"].map({1.0: " ✓"}).fillna("")
-    shown = asked.assign(answer=asked["answer"].str.strip() + right)
-    table = shown.pivot(index="item", columns="method", values="answer")[list(names)]
-    return table.rename(columns=dict(names)).reset_index().rename_axis(columns=None)
 
 
 def read_stored(path: Path, columns: list[str] | None = None) -> pd.DataFrame:
     """A stored table, or some of its columns.
 
     Raises:
-        InputError: the file can't be read: cut, damaged, or gone.
+        InputError: the file can't be read: cut, damaged, or gone; or its hash is not the one that
+            the `SHA256SUMS` of its folder lists.
     """
     try:
+        verify_checksum(path)
         return pd.read_parquet(path, columns=columns)
+    except InputError:
+        raise
     except Exception as error:  # pyarrow and pandas raise whatever the damage leads them to
-        reason = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
+        reason = f"{type(error).__name__}: {first_line(error)}"
         raise InputError(
             f"{path} can't be read ({reason}); restore it, or delete it and run its "
-            "`geodistill grid` again, which makes the runs that are lost"
+            "`geodistill experiments` again, which makes the runs that are lost"
         ) from error
 
 
-def _read(folder: Path, name: str, columns: Sequence[str]) -> pd.DataFrame:
-    path = folder / name
+def _read(path: Path, columns: Sequence[str]) -> pd.DataFrame:
     if not path.is_file():
         raise InputError(
-            f"no stored rows at {path}: make them with `geodistill grid {folder.name}`"
+            f"no stored rows at {path}: make them with `geodistill experiments {path.parent.name}`"
         )
     frame = read_stored(path)
     absent = [column for column in columns if column not in frame]
@@ -172,16 +161,6 @@ def _read(folder: Path, name: str, columns: Sequence[str]) -> pd.DataFrame:
             f"{path} lacks the columns {', '.join(absent)}; it has {', '.join(frame.columns)}"
         )
     return frame
-
-
-def _select(frame: pd.DataFrame, where: Mapping[str, Any], path: Path) -> pd.DataFrame:
-    for name, value in where.items():
-        settings = _setting(frame, name, path)
-        if not (settings == value).any():
-            known = ", ".join(str(v) for v in settings.drop_duplicates())
-            raise InputError(f"{path} has no run with {name} = {value!r}; there are {known}")
-        frame = frame[settings == value]
-    return frame.reset_index(drop=True)
 
 
 def _setting(frame: pd.DataFrame, name: str, path: Path) -> "pd.Series[Any]":
@@ -194,11 +173,11 @@ def _setting(frame: pd.DataFrame, name: str, path: Path) -> "pd.Series[Any]":
 
 
 def _refuse_duplicates(frame: pd.DataFrame, key: list[str], path: Path) -> None:
-    twice = frame.loc[frame.duplicated(key), key]
-    if len(twice):
-        first = " ".join(str(value) for value in twice.iloc[0])
+    repeated = frame.loc[frame.duplicated(key), key]
+    if len(repeated):
+        first = " ".join(str(value) for value in repeated.iloc[0])
         raise InputError(
-            f"{path} holds {len(twice)} rows twice, the first: {' × '.join(key)} = {first}"
+            f"{path} holds {len(repeated)} rows twice, the first: {' × '.join(key)} = {first}"
         )
 
 
@@ -211,12 +190,12 @@ def _refuse_not_finite(frame: pd.DataFrame, column: str, path: Path) -> None:
         )
 
 
-def _refuse_rivals(frame: pd.DataFrame, key: list[str], path: Path) -> None:
+def _refuse_ambiguous_runs(frame: pd.DataFrame, key: list[str], path: Path) -> None:
     runs = frame[["run_id", *key]].drop_duplicates()
-    rivals = runs[runs.duplicated(key, keep=False)].sort_values(key)
-    if len(rivals):
-        cell = "/".join(str(rivals.iloc[0][name]) for name in key)
+    same = runs[runs.duplicated(key, keep=False)].sort_values(key)
+    if len(same):
+        cell = "/".join(str(same.iloc[0][name]) for name in key)
         raise InputError(
-            f"{path} holds two clean runs of {cell}: {rivals.iloc[0]['run_id']} and "
-            f"{rivals.iloc[1]['run_id']}; keep one, or select a setting by where="
+            f"{path} holds two clean runs of {cell}: {same.iloc[0]['run_id']} and "
+            f"{same.iloc[1]['run_id']}; keep one, or select runs by runs="
         )

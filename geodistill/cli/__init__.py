@@ -1,1 +1,1 @@
-"""The command line."""
+"""The command line: `main` holds the commands, the other modules what they print."""

@@ -1,19 +1,28 @@
-"""What `geodistill compare` prints."""
+"""What `geodistill compare` does: read a score table, compare its methods, print, write."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
 
-from geodistill.analysis.report.comparison_report import Answer, answer, shared
-from geodistill.analysis.report.export import answer_table, counts, to_settle, write
-from geodistill.analysis.score_tables import Scores, read_scores
+from geodistill.analysis.report.comparison_report import (
+    ComparisonReport,
+    compare_all,
+    matched_rows,
+)
+from geodistill.analysis.report.export import (
+    report_table,
+    required_designs,
+    row_counts,
+    write_report,
+)
+from geodistill.analysis.score_tables import ScoreTable, read_scores
 from geodistill.cli.tables import rich_table, wide_console
 from geodistill.errors import InputError
 
 
-def ask(
-    rows: Path,
+def run_compare(
+    table: Path,
     baseline: str,
     *,
     columns: Sequence[str] = (),
@@ -22,45 +31,61 @@ def ask(
     tasks: Sequence[str] = (),
     primary: Sequence[str] = (),
     margin: float | None = None,
-    second: bool = False,
+    sensitivity: bool = False,
     out: Path | None = None,
-) -> Answer:
-    """Read, compare, print and, where `out` names a folder, write; arguments as the command's.
+) -> ComparisonReport:
+    """Compare the methods of a table with a baseline and print the report.
+
+    Args:
+        table: a file of scores or a results folder.
+        baseline: name of a method.
+        columns: names in the file as "OURS=THEIRS".
+        metric: name of the metric, if the table has several.
+        higher: whether higher values are better; by default known from the metric's name.
+        tasks: to include; all by default.
+        primary: methods of the primary family; all by default.
+        margin: smallest difference that matters, in the unit of the table.
+        sensitivity: print other tests too.
+        out: folder for the report.
 
     Raises:
-        InputError: as `read_scores` and `answer`, or a column that is not given as OURS=THEIRS.
+        InputError: as `read_scores` and `compare_all`, or a column that is not "OURS=THEIRS".
     """
     console = wide_console()
-    scores = read_scores(rows, baseline, _mapping(columns), metric, higher, tasks)
-    found = answer(scores, baseline, primary, margin)
-    direction = "lower is better, so signs are turned" if scores.flipped else "higher is better"
-    console.print(
-        rich_table(answer_table(found), f"{scores.metric} against {baseline} ({direction})")
+    scores = read_scores(table, baseline, _parse_columns(columns), metric, higher, tasks)
+    report = compare_all(scores, baseline, primary, margin)
+    direction = (
+        "lower is better, so signs are reversed" if scores.sign_flipped else "higher is better"
     )
-    for line in [*to_settle(found), counts(found), *found.notes]:
+    title = f"{scores.metric} against {baseline} ({direction})"
+    console.print(rich_table(report_table(report), title))
+    for line in [*required_designs(report), row_counts(report), *report.notes]:
         console.print(line, highlight=False)
-    if second:
-        _second(console, scores, found)
+    if sensitivity:
+        _print_sensitivity(console, scores, report)
     if out:
-        console.print("written: " + ", ".join(str(path) for path in write(found, out)))
-    return found
+        paths = ", ".join(str(path) for path in write_report(report, out))
+        console.print(f"written: {paths}")
+    return report
 
 
-def _mapping(columns: Sequence[str]) -> dict[str, str]:
-    pairs = [column.partition("=") for column in columns]
-    bad = [column for column, pair in zip(columns, pairs, strict=True) if not (pair[0] and pair[2])]
-    if bad:
-        raise InputError(f"--column {bad[0]!r}: expected OURS=THEIRS, such as method=model")
-    return {ours: theirs for ours, _, theirs in pairs}
+def _parse_columns(columns: Sequence[str]) -> dict[str, str]:
+    names = {}
+    for column in columns:
+        role, _, name = column.partition("=")
+        if not (role and name):
+            raise InputError(f"--column {column!r}: expected OURS=THEIRS, such as method=model")
+        names[role] = name
+    return names
 
 
-def _second(console: Console, scores: Scores, found: Answer) -> None:
-    from geodistill.analysis.report.sensitivity_table import second_opinions
+def _print_sensitivity(console: Console, scores: ScoreTable, report: ComparisonReport) -> None:
+    from geodistill.analysis.stats.sensitivity import sensitivity_table
 
     if not scores.has_items:
-        console.print("second opinions need items; these rows have none")
+        console.print("sensitivity analyses need items; these scores have none")
         return
-    for method, one in {one.method: one for one in found.comparisons}.items():
-        table = second_opinions(shared(scores, method, one.baseline), method, one.baseline)
-        shown = table.map(lambda cell: f"{cell:.3g}" if isinstance(cell, float) else str(cell))
-        console.print(rich_table(shown, f"second opinions: {method} vs {one.baseline}"))
+    for method, baseline in dict.fromkeys((c.method, c.baseline) for c in report.comparisons):
+        table = sensitivity_table(matched_rows(scores, method, baseline), method, baseline)
+        text = table.map(lambda cell: f"{cell:.3g}" if isinstance(cell, float) else str(cell))
+        console.print(rich_table(text, f"sensitivity analyses: {method} vs {baseline}"))

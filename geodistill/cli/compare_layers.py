@@ -1,4 +1,4 @@
-"""What `geodistill inspect` does: load two models, compare their layers, print, write."""
+"""The `geodistill compare-layers` command: load two models, compare layers, print, write."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,122 +8,124 @@ import pandas as pd
 import torch
 from transformers import AutoModel, AutoTokenizer
 
-from geodistill.analysis.figures.layer_map import LABELS, closest, layer_map, map_in_words
+from geodistill import files
+from geodistill.analysis.figures.layer_map import (
+    MEASURE_LABELS,
+    closest_layers,
+    describe_map,
+    layer_map,
+)
 from geodistill.analysis.figures.style import geodistill_style
-from geodistill.analysis.report.format import show_p
+from geodistill.analysis.report.format import format_p
 from geodistill.cli.tables import rich_table, wide_console
 from geodistill.errors import InputError
-from geodistill.experiments.training import quiet
+from geodistill.experiments.training import silence_libraries
 from geodistill.layers.compare_layers import compare_layers
 from geodistill.tasks import assets
 
 
-def inspect(
-    model_a: str, model_b: str, texts: Path, *, rows: str = "", measure: str, out: Path | None
+def run_compare_layers(
+    model_a: str, model_b: str, texts: Path, *, pooling: str = "", measure: str, out: Path | None
 ) -> None:
-    """Print the closest layer of B for each layer of A; arguments as the command's.
+    """Print the closest layer of B for each layer of A; arguments as in the command.
 
     Raises:
-        InputError: as `load_model`, `read_texts`, `compare_layers` and `layer_figure.closest`.
+        InputError: unknown measure or pooling; models or texts that cannot be read or compared.
     """
-    if measure not in LABELS:
-        raise InputError(f"--measure {measure!r}: expected one of {', '.join(LABELS)}")
-    if out and out.exists() and not out.is_dir():
-        raise InputError(f"--out {out} is a file: expected a folder, new or old")
-    read = read_texts(texts)
+    if measure not in MEASURE_LABELS:
+        raise InputError(f"--measure {measure!r}: expected one of {', '.join(MEASURE_LABELS)}")
+    lines = read_texts(texts)
     console = wide_console()
     with console.status("loading"):
         a = load_model(model_a)
         b = a if model_b == model_a else load_model(model_b)
-    kind = cast(Literal["token", "text"], rows) if rows else None
-    found = compare_layers(a[0], b[0], read, tokenizer_a=a[1], tokenizer_b=b[1], rows=kind)
-    table = match_table(found.rows, measure)
-    console.print(rich_table(table, f"{LABELS[measure]}: A is {model_a}, B is {model_b}"))
-    first = found.rows.iloc[0]
-    cut = f"; {found.truncated} texts cut at what the models take" if found.truncated else ""
+    unit = cast(Literal["token", "text"], pooling) if pooling else None
+    layers = compare_layers(a[0], b[0], lines, tokenizer_a=a[1], tokenizer_b=b[1], pooling=unit)
+    matches = match_table(layers.table, measure)
+    console.print(rich_table(matches, f"{MEASURE_LABELS[measure]}: A is {model_a}, B is {model_b}"))
+    n, unit = layers.table[["n", "pooling"]].iloc[0]
+    cut = f"; {layers.truncated} texts were truncated" if layers.truncated else ""
     console.print(
-        f"{len(read)} texts, {first['n']} rows, each a {first['rows']}{cut}. null: unrelated rows "
-        "of these spectra. beyond chance: 0 there, 1 for equal features; it decides the closest, "
-        "by value: the closest without it. geometry kept: 1 the best of B's width, 0 that with its "
-        "rows shuffled. p_search: permuted texts, over all pairs of layers.",
+        f"{len(lines)} texts, {n} rows, one per {unit}{cut}. null: unrelated rows with these "
+        "spectra. beyond chance: 0 at the null, 1 for equal features; it decides the closest layer "
+        "(by value: the closest without it). geometry kept: 1 for the best student of B's width, 0 "
+        "for that student with shuffled rows. p_search: texts permuted, over all pairs of layers.",
         highlight=False,
     )
     if out:
-        written = write(found.rows, measure, out)
-        console.print("written: " + ", ".join(map(str, written)), soft_wrap=True)
+        paths = write_map(layers.table, measure, out)
+        console.print("written: " + ", ".join(map(str, paths)), soft_wrap=True)
 
 
 def read_texts(path: Path) -> list[str]:
-    """The lines of a UTF-8 file, blank ones left out; raises InputError where it can't be read."""
+    """The lines of a UTF-8 file without blank ones; InputError if it cannot be read."""
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        why = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
-        raise InputError(f"--texts {path}: {why}; expected a text file, one text a line") from error
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        raise InputError(
+            f"--texts {path}: {reason}; expected a text file, one text per line"
+        ) from error
     return [line.strip() for line in lines if line.strip()]
 
 
 def load_model(name: str) -> tuple[Any, Any]:
-    """A model without its head, float32, and its tokenizer.
+    """A model without its head, in float32, and its tokenizer.
 
     Args:
         name: "minilm" or "smollm2", the embedded ones; a folder; or a hub name.
 
     Raises:
-        InputError: `transformers` can't load it.
-        AssetError: an embedded one can't be downloaded.
+        InputError: `transformers` cannot load it.
+        AssetError: an embedded model cannot be downloaded.
     """
-    quiet()
-    where: dict[str, Any] = {"pretrained_model_name_or_path": name}
+    silence_libraries()
+    source: dict[str, Any] = {"pretrained_model_name_or_path": name}
     if name in ("minilm", "smollm2"):
-        where = {"pretrained_model_name_or_path": assets.path(name)}
+        source = {"pretrained_model_name_or_path": assets.path(name)}
     if name == "smollm2":
-        where["gguf_file"] = assets.SMOLLM2_GGUF
+        source["gguf_file"] = assets.SMOLLM2_GGUF
     try:
-        tokenizer = AutoTokenizer.from_pretrained(**where)
-        return AutoModel.from_pretrained(**where, dtype=torch.float32), tokenizer
+        tokenizer = AutoTokenizer.from_pretrained(**source)
+        return AutoModel.from_pretrained(**source, dtype=torch.float32), tokenizer
     except (OSError, ValueError, KeyError) as error:
-        first = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise InputError(
             f"model {name!r}: expected a folder, a hub name, minilm or smollm2; transformers says: "
-            f"{first}"
+            f"{files.first_line(error)}"
         ) from error
 
 
-def match_table(rows: pd.DataFrame, measure: str) -> pd.DataFrame:
-    """The closest layer of B for each layer of A, in words and rounded numbers."""
-    nearest = closest(rows, measure, by="value")["layer_b"]
+def match_table(table: pd.DataFrame, measure: str) -> pd.DataFrame:
+    """The closest layer of B for each layer of A, formatted for print."""
+
+    def decimals(value: float) -> str:
+        return f"{value:.2f}" if pd.notna(value) else "–"
+
+    matches = closest_layers(table, measure)
     return pd.DataFrame(
-        [
-            {
-                "layer of A": one["layer_a"],
-                "closest of B": one["layer_b"],
-                "value": f"{one['value']:.3f}",
-                "null": f"{one['null']:.3f}",
-                "beyond chance": _or_dash(one["beyond_chance"]),
-                "geometry kept": _or_dash(one["geometry_kept"]),
-                "p_search": show_p(one["p_search"]) if pd.notna(one["p_search"]) else "–",
-                "by value": layer,
-            }
-            for one, layer in zip(closest(rows, measure).to_dict("records"), nearest, strict=True)
-        ]
+        {
+            "layer of A": matches["layer_a"],
+            "closest of B": matches["layer_b"],
+            "value": matches["value"].map("{:.3f}".format),
+            "null": matches["null"].map("{:.3f}".format),
+            "beyond chance": matches["beyond_chance"].map(decimals),
+            "geometry kept": matches["geometry_kept"].map(decimals),
+            "p_search": [format_p(p) if pd.notna(p) else "–" for p in matches["p_search"]],
+            "by value": closest_layers(table, measure, by="value")["layer_b"],
+        }
     )
 
 
-def _or_dash(value: float) -> str:
-    return f"{value:.2f}" if pd.notna(value) else "–"
-
-
-def write(rows: pd.DataFrame, measure: str, folder: Path) -> Sequence[Path]:
-    """Write `rows.csv`, `layers.svg` and `layers.png`, described in words; returns their paths."""
+def write_map(table: pd.DataFrame, measure: str, folder: Path) -> Sequence[Path]:
+    """Write `layers.csv`, `layers.svg` and `layers.png`, described in words; returns the paths."""
     from matplotlib.figure import Figure
 
     folder.mkdir(parents=True, exist_ok=True)
-    table, *images = (folder / name for name in ("rows.csv", "layers.svg", "layers.png"))
-    rows.to_csv(table, index=False)
+    csv, *images = (folder / f"layers.{suffix}" for suffix in ("csv", "svg", "png"))
+    table.to_csv(csv, index=False)
     with geodistill_style():
         figure = Figure(figsize=(5.2, 5.2), layout="constrained")
-        layer_map(rows, measure, figure.subplots())
+        layer_map(table, measure, figure.subplots())
         for path in images:
-            figure.savefig(path, dpi=200, metadata={"Description": map_in_words(rows, measure)})
-    return [table, *images]
+            figure.savefig(path, dpi=200, metadata={"Description": describe_map(table, measure)})
+    return [csv, *images]

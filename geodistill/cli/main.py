@@ -1,116 +1,92 @@
-"""`geodistill`: run a notebook, run a grid, build the book, ask where a figure comes from."""
+"""The command line `geodistill`. Each command imports what it needs, so that help is immediate."""
 
 import ast
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from geodistill.errors import AssetError, InputError
-
-if TYPE_CHECKING:  # at run time `--help` must need no torch
-    from geodistill.experiments.runner import Study
 
 INTERRUPTED = 130
 """Exit code that typer gives to Ctrl-C."""
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
 
+def _check_folder(path: Path | None) -> Path | None:
+    """Refuse a file as `--out` before any work is done."""
+    if path is not None and (path.exists() or path.is_symlink()) and not path.is_dir():
+        kind = "file" if path.exists() else "link to nothing"
+        raise InputError(f"--out {path} is a {kind}; expected a folder, new or existing")
+    return path
+
+
+Names = list[str] | None
+OutFolder = Annotated[
+    Path | None, typer.Option(callback=_check_folder, help="folder for the output")
+]
+
+
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
-def run(
+def notebook(
     context: typer.Context,
-    name: Annotated[str, typer.Argument(help="notebook, or a unique part of its name")],
+    name: Annotated[str, typer.Argument(help="name of a notebook, or a unique part of it")],
 ) -> None:
-    """Execute one notebook by papermill; set parameters by -p NAME VALUE, as often as needed."""
+    """Execute one notebook; set its parameters with -p NAME VALUE, once per parameter."""
     from geodistill.publish.execute import run_notebook
 
     run_notebook(name, _parameters(context.args))
 
 
 @app.command()
-def grid(
-    study: Annotated[str, typer.Argument(help="classification, instruction, synthetic or readout")],
+def experiments(
+    study: Annotated[str, typer.Argument(help="classification, instruction or synthetic")],
+    section: Annotated[str, typer.Option(help="section of the protocol, such as primary")] = "",
+    dry_run: Annotated[
+        bool, typer.Option(help="show missing runs and expected time, stop")
+    ] = False,
+    verify: Annotated[int, typer.Option(min=0, help="number of stored runs to repeat")] = 0,
     workers: Annotated[int, typer.Option(min=1, help="processes, one compute thread each")] = 2,
-    verify: Annotated[int, typer.Option(min=0, help="rerun this many stored runs instead")] = 0,
-    dry_run: Annotated[bool, typer.Option(help="say what would run, and how long")] = False,
-    section: Annotated[str, typer.Option(help="of the study's protocol: tuning, ...")] = "",
-    scheduler: Annotated[str, typer.Option(help="run on this Dask cluster: tcp://...")] = "",
+    scheduler: Annotated[str, typer.Option(help="address of a Dask cluster: tcp://...")] = "",
 ) -> None:
-    """Make every run of a study that is not stored yet; killed at any point, it goes on."""
-    from geodistill.experiments import runner as grids
-    from geodistill.experiments.registry import study as find
+    """Make every missing run of a study; after an interruption, the same command resumes."""
+    from geodistill.cli.experiments import run_study, verify_study
+    from geodistill.experiments.registry import find_study
+    from geodistill.experiments.runner import describe_plan
 
-    chosen = find(study, section)
+    selected = find_study(study, section)
     if dry_run:
-        typer.echo(grids.plan(chosen, workers))
+        typer.echo(describe_plan(selected, workers))
     elif verify:
-        _verify(chosen, verify, workers)
+        verify_study(selected, verify, workers)
     else:
-        _run_grid(chosen, workers, scheduler)
-
-
-def _run_grid(study: "Study", workers: int, scheduler: str) -> None:
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
-
-    from geodistill.experiments.runner import pending, plan, run_grid
-
-    typer.echo(plan(study, workers))
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    with Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn()) as progress:
-        bar = progress.add_task(study.folder, total=len(pending(study)))
-        stored = run_grid(
-            study, workers=workers, report=progress.console.print, scheduler=scheduler
-        )
-        for job in stored:
-            progress.console.print(f"stored {job.label}")
-            progress.advance(bar)
-    typer.echo(f"{len(study.jobs)} runs stored under {study.path}")
-
-
-def _verify(study: "Study", count: int, workers: int) -> None:
-    from geodistill.experiments.runner import verify
-
-    for table in verify(study, count, workers=workers, report=typer.echo):
-        typer.echo(table.to_string(float_format="{:.4f}".format))
+        run_study(selected, workers, scheduler)
 
 
 @app.command()
 def compare(
-    rows: Annotated[Path, typer.Argument(help="CSV, TSV, JSONL, Parquet, or a results folder")],
-    baseline: Annotated[str, typer.Option(help="the method that all others are compared with")],
-    metric: Annotated[str | None, typer.Option(help="which, where the rows hold several")] = None,
-    primary: Annotated[
-        list[str] | None, typer.Option(help="method of the primary family; default all")
-    ] = None,
-    margin: Annotated[
-        float | None, typer.Option(help="least difference that matters, in the metric's unit")
-    ] = None,
+    scores: Annotated[Path, typer.Argument(help="CSV, TSV, JSONL, Parquet or a results folder")],
+    baseline: Annotated[str, typer.Option(help="method that the others are compared with")],
+    metric: Annotated[str | None, typer.Option(help="metric, if the table has several")] = None,
+    primary: Annotated[Names, typer.Option(help="method of the primary family; repeatable")] = None,
+    margin: Annotated[float | None, typer.Option(help="smallest difference that matters")] = None,
     higher: Annotated[
-        bool | None, typer.Option("--higher/--lower", help="which is better, if not known")
+        bool | None, typer.Option("--higher/--lower", help="which values of the metric are better")
     ] = None,
-    task: Annotated[
-        list[str] | None, typer.Option(help="these tasks alone; may be repeated")
-    ] = None,
-    column: Annotated[
-        list[str] | None, typer.Option(help="OURS=THEIRS, such as method=model; may be repeated")
-    ] = None,
-    second: Annotated[bool, typer.Option("--all", help="second opinions as well")] = False,
-    out: Annotated[Path | None, typer.Option(help="folder for figure and methods text")] = None,
+    task: Annotated[Names, typer.Option(help="task to include; repeatable")] = None,
+    column: Annotated[Names, typer.Option(help="such as method=model; repeatable")] = None,
+    sensitivity: Annotated[
+        bool, typer.Option("--sensitivity", help="show other tests too")
+    ] = False,
+    out: OutFolder = None,
 ) -> None:
-    """Say which methods beat a baseline, by how much, how surely, and what would settle it."""
-    from geodistill.cli.compare import ask
+    """Test which methods differ from a baseline, by how much, and what would settle the rest."""
+    from geodistill.cli.compare import run_compare
 
-    ask(
-        rows,
+    run_compare(
+        scores,
         baseline,
         columns=column or (),
         metric=metric,
@@ -118,85 +94,88 @@ def compare(
         tasks=task or (),
         primary=primary or (),
         margin=margin,
-        second=second,
+        sensitivity=sensitivity,
         out=out,
     )
 
 
 @app.command()
 def power(
-    rows: Annotated[
-        str, typer.Option(help="pilot rows, a file or folder; else give the three deviations")
-    ] = "",
-    method: Annotated[list[str] | None, typer.Option(help="of the pilot; may be repeated")] = None,
-    baseline: Annotated[str, typer.Option(help="of the pilot")] = "kd",
-    metric: Annotated[str | None, typer.Option(help="of the pilot, where it has several")] = None,
-    task: Annotated[list[str] | None, typer.Option(help="of the pilot; may be repeated")] = None,
-    seed_sd: Annotated[float, typer.Option(min=0, help="σ_A of the paired difference")] = 0.0,
-    item_sd: Annotated[float, typer.Option(min=0, help="σ_B")] = 0.0,
-    rest_sd: Annotated[float, typer.Option(min=0, help="σ_E, the seed × item part")] = 0.0,
-    seeds: Annotated[int, typer.Option(help="planned; default the pilot's, or 5")] = 0,
-    items: Annotated[int, typer.Option(help="planned; default the pilot's, or 1000")] = 0,
-    tests: Annotated[int, typer.Option(help="in the family; default the methods'")] = 0,
-    gain: Annotated[list[float] | None, typer.Option(help="in the score's unit")] = None,
-    out: Annotated[Path | None, typer.Option(help="protocol file to put the design into")] = None,
+    pilot: Annotated[
+        Path | None,
+        typer.Option(help="pilot scores (file or folder); else give the three deviations"),
+    ] = None,
+    method: Annotated[Names, typer.Option(help="method in the pilot; repeatable")] = None,
+    baseline: Annotated[str, typer.Option(help="baseline in the pilot")] = "kd",
+    metric: Annotated[str | None, typer.Option(help="metric, if the pilot has several")] = None,
+    task: Annotated[Names, typer.Option(help="task in the pilot; repeatable")] = None,
+    seed_sd: Annotated[float, typer.Option(min=0, help="deviation between seeds, σ_A")] = 0.0,
+    item_sd: Annotated[float, typer.Option(min=0, help="deviation between items, σ_B")] = 0.0,
+    rest_sd: Annotated[float, typer.Option(min=0, help="seed × item residual, σ_E")] = 0.0,
+    seeds: Annotated[int, typer.Option(help="seeds planned (default: the pilot's, else 5)")] = 0,
+    items: Annotated[int, typer.Option(help="items planned (default: the pilot's, else 1000)")] = 0,
+    tests: Annotated[int, typer.Option(help="tests in the Holm family (default: methods)")] = 0,
+    gain: Annotated[
+        list[float] | None, typer.Option(help="true gain in units of the score; repeatable")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="protocol file to add the design to")] = None,
 ) -> None:
-    """Plan a comparison: seeds and items for a gain, the least gain that a design can see."""
-    from geodistill.cli.power import plan
+    """Plan a comparison: seeds and items needed for a gain, smallest gain that a design detects."""
+    from geodistill.cli.power import run_power
 
-    pilot = (rows, tuple(method or ()), baseline, metric, tuple(task or ()))
-    deviations = (seed_sd, item_sd, rest_sd)
-    plan(pilot, deviations, (seeds, items, tests), tuple(gain or ()), out)
+    run_power(
+        pilot=pilot,
+        methods=method or (),
+        baseline=baseline,
+        metric=metric,
+        tasks=task or (),
+        deviations=(seed_sd, item_sd, rest_sd),
+        seeds=seeds,
+        items=items,
+        tests=tests,
+        gains=gain or (),
+        out=out,
+    )
 
 
 @app.command()
-def inspect(
+def compare_layers(
     model_a: Annotated[str, typer.Argument(help="folder, hub name, minilm or smollm2")],
-    model_b: Annotated[str, typer.Argument(help="the same; may be the same model")],
-    texts: Annotated[Path, typer.Option(help="file, one text a line, at least four")],
-    rows: Annotated[
-        str, typer.Option(help="token or text; default token where the token ids are equal")
+    model_b: Annotated[str, typer.Argument(help="the second model; may be the same")],
+    texts: Annotated[Path, typer.Option(help="text file, one text per line, at least four")],
+    pooling: Annotated[
+        str, typer.Option(help="token or text (default: token, if the token ids are equal)")
     ] = "",
     measure: Annotated[
-        str, typer.Option(help="procrustes, gram, cka, cka_debiased, r2_to_a, ...")
+        str, typer.Option(help="procrustes, gram, cka, r2_to_a, ...")
     ] = "procrustes",
-    out: Annotated[Path | None, typer.Option(help="folder for rows.csv and the figure")] = None,
+    out: OutFolder = None,
 ) -> None:
-    """Say which layers of two models hold the same geometry, and how surely."""
+    """Compare all layers of two models: which pairs share their geometry, beyond chance."""
     try:
-        from geodistill.cli.compare_layers import inspect as ask
+        from geodistill.cli.compare_layers import run_compare_layers
     except ModuleNotFoundError as error:
         raise InputError(
             f"no {error.name} here; the layer map needs the extras: pip install '.[train,analysis]'"
         ) from error
 
-    ask(model_a, model_b, texts, rows=rows, measure=measure, out=out)
+    run_compare_layers(model_a, model_b, texts, pooling=pooling, measure=measure, out=out)
 
 
 @app.command()
-def preset(
-    name: Annotated[str, typer.Argument(help="minillm-opt or distillm-opt125m")],
-    dry_run: Annotated[
-        bool, typer.Option(help="every stage on tiny models made on the spot, on a CPU")
-    ] = False,
-    teacher: Annotated[
-        Path | None, typer.Option(help="folder of a fine-tuned teacher; else it is made first")
-    ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="of the students' trainings")] = 10,
-    weight: Annotated[
-        float | None, typer.Option(help="of the term and its controls; default the preset's")
-    ] = None,
-    method: Annotated[
-        list[str] | None, typer.Option(help="kd+procrustes, ...; may be repeated; default all")
-    ] = None,
-    out: Annotated[
-        Path | None, typer.Option(help="folder of all seeds and weights; default the name")
-    ] = None,
+def reproduce(
+    name: Annotated[str, typer.Argument(help="published pair: minillm-opt or distillm-opt125m")],
+    dry_run: Annotated[bool, typer.Option(help="every stage with tiny models, on a CPU")] = False,
+    teacher: Annotated[Path | None, typer.Option(help="folder of a fine-tuned teacher")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="seed of the students' training")] = 10,
+    weight: Annotated[float | None, typer.Option(help="weight of the feature term")] = None,
+    method: Annotated[Names, typer.Option(help="such as kd+procrustes; repeatable")] = None,
+    out: OutFolder = None,
 ) -> None:
-    """Run a published pair: SFT start, KD, a term, its controls; Rouge-L beside theirs."""
-    from geodistill.cli.reproduce import run_preset
+    """Run a published teacher and student pair; show Rouge-L next to the published scores."""
+    from geodistill.cli.reproduce import run_reproduction
 
-    run_preset(
+    run_reproduction(
         name,
         teacher=teacher,
         out=out,
@@ -208,11 +187,11 @@ def preset(
 
 
 @app.command()
-def assets() -> None:
-    """Download the embedded models and texts (once), checking their hashes."""
-    from geodistill.tasks.assets import fetch_all
+def download() -> None:
+    """Download the embedded models and texts once, and check their hashes."""
+    from geodistill.tasks.assets import download_all
 
-    fetch_all(typer.echo)
+    download_all(typer.echo)
 
 
 @app.command()
@@ -227,11 +206,13 @@ def book(
 
 
 @app.command()
-def why(figure: Annotated[str, typer.Argument(help="name printed under the figure")]) -> None:
-    """Say which command, rows and runs a figure or table was made from."""
-    from geodistill.publish.provenance import why as explain
+def provenance(
+    figure: Annotated[str, typer.Argument(help="name printed under the figure or table")],
+) -> None:
+    """Show the command, stored tables and run ids behind a figure or table of the book."""
+    from geodistill.publish.provenance import describe_figure
 
-    typer.echo(explain(figure))
+    typer.echo(describe_figure(figure))
 
 
 def _parameters(words: Sequence[str]) -> dict[str, object]:
@@ -244,7 +225,7 @@ def _parameters(words: Sequence[str]) -> dict[str, object]:
 
 
 def _literal(text: str) -> object:
-    """A command-line value as the number, boolean or list it spells, else as text."""
+    """The number, boolean or list that a command-line value spells, else the text."""
     try:
         return ast.literal_eval(text)
     except (ValueError, SyntaxError):
@@ -252,7 +233,7 @@ def _literal(text: str) -> object:
 
 
 def main() -> None:
-    """Run the command; an error that a user can mend is one line and exit code 2."""
+    """Run the command; report an error that a user can fix in one line, with exit code 2."""
     try:
         app()
     except (InputError, AssetError, FloatingPointError) as error:
@@ -260,7 +241,5 @@ def main() -> None:
         sys.exit(2)
     except SystemExit as end:
         if end.code == INTERRUPTED:
-            typer.echo(
-                "stopped; what is finished is kept, the same command goes on from there", err=True
-            )
+            typer.echo("stopped; finished work is kept, the same command resumes there", err=True)
         raise

@@ -1,4 +1,6 @@
-"""`geodistill preset`: settings with their sources, the run, scores beside published ones."""
+"""`geodistill reproduce`: settings with their sources, the trainings, scores and published ones."""
+
+from __future__ import annotations
 
 import os
 import tempfile
@@ -14,10 +16,10 @@ from geodistill.errors import InputError
 if TYPE_CHECKING:
     import pandas as pd
 
-DRY_LENGTH, DRY_PROMPT = 40, 20
+DRY_LENGTH, DRY_PROMPT_LENGTH = 40, 20
 
 
-def run_preset(
+def run_reproduction(
     name: str,
     *,
     teacher: Path | None,
@@ -27,54 +29,53 @@ def run_preset(
     weight: float | None = None,
     methods: Sequence[str] = (),
 ) -> None:
-    """Print settings and sources, then run every stage, then print the scores.
+    """Print the settings with their sources, run every stage, and print the scores.
 
     Args:
-        name: of the preset.
+        name: of the published pair.
         teacher: folder of a fine-tuned teacher; None fine-tunes it first.
         out: folder of models, answers and scores, of all seeds and weights; None takes `name`, a
-            dry run a scratch folder.
-        dry_run: tiny models made on the spot, sixteen questions, shorter texts; all else as it is.
+            dry run a temporary folder.
+        dry_run: whether to take tiny models, sixteen questions and shorter texts; the rest stays.
         seed: of the students' trainings.
-        weight: of the term and its controls; None takes the preset's.
-        methods: those to train; none is all.
+        weight: of the term and its controls; None takes the pair's.
+        methods: to train; none is all.
 
     Raises:
-        InputError: no such preset or method; several processes; no GPU, which the real one needs; a
-            teacher that is no folder of a model, or one for a dry run; a folder of another run.
-        AssetError: the hub is out of reach.
+        InputError: no such pair or method; several processes; no GPU, without a dry run; a teacher
+            that is no folder of a model, or one for a dry run; a folder of another run.
+        AssetError: the hub can't be reached.
     """
-    _refuse_processes()
+    _refuse_several_processes()
     import torch
 
-    from geodistill.experiments.published_pairs.config import METHODS, preset, sources, students
-    from geodistill.experiments.published_pairs.data import dry_parts, hub_parts
-    from geodistill.experiments.published_pairs.train import run
+    from geodistill.experiments.published_pairs import config, data, train
 
-    chosen = preset(name)
-    asked: dict[str, Any] = {"seed": seed, "weight": weight, "methods": methods or METHODS}
-    students(chosen, **asked)  # a bad one is told before data and models are loaded
+    pair = config.load_pair(name)
+    choice: dict[str, Any] = {"seed": seed, "weight": weight, "methods": methods or config.METHODS}
+    config.plan_students(pair, **choice)  # before data and models are loaded
     if teacher is not None and dry_run:
-        raise InputError("--teacher and --dry-run: a dry run makes its own; expected one of them")
+        raise InputError("--teacher and --dry-run: a dry run has a teacher; expected one of them")
     if teacher is not None and not (teacher / "config.json").is_file():
         raise InputError(f"--teacher is {teacher}: expected a folder with a fine-tuned model")
-    for row in sources(name).itertuples():
-        typer.echo(f"{row.setting:<22} {row.value!s:<20} # {row.source}")
+    for row in config.settings_table(name).itertuples():
+        typer.echo(f"{row.setting:<28} {row.value!s:<20} # {row.source}")
     if not dry_run and not torch.cuda.is_available():
-        raise InputError(f"preset {name!r} needs a GPU, and there is none; try it by --dry-run")
-    with tempfile.TemporaryDirectory(prefix="geodistill-") as scratch:
-        folder = out or Path(scratch if dry_run else name)
+        raise InputError(f"{name!r} needs a GPU, and there is none; try it by --dry-run")
+    with tempfile.TemporaryDirectory(prefix="geodistill-") as temporary:
+        folder = out or Path(temporary if dry_run else name)
         if dry_run:
-            chosen = replace(chosen, max_length=DRY_LENGTH, max_prompt=DRY_PROMPT)
-            scores = run(chosen, dry_parts(chosen), folder, typer.echo, **asked)
-            typer.echo("\na dry run: tiny untrained models, so these scores mean nothing")
+            pair = replace(pair, max_length=DRY_LENGTH, max_prompt_length=DRY_PROMPT_LENGTH)
+            materials = data.tiny_models_and_data(pair)
         else:
-            parts = hub_parts(chosen, teacher, typer.echo)
-            scores = run(chosen, parts, folder, typer.echo, **asked)
+            materials = data.load_from_hub(pair, teacher, typer.echo)
+        scores = train.train_and_evaluate(pair, materials, folder, typer.echo, **choice)
+        if dry_run:
+            typer.echo("\na dry run: tiny untrained models, so these scores mean nothing")
         _show(name, scores, folder)
 
 
-def _refuse_processes() -> None:
+def _refuse_several_processes() -> None:
     processes = os.environ.get("WORLD_SIZE") or "1"
     if processes != "1":
         raise InputError(
@@ -83,27 +84,24 @@ def _refuse_processes() -> None:
         )
 
 
-def _show(name: str, scores: "pd.DataFrame", folder: Path) -> None:
-    """The table with its remarks, and what the kept seeds allow to ask."""
-    from geodistill.experiments.published_pairs.evaluate import (
-        ITEMS,
-        beside_published,
-        remarks,
-        seeds,
-    )
+def _show(name: str, scores: pd.DataFrame, folder: Path) -> None:
+    """Print the table with its caveats, and how the stored seeds can be compared."""
+    from geodistill.experiments.published_pairs import evaluate
 
-    table = beside_published(name, scores)
+    table = evaluate.comparison_table(name, scores)
     typer.echo(table.to_string(index=False, float_format="{:.2f}".format, na_rep=""))
-    for remark in remarks(table):
-        typer.echo(remark)
-    kept = seeds(folder)
-    if len(kept) > 1:
+    for sentence in evaluate.caveats(table):
+        typer.echo(sentence)
+    seeds = evaluate.stored_seeds(folder)
+    if len(seeds) > 1:
         typer.echo(
-            f"training seeds {', '.join(map(str, kept))} are kept: "
-            f"`geodistill compare {folder / ITEMS} --baseline kd` says which methods beat KD"
+            f"training seeds {', '.join(map(str, seeds))} are stored: "
+            f"`geodistill compare {folder / evaluate.ITEMS} --baseline kd` says which methods "
+            "beat KD"
         )
     else:
         typer.echo(
-            f"one training seed, {kept[0]}: it says nothing of another training; run again with "
-            f"another --seed into the same folder, then `geodistill compare` its {ITEMS}"
+            f"one training seed, {seeds[0]}, which does not show how trainings vary: run again "
+            "with another --seed into the same folder, then `geodistill compare` its "
+            f"{evaluate.ITEMS}"
         )

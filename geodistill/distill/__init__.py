@@ -1,27 +1,24 @@
 """Feature distillation for any `transformers` trainer: terms, teacher cache, students."""
 
 from geodistill.distill.build_cache import build_cache
-from geodistill.distill.collate import in_batches, kept_counts, pad, teachers_own
+from geodistill.distill.collate import batches_by_length, count_valid_tokens, pad, teacher_inputs
 from geodistill.distill.feature_term import FeatureTerm
-from geodistill.distill.students import bert_student, opt_student, principal_start, truncate
+from geodistill.distill.students import bert_student, opt_student, pca_init_embeddings, take_layers
 from geodistill.distill.teacher_cache import TeacherCache
 from geodistill.distill.trainer import FeatureDistillation, FeatureDistillationTrainer
-from geodistill.layers.compare_layers import LayerMap, compare_layers
 
 __all__ = [
     "FeatureDistillation",
     "FeatureDistillationTrainer",
     "FeatureTerm",
-    "LayerMap",
     "TeacherCache",
+    "batches_by_length",
     "bert_student",
     "build_cache",
-    "compare_layers",
-    "in_batches",
-    "kept_counts",
+    "count_valid_tokens",
     "opt_student",
     "pad",
-    "principal_start",
-    "teachers_own",
-    "truncate",
+    "pca_init_embeddings",
+    "take_layers",
+    "teacher_inputs",
 ]

@@ -1,6 +1,4 @@
-"""What the losses need must meet what the teacher offers, before any step runs."""
-
-from __future__ import annotations
+"""Checks before the first step: what the losses need must match what the teacher offers."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -8,9 +6,9 @@ from typing import Any
 
 from torch import nn
 
-from geodistill.distill.cross_tokenizer import WAY_OUT
+from geodistill.distill.cross_tokenizer import CROSS_TOKENIZER_HINT
 from geodistill.distill.feature_term import FeatureTerm, resolve_layer
-from geodistill.distill.hooks import language_head
+from geodistill.distill.hooks import lm_head
 from geodistill.distill.teacher_cache import TeacherCache
 from geodistill.errors import InputError
 from geodistill.losses.base import check_module
@@ -23,48 +21,45 @@ def check_weights(**weights: float) -> None:
             raise InputError(f"{name} is {weight}; expected a finite number of at least 0")
 
 
-def check_length(inputs: Mapping[str, Any], model: Any, owner: str) -> None:
-    """Raise InputError for a batch longer than the model's positions; on a GPU that is a crash."""
+def check_length(inputs: Mapping[str, Any], model: Any, role: str) -> None:
+    """Raise InputError for a batch longer than the model's positions, which would crash a GPU."""
     positions = getattr(getattr(model, "config", None), "max_position_embeddings", None)
     if positions is None or "input_ids" not in inputs or "position_ids" in inputs:
         return
     length = inputs["input_ids"].shape[1]
     if length > positions:
         raise InputError(
-            f"a batch has {length} tokens, the {owner} takes {positions} "
-            "(max_position_embeddings): cut the examples, or leave long ones out"
+            f"a batch has {length} tokens, the {role} takes {positions} "
+            "(max_position_embeddings): truncate the examples, or leave long ones out"
         )
 
 
 def check_teacher(teacher: Any, cache: TeacherCache | None) -> None:
-    """Raise InputError unless exactly one of the two is given, a loaded model or an open cache."""
+    """Raise InputError unless exactly one of a loaded model and an open cache is given."""
     if (teacher is None) == (cache is None):
-        given = "neither" if teacher is None else "both"
-        raise InputError(f"teacher_model and teacher_cache: {given} given; expected exactly one")
+        number = "neither" if teacher is None else "both"
+        raise InputError(f"teacher_model and teacher_cache: {number} given; expected exactly one")
     if teacher is not None:
         check_module(teacher, "teacher_model", "AutoModelForCausalLM.from_pretrained(name)")
     elif not isinstance(cache, TeacherCache):
         raise InputError(f"teacher_cache is {cache!r}: expected TeacherCache(folder)")
 
 
-def layer_pairs(
+def resolve_layer_pairs(
     terms: Sequence[FeatureTerm], teacher: Any, cache: TeacherCache | None, student: Any
 ) -> list[tuple[int, int]]:
-    """Teacher and student layer of each term, as places in `hidden_states`.
+    """Teacher and student layer of each term, as indices in `hidden_states`.
 
     Raises:
-        InputError: a model has no such layer, or the cache does not hold it.
+        InputError: a model lacks the layer, or the cache does not hold it.
     """
     source = teacher if cache is None else cache
     pairs = []
     for term in terms:
-        pair = (
-            resolve_layer(term.teacher_layer, source.config, "teacher"),
-            resolve_layer(term.student_layer, student.config, "student"),
-        )
+        teacher_layer = resolve_layer(term.teacher_layer, source.config, "teacher")
+        pairs.append((teacher_layer, resolve_layer(term.student_layer, student.config, "student")))
         if cache is not None:
-            cache.require_layer(pair[0])
-        pairs.append(pair)
+            cache.require_layer(teacher_layer)
     return pairs
 
 
@@ -73,65 +68,65 @@ def check_logits(logit_loss: Any, teacher: Any, cache: TeacherCache | None, stud
     check_module(logit_loss, "logit_loss", "KLDivergenceLoss()")
     if cache is not None:
         cache.require_logits(logit_loss.temperature)
-    theirs = _outcomes(teacher) if cache is None else cache.outcomes
-    ours = _outcomes(student)
-    if theirs is None or ours is None or theirs == ours:
+    n_teacher = _num_logits(teacher) if cache is None else cache.num_logits
+    n_student = _num_logits(student)
+    if n_teacher is None or n_student is None or n_teacher == n_student:
         return
-    named = "the cache" if cache is not None else _model(teacher)
-    sizes = f"the teacher has {theirs} logits, the student {ours} ({named}, {_model(student)})"
-    if language_head(student) is None:
-        raise InputError(f"{sizes}; logit_loss needs the same labels: leave it out")
-    raise InputError(f"{sizes}; logit distillation needs one tokenizer: {WAY_OUT}")
+    source = "the cache" if cache is not None else _model_name(teacher)
+    message = (
+        f"the teacher has {n_teacher} logits, the student {n_student} "
+        f"({source}, {_model_name(student)})"
+    )
+    if lm_head(student) is None:
+        raise InputError(f"{message}; logit_loss needs the same labels: leave it out")
+    raise InputError(f"{message}; logit distillation needs one tokenizer: {CROSS_TOKENIZER_HINT}")
 
 
-def _outcomes(model: Any) -> int | None:
-    """How many logits a model gives: one a token of its vocabulary, or one a label."""
-    head = language_head(model)
+def _num_logits(model: Any) -> int | None:
+    """Logits of a model: one per token of its vocabulary, or one per label."""
+    head = lm_head(model)
     if head is not None:
         return int(head.weight.shape[0])
     return getattr(model.config, "num_labels", None)
 
 
-def _model(model: Any) -> str:
+def _model_name(model: Any) -> str:
     return f"{type(model).__name__} {getattr(model.config, '_name_or_path', '')}".strip()
 
 
 def check_embeddings(teacher: Any, student: Any) -> None:
-    """Raise InputError where the models embed so many tokens each that no one tokenizer fits both.
+    """Raise InputError if the models embed different numbers of tokens.
 
-    It holds where nothing says what the tokenizers are.
+    For models whose tokenizers are unknown: one tokenizer cannot serve both.
     """
-    sizes = [_embedded(model) for model in (teacher, student)]
+    sizes = [_num_embeddings(model) for model in (teacher, student)]
     if None not in sizes and sizes[0] != sizes[1]:
         raise InputError(
-            f"the teacher embeds {sizes[0]} tokens, the student {sizes[1]}, and nothing says that "
-            f"they have one tokenizer: expected teacher_tokenizer and processing_class (the same "
-            "one where they share it), or examples that have teacher_input_ids"
+            f"the teacher embeds {sizes[0]} tokens, the student {sizes[1]}, and nothing shows that "
+            "they share a tokenizer: expected teacher_tokenizer and processing_class (the same one "
+            "if they do), or examples with teacher_input_ids"
         )
 
 
-def _embedded(model: Any) -> int | None:
-    find = getattr(model, "get_input_embeddings", None)
-    return None if find is None else getattr(find(), "num_embeddings", None)
+def _num_embeddings(model: Any) -> int | None:
+    get_embeddings = getattr(model, "get_input_embeddings", None)
+    return None if get_embeddings is None else getattr(get_embeddings(), "num_embeddings", None)
 
 
-def check_processes(terms: nn.Module, processes: int) -> None:
-    """Raise InputError for terms with weights of their own, which no other process hears of."""
+def check_processes(terms: nn.Module, processes: int, gpus: int) -> None:
+    """Raise InputError for a parallel run that the losses do not survive.
+
+    Parameters of terms are not synchronised across processes. Of several GPUs in one process,
+    `Trainer` gives each a part of the batch, but a term compares the rows of the whole batch.
+    """
     if processes > 1 and any(True for _ in terms.parameters()):
         raise InputError(
-            f"terms with their own weights on {processes} processes; such losses train on one "
+            f"terms with trainable parameters on {processes} processes; such losses train on one "
             "process only"
         )
-
-
-def check_gpus(gpus: int) -> None:
-    """Raise InputError for a process with several GPUs: `Trainer` would cut each batch in pieces.
-
-    A feature term compares the rows of a whole batch, and the head is computed at its kept rows.
-    """
     if gpus > 1:
         raise InputError(
             f"one process has {gpus} GPUs, over which each batch would be split: expected one "
-            f"process a GPU (torchrun --nproc-per-node {gpus} ...), or one GPU "
+            f"process per GPU (torchrun --nproc-per-node {gpus} ...), or one GPU "
             "(CUDA_VISIBLE_DEVICES=0)"
         )

@@ -1,136 +1,107 @@
-"""A teacher that reads the same texts in other tokens than the student: what then is possible."""
-
-from __future__ import annotations
+"""A teacher with another tokenizer: how it is detected, what is refused, what the teacher reads."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
-from torch import Tensor
-
-from geodistill.distill.collate import OWN, teachers_own
-from geodistill.distill.feature_term import FeatureTerm, kept_rows
+from geodistill.distill.collate import TEACHER_COLUMNS, teacher_inputs
+from geodistill.distill.feature_term import FeatureTerm
 from geodistill.errors import InputError
 
-WAY_OUT = (
-    "leave logit_loss out; feature terms go on with rows='mean', 'first' or 'last' and examples "
-    "that have teacher_input_ids (geodistill.tasks.prompts makes them)"
+CROSS_TOKENIZER_HINT = (
+    "leave logit_loss out; feature terms need pooling='mean', 'first' or 'last' and examples with "
+    "teacher_input_ids (geodistill.tasks.prompts makes them)"
 )
 
 
-@dataclass
-class TeachersTokens:
-    """Whether teacher and student read one and the same token ids, and what is refused if not.
+def tokenizer_mismatch(tokenizer: Any, teacher_tokenizer: Any, dataset: Any) -> str:
+    """Why teacher and student read different token ids; empty if nothing shows that they do.
 
-    Attributes:
-        terms: the feature terms.
-        by_token: whether a logit loss compares token with token, as between language models.
-        below: name of a trainer that runs the teacher by itself, on the student's ids; or empty.
-        reason: why the ids are not the same; empty while nothing says so.
+    Args:
+        tokenizer: the student's tokenizer, or None.
+        teacher_tokenizer: the teacher's tokenizer, or None.
+        dataset: training examples; the first is inspected if it can be indexed.
+
+    Raises:
+        InputError: only the teacher's tokenizer is given, so the two cannot be compared.
     """
-
-    terms: Sequence[FeatureTerm]
-    by_token: bool = False
-    below: str = ""
-    reason: str = ""
-
-    def differ(self, reason: str) -> None:
-        """Note that they differ (no reason: they don't).
-
-        Raises:
-            InputError: a loss compares token with token, or the trainer below can't do it.
-        """
-        self.reason = reason
-        if not reason:
-            return
-        if self.below:
+    if teacher_tokenizer is not None:
+        if tokenizer is None:
             raise InputError(
-                f"the trainer below {self.below} runs the teacher on the student's tokens, but "
-                f"{reason}: expected FeatureDistillationTrainer"
+                "teacher_tokenizer is given and processing_class is not: expected both, the "
+                "student's tokenizer is processing_class"
             )
-        for term in self.terms:
-            if term.rows == "all":
-                raise InputError(
-                    f"{term.name} has rows='all', one row a token, but {reason}: expected "
-                    "rows='mean', 'first' or 'last', one row a text"
-                )
-        if self.by_token:
-            raise InputError(f"logit_loss compares token with token, but {reason}: {WAY_OUT}")
+        if difference := _vocabulary_difference(tokenizer, teacher_tokenizer):
+            return difference
+    if "teacher_input_ids" in _columns(dataset):
+        return "the examples have teacher_input_ids, tokens of another tokenizer"
+    return ""
 
-    def take(self, inputs: dict[str, Any]) -> dict[str, Any]:
-        """Take the teacher's own tokens out of a batch; empty where it has none."""
-        own = teachers_own(inputs)
-        for name in OWN:
-            inputs.pop(name, None)
-        if own and not self.reason:  # a collator made them, so they are seen only now
-            self.differ("the batch has teacher_input_ids, tokens of the teacher's own")
-        return own
 
-    def given(
-        self, inputs: dict[str, Any], mask: Tensor, own: dict[str, Any], cached: bool
-    ) -> tuple[dict[str, Any], Tensor | None]:
-        """What the teacher reads and the rows kept of it; no mask where only the cache has it.
+def refuse_token_losses(
+    mismatch: str, terms: Sequence[FeatureTerm], token_logits: bool, wrapped: str
+) -> None:
+    """Raise InputError where equal token ids are needed and there is a `mismatch`.
 
-        Raises:
-            InputError: a live teacher with its own tokenizer, and a batch without its tokens.
-        """
-        if not self.reason:
-            return inputs, mask
-        if own:
-            return own, kept_rows(own)
-        if cached:
-            return own, None
+    Args:
+        mismatch: from `tokenizer_mismatch`.
+        terms: the feature terms.
+        token_logits: whether a logit loss compares tokens, as between language models.
+        wrapped: name of a trainer that runs the teacher itself on the student's ids, or empty.
+    """
+    if not mismatch:
+        return
+    if wrapped:
         raise InputError(
-            f"the batch has no teacher_input_ids, but {self.reason}: expected examples with both "
+            f"the trainer below {wrapped} runs the teacher on the student's tokens, but "
+            f"{mismatch}: expected FeatureDistillationTrainer"
+        )
+    for term in terms:
+        if term.pooling == "all":
+            raise InputError(
+                f"{term.name} has pooling='all', one row per token, but {mismatch}: expected "
+                "pooling='mean', 'first' or 'last', one row per text"
+            )
+    if token_logits:
+        raise InputError(
+            f"logit_loss compares token with token, but {mismatch}: {CROSS_TOKENIZER_HINT}"
+        )
+
+
+def pop_teacher_inputs(inputs: dict[str, Any]) -> dict[str, Any]:
+    """Remove the teacher's columns from a batch and return them as model inputs; may be empty."""
+    return teacher_inputs({name: inputs.pop(name) for name in TEACHER_COLUMNS if name in inputs})
+
+
+def require_teacher_inputs(teacher_batch: Mapping[str, Any], mismatch: str) -> None:
+    """Raise InputError for a batch without the tokens of a teacher that must be run on them."""
+    if not teacher_batch:
+        raise InputError(
+            f"the batch has no teacher_input_ids, but {mismatch}: expected examples with both "
             "(geodistill.tasks.prompts makes them) and a collator that pads both "
             "(geodistill.distill.pad)"
         )
 
 
-def why_other_tokens(student: Any, teacher: Any, dataset: Any) -> str:
-    """Why the teacher reads other tokens than the student; empty where nothing says so.
-
-    Args:
-        student: the tokenizer of the student, or None.
-        teacher: that of the teacher, or None.
-        dataset: training examples, of which the first is looked at where that can be done.
-
-    Raises:
-        InputError: the teacher's tokenizer alone is given, so that nothing can be compared.
-    """
-    if teacher is not None:
-        if student is None:
-            raise InputError(
-                "teacher_tokenizer is given and processing_class is not: expected both, the "
-                "student's tokenizer is processing_class"
-            )
-        if difference := _difference(student, teacher):
-            return difference
-    if "teacher_input_ids" in _columns(dataset):
-        return "the examples have teacher_input_ids, tokens of the teacher's own"
-    return ""
-
-
-def _difference(student: Any, teacher: Any) -> str:
-    """Both tokenizers and a token that tells them apart; empty where they have one vocabulary."""
-    ours, theirs = student.get_vocab(), teacher.get_vocab()
-    if ours == theirs:
+def _vocabulary_difference(tokenizer: Any, teacher_tokenizer: Any) -> str:
+    """Both tokenizers and the first token on which they differ; empty if they are the same."""
+    student, teacher = tokenizer.get_vocab(), teacher_tokenizer.get_vocab()
+    if student == teacher:
         return ""
-    token = min(t for t in ours.keys() | theirs.keys() if ours.get(t) != theirs.get(t))
-    ids = " and ".join(str(vocab.get(token, "none")) for vocab in (ours, theirs))
+    token = min(t for t in student.keys() | teacher.keys() if student.get(t) != teacher.get(t))
+    ids = " and ".join(str(vocabulary.get(token, "none")) for vocabulary in (student, teacher))
     return (
-        f"processing_class ({_tokenizer(student)}) and teacher_tokenizer ({_tokenizer(teacher)}) "
-        f"differ: {token!r} is token {ids}"
+        f"processing_class ({_tokenizer_name(tokenizer)}) and teacher_tokenizer "
+        f"({_tokenizer_name(teacher_tokenizer)}) differ: {token!r} is token {ids}"
     )
 
 
-def _tokenizer(tokenizer: Any) -> str:
+def _tokenizer_name(tokenizer: Any) -> str:
     name = f"{type(tokenizer).__name__} {getattr(tokenizer, 'name_or_path', '')}".strip()
     return f"{name}, {len(tokenizer.get_vocab())} tokens"
 
 
 def _columns(dataset: Any) -> set[str]:
-    """Names that the first example has; none where only iteration would tell."""
+    """Column names of the first example; empty for a dataset that can only be iterated."""
     columns = getattr(dataset, "column_names", None)
     if columns is not None:
         return set(columns)

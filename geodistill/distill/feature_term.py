@@ -1,61 +1,70 @@
-"""What a feature term compares: which layers, which rows, by which loss, at which weight."""
+"""Which layers and tokens a feature loss compares, and how its weight is set."""
 
 from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
 
 from geodistill.errors import InputError
+from geodistill.geometry.pooling import Pooling, pool_tokens
 from geodistill.losses.base import check_module
-
-Rows = Literal["all", "first", "mean", "last"]
 
 
 @dataclass(frozen=True)
 class FeatureTerm:
     """One feature loss between a teacher layer and a student layer.
 
-    Layers count as in `transformers`' `hidden_states`: 0 is the embeddings' output, k the output of
-    block k, -1 the last.
+    Layers are numbered as in `hidden_states` of `transformers`: 0 is the embedding output, k the
+    output of block k, -1 the last.
 
     Attributes:
         teacher_layer: layer of the teacher.
         student_layer: layer of the student.
         loss: module called as `loss(student, teacher, mask)`; its parameters, if any, are trained.
         weight: factor of the loss; finite, at least 0.
-        rows: "all" gives one row a token (for language models: a response token), "first" the
-            first kept token, "last" the last one, "mean" the mean over kept tokens.
-        balance: 0 uses `weight` as it is. A positive number of micro-batches measures, with the
-            term switched off, the gradient norms of the base loss and of the term at the student's
-            features; from the last of them on the factor is `weight` times the ratio of the two
-            means. (At step 0 alone the ratio misleads, most of all for decoders.)
+        pooling: "all" compares one row per token (in language models: per labelled token), "first"
+            the first valid token of each text, "last" the last one, "mean" the mean over them.
+        weight_warmup_batches: 0 uses `weight` as it is. A positive number is a warm-up, in
+            micro-batches, during which the term is off and the gradient norms of the base loss and
+            of the term with respect to the student's features are measured; afterwards the factor
+            is `weight` times the ratio of their means. (The ratio at step 0 alone misleads, above
+            all for decoders.)
+
+    Raises:
+        InputError: a value outside these ranges.
+
+    Example:
+        >>> from geodistill.losses import ProcrustesLoss
+        >>> FeatureTerm(teacher_layer=6, student_layer=3, loss=ProcrustesLoss()).name
+        'ProcrustesLoss[6-3]'
     """
 
     teacher_layer: int
     student_layer: int
     loss: nn.Module
     weight: float = 1.0
-    rows: Rows = "all"
-    balance: int = 0
+    pooling: Pooling = "all"
+    weight_warmup_batches: int = 0
 
     def __post_init__(self) -> None:
         for name in ("teacher_layer", "student_layer"):
             if not isinstance(layer := getattr(self, name), int):
-                raise InputError(f"{name} is {layer!r}; expected a whole number, -1 for the last")
+                raise InputError(f"{name} is {layer!r}; expected an integer, -1 for the last")
         check_module(self.loss, "loss", "ProcrustesLoss()")
-        if self.rows not in get_args(Rows):
-            raise InputError(f"rows is {self.rows!r}; expected one of {', '.join(get_args(Rows))}")
+        if self.pooling not in (poolings := get_args(Pooling)):
+            raise InputError(f"pooling is {self.pooling!r}; expected one of {', '.join(poolings)}")
         if not (math.isfinite(self.weight) and self.weight >= 0):
             raise InputError(f"weight is {self.weight}; expected a finite number of at least 0")
-        if self.balance < 0:
+        if self.weight_warmup_batches < 0:
             raise InputError(
-                f"balance is {self.balance}; expected a number of micro-batches, 0 for none"
+                f"weight_warmup_batches is {self.weight_warmup_batches}; expected a number of "
+                "micro-batches, 0 for a fixed weight"
             )
 
     @property
@@ -64,143 +73,120 @@ class FeatureTerm:
         return f"{type(self.loss).__name__}[{self.teacher_layer}-{self.student_layer}]"
 
 
-def resolve_layer(layer: int, config: Any, owner: str) -> int:
-    """Index of `layer` in the `hidden_states` of a model with this `config`.
+def resolve_layer(layer: int, config: Any, role: str) -> int:
+    """Index in `hidden_states` of a layer, which may count from the last (negative).
 
     Raises:
-        InputError: the model has no such layer; `owner` ("teacher" or "student") is named.
+        InputError: a model with this `config` has no such layer; `role` is "teacher" or "student".
     """
     last = int(config.num_hidden_layers)
     index = layer + last + 1 if layer < 0 else layer
     if not 0 <= index <= last:
         raise InputError(
-            f"{owner}_layer is {layer}, the {owner} has layers 0 (embeddings) to {last}, "
+            f"{role}_layer is {layer}, the {role} has layers 0 (embeddings) to {last}, "
             "or -1 for the last"
         )
     return index
 
 
-def labels_tokens(inputs: dict[str, Any]) -> bool:
-    """Whether every token has a label, as in language modelling, and not every example."""
+def has_token_labels(inputs: Mapping[str, Any]) -> bool:
+    """Whether each token has a label, as in language modelling, rather than each example."""
     labels = inputs.get("labels")
     return labels is not None and labels.shape == inputs["input_ids"].shape
 
 
-def kept_rows(inputs: dict[str, Any]) -> Tensor:
-    """Which token positions take part, as a (b, t) boolean mask.
+def loss_mask(inputs: Mapping[str, Any]) -> Tensor:
+    """Which token positions the losses use, as a (b, t) boolean mask.
 
-    Classification keeps every token that is not padding. Language modelling keeps the positions
-    whose *next* token is a target (label other than -100): those features make the response.
+    In classification, every token but padding. In language modelling, the positions whose *next*
+    token is a target (label other than -100), since their features produce the response.
     """
-    attention = inputs.get("attention_mask")
-    ids = inputs["input_ids"]
-    if labels_tokens(inputs):
+    if has_token_labels(inputs):
         targets = inputs["labels"][:, 1:] != -100
         return torch.cat([targets, torch.zeros_like(targets[:, :1])], dim=1)
-    return torch.ones_like(ids, dtype=torch.bool) if attention is None else attention.bool()
+    attention = inputs.get("attention_mask")
+    if attention is None:
+        return torch.ones_like(inputs["input_ids"], dtype=torch.bool)
+    mask: Tensor = attention.bool()
+    return mask
 
 
-def select_rows(features: Tensor, mask: Tensor, rows: Rows) -> tuple[Tensor, Tensor | None]:
-    """Features (b, t, d) and mask (b, t) as the rows that a loss compares.
-
-    Returns:
-        (b, t, d) with its mask for "all"; (b, d) and None for "first", "last" and "mean".
-
-    Raises:
-        InputError: an example has no kept token, for all but "all".
-    """
-    if rows == "all":
-        return features, mask
-    if not bool(mask.any(dim=1).all()):
-        empty = int((~mask.any(1)).nonzero()[0])
-        raise InputError(f"mask keeps no token of example {empty}; leave such examples out")
-    if rows == "mean":
-        weight = mask.unsqueeze(-1).to(features.dtype)
-        return (features * weight).sum(1) / weight.sum(1), None
-    # argmax takes the first of equal values.
-    backwards = rows == "last"
-    place = (mask.flip(1) if backwards else mask).int().argmax(dim=1)
-    chosen = mask.shape[1] - 1 - place if backwards else place
-    return features[torch.arange(len(features), device=mask.device), chosen], None
-
-
-def balanced(terms: Sequence[FeatureTerm]) -> list[BalancedTerm]:
-    """The terms as modules, each with a name of its own: equal ones are numbered.
-
-    Raises:
-        InputError: they are no list of `FeatureTerm`.
-    """
-    if not (isinstance(terms, Sequence) and all(isinstance(one, FeatureTerm) for one in terms)):
+def term_modules(terms: Sequence[FeatureTerm]) -> list[TermModule]:
+    """The terms as modules, repeated names numbered; InputError unless all are `FeatureTerm`."""
+    if not (isinstance(terms, Sequence) and all(isinstance(term, FeatureTerm) for term in terms)):
         raise InputError(f"terms is {terms!r}: expected a list of FeatureTerm")
-    seen: Counter[str] = Counter()
-    found = [BalancedTerm(term) for term in terms]
-    for one in found:
-        seen[one.term.name] += 1
-        if seen[one.term.name] > 1:
-            one.name += f" #{seen[one.term.name]}"
-    return found
+    modules = [TermModule(term) for term in terms]
+    counts: Counter[str] = Counter()
+    for module in modules:
+        counts[module.term.name] += 1
+        if counts[module.term.name] > 1:
+            module.name += f" #{counts[module.term.name]}"
+    return modules
 
 
-class BalancedTerm(nn.Module):
-    """A `FeatureTerm` in training: its loss, its weight, and the window that sets the weight."""
+class TermModule(nn.Module):
+    """A `FeatureTerm` in training: its loss, its weight and the warm-up that sets the weight."""
 
     def __init__(self, term: FeatureTerm) -> None:
         super().__init__()
         self.term = term
         self.name = term.name
         self.loss = term.loss
-        # Sums of gradient norms over the window, base loss and term, and micro-batches in them. On
-        # the host: as buffers on a GPU every look at them would wait for all that is under way.
-        self.norms = [0.0, 0.0]
-        self.measured = 0
+        # Sums for the base loss and the term; no buffers, which would be slow to read from a GPU.
+        self.gradient_norms = [0.0, 0.0]
+        self.batches_measured = 0
 
     def get_extra_state(self) -> Tensor:
-        return torch.tensor([*self.norms, self.measured], dtype=torch.float64)
+        return torch.tensor([*self.gradient_norms, self.batches_measured], dtype=torch.float64)
 
     def set_extra_state(self, state: Tensor) -> None:
-        *self.norms, measured = state.tolist()
-        self.measured = int(measured)
+        *self.gradient_norms, batches = state.tolist()
+        self.batches_measured = int(batches)
 
     @property
-    def balancing(self) -> bool:
-        """Whether the window is still open (the term is off until it closes)."""
-        return self.measured < self.term.balance
+    def warming_up(self) -> bool:
+        """Whether the weight is still being measured; until then the term is off."""
+        return self.batches_measured < self.term.weight_warmup_batches
 
     @property
     def weight(self) -> float:
-        """The factor in force: 0 during the window, then fixed."""
-        if self.term.balance == 0:
+        """The factor in use: 0 during the warm-up, constant after it.
+
+        Raises:
+            InputError: the base loss or the term had no gradient during the warm-up.
+        """
+        if self.term.weight_warmup_batches == 0:
             return self.term.weight
-        if self.balancing:
+        if self.warming_up:
             return 0.0
-        base, own = self.norms
-        if base == 0 or own == 0:
+        base_norm, term_norm = self.gradient_norms
+        if base_norm == 0 or term_norm == 0:
             raise InputError(
-                f"{'the base loss' if base == 0 else self.name} has no gradient at the "
-                f"student's features during the balance window of {self.name}; "
-                "give a fixed weight (balance=0)"
+                f"{self.name if base_norm else 'the base loss'} has no gradient at the student's "
+                f"features during the weight warm-up of {self.name}; give a fixed weight "
+                "(weight_warmup_batches=0)"
             )
-        return float(self.term.weight * base / own)
+        return self.term.weight * base_norm / term_norm
 
     def forward(
         self, student: Tensor, teacher: Tensor, mask: Tensor, teacher_mask: Tensor | None = None
     ) -> Tensor:
-        """The term's unweighted loss on (b, t, d) features with a (b, t) mask.
+        """The unweighted loss of features (b, t, d_s), (b, t', d_t) at valid positions.
 
-        The teacher has a mask of its own where its tokens are not the student's.
+        Masks are (b, t) and (b, t'); without a teacher's, the student's holds for both.
         """
-        theirs = mask if teacher_mask is None else teacher_mask
+        teacher_mask = mask if teacher_mask is None else teacher_mask
         try:
-            student, kept = select_rows(student, mask, self.term.rows)
-            teacher, _ = select_rows(teacher, theirs, self.term.rows)
-            value: Tensor = self.loss(student, teacher, kept)
+            student, valid = pool_tokens(student, mask, self.term.pooling)
+            teacher, _ = pool_tokens(teacher, teacher_mask, self.term.pooling)
+            loss: Tensor = self.loss(student, teacher, valid)
         except InputError as error:
             raise InputError(f"{self.name}: {error}") from error
-        return value
+        return loss
 
-    def measure(self, base: Tensor, own: Tensor, features: Tensor) -> None:
-        """Add one micro-batch's gradient norms at the student's `features` to the window."""
-        for i, loss in enumerate((base, own)):
-            (grad,) = torch.autograd.grad(loss, features, retain_graph=True)
-            self.norms[i] += float(grad.norm())
-        self.measured += 1
+    def measure(self, base_loss: Tensor, term_loss: Tensor, features: Tensor) -> None:
+        """Add one micro-batch's gradient norms at the student's `features` to the warm-up."""
+        for i, loss in enumerate((base_loss, term_loss)):
+            (gradient,) = torch.autograd.grad(loss, features, retain_graph=True)
+            self.gradient_norms[i] += float(gradient.norm())
+        self.batches_measured += 1

@@ -1,63 +1,92 @@
-"""What a model computes on the way: the head on the rows that count alone, outputs of a forward."""
+"""Forward hooks: the language head on some positions only, and outputs of calls made elsewhere."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from geodistill.distill.feature_term import loss_mask
 
-def language_head(model: Any) -> Any:
-    """The layer that gives a logit a token, or None: classifiers and bare encoders have none."""
-    find = getattr(model, "get_output_embeddings", None)
-    return None if find is None else find()
+
+def lm_head(model: Any) -> Any:
+    """The layer that gives one logit per token of the vocabulary; None in classifiers, encoders."""
+    get_head = getattr(model, "get_output_embeddings", None)
+    return None if get_head is None else get_head()
 
 
 @contextmanager
-def head_on_rows(model: Any, mask: Tensor) -> Iterator[None]:
-    """While open, a causal language model gives logits (rows, vocabulary) at the kept positions.
+def lm_head_on_positions(model: Any, mask: Tensor) -> Iterator[None]:
+    """While open, a causal language model gives logits (n, vocabulary) at n positions of `mask`.
 
-    The head of a small model costs more than all its blocks, and only a few tokens of a prompt with
-    its answer are scored. Nothing is left on the model afterwards.
-
-    Args:
-        model: with `get_output_embeddings()`.
-        mask: (b, t), the positions kept.
+    The head of a small model costs more than all its blocks, and few tokens are scored.
     """
-    head = model.get_output_embeddings()
-    hook = head.register_forward_pre_hook(lambda _, inputs: (inputs[0][mask],))
+    hook = lm_head(model).register_forward_pre_hook(lambda _, inputs: (inputs[0][mask],))
     try:
         yield
     finally:
         hook.remove()
 
 
-@contextmanager
-def recorded(model: Any, *, grad: bool) -> Iterator[list[Any]]:
-    """While open, whoever calls `model` has it return `hidden_states`; those outputs are listed.
+def teacher_forward(
+    teacher: Any, inputs: Mapping[str, Any], mask: Tensor, hidden_states: bool = True
+) -> Any:
+    """Output of a teacher; a language model's logits are those at the True positions of `mask`."""
+    inputs = {name: x for name, x in inputs.items() if name not in ("labels", "row")}
+    headless = lm_head(teacher) is None
+    with torch.no_grad(), nullcontext() if headless else lm_head_on_positions(teacher, mask):
+        return teacher(**inputs, output_hidden_states=hidden_states)
 
-    So a trainer that calls the model itself, and hands out other outputs or none, need not call it
-    again for the features. TRL's fused head calls the model below the head and hands on nothing of
-    what that returns, OPT's own passes that model by: so both are heard, the inner one first.
+
+def token_loss(
+    model: nn.Module, unwrapped: nn.Module, inputs: Mapping[str, Any], hidden_states: bool
+) -> tuple[Tensor, Any, Sequence[Tensor]]:
+    """Mean cross-entropy of the labelled tokens, for which alone the head is computed.
 
     Args:
-        model: a `transformers` model, also within PEFT's; None records nothing.
-        grad: list only outputs of calls that were made with gradient (True) or without (False).
+        model: possibly wrapped for mixed precision or several processes.
+        unwrapped: the language model inside.
+        inputs: with labels (b, t).
+        hidden_states: whether to return them, after the loss and the outputs.
+    """
+    mask = loss_mask(inputs)
+    targets = inputs["labels"][:, 1:][mask[:, :-1]]
+    inputs = {name: x for name, x in inputs.items() if name != "labels"}
+    with lm_head_on_positions(unwrapped, mask):
+        outputs = model(**inputs, output_hidden_states=hidden_states)
+    loss = nn.functional.cross_entropy(outputs["logits"].float(), targets)
+    return loss, outputs, outputs.get("hidden_states", ())
+
+
+@contextmanager
+def record_outputs(model: Any, *, grad: bool) -> Iterator[list[Any]]:
+    """While open, every call of `model` computes `hidden_states`, and its output is recorded.
+
+    A trainer that calls the model itself then needs no second forward pass for the features. Hooks
+    are on the model and on the one below its head, whose output comes first: TRL's fused head calls
+    only the latter, OPT's own forward bypasses it.
+
+    Args:
+        model: a `transformers` model, possibly inside PEFT's; None records nothing.
+        grad: record only calls made with gradient (True) or without (False).
+
+    Yields:
+        The list of outputs, which grows.
     """
     outputs: list[Any] = []
 
-    def ask(_: nn.Module, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    def request(_: nn.Module, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
         return args, {**kwargs, "output_hidden_states": True}
 
-    def keep(_: nn.Module, __: Any, output: Any) -> None:
+    def record(_: nn.Module, __: Any, output: Any) -> None:
         if torch.is_grad_enabled() == grad and getattr(output, "hidden_states", None):
             outputs.append(output)
 
-    whole = model.get_base_model() if hasattr(model, "get_base_model") else model
-    modules = [] if model is None else dict.fromkeys([whole, whole.base_model])
-    hooks = [module.register_forward_pre_hook(ask, with_kwargs=True) for module in modules]
-    hooks += [module.register_forward_hook(keep) for module in modules]
+    with_head = model.get_base_model() if hasattr(model, "get_base_model") else model
+    modules = [] if model is None else dict.fromkeys([with_head, with_head.base_model])
+    hooks = [module.register_forward_pre_hook(request, with_kwargs=True) for module in modules]
+    hooks += [module.register_forward_hook(record) for module in modules]
     try:
         yield outputs
     finally:

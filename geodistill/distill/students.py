@@ -1,26 +1,29 @@
-"""Students made from a teacher: narrower, shallower, embeddings started from the teacher's."""
+"""Students made from a teacher: narrower or shallower, with embeddings derived from its own."""
 
 import copy
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers import (
+    BertConfig,
+    BertForSequenceClassification,
+    OPTConfig,
+    OPTForCausalLM,
+    PreTrainedModel,
+    set_seed,
+)
 
 from geodistill.errors import InputError
 
+BERT_HEAD_WIDTH, OPT_HEAD_WIDTH = 32, 64
+
 
 def principal_directions(embeddings: Tensor, width: int) -> Tensor:
-    """Top principal directions of an embedding matrix.
-
-    Args:
-        embeddings: (vocabulary, d).
-        width: number of directions, 1..d.
-
-    Returns:
-        (d, width), orthonormal columns, largest variance first.
+    """Principal directions (d, width) of an embedding matrix (n, d), largest variance first.
 
     Raises:
-        InputError: `width` is out of range.
+        InputError: `width` is not in 1..d.
     """
     d = embeddings.shape[1]
     if not 1 <= width <= d:
@@ -28,121 +31,140 @@ def principal_directions(embeddings: Tensor, width: int) -> Tensor:
     centred = embeddings.double() - embeddings.double().mean(dim=0)
     _, vectors = torch.linalg.eigh(centred.T @ centred)
     top = vectors.flip(-1)[:, :width]
-    # An eigenvector's sign is free; fixing it makes students equal on every machine.
+    # An eigenvector's sign is arbitrary; fixing it makes students equal on every machine.
     sign = top.gather(0, top.abs().argmax(dim=0, keepdim=True)).sign()
     directions: Tensor = (top * sign).to(embeddings.dtype)
     return directions
 
 
-def same_depth(teacher: int, student: int) -> tuple[int, ...]:
-    """The teacher's layer, of `teacher`, for each of the student's 1 to `student`."""
-    return tuple(max(1, round(layer * teacher / student)) for layer in range(1, student + 1))
+def uniform_layer_map(teacher_layers: int, student_layers: int) -> tuple[int, ...]:
+    """The teacher layer at the same relative depth as each student layer 1..`student_layers`."""
+    depths = range(1, student_layers + 1)
+    return tuple(max(1, round(layer * teacher_layers / student_layers)) for layer in depths)
 
 
-def check_width(width: int, head: int, d_teacher: int) -> None:
-    """Raise InputError unless `width` is a multiple of `head`, at most `d_teacher`."""
-    if width < head or width % head:
-        raise InputError(f"width is {width}; expected a multiple of {head}, the size of one head")
-    if width > d_teacher:
+def check_width(width: int, head_width: int, teacher_width: int) -> None:
+    """Raise InputError unless `width` is a multiple of `head_width`, at most `teacher_width`."""
+    if width < head_width or width % head_width:
+        raise InputError(f"width is {width}; expected a multiple of {head_width}, one head's width")
+    if width > teacher_width:
         raise InputError(
-            f"width is {width}; expected at most {d_teacher}, the teacher's embedding width"
+            f"width is {width}; expected at most {teacher_width}, the teacher's embedding width"
         )
 
 
-def check_layers(layers: int, teacher: int) -> None:
-    """Raise InputError unless `layers` is 1 to `teacher`, its number of layers."""
-    if not 1 <= layers <= teacher:
-        raise InputError(f"layers is {layers}; expected 1 to {teacher}, the teacher's")
+def check_layers(layers: int, teacher_layers: int) -> None:
+    """Raise InputError unless `layers` is in 1..`teacher_layers`."""
+    if not 1 <= layers <= teacher_layers:
+        raise InputError(f"layers is {layers}; expected 1 to {teacher_layers}, the teacher's")
 
 
-def bert_student(teacher: Any, *, width: int, layers: int, seed: int) -> Any:
-    """A BERT classifier of `layers` x `width`, its embeddings by `principal_start`.
+def bert_student(
+    teacher: PreTrainedModel, *, width: int, layers: int, seed: int
+) -> BertForSequenceClassification:
+    """A small BERT classifier whose embeddings are set by `pca_init_embeddings`.
 
     Args:
-        teacher: any encoder that classifies (`Auto...ForSequenceClassification`); the student has
-            its vocabulary, its positions and its labels.
-        width: hidden size, a multiple of 32 (the head size), at most the teacher's.
+        teacher: any encoder that classifies (`Auto...ForSequenceClassification`); the student gets
+            its vocabulary, positions and labels.
+        width: hidden size, a multiple of 32 (the width of a head), at most the teacher's.
         layers: number of blocks.
-        seed: of the weights that start at random.
+        seed: for the randomly initialised weights.
 
     Raises:
-        InputError: a width that is none of those.
-    """
-    from transformers import BertConfig, BertForSequenceClassification, set_seed
+        InputError: the width is not possible.
 
-    check_width(width, 32, teacher.get_input_embeddings().embedding_dim)
-    keep = (
-        "vocab_size",
-        "max_position_embeddings",
-        "pad_token_id",
-        "num_labels",
-    )
+    Example:
+        >>> teacher = BertForSequenceClassification(BertConfig(hidden_size=96))
+        >>> bert_student(teacher, width=32, layers=1, seed=0).config.hidden_size
+        32
+    """
+    embeddings: Any = teacher.get_input_embeddings()
+    check_width(width, BERT_HEAD_WIDTH, embeddings.embedding_dim)
+    copied = ("vocab_size", "max_position_embeddings", "pad_token_id", "num_labels")
     config = BertConfig(
         hidden_size=width,
         num_hidden_layers=layers,
-        num_attention_heads=width // 32,
+        num_attention_heads=width // BERT_HEAD_WIDTH,
         intermediate_size=4 * width,
         type_vocab_size=getattr(teacher.config, "type_vocab_size", 0) or 1,  # some have no types
-        **{name: getattr(teacher.config, name) for name in keep},
+        **{name: getattr(teacher.config, name) for name in copied},
     )
     config.problem_type = teacher.config.problem_type
     set_seed(seed)
     student = BertForSequenceClassification(config)
-    principal_start(student, teacher)
+    pca_init_embeddings(student, teacher)
     return student
 
 
 def opt_student(
-    teacher: Any, *, width: int, layers: int, positions: int, seed: int, tied: bool = True
-) -> Any:
-    """An OPT language model of `layers` x `width` with the teacher's vocabulary.
+    teacher: PreTrainedModel,
+    *,
+    width: int,
+    layers: int,
+    max_positions: int,
+    seed: int,
+    tie_embeddings: bool = True,
+) -> OPTForCausalLM:
+    """A small OPT language model with the teacher's vocabulary.
 
-    Its token embeddings start by `principal_start`; the rest at random: this is the OPT
-    architecture, not Meta's weights.
+    Its token embeddings are set by `pca_init_embeddings`, the other weights are random: this is the
+    OPT architecture, without Meta's weights.
 
     Args:
         teacher: any causal language model with input embeddings.
-        width: hidden size, a multiple of 64 (the head size), at most the teacher's.
+        width: hidden size, a multiple of 64 (the width of a head), at most the teacher's.
         layers: number of blocks.
-        positions: longest sequence in tokens.
-        seed: of the weights that start at random.
-        tied: whether head and embeddings are one matrix; else the head starts as their copy.
-    """
-    from transformers import OPTConfig, OPTForCausalLM, set_seed
+        max_positions: longest sequence in tokens.
+        seed: for the randomly initialised weights.
+        tie_embeddings: whether the head shares the embedding matrix; else it starts as a copy.
 
-    embeddings = teacher.get_input_embeddings()
-    check_width(width, 64, embeddings.embedding_dim)
+    Raises:
+        InputError: the width is not possible.
+
+    Example:
+        >>> teacher = OPTForCausalLM(OPTConfig(hidden_size=96, vocab_size=40, num_hidden_layers=1))
+        >>> opt_student(teacher, width=64, layers=1, max_positions=32, seed=0).config.vocab_size
+        40
+    """
+    embeddings: Any = teacher.get_input_embeddings()
+    check_width(width, OPT_HEAD_WIDTH, embeddings.embedding_dim)
     config = OPTConfig(
         vocab_size=embeddings.num_embeddings,
         hidden_size=width,
         word_embed_proj_dim=width,
         num_hidden_layers=layers,
-        num_attention_heads=width // 64,
+        num_attention_heads=width // OPT_HEAD_WIDTH,
         ffn_dim=4 * width,
-        max_position_embeddings=positions,
+        max_position_embeddings=max_positions,
         dropout=0.0,
         bos_token_id=teacher.config.bos_token_id,
         eos_token_id=teacher.config.eos_token_id,
         pad_token_id=teacher.config.pad_token_id,
-        tie_word_embeddings=tied,
+        tie_word_embeddings=tie_embeddings,
     )
     set_seed(seed)
-    student: Any = OPTForCausalLM(config)
-    principal_start(student, teacher)
-    if not tied:
-        student.lm_head.weight.data.copy_(student.get_input_embeddings().weight)
+    student = OPTForCausalLM(config)
+    pca_init_embeddings(student, teacher)
+    if not tie_embeddings:
+        student.lm_head.weight.data.copy_(student.model.decoder.embed_tokens.weight)
     return student
 
 
-def truncate(teacher: Any, layers: int) -> Any:
-    """A copy of the teacher with `layers` of its blocks, by `same_depth`; the last one stays.
+def take_layers(teacher: PreTrainedModel, layers: int) -> PreTrainedModel:
+    """A copy of the teacher with some of its blocks, evenly spaced and including the last.
 
     Args:
-        teacher: a model whose blocks stand in one list, as in most.
-        layers: number of blocks to keep.
+        teacher: a model whose blocks are in one `ModuleList`, as in most.
+        layers: number of blocks.
 
     Raises:
-        InputError: the teacher has not as many, or no such list.
+        InputError: the teacher has fewer blocks, or no such list.
+
+    Example:
+        >>> teacher = BertForSequenceClassification(BertConfig(hidden_size=48))  # 12 blocks
+        >>> len(take_layers(teacher, 3).bert.encoder.layer)  # blocks 4, 8 and 12
+        3
     """
     depth = teacher.config.num_hidden_layers
     check_layers(layers, depth)
@@ -154,49 +176,59 @@ def truncate(teacher: Any, layers: int) -> Any:
             f"teacher {type(teacher).__name__} has {len(stacks)} lists of {depth} blocks; "
             "expected one to take layers from"
         )
-    kept = [layer - 1 for layer in same_depth(depth, layers)]
-    for place in reversed(range(depth)):
-        if place not in kept:
-            del stacks[0][place]
-    for place, block in enumerate(stacks[0]):
-        for part in block.modules():
-            if hasattr(part, "layer_idx"):  # where attention finds its keys in a cache
-                vars(part)["layer_idx"] = place
+    indices = [layer - 1 for layer in uniform_layer_map(depth, layers)]
+    for dropped in sorted(set(range(depth)) - set(indices), reverse=True):
+        del stacks[0][dropped]
+    for index, block in enumerate(stacks[0]):
+        for module in block.modules():
+            if hasattr(module, "layer_idx"):  # where attention finds its keys in a cache
+                vars(module)["layer_idx"] = index
     student.config.num_hidden_layers = layers
     if getattr(student.config, "layer_types", None):
-        student.config.layer_types = [teacher.config.layer_types[place] for place in kept]
-    return student.requires_grad_(True)  # a frozen teacher's copy would not learn
+        student.config.layer_types = [teacher.config.layer_types[i] for i in indices]
+    return student.requires_grad_(True)  # the copy of a frozen teacher would not learn
 
 
 @torch.no_grad()
-def principal_start(student: Any, teacher: Any) -> None:
-    """Start the student's embeddings as the teacher's, on the top principal directions of these.
+def pca_init_embeddings(student: PreTrainedModel, teacher: PreTrainedModel) -> None:
+    """Initialise the student's embeddings as the teacher's in their top principal directions.
 
-    The directions are those of the token embeddings. Models of one kind have other tables too, of
-    positions or of segments: these are carried over alike where student and teacher have equally
-    many rows of them.
+    The directions are those of the token embeddings. Between models of one type, other tables (of
+    positions, of segments) are projected on them too if both have the same number of rows.
 
     Args:
-        student: any model with a table of token embeddings; changed in place.
-        teacher: one with the same vocabulary, at least as wide.
+        student: any model with token embeddings; changed in place.
+        teacher: a model with the same vocabulary, at least as wide.
 
     Raises:
-        InputError: another vocabulary, a student whose embeddings are wider.
+        InputError: the vocabularies differ, or the student's embeddings are wider.
+
+    Example:
+        >>> small = {"num_hidden_layers": 1, "num_attention_heads": 2, "vocab_size": 40}
+        >>> models = [BertForSequenceClassification(BertConfig(hidden_size=d, **small))
+        ...           for d in (64, 32)]
+        >>> teacher, student = models
+        >>> pca_init_embeddings(student, teacher)
+        >>> source, target = (m.get_input_embeddings().weight for m in models)
+        >>> torch.allclose(target, source @ principal_directions(source, 32), atol=1e-6)
+        True
     """
-    source, own = teacher.get_input_embeddings(), student.get_input_embeddings()
-    if source.num_embeddings != own.num_embeddings:
+    source: Any = teacher.get_input_embeddings()
+    target: Any = student.get_input_embeddings()
+    if source.num_embeddings != target.num_embeddings:
         raise InputError(
-            f"student has embeddings of {own.num_embeddings} tokens; expected "
+            f"student has embeddings of {target.num_embeddings} tokens; expected "
             f"{source.num_embeddings}, the teacher's"
         )
-    weight = source.weight.cpu()  # so that a GPU's student starts equal
-    directions = principal_directions(weight, own.embedding_dim)
-    own.weight.copy_(weight @ directions)
+    weight = source.weight.cpu()  # computed on the CPU, to be equal for every device
+    directions = principal_directions(weight, target.embedding_dim)
+    target.weight.copy_(weight @ directions)
     if student.config.model_type != teacher.config.model_type:
         return
-    theirs = dict(teacher.base_model.named_modules())
+    teacher_modules = dict(teacher.base_model.named_modules())
     for name, table in student.base_model.named_modules():
-        if isinstance(table, nn.Embedding) and table is not own:
+        if isinstance(table, nn.Embedding) and table is not target:
             shape = (table.num_embeddings, source.embedding_dim)
-            if theirs[name].weight.shape == shape and table.embedding_dim == own.embedding_dim:
-                table.weight.copy_(theirs[name].weight.cpu() @ directions)
+            other: Any = teacher_modules[name]
+            if other.weight.shape == shape and table.embedding_dim == target.embedding_dim:
+                table.weight.copy_(other.weight.cpu() @ directions)

@@ -1,9 +1,9 @@
-"""The teacher runs once: its features and logits on disk, memory-mapped, for every student after.
+"""Stored teacher outputs: the teacher runs once, and every student reads its features and logits.
 
-A cache is a folder: `manifest.json`, and `.npy` arrays whose rows are the kept tokens of all
-examples one after another (`offsets.npy` says where each example begins). Features are float16.
-Classifier logits are whole; language-model logits keep the `top_k` largest of each position and the
-mass of the rest as one further outcome, or are left out.
+A cache is a folder with `manifest.json` and `.npy` arrays, opened memory-mapped. Their rows are the
+valid tokens of all examples one after another; `offsets.npy` says where each example begins.
+Features are float16. A classifier's logits are stored in full; of a language model's, each position
+keeps the `top_k` largest, and the mass of all others counts as one more outcome; or none are kept.
 """
 
 import hashlib
@@ -18,18 +18,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from geodistill import files
 from geodistill.errors import InputError
 
 
 @dataclass(frozen=True)
 class TeacherOutputs:
-    """What a teacher says of one batch.
+    """Outputs of a teacher for one batch.
 
     Attributes:
-        logits: (b, classes), or (rows, vocabulary), or None where a cache stores `top`.
-        features: by layer, (b, t, d); zeros at positions that are not kept.
-        top: from a language-model cache, (values, indices) of shape (rows, k): log-probabilities.
-        mask: (b, t), the positions kept in `features`; None where they are the student's.
+        logits: (b, classes), or (n, vocabulary) at the n valid positions; None where a cache
+            holds `top` or no logits.
+        features: by layer, (b, t, d); from a cache, zeros at positions that are not valid.
+        top: from a language model's cache, log-probabilities and token ids, each (n, k).
+        mask: valid positions of `features` (b, t); None where they are the student's.
     """
 
     logits: Tensor | None
@@ -37,58 +39,60 @@ class TeacherOutputs:
     top: tuple[Tensor, Tensor] | None = None
     mask: Tensor | None = None
 
-    def not_finite(self) -> str:
-        """The first with NaN or infinite values at a kept position, in layer order; "" if none."""
-        said = {}
-        for layer, features in sorted(self.features.items()):
-            kept = features if self.mask is None else features[self.mask]
-            said[f"features of layer {layer}"] = kept
+    def first_nonfinite(self) -> str:
+        """Name of the first output with NaN or infinity at a valid position; empty if none has."""
+        outputs = {
+            f"features of layer {layer}": features if self.mask is None else features[self.mask]
+            for layer, features in sorted(self.features.items())
+        }
         if self.logits is not None:
-            said["logits"] = self.logits
-        return next((name for name, values in said.items() if not values.isfinite().all()), "")
+            outputs["logits"] = self.logits
+        return next((name for name, x in outputs.items() if not x.isfinite().all()), "")
 
-    def comparable_logits(self, student: Tensor) -> tuple[Tensor, Tensor]:
-        """Student logits (rows, vocabulary) and the teacher's as (rows, outcomes).
+    def aligned_logits(self, student: Tensor) -> tuple[Tensor, Tensor]:
+        """Student logits (n, vocabulary) and teacher logits over the same outcomes.
 
-        From a cache the outcomes are the teacher's top k and one bucket for all others; the
-        Kullback-Leibler divergence on them is a lower bound of the full one (data processing).
+        From a cache the outcomes are the teacher's top k tokens and all others as one. By the data
+        processing inequality their Kullback-Leibler divergence is a lower bound of the full one.
 
         Raises:
             InputError: the vocabularies differ.
         """
         student = student.float()
-        if self.top is None:
-            assert self.logits is not None
-            if self.logits.shape[-1] != student.shape[-1]:
-                raise InputError(
-                    f"the teacher has {self.logits.shape[-1]} logits, the student "
-                    f"{student.shape[-1]}; logit distillation needs one tokenizer: "
-                    "drop logit_loss, or give the student the teacher's"
-                )
-            return student, self.logits
-        values, indices = self.top
-        return bucketed(student.log_softmax(-1), indices), with_tail(values)
+        if self.top is not None:
+            log_probs, token_ids = self.top
+            student_top = student.log_softmax(-1).gather(-1, token_ids)
+            return topk_with_tail(student_top), topk_with_tail(log_probs)
+        assert self.logits is not None
+        if self.logits.shape[-1] != student.shape[-1]:
+            raise InputError(
+                f"the teacher has {self.logits.shape[-1]} logits, the student "
+                f"{student.shape[-1]}; logit distillation needs one tokenizer: "
+                "drop logit_loss, or give the student the teacher's"
+            )
+        return student, self.logits
 
 
-def bucketed(log_probs: Tensor, indices: Tensor) -> Tensor:
-    """Log-probabilities (rows, vocabulary) as k + 1 outcomes: at `indices` (rows, k), the rest."""
-    return with_tail(log_probs.gather(-1, indices))
-
-
-def with_tail(top: Tensor) -> Tensor:
-    """Append log(1 - sum of exp) to log-probabilities (rows, k)."""
-    mass = top.exp().sum(-1, keepdim=True)
-    rest = (1 - mass).clamp_min(torch.finfo(top.dtype).eps)
-    return torch.cat([top, rest.log()], dim=-1)
+def topk_with_tail(log_probs: Tensor) -> Tensor:
+    """Append the log of the remaining mass, log(1 - Σ exp), to log-probabilities (n, k)."""
+    mass = log_probs.exp().sum(-1, keepdim=True)
+    tail = (1 - mass).clamp_min(torch.finfo(log_probs.dtype).eps)
+    return torch.cat([log_probs, tail.log()], dim=-1)
 
 
 class TeacherCache:
-    """Stored outputs of one teacher on one list of examples.
+    """Stored outputs of one teacher on one list of examples, made by `build_cache`.
 
-    Open with `TeacherCache(folder)`; make with `build_cache`.
+    Args:
+        folder: of a finished cache.
 
     Raises:
-        InputError: no finished cache in `folder`, or a damaged one.
+        InputError: there is no finished cache in `folder`, or it is damaged.
+
+    Example:
+        >>> TeacherCache(Path("nowhere"))
+        Traceback (most recent call last):
+        geodistill.errors.InputError: teacher cache nowhere has no manifest.json; build it again
     """
 
     def __init__(self, folder: Path) -> None:
@@ -97,14 +101,14 @@ class TeacherCache:
         if not manifest.is_file():
             raise InputError(f"teacher cache {folder} has no manifest.json; build it again")
         try:
-            self.manifest: dict[str, Any] = json.loads(manifest.read_text())
+            self.manifest = _complete_manifest(json.loads(manifest.read_text()))
             self.config = SimpleNamespace(num_hidden_layers=self.manifest["num_hidden_layers"])
             self._arrays = {
                 name: np.load(self.folder / f"{name}.npy", mmap_mode="r", allow_pickle=False)
                 for name in self.manifest["arrays"]
             }
             self._offsets = np.load(self.folder / "offsets.npy", allow_pickle=False)
-        except (OSError, ValueError, KeyError, EOFError) as error:  # what cut files raise
+        except (OSError, ValueError, TypeError, EOFError) as error:  # what truncated files raise
             raise InputError(
                 f"teacher cache {folder} is damaged ({error}); build it again"
             ) from error
@@ -112,17 +116,17 @@ class TeacherCache:
     def __len__(self) -> int:
         return len(self._offsets) - 1
 
-    def verify(self) -> None:
-        """Read every array, about a second a GB; InputError for other bytes than were written.
+    def verify_checksums(self) -> None:
+        """Raise InputError if an array differs from its SHA-256 in the manifest, where it has one.
 
-        Caches that are older than the checksums pass.
+        Reads all arrays, about a second per GB.
         """
-        for name, known in self.manifest.get("sha256", {}).items():
-            found = file_hash(self.folder / f"{name}.npy")
-            if found != known:
+        for name, expected in self.manifest.get("sha256", {}).items():
+            actual = files.sha256(self.folder / f"{name}.npy")
+            if actual != expected:
                 raise InputError(
-                    f"teacher cache {self.folder} is damaged ({name}.npy has sha256 {found[:12]}, "
-                    f"{known[:12]} is recorded); build it again"
+                    f"teacher cache {self.folder} is damaged ({name}.npy has sha256 {actual[:12]}, "
+                    f"{expected[:12]} is recorded); build it again"
                 )
 
     def require_layer(self, layer: int) -> None:
@@ -134,10 +138,10 @@ class TeacherCache:
             )
 
     def require_logits(self, temperature: float) -> None:
-        """Raise InputError unless the stored logits serve a logit loss at `temperature`."""
+        """Raise InputError unless stored logits can serve a logit loss at `temperature`."""
         if not {"logits", "top_values"} & set(self._arrays):
             raise InputError(
-                f"the teacher cache {self.folder} holds features alone: drop logit_loss, or build "
+                f"the teacher cache {self.folder} holds features only: drop logit_loss, or build "
                 "it with top_k"
             )
         if self.manifest["top_k"] and temperature != 1.0:
@@ -147,8 +151,8 @@ class TeacherCache:
             )
 
     @property
-    def outcomes(self) -> int | None:
-        """Logits of the teacher: its labels or tokens; None in caches that don't tell."""
+    def num_logits(self) -> int | None:
+        """Logits of the teacher: its labels or its vocabulary; None if not recorded."""
         if "logits" in self._arrays:
             return int(self._arrays["logits"].shape[1])
         return self.manifest.get("vocabulary")
@@ -158,14 +162,17 @@ class TeacherCache:
         return self._arrays[name]
 
     def lookup(self, rows: Tensor, mask: Tensor | None, layers: Iterable[int]) -> TeacherOutputs:
-        """Outputs for examples `rows` (b,), laid out like the (b, t) `mask` of kept positions.
+        """Outputs for some examples.
 
-        Without a mask each example's rows stand at the left: the student's positions are not the
-        teacher's where they have different tokenizers.
+        Args:
+            rows: indices of the examples (b,).
+            mask: valid positions (b, t), at which the stored rows are placed; None places them at
+                the left, for a teacher whose tokens are not the student's.
+            layers: whose features are read.
 
         Raises:
-            InputError: no such example, or its number of kept tokens is not the stored one: other
-                texts, tokenizer or truncation than the cache was built from.
+            InputError: no such example, or its number of valid tokens is not the stored one: the
+                cache was built from other texts, tokens or truncation.
         """
         index = rows.cpu().numpy()
         if index.min() < 0 or index.max() >= len(self):
@@ -175,41 +182,49 @@ class TeacherCache:
             )
         begin, end = self._offsets[index], self._offsets[index + 1]
         if mask is None:
-            stored = torch.from_numpy(end - begin).to(rows.device)
-            mask = torch.arange(int(stored.max()), device=rows.device) < stored[:, None]
-        kept = mask.sum(dim=1).cpu().numpy()
-        if not np.array_equal(end - begin, kept):
-            i = int(np.flatnonzero(end - begin != kept)[0])
+            counts = torch.from_numpy(end - begin).to(rows.device)
+            mask = torch.arange(int(counts.max()), device=rows.device) < counts[:, None]
+        valid = mask.sum(dim=1).cpu().numpy()
+        if not np.array_equal(end - begin, valid):
+            i = int(np.flatnonzero(end - begin != valid)[0])
             raise InputError(
                 f"teacher cache {self.folder}: example {index[i]} has {end[i] - begin[i]} stored "
-                f"rows, the batch keeps {kept[i]}; it was built from other texts or tokens"
+                f"rows, the batch keeps {valid[i]}; it was built from other texts or tokens"
             )
-        where = np.concatenate([np.arange(b, e) for b, e in zip(begin, end, strict=True)])
-        features = {layer: self._scatter(f"features_{layer}", where, mask) for layer in layers}
+        stored = np.concatenate([np.arange(b, e) for b, e in zip(begin, end, strict=True)])
+
+        def read(name: str, where: Any) -> Tensor:
+            return torch.from_numpy(self._arrays[name][where]).to(rows.device)
+
+        features = {i: _scatter(read(f"features_{i}", stored).float(), mask) for i in layers}
+        logits = read("logits", index) if "logits" in self._arrays else None
+        top = None
         if self.manifest["top_k"]:
-            top = (
-                torch.from_numpy(self._arrays["top_values"][where]).to(mask.device),
-                torch.from_numpy(self._arrays["top_indices"][where]).long().to(mask.device),
-            )
-            return TeacherOutputs(None, features, top, mask)
-        logits = None
-        if "logits" in self._arrays:
-            logits = torch.from_numpy(self._arrays["logits"][index]).to(mask.device)
-        return TeacherOutputs(logits, features, mask=mask)
-
-    def _scatter(self, name: str, where: Any, mask: Tensor) -> Tensor:
-        stored = torch.from_numpy(self._arrays[name][where]).to(mask.device).float()
-        out = stored.new_zeros(*mask.shape, stored.shape[-1])
-        out[mask] = stored
-        return out
+            top = read("top_values", stored), read("top_indices", stored).long()
+        return TeacherOutputs(logits, features, top, mask)
 
 
-def file_hash(path: Path) -> str:
-    """SHA-256 of a file's bytes."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _complete_manifest(manifest: Any) -> dict[str, Any]:
+    """The manifest; ValueError unless it lists every array that it implies."""
+    if not isinstance(manifest, dict):
+        raise ValueError(f"manifest.json holds {type(manifest).__name__}, not an object")
+    if missing := {"layers", "top_k", "num_hidden_layers", "arrays"} - manifest.keys():
+        raise ValueError(f"manifest.json lacks {', '.join(sorted(missing))}")
+    implied = {f"features_{layer}" for layer in manifest["layers"]}
+    if manifest["top_k"]:
+        implied |= {"top_values", "top_indices"}
+    if missing := implied - set(manifest["arrays"]):
+        raise ValueError(f"manifest.json lists no array {', '.join(sorted(missing))}")
+    return manifest
+
+
+def _scatter(rows: Tensor, mask: Tensor) -> Tensor:
+    """Rows (n, d) at the n True positions of a mask (b, t), zeros elsewhere."""
+    features = rows.new_zeros(*mask.shape, rows.shape[-1])
+    features[mask] = rows
+    return features
 
 
 def cache_key(*parts: str) -> str:
-    """Short hash that names a cache: teacher, texts, tokenizer, layers, whatever it depends on."""
+    """Short hash that names a cache, of all it depends on: teacher, texts, tokenizer, layers."""
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]

@@ -1,7 +1,7 @@
-"""What measures of unrelated features come to on n rows, and what that does to a batch loss.
+"""Values of measures on n rows of unrelated features, and the bias of a loss on small batches.
 
-Features are normal with variances k^-exponent (0 is flat): the power laws stand for the spectra
-that networks have. Everything is in float64.
+Random features are normal with variances k^-exponent (0 is flat), as the spectra of trained
+networks roughly are. Everything is in float64.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ UNIT: dict[str, Any] = {"center": True, "scale": "frobenius"}
 def power_law(n: int, d: int, exponent: float, seed: int) -> Tensor:
     """Normal features (n, d) whose k-th column has variance k^-exponent."""
     generator = torch.Generator().manual_seed(seed)
-    spread = torch.arange(1, d + 1, dtype=torch.float64) ** (-exponent / 2)
-    return torch.randn(n, d, generator=generator, dtype=torch.float64) * spread
+    rows = torch.randn(n, d, generator=generator, dtype=torch.float64)
+    return rows / torch.arange(1, d + 1, dtype=torch.float64) ** (exponent / 2)
 
 
 def unit(x: Tensor) -> Tensor:
-    """Features (n, d) centred and of unit Frobenius norm; raises InputError as the measures do."""
+    """Features (n, d) centred and of unit Frobenius norm; raises InputError if unusable."""
     x = single(x, None, torch.float64, "x")
     return standardised(x, torch.tensor(len(x)), center=True, scale="frobenius")
 
@@ -50,44 +50,44 @@ def nuclear_rank(x: Tensor) -> float:
     return float(nuclear_norm(unit(x))) ** 2
 
 
-def values(x: Tensor, y: Tensor) -> dict[str, float]:
-    """Every measure of teacher x (n, d_t) and student y (n, d_s), centred and of unit norm."""
-    found = {
+def all_measures(x: Tensor, y: Tensor) -> dict[str, float]:
+    """Five measures of teacher x (n, d_t) and student y (n, d_s), centred and of unit norm."""
+    values = {
         "cka": cka(x, y),
         "debiased": cka(x, y, debiased=True),
         "procrustes": procrustes_distance(x, y, **UNIT),
         "gram": feature_gram_distance(x, y, **UNIT),
         "projection": _residual(unit(x), unit(y)),
     }
-    return {name: float(value) for name, value in found.items()}
+    return {name: float(value) for name, value in values.items()}
 
 
 def _residual(x: Tensor, y: Tensor) -> Tensor:
-    """min_A ‖X − YA‖, also where y fits all (`projection_distance` refuses n ≤ d_student)."""
+    """min_A ‖X − YA‖, also for n ≤ d_student, which `projection_distance` refuses."""
     u, s, _ = torch.linalg.svd(y, full_matrices=False)
     basis = u[:, s > 1e-9 * s[0]]
-    rest: Tensor = torch.linalg.matrix_norm(x - basis @ (basis.mT @ x))
-    return rest
+    residual: Tensor = torch.linalg.matrix_norm(x - basis @ (basis.mT @ x))
+    return residual
 
 
-def null_curves(
+def chance_curves(
     rows: Iterable[int], d_teacher: int, d_student: int, exponent: float, seeds: Sequence[int]
 ) -> pd.DataFrame:
-    """Values of independent features: a row for each n and seed, a column for each measure."""
-    found = []
+    """Values of independent features: one row per n and seed, one column per measure."""
+    results = []
     for n in rows:
         for seed in seeds:
             x = power_law(n, d_teacher, exponent, 2 * seed)
             y = power_law(n, d_student, exponent, 2 * seed + 1)
-            found.append({"n": n, "seed": seed, **values(x, y)})
-    return pd.DataFrame(found)
+            results.append({"n": n, "seed": seed, **all_measures(x, y)})
+    return pd.DataFrame(results)
 
 
-def shuffled_means(x: Tensor, y: Tensor) -> dict[str, float]:
-    """Means over all orders of y's rows, exact, for features (n, d_t), (n, d_s) of one teacher.
+def permutation_means(x: Tensor, y: Tensor) -> dict[str, float]:
+    """Exact means over all orders of y's rows, for features (n, d_t) and (n, d_s).
 
-    CKA, the squared Gram and the squared projection distance (Kazi-Aoual et al., 1995, for the
-    first), and for the squared Procrustes distance the bound that its mean is never below.
+    Of CKA (Kazi-Aoual et al., 1995), the squared Gram and the squared projection distance; for the
+    squared Procrustes distance a lower bound of its mean.
     """
     x, y = unit(x), unit(y)
     n = len(x)
@@ -101,35 +101,41 @@ def shuffled_means(x: Tensor, y: Tensor) -> dict[str, float]:
     }
 
 
-def rows_needed(rank: float, share: float) -> int:
-    """Rows after which chance gives at most `share` of the fidelity: 1 + rank/share².
+def sample_size_for(rank: float, fidelity: float) -> int:
+    """Rows at which unrelated features have at most this fidelity: 1 + rank/fidelity².
 
-    rank is the lesser nuclear rank of the two sets of features. Raises InputError unless rank ≥ 1
-    and 0 < share ≤ 1.
+    Args:
+        rank: the smaller nuclear rank of the two sets of features, at least 1.
+        fidelity: in (0, 1].
+
+    Raises:
+        InputError: an argument is out of its range.
     """
-    if not (rank >= 1 and 0 < share <= 1):
-        raise InputError(f"rank = {rank}, share = {share}: expected rank ≥ 1 and 0 < share ≤ 1")
-    return math.ceil(1 + rank / share**2)
+    if not (rank >= 1 and 0 < fidelity <= 1):
+        raise InputError(
+            f"rank = {rank}, fidelity = {fidelity}: expected rank ≥ 1 and 0 < fidelity ≤ 1"
+        )
+    return math.ceil(1 + rank / fidelity**2)
 
 
-def measured_rows_needed(
-    d_teacher: int, d_student: int, exponent: float, share: float, rows: Sequence[int]
+def measured_sample_size(
+    d_teacher: int, d_student: int, exponent: float, fidelity: float, rows: Sequence[int]
 ) -> float:
-    """The n at which independent features have fidelity `share`, between the `rows` measured.
+    """The n at which independent features have this fidelity, interpolated between `rows`.
 
-    NaN where the share is not passed within them.
+    NaN if the fidelity is not passed within them.
     """
-    before = None
+    previous = None
     for n in rows:
         x, y = power_law(n, d_teacher, exponent, 0), power_law(n, d_student, exponent, 1)
-        fidelity = float(procrustes_distance(x, y, form="similarity", center=True))
-        if fidelity <= share:
-            if before is None:
+        value = float(procrustes_distance(x, y, form="similarity", center=True))
+        if value <= fidelity:
+            if previous is None:
                 return math.nan
-            last, higher = before
-            part = math.log(higher / share) / math.log(higher / fidelity)
-            return float(last * (n / last) ** part)
-        before = n, fidelity
+            n_before, value_before = previous
+            position = math.log(value_before / fidelity) / math.log(value_before / value)
+            return float(n_before * (n / n_before) ** position)
+        previous = n, value
     return math.nan
 
 
@@ -138,47 +144,56 @@ def batch_bias(
     student: Tensor,
     rows: Iterable[int],
     *,
-    memory: float | None = None,
+    decay: float | None = None,
     batches: int = 64,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """Procrustes loss and its gradient on batches of n rows against those on all rows.
+    """Procrustes loss and gradient on batches of n rows, compared with those on all rows.
 
-    The gradient is with respect to a linear map of student (N, d_s), as a network's last layer
-    feels it. Columns: n, loss and sd over batches, all (the loss on all rows), size (length of the
-    mean gradient over the one on all rows) and cosine (of the two). With `memory` the same loss
-    adds the decayed moments of past batches, and the first half of the batches warms it up.
+    The gradient is with respect to a linear map of the student, as of a network's last layer.
+
+    Args:
+        teacher: features (N, d_t).
+        student: features (N, d_s).
+        rows: batch sizes n.
+        decay: of the moments of past batches; the first half of the batches is then a warm-up.
+        batches: number of batches per size.
+        seed: of the batches.
+
+    Returns:
+        One row per size: n; loss and sd over batches; full_loss on all rows; gradient_ratio, the
+        length of the mean gradient over that on all rows; cosine of the two gradients.
     """
-    everything, target = _loss_and_gradient(ProcrustesLoss(), teacher, student)
+    full_loss, full_gradient = _loss_and_gradient(ProcrustesLoss(), teacher, student)
     generator = torch.Generator().manual_seed(seed)
-    found = []
+    results = []
     for n in rows:
-        loss = ProcrustesLoss(memory=memory)
+        loss = ProcrustesLoss(decay=decay)
         pairs = []
         for _ in range(batches):
-            chosen = torch.randint(len(teacher), (n,), generator=generator)
-            pairs.append(_loss_and_gradient(loss, teacher[chosen], student[chosen]))
-        pairs = pairs[batches // 2 if memory else 0 :]
+            batch = torch.randint(len(teacher), (n,), generator=generator)
+            pairs.append(_loss_and_gradient(loss, teacher[batch], student[batch]))
+        pairs = pairs[batches // 2 if decay else 0 :]
         losses = torch.tensor([value for value, _ in pairs])
         mean = torch.stack([gradient for _, gradient in pairs]).mean(0)
-        found.append(
+        norms = mean.norm(), full_gradient.norm()
+        results.append(
             {
                 "n": n,
                 "loss": float(losses.mean()),
                 "sd": float(losses.std()),
-                "all": everything,
-                "size": float(mean.norm() / target.norm()),
-                "cosine": float((mean * target).sum() / mean.norm() / target.norm()),
+                "full_loss": full_loss,
+                "gradient_ratio": float(norms[0] / norms[1]),
+                "cosine": float((mean * full_gradient).sum() / norms[0] / norms[1]),
             }
         )
-    return pd.DataFrame(found)
+    return pd.DataFrame(results)
 
 
 def _loss_and_gradient(
     loss: ProcrustesLoss, teacher: Tensor, student: Tensor
 ) -> tuple[float, Tensor]:
-    width = student.shape[1]
-    weight = torch.eye(width, dtype=student.dtype, requires_grad=True)
+    weight = torch.eye(student.shape[1], dtype=student.dtype, requires_grad=True)
     value = loss(student @ weight, teacher)
     (gradient,) = torch.autograd.grad(value, weight)
     return float(value.detach()), gradient

@@ -1,109 +1,115 @@
-"""The methods under comparison: the base loss, and the feature term that each adds to it."""
+"""The methods under comparison: a base loss, and the feature term that each adds to it.
+
+A method is named `<base>` or `<base>+<term>`, such as `kd+procrustes`. The names load no torch; the
+losses are imported when one is built.
+"""
+
+from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-
-from torch import Tensor, nn
+from typing import TYPE_CHECKING, Literal
 
 from geodistill.errors import InputError
-from geodistill.losses import (
-    CKALoss,
-    FeatureGramLoss,
-    FlexLoss,
-    IsotropyLoss,
-    OrthogonalProjectionLoss,
-    PatientLoss,
-    PCATargetLoss,
-    ProcrustesLoss,
-    ProjectionLoss,
-    RelationalLoss,
-    ShuffledRows,
-    SpectrumLoss,
-)
-from geodistill.losses.logits import Kind
 
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
-def _none() -> Tensor:
-    raise InputError("the flex loss needs the teacher's gradients, which this study has not")
-
-
-@dataclass(frozen=True)
-class Geometry:
-    """What a feature loss may depend on besides the batch.
-
-    Attributes:
-        d_student, d_teacher: feature widths.
-        teacher_rows: gives teacher features (n, d_teacher) of the training examples.
-        seed: for losses that draw.
-        memory: share of past moments that the losses on moments keep; 0 for the batch alone.
-        teacher_gradients: gives those of the teacher's own loss at them, (n, d_teacher).
-    """
-
-    d_student: int
-    d_teacher: int
-    teacher_rows: Callable[[], Tensor]
-    seed: int
-    memory: float = 0.0
-    teacher_gradients: Callable[[], Tensor] = _none
-
-
-FEATURE_LOSSES: dict[str, Callable[[Geometry], nn.Module]] = {
-    "projection": lambda g: ProjectionLoss(g.d_student, g.d_teacher),
-    "pca": lambda g: PCATargetLoss.fit(g.teacher_rows(), g.d_student),
-    "cka": lambda g: CKALoss(memory=g.memory or None),
-    "procrustes": lambda g: ProcrustesLoss(memory=g.memory or None),
-    "gram": lambda g: FeatureGramLoss(memory=g.memory or None),
-    # The placebo: the same loss, weight and teacher rows, but in random order.
-    "procrustes-shuffled": lambda g: ShuffledRows(ProcrustesLoss(), seed=g.seed),
-    # Controls: the part of Procrustes that knows no rows; the student's isotropy, no teacher.
-    "spectrum": lambda g: SpectrumLoss(),
-    "isotropy": lambda g: IsotropyLoss(),
-    # Losses of other papers.
-    "orthogonal-projection": lambda g: OrthogonalProjectionLoss(g.d_student, g.d_teacher),
-    "root-cka": lambda g: CKALoss(root=True),
-    "flex": lambda g: FlexLoss.fit(g.teacher_gradients(), g.d_student),
-    "rkd": lambda g: RelationalLoss(),
-    "pkd": lambda g: PatientLoss(nn.Linear(g.d_student, g.d_teacher)),
-}
+MATCHING_TERMS = ("projection", "pca", "cka", "procrustes", "gram")
+CONTROLS = ("procrustes-shuffled", "spectrum", "isotropy")
+"""Procrustes on shuffled teacher rows, its spectrum part alone, and isotropy without a teacher."""
+OTHER_PAPERS = ("orthogonal-projection", "root-cka", "flex", "rkd", "pkd")
+FEATURE_TERMS = (*MATCHING_TERMS, *CONTROLS, *OTHER_PAPERS)
 CLASSIFICATION_METHODS = (
     "ce",
-    *(f"ce+{name}" for name in ("cka", "procrustes", "gram")),
+    *(f"ce+{term}" for term in ("cka", "procrustes", "gram")),
     "kd",
-    *(f"kd+{name}" for name in FEATURE_LOSSES),
+    *(f"kd+{term}" for term in FEATURE_TERMS),
 )
-EXPLORATORY_METHODS = (
-    "ce",
-    "kd",
-    *(
-        f"kd+{name}"
-        for name in ("projection", "pca", "cka", "procrustes", "gram", "procrustes-shuffled")
-    ),
-)
-MATCHES = ("projection", "pca", "cka", "procrustes", "gram")
-CONTROLS = ("procrustes-shuffled", "spectrum", "isotropy")
-LOGIT_KINDS: dict[str, Kind] = {"kd": "forward", "skew": "skew"}
-"""Base losses on logits; "sft" learns from the answers, "seqkd" from the teacher's own answers."""
+LOGIT_KINDS: dict[str, Literal["forward", "reverse", "skew"]] = {"kd": "forward", "skew": "skew"}
+"""The divergence of each base that distils logits; "sft" learns from the answers, "seqkd" from the
+teacher's own answers."""
 INSTRUCTION_METHODS = (
-    *(f"{base}{term}" for base in ("sft", "kd", "skew", "seqkd")
-      for term in ("", *(f"+{name}" for name in MATCHES))),
+    *(
+        f"{base}{term}"
+        for base in ("sft", "kd", "skew", "seqkd")
+        for term in ("", *(f"+{name}" for name in MATCHING_TERMS))
+    ),
     *(f"kd+{name}" for name in CONTROLS),
-)  # fmt: skip
+)
 INSTRUCTION_REFERENCES = ("unigram", "start", "teacher")
-EXPLORATORY_INSTRUCTION = ("sft", "kd", "kd+procrustes", "kd+procrustes-shuffled")
+"""A unigram model of the answers, the untrained student, and the teacher."""
 
 
 def check_method(method: str, known: tuple[str, ...]) -> None:
-    """Raise InputError unless `method` is one of `known`."""
+    """Check the name of a method.
+
+    Raises:
+        InputError: it is none of the known ones.
+    """
     if method not in known:
         raise InputError(f"method is {method!r}; expected one of {', '.join(known)}")
 
 
+def term_of(method: str) -> str:
+    """The feature term of a method: what follows the "+", or an empty string."""
+    return method.partition("+")[2]
+
+
 def uses_teacher_logits(method: str) -> bool:
-    """Whether the method distils logits ("ce" and "ce+..." learn from labels)."""
+    """Whether a classification method distils logits; "ce" and "ce+..." learn from labels."""
     return method.startswith("kd")
 
 
-def feature_loss(method: str, geometry: Geometry) -> nn.Module | None:
-    """The feature loss of `method`, what stands after its "+"; None where nothing does."""
-    _, _, name = method.partition("+")
-    return FEATURE_LOSSES[name](geometry) if name else None
+def build_feature_loss(
+    method: str,
+    d_student: int,
+    d_teacher: int,
+    *,
+    teacher_features: Callable[[], Tensor],
+    teacher_gradients: Callable[[], Tensor] | None = None,
+    seed: int = 0,
+    decay: float = 0.0,
+) -> nn.Module | None:
+    """Build the feature loss of a method.
+
+    Args:
+        method: name of the method.
+        d_student: width of the student's features.
+        d_teacher: width of the teacher's features.
+        teacher_features: returns the teacher's features of the training examples, (n, d_teacher);
+            called by the losses that are fitted to them.
+        teacher_gradients: returns the gradients of the teacher's own loss at these features,
+            (n, d_teacher); only the flex loss needs them.
+        seed: for the losses that draw.
+        decay: of the moving average of moments; 0 for the batch alone.
+
+    Returns:
+        The loss, or None for a method without a feature term.
+
+    Raises:
+        InputError: the flex loss without gradients.
+    """
+    from torch import nn
+
+    from geodistill import losses
+
+    term = term_of(method)
+    if term == "flex" and teacher_gradients is None:
+        raise InputError("the flex loss needs the teacher's gradients, which this study lacks")
+    moments = decay or None
+    builders: dict[str, Callable[[], nn.Module]] = {
+        "projection": lambda: losses.ProjectionLoss(d_student, d_teacher),
+        "pca": lambda: losses.PCATargetLoss.fit(teacher_features(), d_student),
+        "cka": lambda: losses.CKALoss(decay=moments),
+        "procrustes": lambda: losses.ProcrustesLoss(decay=moments),
+        "gram": lambda: losses.FeatureGramLoss(decay=moments),
+        "procrustes-shuffled": lambda: losses.ShuffledRows(losses.ProcrustesLoss(), seed=seed),
+        "spectrum": losses.SpectrumLoss,
+        "isotropy": losses.IsotropyLoss,
+        "orthogonal-projection": lambda: losses.OrthogonalProjectionLoss(d_student, d_teacher),
+        "root-cka": lambda: losses.CKALoss(root=True),
+        "flex": lambda: losses.FlexLoss.fit(teacher_gradients(), d_student),  # type: ignore[misc]
+        "rkd": losses.RelationalLoss,
+        "pkd": lambda: losses.PatientLoss(nn.Linear(d_student, d_teacher)),
+    }
+    return builders[term]() if term else None

@@ -1,11 +1,17 @@
-"""What the grids of protocol files have in common: sections, what they cross, and chosen weights.
+"""The runs that a protocol file asks for: its sections, what they cross, and the chosen weights.
 
-`data/protocol/<study>.yaml` has a `grid` of named sections in the order in which they are made; the
-rows of a section go to `data/results/<study>/<section>`.
+`data/protocol/<study>.yaml` has a `grid` of named sections, in the order in which they are made.
+The results of a section are in `data/results/<study>/<section>`. A section crosses seeds, tasks,
+methods and weights with the settings that it varies. Where its `weights` are `chosen`, the tuning
+section gives each term its weight.
 """
 
-from collections.abc import Callable
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
 from copy import deepcopy
+from dataclasses import dataclass
 from functools import cache
 from itertools import product
 from pathlib import Path
@@ -16,117 +22,201 @@ import pandas as pd
 from geodistill.analysis.protocol_file import read_protocol
 from geodistill.analysis.stored_results import read_stored
 from geodistill.errors import InputError
-from geodistill.experiments.run_store import data_dir, results_dir
+from geodistill.experiments.methods import FEATURE_TERMS, term_of
+from geodistill.experiments.settings import RunSettings, from_names, run_config, run_id
+from geodistill.paths import data_dir, results_dir
 
-CHOSEN = "chosen"
-"""Stands for the weights that the tuning section gives."""
+CHOSEN, TUNING = "chosen", "tuning"
+REQUIRED_KEYS = ("methods", "weights", "seeds")
+SECTION_KEYS = ("minutes", "setting", "vary", "tasks", *REQUIRED_KEYS)
 
 
-def protocol(study: str) -> dict[str, Any]:
-    """The blocks of a study's protocol file."""
-    path = data_dir() / "protocol" / f"{study}.yaml"
-    return deepcopy(_read(path, path.stat().st_mtime_ns if path.is_file() else 0))
+@dataclass(frozen=True)
+class PlannedRun:
+    """One run of a section.
+
+    Attributes:
+        settings: of the run.
+        method: name of the method.
+        seed: of the run.
+    """
+
+    settings: RunSettings
+    method: str
+    seed: int
+
+    @property
+    def run_id(self) -> str:
+        """The name under which the run is stored."""
+        config = run_config(self.settings, self.method)
+        return run_id(self.settings.task, self.method, self.seed, config)
+
+
+class ProtocolGrid(ABC):
+    """The sections of one study; a subclass says what is particular to the study.
+
+    Attributes:
+        study: name of the protocol file and of the results folder.
+        settings_type: dataclass of a run's settings.
+        weight_field: the setting that holds the weight of a method's term.
+    """
+
+    study: str
+    settings_type: type[Any]
+    weight_field: str
+
+    @abstractmethod
+    def choose_weights(self, rows: pd.DataFrame) -> dict[str, float]:
+        """The weight of each term, from the rows of the tuning section."""
+
+    @abstractmethod
+    def tasks_with_signal(self, rows: pd.DataFrame, tasks: list[str]) -> list[str]:
+        """Those of `tasks` that students learn, judged by the rows of the tuning section.
+
+        Raises:
+            InputError: students learn none of them.
+        """
+
+    def protocol(self) -> dict[str, Any]:
+        """The blocks of the protocol file.
+
+        Raises:
+            InputError: no such file, one that is not YAML, or a section with an unknown key.
+        """
+        path = data_dir() / "protocol" / f"{self.study}.yaml"
+        return deepcopy(_read(path, path.stat().st_mtime_ns if path.is_file() else 0))
+
+    def section(self, name: str) -> dict[str, Any]:
+        """What the protocol says of one section.
+
+        Raises:
+            InputError: no such section; the message lists the known ones.
+        """
+        grid = self.protocol()["grid"]
+        if name not in grid:
+            raise InputError(f"section is {name!r}; expected one of {', '.join(grid)}")
+        spec: dict[str, Any] = grid[name]
+        return spec
+
+    def runs(self, name: str) -> list[PlannedRun]:
+        """Every run of a section, seeds outermost.
+
+        Raises:
+            InputError: no such section; tasks or weights that the tuning section has still to give.
+        """
+        spec, weights = self.section(name), None
+        tasks = spec.get("tasks", self.protocol()["tasks"])
+        if name != TUNING:
+            rows = self.tuning_rows()
+            tasks, weights = self.tasks_with_signal(rows, tasks), self.choose_weights(rows)
+        return list(self._cross(name, spec, tasks, weights))
+
+    def n_planned(self, name: str) -> int:
+        """How many runs a section has, before any task is dropped."""
+        spec = self.section(name)
+        tasks = spec.get("tasks", self.protocol()["tasks"])
+        return len(list(self._cross(name, spec, tasks, dict.fromkeys(FEATURE_TERMS, 1.0))))
+
+    def tuning_rows(self) -> pd.DataFrame:
+        """The rows of the tuning section.
+
+        Raises:
+            InputError: it is not complete.
+        """
+        path, planned = self.rows_file(TUNING), {run.run_id for run in self.runs(TUNING)}
+        rows = read_stored(path) if path.is_file() else pd.DataFrame({"run_id": []})
+        n_missing = len(planned - set(rows["run_id"]))
+        if n_missing:
+            raise InputError(
+                f"the tuning section lacks {n_missing} runs, and it sets the weights; make them by "
+                f"`geodistill experiments {self.study} --section {TUNING}`"
+            )
+        return rows[rows["run_id"].isin(planned)]
+
+    def rows_file(self, name: str) -> Path:
+        """Where the rows of a section are stored."""
+        return results_dir() / self.study / name / "rows.parquet"
+
+    def _cross(
+        self, name: str, spec: Mapping[str, Any], tasks: list[str], tuned: dict[str, float] | None
+    ) -> Iterator[PlannedRun]:
+        where = f"section {name} of the protocol {self.study}"
+        shared = self.protocol().get("setting", {})
+        for seed, task, varied in product(spec["seeds"], tasks, expand_settings(spec)):
+            for method in spec["methods"]:
+                for weight in weights_for(spec["weights"], method, tuned):
+                    values = {"task": task, self.weight_field: weight, **shared, **varied}
+                    settings = from_names(self.settings_type, values, where)
+                    yield PlannedRun(settings, method, seed)
 
 
 @cache
-def _read(path: Path, changed_at: int) -> dict[str, Any]:
-    """A page asks for the protocol a hundred times; parsing it takes a tenth of a second."""
-    return read_protocol(path)
+def _read(path: Path, modified_ns: int) -> dict[str, Any]:
+    """The protocol of a file as it was at that time; parsing it takes a tenth of a second."""
+    protocol = read_protocol(path)
+    for name, spec in protocol.get("grid", {}).items():
+        unknown = [key for key in spec if key not in SECTION_KEYS]
+        if unknown:
+            raise InputError(
+                f"section {name} of {path} has the unknown key {unknown[0]!r}; expected "
+                f"{', '.join(SECTION_KEYS)}"
+            )
+        missing = [key for key in REQUIRED_KEYS if key not in spec]
+        if missing:
+            raise InputError(f"section {name} of {path} lacks {missing[0]!r}")
+    return protocol
 
 
-def section(plan: dict[str, Any], name: str) -> dict[str, Any]:
-    """What a section asks for.
+def expand_settings(spec: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The settings of a section: its `setting`, crossed with every value that it varies.
 
-    Raises:
-        InputError: no such section.
-    """
-    if name not in plan["grid"]:
-        raise InputError(f"section is {name!r}; expected one of {', '.join(plan['grid'])}")
-    spec: dict[str, Any] = plan["grid"][name]
-    return spec
+    Args:
+        spec: the section. A list under `vary` holds the settings themselves, for those that change
+            together; a mapping holds a list of values for each setting.
 
-
-def shapes(spec: dict[str, Any]) -> list[dict[str, Any]]:
-    """What a section sets besides: its `setting`, crossed with every value that it `vary`s.
-
-    A list under `vary` is the settings themselves, where some go together.
+    Example:
+        >>> expand_settings({"setting": {"epochs": 5.0}, "vary": {"width": [64, 128]}})
+        [{'epochs': 5.0, 'width': 64}, {'epochs': 5.0, 'width': 128}]
     """
     varied = spec.get("vary", {})
-    values = varied
-    if isinstance(varied, dict):
-        values = [dict(zip(varied, some, strict=True)) for some in product(*varied.values())]
-    fixed = {k: tuple(v) if isinstance(v, list) else v for k, v in spec.get("setting", {}).items()}
-    return [{**fixed, **some} for some in values]
+    if isinstance(varied, Mapping):
+        varied = [dict(zip(varied, values, strict=True)) for values in product(*varied.values())]
+    return [{**spec.get("setting", {}), **values} for values in varied]
 
 
-def weights(given: Any, method: str, chosen: dict[str, float] | None) -> list[float]:
-    """The weights at which a method is run: those given, or the chosen one of its term.
+def weights_for(weights: Any, method: str, tuned: Mapping[str, float] | None) -> list[float]:
+    """The weights at which a method is run; a method without a term is run once.
 
-    A method without a term has one run, not one a weight.
+    Args:
+        weights: those of the section, or "chosen".
+        method: name of the method.
+        tuned: weight by term, from the tuning section.
 
     Raises:
-        InputError: no weight was tuned for its term.
+        InputError: no weight was tuned for the method's term.
+
+    Example:
+        >>> weights_for([5, 20], "kd+gram", None), weights_for([5, 20], "kd", None)
+        ([5.0, 20.0], [1.0])
     """
-    term = method.partition("+")[2]
+    term = term_of(method)
     if not term:
         return [1.0]
-    if given != CHOSEN:
-        return [float(weight) for weight in given]
-    assert chosen is not None
-    if term not in chosen:
-        raise InputError(f"no factor was tuned for {method}; the protocol must give it one")
-    return [chosen[term]]
+    if weights != CHOSEN:
+        return [float(weight) for weight in weights]
+    if tuned is None or term not in tuned:
+        raise InputError(f"no weight was tuned for {method}; the protocol must give it one")
+    return [tuned[term]]
 
 
-def rows_file(study: str, name: str) -> Path:
-    """Where the rows of a section are."""
-    return results_dir() / study / name / "rows.parquet"
-
-
-def finished_rows(study: str, name: str, planned: int) -> pd.DataFrame:
-    """The rows of a finished section.
-
-    Raises:
-        InputError: it lacks some of its `planned` runs.
-    """
-    path = rows_file(study, name)
-    rows = read_stored(path) if path.is_file() else pd.DataFrame({"run_id": []})
-    missing = planned - rows["run_id"].nunique()
-    if missing:
-        raise InputError(
-            f"the {name} section lacks {missing} runs, and it sets the weights: finish it with "
-            f"`geodistill grid {study} --section {name}`"
-        )
-    return rows
-
-
-def best(scores: pd.DataFrame, by: str, *, highest: bool) -> dict[str, float]:
-    """By term, the `by` of the best mean value over tasks and seeds; the smaller one of equals.
+def best_weights(scores: pd.DataFrame, *, higher_is_better: bool) -> dict[str, float]:
+    """The weight of each term with the best mean score over tasks and seeds; of ties the smaller.
 
     Args:
-        scores: method, `by` and value; one row a run.
-        by: the column of weights.
-        highest: whether a larger value is better.
+        scores: columns method, factor (the weight) and value; one row per run.
+        higher_is_better: whether a larger value is better.
     """
-    scores = scores[scores["method"].str.contains("+", regex=False)]
-    means = scores.groupby(["method", by])["value"].mean().round(12).groupby("method")
-    found = means.idxmax() if highest else means.idxmin()
-    return {method.partition("+")[2]: float(weight) for method, weight in found}
-
-
-def progress(study: str, planned: Callable[[dict[str, Any]], int]) -> pd.DataFrame:
-    """A line a section: runs planned, runs stored, and the hours of one core that these took.
-
-    Args:
-        study: name of the protocol file and the results folder.
-        planned: how many runs a section has.
-    """
-    lines = []
-    for name, spec in protocol(study)["grid"].items():
-        path = rows_file(study, name)
-        seconds: pd.Series[float] = pd.Series(dtype=float)
-        if path.is_file():
-            rows = read_stored(path, ["run_id", "wall_seconds"])
-            seconds = rows.drop_duplicates("run_id")["wall_seconds"]
-        lines.append((name, planned(spec), len(seconds), round(seconds.sum() / 3600, 1)))
-    return pd.DataFrame(lines, columns=["section", "planned", "stored", "core-hours"])
+    scores = scores[scores["method"].map(term_of) != ""]
+    means = scores.groupby(["method", "factor"])["value"].mean().round(12).groupby("method")
+    best = means.idxmax() if higher_is_better else means.idxmin()
+    return {term_of(method): float(weight) for method, weight in best}

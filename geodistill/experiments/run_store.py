@@ -1,19 +1,18 @@
-"""Measured runs on disk: a pair of files a run while a grid works, two tidy tables after it.
+"""Measured runs on disk: two files per run while a study is made, two tables after it.
 
-A run is written whole or not at all: its items first, its rows last, each by rename. `rows.parquet`
-(a row a metric) and `items.parquet` (a row a test item) are built from the finished runs.
+A run is written whole or not at all: first its items, then its rows, each by renaming a finished
+file. `rows.parquet` (one row per metric) and `items.parquet` (one row per test item) are merged
+from the finished runs.
 """
 
-import functools
-import hashlib
-import importlib.metadata
+from __future__ import annotations
+
 import json
 import os
-import platform
-import subprocess
 import warnings
 from collections.abc import Collection, Iterator
-from dataclasses import asdict, dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -22,47 +21,11 @@ import pandas as pd
 
 from geodistill.analysis.stored_results import read_stored
 from geodistill.errors import InputError
+from geodistill.experiments.provenance import provenance
+from geodistill.experiments.settings import config_hash, run_id
+from geodistill.files import CHECKSUMS, atomic_file, write_checksums
 
-CHECKOUT = Path(__file__).resolve().parents[2]
-VERSIONED = ("geodistill", "torch", "transformers", "tokenizers", "datasets", "numpy", "peft")
-
-
-def data_dir() -> Path:
-    """The checkout's `data` folder.
-
-    Raises:
-        InputError: the package runs outside a checkout.
-    """
-    folder = CHECKOUT / "data"
-    if not folder.is_dir():
-        raise InputError(
-            f"no data folder at {folder}; run from a clone installed by pip install -e ."
-        )
-    return folder
-
-
-def results_dir() -> Path:
-    """Where measured rows live: $GEODISTILL_RESULTS, else `data/results` of the checkout."""
-    given = os.environ.get("GEODISTILL_RESULTS")
-    return Path(given) if given else data_dir() / "results"
-
-
-def run_config(setting: Any, method: str, later: dict[str, Any]) -> dict[str, Any]:
-    """Everything that a run of `method` depends on besides its seed and the data.
-
-    Args:
-        setting: a dataclass.
-        method: name of the method.
-        later: by name, the defaults of settings that came after the first runs: left out where they
-            hold, so that those runs keep their names.
-    """
-    config = {**asdict(setting), "method": method}
-    return {k: v for k, v in config.items() if k not in later or v != later[k]}
-
-
-def config_hash(config: dict[str, Any]) -> str:
-    """Twelve hex digits that name a configuration (key order does not matter)."""
-    return hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()[:12]
+TABLES = ("items", "rows")
 
 
 @dataclass(frozen=True)
@@ -70,14 +33,17 @@ class Run:
     """One finished run.
 
     Attributes:
-        study, task, method, seed: what ran.
-        config: every setting that the result depends on.
+        study: folder of the study under the results folder.
+        task: name of the task.
+        method: name of the method.
+        seed: of the run.
+        config: every setting that the result depends on, under its stored name.
         data_hash: of the task's texts and labels.
-        metrics: name to value.
-        items: a row a test item: item, source, score, and label, prediction or nll; and `task`
-            where some are of another one.
+        metrics: value by name.
+        items: one row per test item: item, source, score, and label, prediction or nll; and `task`
+            where some items belong to another task.
         wall_seconds: of training and evaluation, without the shared teacher.
-        made_by: `provenance()` of the process that made it; None for the one that stores it.
+        provenance: of the process that trained; None if it is this one.
     """
 
     study: str
@@ -89,161 +55,169 @@ class Run:
     metrics: dict[str, float]
     items: pd.DataFrame
     wall_seconds: float
-    made_by: dict[str, Any] | None = None
+    provenance: dict[str, Any] | None = None
 
     @property
     def run_id(self) -> str:
-        """Readable name, equal for equal task, method, seed and configuration."""
+        """The name of the run, the same for equal task, method, seed and configuration."""
         return run_id(self.task, self.method, self.seed, self.config)
 
 
-def run_id(task: str, method: str, seed: int, config: dict[str, Any]) -> str:
-    """Name of a run: `movie-kd+gram-s3-<configuration hash>`."""
-    return f"{task}-{method}-s{seed}-{config_hash(config)}"
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold a results folder for this process, so that no second one makes the same runs.
 
+    The lock ends with the process, however it ends.
 
-@functools.cache
-def provenance() -> dict[str, Any]:
-    """Commit, dirty flag, versions and device of this process, as stored with every row."""
-    versions = {name: importlib.metadata.version(name) for name in VERSIONED}
-    versions["python"] = platform.python_version()
-    commit = _git("rev-parse", "HEAD")
-    # Rows appear while a grid runs; they do not change the code that makes them.
-    changed = _git("status", "--porcelain", "--", ".", ":!data/results")
-    return {
-        "versions": json.dumps(versions),
-        "commit": commit or "unknown",
-        "dirty": commit is None or changed != "",
-        "device": _device(),
-    }
+    Args:
+        folder: is made if there is none.
 
+    Raises:
+        InputError: another process holds the folder, or it can't be written.
+    """
+    import fcntl
 
-def _git(*words: str) -> str | None:
+    path = folder / ".lock"
     try:
-        done = subprocess.run(
-            ["git", *words], cwd=CHECKOUT, capture_output=True, text=True, check=False
-        )
-    except FileNotFoundError:  # no git on this machine
-        return None
-    return done.stdout.strip() if done.returncode == 0 else None
-
-
-def _device() -> str:
-    import torch
-
-    if torch.cuda.is_available():
-        return f"cuda: {torch.cuda.get_device_name()}"
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.is_file() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return f"cpu: {names[0] if names else platform.machine()}"
+        folder.mkdir(parents=True, exist_ok=True)
+        file = path.open("a+")
+    except OSError as error:
+        raise InputError(
+            f"{folder} can't be written ({error.strerror}); expected a folder of yours, such as "
+            "one named by GEODISTILL_RESULTS"
+        ) from error
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            file.seek(0)
+            raise InputError(
+                f"{folder} is in use by process {file.read().strip() or 'unknown'}; wait for it, "
+                "or name another folder by GEODISTILL_RESULTS"
+            ) from error
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
 
 
 def write_run(folder: Path, run: Run) -> None:
-    """Store a finished run under `folder`/runs; atomic.
+    """Store a finished run in `folder`/runs, whole or not at all.
+
+    Args:
+        folder: of the study.
+        run: the run to store.
 
     Raises:
-        InputError: the collected runs of its task are of other data; a full disk, or a folder that
-            can't be written.
+        InputError: the folder holds runs of the same task on other data; a full disk, or a folder
+            that can't be written.
     """
     _refuse_other_data(folder, run)
-    runs = folder / "runs"
-    runs.mkdir(parents=True, exist_ok=True)
     key = {"run_id": run.run_id, "task": run.task, "method": run.method, "seed": run.seed}
-    other_tasks = run.items.get("task", run.task)
-    items = pd.DataFrame(key, index=run.items.index).assign(task=other_tasks)
+    items = pd.DataFrame(key, index=run.items.index).assign(task=run.items.get("task", run.task))
     items = items.join(run.items.drop(columns="task", errors="ignore"))
-    factor = run.config.get("factor", run.config.get("weight"))  # as each study calls it
+    weight = run.config.get("factor", run.config.get("weight"))  # as each study stores it
     shared = {
         "study": run.study,
         **key,
         "n_train": run.config["n_train"],
-        **({} if factor is None else {"factor": factor}),
+        **({} if weight is None else {"factor": weight}),
         "config": json.dumps(run.config, sort_keys=True),
         "config_hash": config_hash(run.config),
         "data_hash": run.data_hash,
-        **(provenance() if run.made_by is None else run.made_by),
+        **(run.provenance or provenance()),
         "wall_seconds": run.wall_seconds,
         "status": "finished",
         "finished_at": datetime.now(UTC).isoformat(timespec="seconds"),
     }
     rows = pd.DataFrame([{**shared, "metric": k, "value": v} for k, v in run.metrics.items()])
-    _write(items, runs / f"{run.run_id}.items.parquet")
-    _write(rows, runs / f"{run.run_id}.rows.parquet")
+    _write(items, folder / "runs" / f"{run.run_id}.items.parquet")
+    _write(rows, folder / "runs" / f"{run.run_id}.rows.parquet")
 
 
 def _refuse_other_data(folder: Path, run: Run) -> None:
-    """A run's name does not tell its data: those of other texts would pass for finished."""
+    """The name of a run does not tell its data: runs on other texts would pass for finished."""
     path = folder / "rows.parquet"
     if not path.is_file():
         return
     rows = read_stored(path, ["task", "data_hash"])
-    other = set(rows.loc[rows["task"] == run.task, "data_hash"]) - {run.data_hash}
-    if other:
+    others = set(rows.loc[rows["task"] == run.task, "data_hash"]) - {run.data_hash}
+    if others:
         raise InputError(
             f"{folder} holds runs of {run.task} on other data: their data_hash is "
-            f"{', '.join(sorted(other))}, of {run.run_id} it is {run.data_hash}; expected the "
-            "former data, or another folder of results (GEODISTILL_RESULTS)"
+            f"{', '.join(sorted(others))}, of {run.run_id} it is {run.data_hash}; expected the "
+            "same data, or another folder of results (GEODISTILL_RESULTS)"
         )
 
 
 def _write(table: pd.DataFrame, path: Path) -> None:
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        table.to_parquet(partial, index=False, compression="zstd")
-        partial.replace(path)
+        with atomic_file(path) as partial:
+            table.to_parquet(partial, index=False, compression="zstd")
     except OSError as error:
-        partial.unlink(missing_ok=True)
         raise InputError(
-            f"{path} can't be written ({error.strerror or error}); what is finished is kept: "
-            "make room, and the same command goes on from there"
+            f"{path} can't be written ({error.strerror or error}); finished runs are kept: "
+            "make room, and the same command continues"
         ) from error
 
 
-def finished(folder: Path) -> dict[str, float]:
-    """Wall seconds by run id of all runs, collected or not, whose rows and items can be read.
+def finished_runs(folder: Path) -> dict[str, float]:
+    """Wall seconds by run id of all stored runs, merged or not, whose rows and items are readable.
+
+    A damaged file of a single run is warned of and left out.
 
     Raises:
-        InputError: a table is damaged; a run's own damaged file is warned of.
+        InputError: a merged table is damaged.
     """
-    known: dict[str, float] = {}
-    rows, items = (folder / f"{kind}.parquet" for kind in ("rows", "items"))
+    seconds: dict[str, float] = {}
+    items, rows = (folder / f"{name}.parquet" for name in TABLES)
     if rows.is_file() and items.is_file():
         table = read_stored(rows, ["run_id", "wall_seconds"])
         table = table[table["run_id"].isin(read_stored(items, ["run_id"])["run_id"])]
-        known = dict(zip(table["run_id"], table["wall_seconds"], strict=True))
-    for run in _written(folder, known):
-        known[run["rows"]["run_id"].iloc[0]] = run["rows"]["wall_seconds"].iloc[0]
-    return known
+        seconds = dict(zip(table["run_id"], table["wall_seconds"], strict=True))
+    for run in _iter_runs(folder, seconds):
+        seconds[run["rows"]["run_id"].iloc[0]] = run["rows"]["wall_seconds"].iloc[0]
+    return seconds
 
 
-def collect(folder: Path) -> None:
-    """Merge the finished runs into the two tables; a newer run replaces its elder.
+def merge_runs(folder: Path) -> None:
+    """Merge the finished runs into the two tables; a newer run replaces the older one of its id.
+
+    A damaged file of a single run is warned of and left out.
 
     Raises:
-        InputError: a table is damaged, the disk is full; a run's own damaged file is warned of.
+        InputError: a merged table is damaged, or the disk is full.
     """
-    runs = list(_written(folder))
+    runs = list(_iter_runs(folder))
     if not runs:
         return
-    for kind in ("items", "rows"):
-        table = folder / f"{kind}.parquet"
-        fresh = pd.concat([run[kind] for run in runs], ignore_index=True)
-        if table.is_file():
-            old = read_stored(table)
-            fresh = pd.concat([old[~old["run_id"].isin(fresh["run_id"])], fresh], ignore_index=True)
-        order = ["task", "method", "seed", "item" if kind == "items" else "metric"]
-        _write(fresh.sort_values(order, ignore_index=True), table)
+    tables = {}
+    for name in TABLES:
+        path = folder / f"{name}.parquet"
+        table = pd.concat([run[name] for run in runs], ignore_index=True)
+        if path.is_file():
+            stored = read_stored(path)
+            stored = stored[~stored["run_id"].isin(table["run_id"])]
+            table = pd.concat([stored, table], ignore_index=True)
+        order = ["task", "method", "seed", "item" if name == "items" else "metric"]
+        tables[path] = table.sort_values(order, ignore_index=True)
+    (folder / CHECKSUMS).unlink(missing_ok=True)  # killed from here on, the tables are unverified
+    for path, table in tables.items():
+        _write(table, path)
+    write_checksums(folder)
 
 
-def _written(folder: Path, known: Collection[str] = ()) -> Iterator[dict[str, pd.DataFrame]]:
-    """Rows and items of each run under `folder`/runs but the `known` ones, and damaged ones."""
-    # Items without rows are of a run that was killed between the two.
+def _iter_runs(folder: Path, known: Collection[str] = ()) -> Iterator[dict[str, pd.DataFrame]]:
+    """Rows and items of each readable run in `folder`/runs, without the `known` ones."""
+    # Items without rows belong to a run that was killed between the two.
     for path in sorted((folder / "runs").glob("*.rows.parquet")):
-        run = path.name.removesuffix(".rows.parquet")
-        if run in known:
+        name = path.name.removesuffix(".rows.parquet")
+        if name in known or name.startswith("."):
             continue
         try:
-            yield {k: read_stored(path.with_name(f"{run}.{k}.parquet")) for k in ("items", "rows")}
+            yield {k: read_stored(path.with_name(f"{name}.{k}.parquet")) for k in TABLES}
         except InputError as error:
-            warnings.warn(f"run {run} is left out: {error}", stacklevel=3)
+            warnings.warn(f"run {name} is left out: {error}", stacklevel=3)

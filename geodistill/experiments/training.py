@@ -1,46 +1,33 @@
-"""What the studies share: tokenised data sets, padding, and one set of Trainer arguments."""
+"""Short trainings by `transformers.Trainer`: arguments, threads, scratch folders, checkpoints."""
+
+from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
 
-from geodistill.distill.collate import beside, in_batches, pad
+if TYPE_CHECKING:
+    from transformers import Trainer, TrainingArguments
 
-__all__ = [
-    "beside",
-    "collate",
-    "device",
-    "fit",
-    "in_batches",
-    "last_checkpoint",
-    "pad",
-    "quiet",
-    "scratch",
-    "threads",
-    "training_arguments",
-]
+_LAST_FILE = "trainer_state.json"
+"""The file that the Trainer writes last into a checkpoint."""
 
 
-WHOLE = "trainer_state.json"
-"""The last file that a checkpoint is given."""
-
-
-def training_arguments(folder: Path, *, seed: int, **settings: Any) -> Any:
-    """`TrainingArguments` for a short run: fused AdamW, no reports, no checkpoints on the way.
+def training_arguments(folder: Path, *, seed: int, **settings: Any) -> TrainingArguments:
+    """`TrainingArguments` of a short run: fused AdamW, no reports, no intermediate checkpoints.
 
     Args:
-        folder: scratch.
+        folder: output folder.
         seed: of the order of examples and of dropout.
-        **settings: what the study fixes (epochs, batch size, learning rate, ...).
+        **settings: other arguments, such as epochs, batch size and learning rate.
     """
     from transformers import TrainingArguments
 
-    fixed: dict[str, Any] = {
+    defaults: dict[str, Any] = {
         "output_dir": str(folder),
         "seed": seed,
         "data_seed": seed,
@@ -51,26 +38,26 @@ def training_arguments(folder: Path, *, seed: int, **settings: Any) -> Any:
         "logging_steps": 20,
         "lr_scheduler_type": "linear",
         "warmup_steps": 0.1,
-        # Sentences of like length together: half the padding, half the time.
+        # Batches of texts of similar length: half the padding, half the time.
         "train_sampling_strategy": "group_by_length",
         "dataloader_pin_memory": torch.cuda.is_available(),
     }
-    return TrainingArguments(**{**fixed, **settings})
+    return TrainingArguments(**{**defaults, **settings})
 
 
-def scratch() -> "tempfile.TemporaryDirectory[str]":
-    """A folder for one run's Trainer, removed after it."""
+def temporary_folder() -> tempfile.TemporaryDirectory[str]:
+    """An output folder for one Trainer, removed at the end of its `with` block."""
     return tempfile.TemporaryDirectory(prefix="geodistill-")
 
 
-def device() -> torch.device:
-    """Where models compute: the first GPU where there is one, as for the Trainer, else the CPU."""
+def default_device() -> torch.device:
+    """The device on which models compute: the first GPU as for the Trainer, else the CPU."""
     return torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
 
 
 @contextmanager
-def threads(count: int) -> Iterator[None]:
-    """Compute with `count` threads: sums depend on it, so equal runs need an equal number."""
+def torch_threads(count: int) -> Iterator[None]:
+    """Compute with `count` threads; floating-point sums, and with them a run, depend on it."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:
@@ -79,8 +66,8 @@ def threads(count: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def quiet() -> None:
-    """Only errors from `transformers` and `datasets`; our own progress tells where a run is."""
+def silence_libraries() -> None:
+    """Show only errors of `transformers` and `datasets`, and none of their progress bars."""
     import datasets
     import transformers
 
@@ -89,22 +76,18 @@ def quiet() -> None:
     datasets.disable_progress_bars()
 
 
-def collate(
-    pad_id: int, names: tuple[str, ...], examples: list[dict[str, Any]]
-) -> dict[str, Tensor]:
-    """The `names` of some examples as one padded batch."""
-    return pad([{name: e[name] for name in names} for e in examples], pad_id)
-
-
 def last_checkpoint(folder: Path) -> Path | None:
-    """The newest checkpoint that was written to its end."""
-    whole = [path.parent for path in folder.glob(f"checkpoint-*/{WHOLE}")]
-    return max(whole, key=lambda path: int(path.name.partition("-")[2]), default=None)
+    """The newest complete checkpoint in `folder`, or None."""
+    complete = [path.parent for path in folder.glob(f"checkpoint-*/{_LAST_FILE}")]
+    return max(complete, key=lambda path: int(path.name.partition("-")[2]), default=None)
 
 
-def fit(trainer: Any, resume: Path | None = None) -> None:
-    """Train without printing, from the checkpoint `resume` if given; the log stays in
-    `trainer.state.log_history`.
+def fit(trainer: Trainer, resume: Path | None = None) -> None:
+    """Train without printing; the log stays in `trainer.state.log_history`.
+
+    Args:
+        trainer: of any kind.
+        resume: a checkpoint to continue from.
 
     Raises:
         FloatingPointError: weights that are not finite after the last step, whose loss still was.
@@ -113,6 +96,7 @@ def fit(trainer: Any, resume: Path | None = None) -> None:
 
     trainer.remove_callback(PrinterCallback)
     trainer.train(resume_from_checkpoint=str(resume) if resume else None)
+    assert trainer.model is not None
     if not all(bool(p.isfinite().all()) for p in trainer.model.parameters()):
         raise FloatingPointError(
             f"the weights are not finite after step {trainer.state.global_step}, the last one; "

@@ -1,4 +1,4 @@
-"""Measures of representation geometry, exact and calibrated. Needs torch alone."""
+"""Measures of representation geometry and their normalised scores. Needs torch alone."""
 
 from geodistill.geometry.constructions import (
     Construction,
@@ -25,15 +25,15 @@ from geodistill.geometry.measures import (
     projection_distance,
 )
 from geodistill.geometry.normalized_score import (
-    Calibration,
-    best,
+    ScoreRange,
     best_student,
-    calibrate,
+    ceiling,
+    chance_level,
     geometry_kept,
-    null,
+    score_range,
 )
-from geodistill.geometry.nuclear_norm import nuclear_norm
-from geodistill.geometry.permutation_test import (
+from geodistill.geometry.nuclear import nuclear_norm
+from geodistill.geometry.permutation import (
     PermutationTest,
     SearchTest,
     permutation_test,
@@ -45,17 +45,17 @@ from geodistill.geometry.streaming import SecondMoments
 __all__ = [
     "CONVENTIONS",
     "MEASURES",
-    "Calibration",
     "Construction",
     "Convention",
     "Measure",
     "PermutationTest",
+    "ScoreRange",
     "SearchTest",
     "SecondMoments",
     "antiparallel",
-    "best",
     "best_student",
-    "calibrate",
+    "ceiling",
+    "chance_level",
     "cka",
     "controlled_teacher",
     "epsilon_orthogonal_subset",
@@ -67,13 +67,13 @@ __all__ = [
     "mean_canonical_correlation",
     "nearly_orthogonal_teacher",
     "nuclear_norm",
-    "null",
     "orthogonality",
     "participation_ratio",
     "permutation_test",
     "procrustes_distance",
     "procrustes_parts",
     "projection_distance",
+    "score_range",
     "search_test",
     "spread_mass",
     "welch_bound",

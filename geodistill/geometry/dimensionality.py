@@ -1,4 +1,4 @@
-"""How spread and how orthogonal feature vectors are."""
+"""How many directions feature vectors use, and how orthogonal they are."""
 
 from __future__ import annotations
 
@@ -13,9 +13,19 @@ _CHUNK = 4096  # rows of the n × n cosine matrix held at once
 
 
 def participation_ratio(x: Tensor, *, center: bool = True, mask: Tensor | None = None) -> Tensor:
-    """Effective rank (...) of x (..., n, d): (tr K)²/‖K‖_F² in [1, min(n, d)], 0 for constant x.
+    """Effective rank (...): (tr K)²/‖K‖_F² in [1, min(n, d)], 0 for constant features.
 
-    Raises InputError on unusable features.
+    Args:
+        x: features (..., n, d).
+        center: subtract the column means.
+        mask: rows that count (..., n), True = keep.
+
+    Raises:
+        InputError: unusable features.
+
+    Example:
+        >>> float(participation_ratio(torch.eye(4), center=False))
+        4.0
     """
     if isinstance(x, Accumulated):
         raise InputError(
@@ -26,48 +36,73 @@ def participation_ratio(x: Tensor, *, center: bool = True, mask: Tensor | None =
 
 
 def orthogonality(x: Tensor, eps: float, *, mask: Tensor | None = None) -> Tensor:
-    """Share (...) of the pairs of rows of x (..., n, d) with |cos| ≤ eps, in [0, 1].
+    """Share (...) of the pairs of rows with |cos| ≤ eps, in [0, 1].
 
-    Raises InputError for fewer than two rows, a zero row or eps outside [0, 1).
+    Args:
+        x: features (..., n, d).
+        eps: cosine in [0, 1).
+        mask: rows that count (..., n), True = keep.
+
+    Raises:
+        InputError: unusable features, fewer than two rows, a zero row or eps outside [0, 1).
+
+    Example:
+        >>> float(orthogonality(torch.eye(3), eps=0.1))
+        1.0
     """
-    unit, kept = _unit_rows(x, eps, mask)
-    n = kept.sum(-1)
+    unit, valid = _unit_rows(x, eps, mask)
+    n = valid.sum(-1)
     if n.min() < 2:
         raise InputError(f"x has {int(n.min())} row: expected at least two to form a pair")
-    close = torch.zeros_like(n)
+    count = torch.zeros_like(n)
     for i in range(0, unit.shape[-2], _CHUNK):
         part = slice(i, i + _CHUNK)
         pairs = (unit[..., part, :] @ unit.mT).abs() <= eps
-        close += (pairs & kept[..., part, None] & kept[..., None, :]).sum((-2, -1))
-    return close.double() / (n * (n - 1))  # a row is never orthogonal to itself
+        count += (pairs & valid[..., part, None] & valid[..., None, :]).sum((-2, -1))
+    return count.double() / (n * (n - 1))  # a row is never orthogonal to itself
 
 
 def epsilon_orthogonal_subset(x: Tensor, eps: float, *, mask: Tensor | None = None) -> Tensor:
-    """Which rows (..., n) of x (..., n, d), as booleans, are pairwise |cos| ≤ eps, taken in order.
+    """A subset of rows with |cos| ≤ eps in every pair, chosen greedily in order.
 
-    Greedy, so a lower bound on the largest such subset. Raises InputError for a zero row or eps
-    outside [0, 1).
+    Its size is a lower bound on the largest such subset.
+
+    Args:
+        x: features (..., n, d).
+        eps: cosine in [0, 1).
+        mask: rows that count (..., n), True = keep.
+
+    Returns:
+        Booleans (..., n), True for rows of the subset.
+
+    Raises:
+        InputError: unusable features, a zero row or eps outside [0, 1).
+
+    Example:
+        >>> x = torch.tensor([[1.0, 0.0], [1.0, 0.1], [0.0, 1.0]])
+        >>> epsilon_orthogonal_subset(x, eps=0.2)
+        tensor([ True, False,  True])
     """
     unit, free = _unit_rows(x, eps, mask)
-    taken = torch.zeros_like(free)
+    subset = torch.zeros_like(free)
     while free.any():
         first = free.int().argmax(-1, keepdim=True)  # of equal values the first
-        taken |= torch.zeros_like(free).scatter(-1, first, free.any(-1, keepdim=True))
-        chosen = unit.take_along_dim(first[..., None], -2)
-        free = free & ((unit @ chosen.mT)[..., 0].abs() <= eps)
+        subset |= torch.zeros_like(free).scatter(-1, first, free.any(-1, keepdim=True))
+        added = unit.take_along_dim(first[..., None], -2)
+        free = free & ((unit @ added.mT)[..., 0].abs() <= eps)
         free.scatter_(-1, first, False)  # not left to the rounding of its own cosine
-    return taken
+    return subset
 
 
 def _unit_rows(x: Tensor, eps: float, mask: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Rows of unit norm (..., n, d), zeros where dropped, and which are kept (..., n)."""
+    """Rows of unit norm (..., n, d), zero where masked, and which are valid (..., n)."""
     if not 0 <= eps < 1:
         raise InputError(f"eps is {eps}: expected a cosine in [0, 1)")
     rows, _, mask = paired(x, x, mask, torch.float64, ("x", "x"))
-    kept = torch.ones_like(rows[..., 0], dtype=torch.bool) if mask is None else mask
+    valid = torch.ones_like(rows[..., 0], dtype=torch.bool) if mask is None else mask
     norms = torch.linalg.vector_norm(rows, dim=-1, keepdim=True)
-    if zero := int(((norms[..., 0] == 0) & kept).sum()):
+    if zero := int(((norms[..., 0] == 0) & valid).sum()):
         raise InputError(
-            f"x has {zero} zero rows of {int(kept.sum())}: a zero vector has no direction"
+            f"x has {zero} zero rows of {int(valid.sum())}: a zero vector has no direction"
         )
-    return torch.where(kept[..., None], rows / norms, 0), kept
+    return torch.where(valid[..., None], rows / norms, 0), valid

@@ -1,7 +1,7 @@
 """Second moments XᵀX, YᵀY, XᵀY: all that the measures need of two sets of features.
 
-X (n, d_x) and Y (n, d_y) hold one row an example; K = XXᵀ and L = YYᵀ are their Gram matrices,
-which are never formed unless n is the small side.
+X (n, d_x) and Y (n, d_y) hold one row per example. Their Gram matrices K = XXᵀ and L = YYᵀ are
+formed only where n is the smaller side.
 """
 
 from __future__ import annotations
@@ -22,13 +22,19 @@ SCALES = (None, "frobenius", "rms")
 
 @dataclass(frozen=True)
 class Moments:
-    """Moments of paired rows; every quantity is batched over the leading dimensions."""
+    """Moments of paired rows, batched over the leading dimensions.
 
-    n: Tensor  # (...) rows that count
-    xx: Tensor  # (..., d_x, d_x)
-    yy: Tensor  # (..., d_y, d_y)
-    xy: Tensor  # (..., d_x, d_y)
-    fourth: Tensor | None = None  # (..., 2, 2): Σ|x|⁴, Σ|x|²|y|²; Σ|x|²|y|², Σ|y|⁴
+    Attributes:
+        n: number of rows (...).
+        xx, yy, xy: XᵀX (..., d_x, d_x), YᵀY (..., d_y, d_y), XᵀY (..., d_x, d_y).
+        fourth: Σ|x|⁴, Σ|x|²|y|²; Σ|x|²|y|², Σ|y|⁴ (..., 2, 2), for debiased CKA.
+    """
+
+    n: Tensor
+    xx: Tensor
+    yy: Tensor
+    xy: Tensor
+    fourth: Tensor | None = None
 
     @property
     def widths(self) -> tuple[int, int]:
@@ -68,11 +74,16 @@ class Moments:
 
 @dataclass(frozen=True)
 class RowMoments:
-    """The same quantities from rows at hand, each computed when asked, on the cheaper side."""
+    """The same quantities from rows, computed lazily and on the cheaper side.
 
-    n: Tensor  # (...)
-    x: Tensor  # (..., n, d_x), masked rows zero
-    y: Tensor  # (..., n, d_y)
+    Attributes:
+        n: number of rows (...).
+        x, y: rows (..., n, d_x) and (..., n, d_y), masked rows zero.
+    """
+
+    n: Tensor
+    x: Tensor
+    y: Tensor
 
     @property
     def widths(self) -> tuple[int, int]:
@@ -123,7 +134,7 @@ AnyMoments = Moments | RowMoments
 
 @runtime_checkable
 class Accumulated(Protocol):
-    """What stands for both sets of features at once, such as `SecondMoments`."""
+    """An object in place of both sets of features, such as `SecondMoments`."""
 
     def moments(self, *, center: bool, scale: Scale) -> AnyMoments: ...
 
@@ -137,12 +148,16 @@ def moments_of(
     mask: Tensor | None = None,
     names: tuple[str, str] = PAIR,
 ) -> AnyMoments:
-    """Moments in float64 of features (..., n, d), or of accumulated ones, centred and scaled."""
+    """Moments in float64 of features (..., n, d) or of accumulated ones, centred and scaled.
+
+    Raises:
+        InputError: an unknown scale, unusable features, or y or a mask with accumulated moments.
+    """
     if scale not in SCALES:
         raise InputError(f"scale is {scale!r}: expected one of {SCALES}")
     if isinstance(x, Accumulated):
         if y is not None or mask is not None:
-            raise InputError(f"y or mask is given beside {type(x).__name__}: expected neither")
+            raise InputError(f"y or mask was passed with {type(x).__name__}: expected neither")
         return x.moments(center=center, scale=scale)
     if y is None:
         raise InputError("y is None: expected the features to compare x with")
@@ -153,7 +168,7 @@ def moments_of(
 def row_moments(
     x: Tensor, y: Tensor, *, center: bool, scale: Scale, mask: Tensor | None = None
 ) -> RowMoments:
-    """Moments of checked rows, in their own dtype; masked rows must be zero already."""
+    """Moments of validated rows, in their dtype; masked rows must be zero already."""
     n = torch.full(x.shape[:-2], x.shape[-2], device=x.device) if mask is None else mask.sum(-1)
     x, y = (standardised(f, n, center=center, scale=scale, mask=mask) for f in (x, y))
     return RowMoments(n, x, y)
@@ -164,8 +179,8 @@ def standardised(
 ) -> Tensor:
     """Rows centred and scaled: "frobenius" gives ‖X‖_F = 1, "rms" a mean squared row norm of 1.
 
-    Rows that are all equal have no geometry: they become exactly zero, with gradient zero, where a
-    plain division would blow rounding noise up to norm 1.
+    Rows that are all equal have no geometry: they become exactly zero, with gradient zero; a plain
+    division would scale rounding noise up to norm 1.
     """
     shift = x.new_zeros(())
     if center:
@@ -184,7 +199,7 @@ def standardised(
 
 
 def noise(raw: Tensor, dtype: torch.dtype) -> Tensor:
-    """The variance that rounding alone leaves in rows that are all equal."""
+    """The squared norm that rounding leaves in equal rows of squared norm `raw`."""
     return (16 * torch.finfo(dtype).eps) ** 2 * raw
 
 
@@ -201,6 +216,6 @@ def trace(a: Tensor) -> Tensor:
 
 
 def safe_sqrt(a: Tensor) -> Tensor:
-    """√max(a, 0), of gradient 0, not infinity, where a ≤ 0 (a squared distance may round below)."""
+    """√max(a, 0) with gradient 0, not infinity, where a ≤ 0 (as rounding may leave a square)."""
     positive = a > 0
     return torch.where(positive, torch.where(positive, a, 1).sqrt(), 0)

@@ -1,8 +1,8 @@
-"""What a number means: the best a student of some width can reach, and what shuffled rows give.
+"""Normalised scores: where a value lies between chance and the best that a width allows.
 
-For features centred and scaled as `center` and `scale` say, by default to mean 0 and unit Frobenius
-norm; CKA does that by itself. λ is the spectrum of the teacher's K, τ its mass beyond the first d_s
-eigenvalues.
+All of it holds for features centred and scaled as `center` and `scale` say, by default to mean 0
+and unit Frobenius norm (CKA always is). λ are the eigenvalues of the teacher's K = XXᵀ, τ their sum
+beyond the first d_s.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from geodistill.geometry.validation import paired, single
 
 MeasureFunction = Callable[..., Tensor]
 
-_CALIBRATED = (procrustes_distance, feature_gram_distance, cka)
-_PERMUTATIONS = 16  # their mean has a sampling error far below null − best at any n worth a number
+_SCORED = (procrustes_distance, feature_gram_distance, cka)
+_PERMUTATIONS = 16  # the sampling error of their mean is far below chance level − ceiling
 
 
 def best_student(
@@ -34,54 +34,87 @@ def best_student(
     center: bool = True,
     scale: Scale = "frobenius",
 ) -> Tensor:
-    """Features (n, d_student) that reach the best value of `measure` against teacher (n, d_t).
+    """Features that reach the ceiling of `measure`: rescaled principal scores of the teacher.
 
-    The teacher's top principal scores: as they are without `scale`; with it, eigenvalues λ_i
-    rescaled to the whole for Procrustes and CKA, and λ_i + τ/d_s for the Gram distance. Raises
-    InputError for a measure without calibration.
+    Without `scale` the scores stay as they are. With it, eigenvalues are λ_i up to a factor for
+    Procrustes and CKA, and λ_i + τ/d_s for the Gram distance.
+
+    Args:
+        measure: procrustes_distance, feature_gram_distance or cka.
+        teacher: features (n, d_t).
+        d_student: width of the student, at least 1.
+        center: whether features are centred.
+        scale: how features are scaled.
+
+    Returns:
+        Student features (n, min(d_s, d_t)), float64.
+
+    Raises:
+        InputError: another measure, unusable features or width.
+
+    Example:
+        >>> teacher = torch.randn(50, 8, generator=torch.Generator().manual_seed(0))
+        >>> best_student(cka, teacher, 3).shape
+        torch.Size([50, 3])
     """
-    _bound(measure, center, scale)
+    _with_options(measure, center, scale)
     if d_student < 1:
         raise InputError(f"d_student is {d_student}: expected at least 1")
     x = single(teacher, None, torch.float64, "teacher")
     x = standardised(x, torch.tensor(len(x), device=x.device), center=center, scale=scale)
-    whole = x.square().sum()
+    total = x.square().sum()
     spectrum, axes = torch.linalg.eigh(x.mT @ x)
     spectrum, axes = spectrum.flip(0)[:d_student].clamp_min(0), axes.flip(1)[:, :d_student]
     scores: Tensor = x @ axes
     if measure is feature_gram_distance and scale is not None:
-        lost = (whole - spectrum.sum()).clamp_min(0)  # τ is 0 wherever an eigenvalue is
+        tau = (total - spectrum.sum()).clamp_min(0)  # 0 wherever an eigenvalue is
         safe = torch.where(spectrum > 0, spectrum, 1)
-        scores = scores * ((spectrum + lost / d_student) / safe).sqrt()
+        scores = scores * ((spectrum + tau / d_student) / safe).sqrt()
     return scores
 
 
 @dataclass(frozen=True)
-class Calibration:
-    """A measure against one teacher: what students of one width can reach, what shuffling gives."""
+class ScoreRange:
+    """Ceiling and chance level of a measure for one teacher and one width of student.
+
+    Attributes:
+        measure: with `center` and `scale` bound.
+        teacher: features (n, d_t).
+        ceiling: the best value that a student of the width can reach.
+        chance_level: mean value of that student with its rows shuffled.
+        center: whether features are centred.
+        scale: how features are scaled.
+
+    Example:
+        >>> teacher = torch.randn(50, 8, generator=torch.Generator().manual_seed(0))
+        >>> scores = score_range(cka, teacher, 3)
+        >>> f"{scores.normalize(best_student(cka, teacher, 3)):.3f}"
+        '1.000'
+    """
 
     measure: MeasureFunction
-    teacher: Tensor  # (n, d_t)
-    best: float
-    null: float
+    teacher: Tensor
+    ceiling: float
+    chance_level: float
     center: bool
     scale: Scale
 
-    def kept(self, student: Tensor) -> float:
-        """Geometry kept of student (n, d_s): (null − D)/(null − best).
+    def normalize(self, student: Tensor) -> float:
+        """Geometry kept by student (n, d_s): (chance level − D)/(chance level − ceiling).
 
-        NaN for a student whose rows are all equal, unless scale is None: it has no geometry to
-        compare, and D, then the distance to nothing, is less than that to shuffled rows.
+        NaN for a student whose rows are all equal, unless `scale` is None: it has no geometry, and
+        D, then the distance to zero, is less than the distance to shuffled rows.
         """
         if self.scale is not None:
             y = single(student, None, torch.float64, "student")
             n = torch.tensor(len(y), device=y.device)
             if not standardised(y, n, center=self.center, scale=self.scale).any():
                 return math.nan
-        return (self.null - float(self.measure(self.teacher, student))) / (self.null - self.best)
+        above_chance = self.chance_level - float(self.measure(self.teacher, student))
+        return above_chance / (self.chance_level - self.ceiling)
 
 
-def calibrate(
+def score_range(
     measure: MeasureFunction,
     teacher: Tensor,
     d_student: int,
@@ -89,26 +122,41 @@ def calibrate(
     center: bool = True,
     scale: Scale = "frobenius",
     seed: int = 0,
-) -> Calibration:
-    """Best and null of `measure` for teacher (n, d_t), once for any number of students.
+) -> ScoreRange:
+    """Ceiling and chance level of `measure`, computed once for any number of students.
 
-    Raises InputError where the two can't be told apart: where shuffled rows come within three of
-    their standard deviations of the best.
+    Args:
+        measure: procrustes_distance, feature_gram_distance or cka.
+        teacher: features (n, d_t).
+        d_student: width of the students.
+        center: whether features are centred.
+        scale: how features are scaled.
+        seed: of the shuffled row orders.
+
+    Raises:
+        InputError: as `best_student`, or the mean over shuffled rows is within three of their
+            standard deviations of the ceiling (too few rows).
+
+    Example:
+        >>> teacher = torch.randn(50, 8, generator=torch.Generator().manual_seed(0))
+        >>> scores = score_range(procrustes_distance, teacher, 3)
+        >>> 0 < scores.ceiling < scores.chance_level
+        True
     """
     shuffled = _shuffled(measure, teacher, d_student, center, scale, seed)
-    reachable = best(measure, teacher, d_student, center=center, scale=scale)
-    middle, spread = float(shuffled.mean()), float(shuffled.std())
-    if abs(middle - reachable) <= max(3 * spread, 1e-6 * max(abs(middle), abs(reachable))):
+    reachable = ceiling(measure, teacher, d_student, center=center, scale=scale)
+    mean, sd = float(shuffled.mean()), float(shuffled.std())
+    if abs(mean - reachable) <= max(3 * sd, 1e-6 * max(abs(mean), abs(reachable))):
         raise InputError(
-            f"teacher of shape {tuple(teacher.shape)}: shuffled rows score {middle:.6g} ± "
-            f"{spread:.2g}, the best student of width {d_student} {reachable:.6g}: "
-            "expected rows enough to differ"
+            f"teacher of shape {tuple(teacher.shape)}: shuffled rows score {mean:.6g} ± "
+            f"{sd:.2g}, the best student of width {d_student} {reachable:.6g}: "
+            "expected more rows, so that the two differ"
         )
-    bound = _bound(measure, center, scale)
-    return Calibration(bound, teacher, reachable, middle, center, scale)
+    bound = _with_options(measure, center, scale)
+    return ScoreRange(bound, teacher, reachable, mean, center, scale)
 
 
-def best(
+def ceiling(
     measure: MeasureFunction,
     teacher: Tensor,
     d_student: int,
@@ -116,16 +164,30 @@ def best(
     center: bool = True,
     scale: Scale = "frobenius",
 ) -> float:
-    """The value of `measure` that no student of width d_student can better (CKA: exceed).
+    """The best value of `measure` that a student of width d_student can reach.
 
     With unit norm: Procrustes √(2 − 2√(1 − τ)); Gram √(τ²/d_s + Σ_{i>d_s} λ_i²); CKA
     √(Σ_{i≤d_s} λ_i²/Σ λ_i²). With scale=None: Procrustes √τ; Gram √(Σ_{i>d_s} λ_i²).
+
+    Args:
+        measure: procrustes_distance, feature_gram_distance or cka.
+        teacher: features (n, d_t).
+        d_student: width of the student.
+        center: whether features are centred.
+        scale: how features are scaled.
+
+    Raises:
+        InputError: as `best_student`.
+
+    Example:
+        >>> f"{ceiling(procrustes_distance, torch.eye(9), 8):.6f}"  # rank 8 once centred
+        '0.000000'
     """
     student = best_student(measure, teacher, d_student, center=center, scale=scale)
-    return float(_bound(measure, center, scale)(teacher, student))
+    return float(_with_options(measure, center, scale)(teacher, student))
 
 
-def null(
+def chance_level(
     measure: MeasureFunction,
     teacher: Tensor,
     d_student: int,
@@ -137,16 +199,32 @@ def null(
 ) -> float:
     """Mean value of `measure` for the best student with its rows shuffled.
 
-    It depends on the teacher's rows, their number and d_student alone: a null made of the student's
-    own spectrum would reward a collapsed one. With `n`, of that many rows drawn from the teacher.
-    Raises InputError unless 1 ≤ n ≤ the teacher's rows.
+    It depends on the teacher's rows and d_student alone: a chance level from the student's own
+    spectrum would reward a collapsed student.
+
+    Args:
+        measure: procrustes_distance, feature_gram_distance or cka.
+        teacher: features (N, d_t).
+        d_student: width of the student.
+        n: number of rows, drawn from the teacher's without replacement; None for all.
+        center: whether features are centred.
+        scale: how features are scaled.
+        seed: of the drawn rows and of the shuffled row orders.
+
+    Raises:
+        InputError: as `best_student`, or n is outside 1 to N.
+
+    Example:
+        >>> teacher = torch.randn(50, 8, generator=torch.Generator().manual_seed(0))
+        >>> chance_level(cka, teacher, 3, n=20) > chance_level(cka, teacher, 3)
+        True
     """
     teacher = single(teacher, None, torch.float64, "teacher")
     if n is not None:
         if not 1 <= n <= len(teacher):
             raise InputError(f"n is {n}: expected 1 to the teacher's {len(teacher)} rows")
-        drawn = torch.randperm(len(teacher), generator=torch.Generator().manual_seed(seed))
-        teacher = teacher[drawn[:n].to(teacher.device)]
+        order = torch.randperm(len(teacher), generator=torch.Generator().manual_seed(seed))
+        teacher = teacher[order[:n].to(teacher.device)]
     return float(_shuffled(measure, teacher, d_student, center, scale, seed).mean())
 
 
@@ -160,22 +238,38 @@ def geometry_kept(
     mask: Tensor | None = None,
     seed: int = 0,
 ) -> float:
-    """(null − D)/(null − best), the share of the reachable geometry that the student has.
+    """The share of the reachable geometry that a student has.
 
-    1 at the best any student of its width can do, 0 where that one has its rows shuffled (below 0
-    for worse). `measure` is procrustes_distance, feature_gram_distance or cka; teacher (n, d_t),
-    student (n, d_s). Raises InputError where null and best can't be told apart, and for a student
-    whose rows are all equal (after scaling it has no geometry).
+    (chance level − D)/(chance level − ceiling): 1 for the best student of its width, 0 for that
+    student with its rows shuffled, below 0 for worse.
+
+    Args:
+        measure: procrustes_distance, feature_gram_distance or cka.
+        teacher: features (n, d_t).
+        student: features (n, d_s).
+        center: whether features are centred.
+        scale: how features are scaled.
+        mask: rows that count (n,), True = keep.
+        seed: of the shuffled row orders.
+
+    Raises:
+        InputError: as `score_range`, or the student's rows are all equal.
+
+    Example:
+        >>> teacher = torch.randn(50, 8, generator=torch.Generator().manual_seed(0))
+        >>> f"{geometry_kept(procrustes_distance, teacher, 2 * teacher):.3f}"
+        '1.000'
     """
-    _bound(measure, center, scale)
+    _with_options(measure, center, scale)
     paired(teacher, student, mask, torch.float64, ("teacher", "student"))
     if mask is not None:
         teacher, student = teacher[mask.bool()], student[mask.bool()]
     width = student.shape[-1]
-    kept = calibrate(measure, teacher, width, center=center, scale=scale, seed=seed).kept(student)
-    if math.isnan(kept):
+    scores = score_range(measure, teacher, width, center=center, scale=scale, seed=seed)
+    share = scores.normalize(student)
+    if math.isnan(share):
         raise InputError(f"student's {len(student)} rows are all equal: expected rows that vary")
-    return kept
+    return share
 
 
 def _shuffled(
@@ -190,16 +284,15 @@ def _shuffled(
     student = best_student(measure, teacher, d_student, center=center, scale=scale)
     generator = torch.Generator().manual_seed(seed)
     orders = (torch.randperm(len(student), generator=generator) for _ in range(_PERMUTATIONS))
-    bound = _bound(measure, center, scale)
+    bound = _with_options(measure, center, scale)
     return torch.stack([bound(teacher, student[order.to(student.device)]) for order in orders])
 
 
-def _bound(measure: MeasureFunction, center: bool, scale: Scale) -> MeasureFunction:
-    """The measure with these options."""
-    if measure not in _CALIBRATED:
-        names = ", ".join(f.__name__ for f in _CALIBRATED)
-        given = getattr(measure, "__name__", repr(measure))
-        raise InputError(f"measure is {given}: calibration is known for {names}")
+def _with_options(measure: MeasureFunction, center: bool, scale: Scale) -> MeasureFunction:
+    if measure not in _SCORED:
+        names = ", ".join(f.__name__ for f in _SCORED)
+        name = getattr(measure, "__name__", repr(measure))
+        raise InputError(f"measure is {name}: a ceiling is known for {names}")
     if measure is not cka:
         return partial(measure, center=center, scale=scale)
     if not center:

@@ -1,4 +1,4 @@
-"""What is claimed of each measure, as data; one test checks every claim both ways."""
+"""Properties of the measures and the conventions of other packages, as data that tests check."""
 
 from __future__ import annotations
 
@@ -22,29 +22,59 @@ _ANY = float("inf")
 
 @dataclass(frozen=True)
 class Measure:
-    """A measure and what is claimed of it at its defaults."""
+    """A measure and its properties at its defaults.
+
+    Attributes:
+        name: key in `MEASURES`.
+        function: the measure.
+        metric: whether it is a metric on classes of equal geometry.
+        symmetric: whether teacher and student may be exchanged.
+        invariant_to: maps of y that leave it unchanged: "rotation", "scale", "shift", "invertible".
+        similarity: whether large values mean similar.
+        range: its smallest and largest value.
+        zero_set: where a distance is 0, a similarity 1.
+        cost: multiplications for n ≥ d, where d is the larger width.
+        source: papers.
+        additive_over_examples: whether it is a function of sums over rows.
+
+    Example:
+        >>> MEASURES["cka"].symmetric, "rotation" in MEASURES["cka"].invariant_to
+        (True, True)
+    """
 
     name: str
     function: Callable[..., Tensor]
-    metric: bool  # on classes of equal geometry: symmetric, zero iff equal, triangle inequality
+    metric: bool
     symmetric: bool
-    invariant_to: frozenset[str]  # maps of y: "rotation", "scale", "shift", "invertible"
-    similarity: bool  # large means alike
+    invariant_to: frozenset[str]
+    similarity: bool
     range: tuple[float, float]
-    zero_set: str  # where a distance is 0, a similarity 1
-    cost: str  # multiplications where n ≥ d; d is the larger width
+    zero_set: str
+    cost: str
     source: str
-    additive_over_examples: bool = True  # a function of sums over rows
+    additive_over_examples: bool = True
 
 
 @dataclass(frozen=True)
 class Convention:
-    """What one name stands for in a package or paper, and the options that give that number."""
+    """The quantity that a package or paper calls by some name, and the options that give it.
+
+    Attributes:
+        name: "Procrustes" or "CKA".
+        used_by: package or paper.
+        function: the measure.
+        formula: TeX; X and Y are centred where center is set.
+        options: of the measure.
+
+    Example:
+        >>> [c.options for c in CONVENTIONS if c.used_by == "netrep, euclidean"]
+        [{'center': True}]
+    """
 
     name: str
     used_by: str
     function: Callable[..., Tensor]
-    formula: str  # TeX; X, Y centred where center is set
+    formula: str
     options: Mapping[str, Any] = field(default_factory=dict)
 
 

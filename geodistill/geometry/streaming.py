@@ -1,8 +1,8 @@
-"""Moments of any data set in memory flat in n, over batches, files and processes."""
+"""Second moments of a data set of any size, accumulated over batches, files and processes."""
 
 from __future__ import annotations
 
-from os import PathLike, fspath
+from os import PathLike
 from pathlib import Path
 
 import torch
@@ -10,28 +10,39 @@ from torch import Tensor
 from torch import distributed as dist
 
 from geodistill.errors import InputError
+from geodistill.files import atomic_file
 from geodistill.geometry.moments import Moments, Scale, noise, trace
-from geodistill.geometry.validation import kept_rows
+from geodistill.geometry.validation import flatten_valid_rows
 
 _SPREAD = 2654435761  # 2³²/φ: multiples of it lie far apart among the generator's 2³² states
 
 
 class SecondMoments:
-    """Accumulated moments of paired rows: measures of any data set in memory flat in n.
+    """Accumulated second moments of paired rows; its memory does not grow with the rows.
 
-    `d_x`, `d_y` are the widths, `dtype` that of the sums. They are kept about the running mean, a
-    float64 (Chan, Golub and LeVeque, 1983), so that a large mean costs no precision, and any
-    chunking gives one result. Every measure takes it in place of its features: `cka(moments)`,
-    `cka(moments, debiased=True)`.
+    Every measure takes it in place of features: `cka(moments)`, `cka(moments, debiased=True)`. Sums
+    are about the running mean (Chan, Golub and LeVeque, 1983): a large mean costs no precision, and
+    the result does not depend on the chunks. 2 (d_x + d_y) + 4 more sums serve debiased CKA.
 
-    `rows` pairs of rows are kept besides, a uniform sample of all that were seen, in `sample()`:
-    for `permutation_test` and `orthogonality`, which need rows. Moments that are to be merged need
-    a `seed` of their own each (a process: its rank).
+    Args:
+        d_x: width of the first features.
+        d_y: width of the second features.
+        dtype: of the d × d sums, torch.float64 or torch.float32.
+        sample_size: number of row pairs kept as a uniform sample, for measures that need rows.
+        seed: of the sample, in [0, 2³¹); objects that are merged need different seeds.
+        device: of the sums.
 
-    >>> moments = SecondMoments(384, 128)
-    >>> for teacher, student in batches:
-    ...     moments.update(teacher, student)
-    >>> procrustes_distance(moments, center=True, scale="frobenius")
+    Raises:
+        InputError: an argument is out of its range.
+
+    Example:
+        >>> from geodistill.geometry import cka
+        >>> rows = torch.randn(60, 5, generator=torch.Generator().manual_seed(0))
+        >>> moments = SecondMoments(5, 3)
+        >>> for part in rows.split(20):
+        ...     moments.update(part, part[:, :3])
+        >>> torch.allclose(cka(moments), cka(rows, rows[:, :3]))
+        True
     """
 
     _SUMS = ("xx", "yy", "xy", "third", "fourth")
@@ -44,7 +55,7 @@ class SecondMoments:
         d_y: int,
         dtype: torch.dtype = torch.float64,
         *,
-        rows: int = 0,
+        sample_size: int = 0,
         seed: int = 0,
         device: torch.device | str = "cpu",
     ) -> None:
@@ -53,8 +64,9 @@ class SecondMoments:
                 f"d_x = {d_x}, d_y = {d_y}, dtype = {dtype}: expected widths of at least 1 and "
                 "torch.float32 or torch.float64"
             )
-        if rows < 0 or not 0 <= seed < 2**31:
-            raise InputError(f"rows = {rows}, seed = {seed}: expected rows ≥ 0, 0 ≤ seed < 2³¹")
+        if sample_size < 0 or not 0 <= seed < 2**31:
+            expected = "expected sample_size ≥ 0, 0 ≤ seed < 2³¹"
+            raise InputError(f"sample_size = {sample_size}, seed = {seed}: {expected}")
 
         def zeros(*shape: int, dtype: torch.dtype = torch.float64) -> Tensor:
             return torch.zeros(shape, dtype=dtype, device=device)
@@ -65,14 +77,23 @@ class SecondMoments:
         )
         # with u, v the rows about their means and s = (|u|², |v|²): Σ [u v]ᵀs and Σ sᵀs
         self.third, self.fourth = zeros(d_x + d_y, 2), zeros(2, 2)
-        self.row_x, self.row_y = zeros(rows, d_x, dtype=dtype), zeros(rows, d_y, dtype=dtype)
-        self.keys = zeros(rows) + torch.inf  # the sample: the rows of least random key
+        self.row_x, self.row_y = (zeros(sample_size, d, dtype=dtype) for d in (d_x, d_y))
+        self.keys = zeros(sample_size) + torch.inf  # the sample: the rows of smallest random key
         self.seed = torch.tensor(seed)
 
     @torch.no_grad()
     def update(self, x: Tensor, y: Tensor, mask: Tensor | None = None) -> None:
-        """Add rows x (..., d_x), y (..., d_y), mask (...); raises InputError as the measures do."""
-        x, y = (f.to(self.mean_x) for f in kept_rows(x, y, mask))
+        """Add rows.
+
+        Args:
+            x: features (..., d_x).
+            y: features (..., d_y).
+            mask: rows that count (...), True = keep.
+
+        Raises:
+            InputError: features of other widths, that do not pair or are not finite.
+        """
+        x, y = (f.to(self.mean_x) for f in flatten_valid_rows(x, y, mask))
         self._check_widths((x.shape[-1], y.shape[-1]))
         part = self._empty()
         part.n = torch.full_like(self.n, len(x))
@@ -90,31 +111,36 @@ class SecondMoments:
 
     @torch.no_grad()
     def merge(self, other: SecondMoments) -> None:
-        """Add what another has seen; raises InputError for other widths or a seed used twice."""
+        """Add the rows that another object has seen.
+
+        Raises:
+            InputError: its widths differ, its sample is smaller, or its seed is the same.
+        """
         self._check_widths(tuple(other.xy.shape))
-        n = self.n + other.n
-        if n == 0:
+        if (n := self.n + other.n) == 0:
             return
         if len(other.keys) < min(len(self.keys), int(other.n)):
+            expected = f"expected sample_size={len(self.keys)} as here"
             raise InputError(
-                f"the other keeps {len(other.keys)} of its {int(other.n)} rows: expected rows="
-                f"{len(self.keys)} as here"
+                f"the other keeps {len(other.keys)} of its {int(other.n)} rows: {expected}"
             )
         share = other.n / n
         mean_x = self.mean_x + share * (other.mean_x - self.mean_x)
         mean_y = self.mean_y + share * (other.mean_y - self.mean_y)
-        ours, theirs = (m._about(mean_x, mean_y) for m in (self, other))
-        self._keep_least([self, other])
+        sums, other_sums = (m._about(mean_x, mean_y) for m in (self, other))
+        self._sample_from([self, other])
         for name in self._SUMS:
-            setattr(self, name, ours[name] + theirs[name])
+            setattr(self, name, sums[name] + other_sums[name])
         self.n, self.mean_x, self.mean_y = n, mean_x, mean_y
 
     @torch.no_grad()
     def all_reduce(self, group: dist.ProcessGroup | None = None) -> None:
-        """Add what every process of `group` has seen: afterwards each holds the whole.
+        """Add the rows of all processes of `group`, so that each process holds the total.
 
-        Call it once, at the end, on all processes; it needs an initialised process group, and sums
-        on its device. Raises InputError, everywhere, where two samples share a seed.
+        Call it once, at the end, on all processes of an initialised process group.
+
+        Raises:
+            InputError: two samples share a seed (raised on every process).
         """
 
         def total(part: Tensor) -> Tensor:
@@ -122,69 +148,75 @@ class SecondMoments:
             dist.all_reduce(part, group=group)
             return part
 
-        n = total(self.n)
-        if n == 0:
+        if (n := total(self.n)) == 0:
             return
         mean_x, mean_y = (total(self.n / n * mean) for mean in (self.mean_x, self.mean_y))
         sums = {name: total(part) for name, part in self._about(mean_x, mean_y).items()}
         if len(self.keys):
-            self._keep_least(self._gathered(group))
+            self._sample_from(self._all_gather(group))
         for name, value in sums.items():
             setattr(self, name, value)
         self.n, self.mean_x, self.mean_y = n, mean_x, mean_y
 
     def sample(self) -> tuple[Tensor, Tensor]:
-        """Up to `rows` pairs of rows, (k, d_x) and (k, d_y), each equally likely to be among them.
+        """A uniform sample of row pairs, (k, d_x) and (k, d_y) with k ≤ sample_size.
 
-        Raises InputError where no rows are kept.
+        Raises:
+            InputError: the sample is empty.
         """
-        kept = self.keys.isfinite()
-        if not kept.any():
+        filled = self.keys.isfinite()
+        if not filled.any():
             raise InputError(
-                f"the sample of {len(self.keys)} rows is empty: expected rows=k when SecondMoments "
-                "is made, then an update"
+                f"the sample of {len(self.keys)} rows is empty: expected SecondMoments(..., "
+                "sample_size=k), then an update"
             )
-        return self.row_x[kept], self.row_y[kept]
+        return self.row_x[filled], self.row_y[filled]
 
     def moments(self, *, center: bool, scale: Scale) -> Moments:
-        """In float64, centred and scaled; raises InputError before the first update."""
+        """The moments in float64, centred and scaled.
+
+        Raises:
+            InputError: before the first update.
+        """
         if self.n == 0:
             raise InputError("SecondMoments has seen no rows: expected an update first")
-        origin = (torch.zeros_like(self.mean_x), torch.zeros_like(self.mean_y))
-        centre = (self.mean_x, self.mean_y) if center else origin
-        sums = {name: part.double() for name, part in self._about(*centre).items()}
-        n, fourth = self.n, sums["fourth"]
-        xx, yy, xy = sums["xx"], sums["yy"], sums["xy"]
-        if scale is None:
-            return Moments(n, xx, yy, xy, fourth)
-        raw = (trace(m.double()) for m in (self.xx, self.yy))
         means = (self.mean_x, self.mean_y)
-        whole = [size + n * mean.square().sum() for size, mean in zip(raw, means, strict=True)]
+        centre = means if center else tuple(torch.zeros_like(mean) for mean in means)
+        sums = {name: part.double() for name, part in self._about(*centre).items()}
+        xx, yy, xy, fourth = (sums[name] for name in ("xx", "yy", "xy", "fourth"))
+        if scale is None:
+            return Moments(self.n, xx, yy, xy, fourth)
+        centred = (trace(m.double()) for m in (self.xx, self.yy))
+        raw = [c + self.n * mean.square().sum() for c, mean in zip(centred, means, strict=True)]
         sizes = torch.stack([trace(xx), trace(yy)])
-        factors = _inverse_squared_norms(sizes, torch.stack(whole), self.xy.dtype)
-        factors = factors * n if scale == "rms" else factors
+        factors = _inverse_squared_norms(sizes, torch.stack(raw), self.xy.dtype)
+        factors = factors * self.n if scale == "rms" else factors
         a, b = factors
-        return Moments(n, a * xx, b * yy, (a * b).sqrt() * xy, factors.outer(factors) * fourth)
+        scaled = (a * xx, b * yy, (a * b).sqrt() * xy, factors.outer(factors) * fourth)
+        return Moments(self.n, *scaled)
 
     def save(self, path: str | PathLike[str]) -> None:
-        """Write the sums, and the sample, to a safetensors file, whole or not at all.
+        """Write sums and sample to a safetensors file, which appears complete or not at all.
 
-        Raises InputError where that is not possible.
+        Raises:
+            InputError: the file cannot be written.
         """
         from safetensors import SafetensorError
         from safetensors.torch import save_file
 
-        part = Path(f"{fspath(path)}.part")
         try:
-            save_file({name: getattr(self, name).contiguous() for name in self._NAMES}, part)
-            part.replace(path)
+            with atomic_file(Path(path)) as partial:
+                save_file({name: getattr(self, name).contiguous() for name in self._NAMES}, partial)
         except (OSError, SafetensorError) as error:
-            part.unlink(missing_ok=True)
             raise InputError(f"{path}: {error}; expected a file that can be written") from error
 
     @classmethod
     def load(cls, path: str | PathLike[str]) -> SecondMoments:
-        """Read what `save` wrote; raises InputError where there is none, or a damaged or other."""
+        """Read a file of `save`.
+
+        Raises:
+            InputError: the file is missing, damaged or another kind of file.
+        """
         from safetensors import SafetensorError
         from safetensors.torch import load_file
 
@@ -201,12 +233,12 @@ class SecondMoments:
         return loaded
 
     def _empty(self) -> SecondMoments:
-        """One of the same widths, without rows."""
+        """An object of the same widths without rows."""
         d_x, d_y = self.xy.shape
         return SecondMoments(d_x, d_y, self.xy.dtype, device=self.xy.device)
 
     def _about(self, mean_x: Tensor, mean_y: Tensor) -> dict[str, Tensor]:
-        """The sums that the same rows give about other means: u becomes u + a, v becomes v + b."""
+        """The sums of the same rows about other means: u becomes u + a, v becomes v + b."""
         n, a, b = self.n, self.mean_x - mean_x, self.mean_y - mean_y
         xx, yy, xy = self.xx.double(), self.yy.double(), self.xy.double()
         sizes = torch.stack([trace(xx), trace(yy)])  # Σs
@@ -214,7 +246,8 @@ class SecondMoments:
         norms = torch.stack([a @ a, b @ b])
         # s becomes s + 2 [u·a, v·b] + norms, and Σ[u v] = 0
         mixed = torch.stack([torch.cat([xx @ a, a @ xy]), torch.cat([xy @ b, yy @ b])], dim=1)
-        sides = torch.stack([_beside(a, b, 0), _beside(a, b, 1)], dim=1)
+        zero_a, zero_b = torch.zeros_like(a), torch.zeros_like(b)
+        sides = torch.stack([torch.cat([a, zero_b]), torch.cat([zero_a, b])], dim=1)
         crossed = 2 * self.third.mT @ sides + sizes.outer(norms)
         return {
             "xx": self.xx + (n * a.outer(a)).to(self.xx),
@@ -229,13 +262,13 @@ class SecondMoments:
         }
 
     def _new_keys(self, count: int) -> Tensor:
-        """One random number a row, of the seed and the rows seen before: a reload goes on alike."""
+        """A random number per row, from the seed and the number of rows seen before."""
         seed = (int(self.seed) * _SPREAD + int(self.n)) % 2**32
         keys = torch.rand(count, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
         return keys.to(self.keys)
 
-    def _keep_least(self, parts: list[SecondMoments]) -> None:
-        """The rows of least key among all parts': a uniform sample of all rows."""
+    def _sample_from(self, parts: list[SecondMoments]) -> None:
+        """Keep the rows of smallest key among all parts: a uniform sample of all rows."""
         keys = torch.cat([part.keys for part in parts])
         finite = keys[keys.isfinite()]
         if bool((finite.sort().values.diff() == 0).any()):
@@ -243,34 +276,28 @@ class SecondMoments:
                 f"two samples of rows were drawn with one seed (this one's is {int(self.seed)}): "
                 "expected another seed for each SecondMoments"
             )
-        least = keys.argsort()[: len(self.keys)]
-        self.row_x = torch.cat([part.row_x for part in parts])[least]
-        self.row_y = torch.cat([part.row_y for part in parts])[least]
-        self.keys = keys[least]
+        smallest = keys.argsort()[: len(self.keys)]
+        self.row_x = torch.cat([part.row_x for part in parts])[smallest]
+        self.row_y = torch.cat([part.row_y for part in parts])[smallest]
+        self.keys = keys[smallest]
 
-    def _gathered(self, group: dist.ProcessGroup | None) -> list[SecondMoments]:
-        """Every process's sample; all must keep the same number of rows."""
+    def _all_gather(self, group: dist.ProcessGroup | None) -> list[SecondMoments]:
+        """The samples of all processes, which must be of one size."""
         parts = [self._empty() for _ in range(dist.get_world_size(group))]
         for name in self._ROWS:
-            mine = getattr(self, name).contiguous()
-            theirs = [torch.empty_like(mine) for _ in parts]
-            dist.all_gather(theirs, mine, group=group)
-            for part, tensor in zip(parts, theirs, strict=True):
+            local = getattr(self, name).contiguous()
+            gathered = [torch.empty_like(local) for _ in parts]
+            dist.all_gather(gathered, local, group=group)
+            for part, tensor in zip(parts, gathered, strict=True):
                 setattr(part, name, tensor)
         return parts
 
-    def _check_widths(self, given: tuple[int, ...]) -> None:
-        if given != tuple(self.xy.shape):
-            raise InputError(f"widths (x, y) are {given}: expected {tuple(self.xy.shape)}")
-
-
-def _beside(a: Tensor, b: Tensor, side: int) -> Tensor:
-    """[a 0] or [0 b]."""
-    parts = [a, torch.zeros_like(b)] if side == 0 else [torch.zeros_like(a), b]
-    return torch.cat(parts)
+    def _check_widths(self, widths: tuple[int, ...]) -> None:
+        if widths != tuple(self.xy.shape):
+            raise InputError(f"widths (x, y) are {widths}: expected {tuple(self.xy.shape)}")
 
 
 def _inverse_squared_norms(sizes: Tensor, raw: Tensor, dtype: torch.dtype) -> Tensor:
-    """1/‖X‖_F² for each, and 0 where all rows are equal; dtype is that of the sums."""
+    """1/‖X‖_F² of each side, and 0 where all rows are equal."""
     varies = sizes > noise(raw, dtype)
     return torch.where(varies, torch.where(varies, sizes, 1).reciprocal(), 0)

@@ -1,4 +1,4 @@
-"""The one door for features: shapes, pairing, masks, dtype and finiteness, settled once."""
+"""Validation of features: shapes, pairing, masks, dtype and finiteness."""
 
 from __future__ import annotations
 
@@ -16,10 +16,21 @@ PAIR = ("x", "y")
 def paired(
     x: Tensor, y: Tensor, mask: Tensor | None, dtype: torch.dtype, names: tuple[str, str] = PAIR
 ) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Checked batched features: (..., n, d_x), (..., n, d_y), mask (..., n) of the rows to keep.
+    """Validated features with masked rows set to zero (padding may be NaN).
 
-    Dropped rows come back as zeros whatever they held (padding may be NaN).
-    Raises InputError on anything that does not pair, is empty, not floating point or not finite.
+    Args:
+        x: features (..., n, d_x).
+        y: features (..., n, d_y).
+        mask: rows that count (..., n), True = keep.
+        dtype: of the returned features.
+        names: of x and y in messages.
+
+    Returns:
+        (x, y, mask), the mask as booleans or None.
+
+    Raises:
+        InputError: features that do not pair, are empty, not floating point or not finite, or a
+            mask that keeps no row.
     """
     mask = _check_shapes(x, y, mask, names)
     if mask is not None:
@@ -30,16 +41,19 @@ def paired(
     return x, y, mask
 
 
-def kept_rows(
+def flatten_valid_rows(
     x: Tensor, y: Tensor, mask: Tensor | None, names: tuple[str, str] = PAIR
 ) -> tuple[Tensor, Tensor]:
-    """All leading dimensions as rows, the masked ones gone: (rows, d_x), (rows, d_y).
+    """The rows that count, with leading dimensions flattened: (k, d_x), (k, d_y).
 
-    In at least float32. Raises InputError as `paired` does.
+    In at least float32.
+
+    Raises:
+        InputError: as `paired`.
     """
-    x, y, places = flat_rows(x, y, mask, names)
-    if places is not None:
-        x, y = x[places], y[places]
+    x, y, index = flat_rows(x, y, mask, names)
+    if index is not None:
+        x, y = x[index], y[index]
     dtype = row_dtype(x, y)
     x, y = x.to(dtype), y.to(dtype)
     check_finite((x, y), names)
@@ -49,32 +63,34 @@ def kept_rows(
 def flat_rows(
     x: Tensor, y: Tensor, mask: Tensor | None, names: tuple[str, str] = PAIR
 ) -> tuple[Tensor, Tensor, Tensor | None]:
-    """All leading dimensions as rows, none gone: (rows, d_x), (rows, d_y), places of those to keep.
+    """All rows with leading dimensions flattened, and the indices (k,) of those that count.
 
-    The places are None where all are kept. Nothing is copied, and finiteness is not looked at.
-    Raises InputError as `paired` does.
+    The indices are None if all count. Nothing is copied and finiteness is not checked.
+
+    Raises:
+        InputError: as `paired`, but for values that are not finite.
     """
     mask = _check_shapes(x, y, mask, names)
     x, y = x.flatten(0, -2), y.flatten(0, -2)
     if mask is None:
         return x, y, None
-    places = mask.flatten().nonzero()[:, 0]  # once for both: a GPU waits for their number
-    _check_kept(len(places) > 0, mask, names)
-    return x, y, places
+    index = mask.flatten().nonzero()[:, 0]  # once for both: a GPU waits for their number
+    _check_kept(len(index) > 0, mask, names)
+    return x, y, index
 
 
 def row_dtype(x: Tensor, y: Tensor) -> torch.dtype:
-    """What rows of both are computed in: at least float32."""
+    """The dtype in which rows of both are computed: at least float32."""
     return torch.promote_types(torch.promote_types(x.dtype, y.dtype), torch.float32)
 
 
 def single(x: Tensor, mask: Tensor | None, dtype: torch.dtype, name: str = "x") -> Tensor:
-    """Checked rows (n, d) of one set of features, masked rows removed."""
+    """Validated rows (n, d) of one set of features, masked rows removed."""
     _check_features(x, name)
     if x.ndim != 2:
-        raise InputError(f"{name} has shape {tuple(x.shape)}: expected (n, d), one row an example")
-    kept, _ = kept_rows(x, x, mask, (name, name))
-    return kept.to(dtype)
+        raise InputError(f"{name} has shape {tuple(x.shape)}: expected (n, d), one row per example")
+    rows, _ = flatten_valid_rows(x, x, mask, (name, name))
+    return rows.to(dtype)
 
 
 def _check_features(x: Tensor, name: str) -> None:
@@ -84,14 +100,15 @@ def _check_features(x: Tensor, name: str) -> None:
         raise InputError(f"{name} has dtype {x.dtype}: expected floating point features")
     if x.ndim < 2 or 0 in x.shape:
         raise InputError(
-            f"{name} has shape {tuple(x.shape)}: expected (..., n, d), one row an example, n, d ≥ 1"
+            f"{name} has shape {tuple(x.shape)}: expected (..., n, d), one row per example, "
+            "n, d ≥ 1"
         )
 
 
 def _check_shapes(
     x: Tensor, y: Tensor, mask: Tensor | None, names: tuple[str, str]
 ) -> Tensor | None:
-    """The mask as booleans, once everything pairs."""
+    """The mask as booleans, after checking that everything pairs."""
     _check_features(x, names[0])
     _check_features(y, names[1])
     if x.shape[:-1] != y.shape[:-1]:
@@ -123,20 +140,20 @@ def _check_kept(any_row: bool, mask: Tensor, names: tuple[str, str]) -> None:
 
 def check_finite(tensors: Sequence[Tensor], names: Sequence[str]) -> None:
     """Raise InputError where values are NaN or infinite, or their squares overflow."""
-    # A finite norm has finite terms and costs a fraction of a look at each. One look for all: a GPU
-    # waits for each.
-    norms = [torch.linalg.vector_norm(one.detach()) for one in tensors]
+    # A finite norm has finite terms and is cheaper than a check of each. One check for all tensors:
+    # a GPU synchronises at each.
+    norms = [torch.linalg.vector_norm(tensor.detach()) for tensor in tensors]
     if math.isfinite(sum(norms)):
         return
-    for one, norm, name in zip(tensors, norms, names, strict=True):
-        finite = torch.isfinite(one)
+    for tensor, norm, name in zip(tensors, norms, names, strict=True):
+        finite = torch.isfinite(tensor)
         if bad := int((~finite).sum()):
             raise InputError(
-                f"{name} holds {bad} NaN or infinite values of {one.numel()}: "
+                f"{name} holds {bad} NaN or infinite values of {tensor.numel()}: "
                 "expected finite features"
             )
         if not torch.isfinite(norm):
             raise InputError(
-                f"{name} has values up to {float(one.detach().abs().max()):.2g}, whose squares "
-                f"overflow {one.dtype}: expected smaller ones"
+                f"{name} has values up to {float(tensor.detach().abs().max()):.2g}, whose squares "
+                f"overflow {tensor.dtype}: expected smaller ones"
             )

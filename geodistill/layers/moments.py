@@ -1,6 +1,6 @@
-"""Every measure of every pair of layers from one set of sums, and what unrelated rows would give.
+"""Measures of all pairs of layers from moments that are summed in one pass, and their null values.
 
-Each layer is brought to its own principal axes once: spectrum λ, C the cross moment of two layers
+Each layer is rotated once into its principal axes: spectrum λ, and C the cross moment of two layers
 there. All measures are functions of the two spectra and C, and C has at most n − 1 rows.
 """
 
@@ -14,73 +14,78 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from geodistill.geometry.measures import cka_value, debiased_cka_value, gram_squared
+from geodistill.geometry.formulas import cka_value, debiased_cka_value, gram_squared
 from geodistill.geometry.moments import AnyMoments, Moments, RowMoments, safe_sqrt
-from geodistill.geometry.nuclear_norm import nuclear_norm
+from geodistill.geometry.nuclear import nuclear_norm
 
-Nuclear = Callable[[Tensor], Tensor]
-_CHUNK = 512  # rows to one matrix product: fewer would only move the large sums through memory
+NuclearNorm = Callable[[Tensor], Tensor]
+Widths = tuple[list[int], list[int]]
+"""Widths of the layers of model a and of model b."""
+_CHUNK = 512  # rows per matrix product: fewer would mostly move the large sums through memory
 
 
-class LayerSums:
-    """Means, each layer's second moments and each pair's cross moments of the rows seen so far.
+class LayerMoments:
+    """Means, second moments of each layer and cross moments of each pair, of the rows seen so far.
 
-    `widths` are those of the layers of model a and of model b. Memory is flat in the rows. A column
-    |x − origin|² is kept beside each layer's features: the same sums then hold the overlaps of row
-    norms that debiased CKA needs.
+    Memory does not grow with the rows. The column |x − origin|² is appended to each layer's
+    features, so the same sums contain the overlaps of row norms that debiased CKA needs.
+
+    Attributes:
+        widths: of the layers of both models.
+        n: number of rows.
     """
 
-    def __init__(self, widths: tuple[list[int], list[int]], device: torch.device) -> None:
+    def __init__(self, widths: Widths, device: torch.device) -> None:
         self.widths = widths
         self.n = 0
         zeros = partial(torch.zeros, dtype=torch.float64, device=device)
         self._blocks = [[width + 1 for width in side] for side in widths]
         self._means = [zeros(sum(side)) for side in self._blocks]
-        self._own = [[zeros(d, d) for d in side] for side in self._blocks]
+        self._second = [[zeros(d, d) for d in side] for side in self._blocks]
         self._cross = zeros(sum(self._blocks[0]), sum(self._blocks[1]))
-        self._waiting: list[tuple[Tensor, Tensor]] = []
+        self._pending: list[tuple[Tensor, Tensor]] = []
         self._origins: list[Tensor] = []
 
     @staticmethod
-    def bytes(widths: tuple[list[int], list[int]]) -> int:
-        """Size of the sums."""
+    def bytes(widths: Widths) -> int:
+        """Memory of the sums."""
         a, b = ([width + 1 for width in side] for side in widths)
         return 8 * (sum(a) * sum(b) + sum(d * d for d in (*a, *b)))
 
     def update(self, a: Tensor, b: Tensor) -> None:
-        """Add paired rows, the layers of each model side by side: (k, Σ d_a), (k, Σ d_b)."""
-        self._waiting.append((a, b))
-        if sum(len(rows) for rows, _ in self._waiting) >= _CHUNK:
+        """Add paired rows, the layers of each model concatenated: (k, Σ d_a), (k, Σ d_b)."""
+        self._pending.append((a, b))
+        if sum(len(rows) for rows, _ in self._pending) >= _CHUNK:
             self.flush()
 
     def flush(self) -> None:
-        """Add what waits: Σ (x − new mean)(y − old mean)ᵀ is the exact change of the sums."""
-        if not self._waiting:
+        """Add pending rows: Σ (x − new mean)(y − old mean)ᵀ is the exact change of the sums."""
+        if not self._pending:
             return
-        sides = [torch.cat(parts).to(self._cross) for parts in zip(*self._waiting, strict=True)]
-        self._waiting = []
+        sides = [torch.cat(parts).to(self._cross) for parts in zip(*self._pending, strict=True)]
+        self._pending = []
         self._origins = self._origins or [rows.mean(0) for rows in sides]
         self.n += len(sides[0])
         old, new = [], []
         for s, rows in enumerate(sides):
-            rows = _beside_squares(rows - self._origins[s], self.widths[s])
+            rows = _append_squares(rows - self._origins[s], self.widths[s])
             old.append(rows - self._means[s])
             self._means[s] += old[s].sum(0) / self.n
             new.append(rows - self._means[s])
             split = [_split(rows, self._blocks[s]) for rows in (new[s], old[s])]
-            for own, after, before in zip(self._own[s], *split, strict=True):
-                own.addmm_(after.T, before)
+            for second, after, before in zip(self._second[s], *split, strict=True):
+                second.addmm_(after.T, before)
         self._cross.addmm_(new[0].T, old[1])
 
     def layers(self, side: int) -> list[Layer]:
         """The layers of model a (0) or b (1) in their principal axes."""
         means = _split(self._means[side], self._blocks[side])
         origins = _split(self._origins[side], self.widths[side])
-        each = zip(self._own[side], means, origins, strict=True)
-        return [_layer(own, mean, origin, self.n) for own, mean, origin in each]
+        sums = zip(self._second[side], means, origins, strict=True)
+        return [_layer(second, mean, origin, self.n) for second, mean, origin in sums]
 
     def pair(self, i: int, j: int, a: Layer, b: Layer) -> Moments:
-        """Moments of layers i of a and j of b, centred and of unit norm, in their own axes."""
+        """Moments of layers i of a and j of b, centred, with unit norm, in their own axes."""
         first, second = (
             slice(sum(blocks[:k]), sum(blocks[: k + 1]))
             for blocks, k in zip(self._blocks, (i, j), strict=True)
@@ -91,43 +96,51 @@ class LayerSums:
 
 
 def _split(x: Tensor, widths: list[int]) -> tuple[Tensor, ...]:
-    """The layers of features that lie side by side."""
+    """The layers of concatenated features."""
     parts: tuple[Tensor, ...] = x.split(widths, -1)  # type: ignore[no-untyped-call]
     return parts
 
 
-def _beside_squares(rows: Tensor, widths: list[int]) -> Tensor:
+def _append_squares(rows: Tensor, widths: list[int]) -> Tensor:
     parts = _split(rows, widths)
     return torch.cat([t for p in parts for t in (p, p.square().sum(1, keepdim=True))], 1)
 
 
 @dataclass(frozen=True)
 class Layer:
-    """A layer's rows, centred and of unit Frobenius norm, in their principal axes."""
+    """A layer's rows, centred and with unit Frobenius norm, in their principal axes.
+
+    Attributes:
+        width: d.
+        spectrum: λ (r,), largest first, summing to 1; zeros if all rows are equal.
+        axes: (d, r); features @ axes are the principal scores.
+        squares: (d + 1,), weights that give |x|² − mean|x|² from the features and their square.
+        fourth: Σ |x|⁴.
+    """
 
     width: int
-    spectrum: Tensor  # (r,) λ, largest first, summing to 1; zeros where all rows are equal
-    axes: Tensor  # (d, r): features @ axes are the principal scores
-    squares: Tensor  # (d + 1,): weights that make |x|² − mean|x|² of the features and their square
-    fourth: Tensor  # Σ |x|⁴
+    spectrum: Tensor
+    axes: Tensor
+    squares: Tensor
+    fourth: Tensor
 
     @property
     def size(self) -> Tensor:
-        """1, and 0 where all rows are equal."""
+        """1, or 0 if all rows are equal."""
         return self.spectrum.sum()
 
 
-def _layer(own: Tensor, mean: Tensor, origin: Tensor, n: int) -> Layer:
-    own = (own + own.T) / 2
-    width = len(own) - 1
-    gram, shift = own[:-1, :-1], mean[:-1]
+def _layer(second: Tensor, mean: Tensor, origin: Tensor, n: int) -> Layer:
+    second = (second + second.T) / 2
+    width = len(second) - 1
+    gram, shift = second[:-1, :-1], mean[:-1]
     size = gram.trace()
-    noise = (16 * torch.finfo(own.dtype).eps) ** 2 * (size + n * (origin + shift).square().sum())
+    noise = (16 * torch.finfo(second.dtype).eps) ** 2 * (size + n * (origin + shift).square().sum())
     inverse = torch.where(size > noise, 1 / size, 0)
     values, axes = torch.linalg.eigh(gram * inverse)
-    rank = min(width, n - 1)  # centred rows span no more
+    rank = min(width, n - 1)  # of centred rows
     squares = torch.cat([-2 * shift, shift.new_ones(1)]) * inverse
-    fourth = squares @ own @ squares + (size * inverse) ** 2 / n
+    fourth = squares @ second @ squares + (size * inverse) ** 2 / n
     axes = axes.flip(1)[:, :rank] * inverse.sqrt()
     return Layer(width, values.flip(0)[:rank].clamp_min(0), axes, squares, fourth)
 
@@ -138,15 +151,15 @@ def _moments(n: int, a: Layer, b: Layer, cross: Tensor, overlap: Tensor) -> Mome
     return Moments(rows, a.spectrum.diag(), b.spectrum.diag(), cross, fourth)
 
 
-# --- what unrelated rows give ------------------------------------------------------------------
+# --- unrelated rows, best students, permuted rows ----------------------------------------------
 
 
-def rotations(n: int, ranks: tuple[int, int], count: int, seed: int) -> list[Tensor]:
-    """`count` corners (r_a, r_b) of random orthogonal matrices of size n − 1, flat in n.
+def haar_corners(n: int, ranks: tuple[int, int], count: int, seed: int) -> list[Tensor]:
+    """`count` corners (r_a, r_b) of Haar-random orthogonal matrices of size n − 1.
 
-    The inner products Uᵀ P V of the principal directions of two centred sets of rows that have
-    nothing to do with each other. Rows below the corner enter through their Gram alone, a Wishart
-    matrix, drawn by its Cholesky factor (Bartlett, 1933).
+    These are the inner products Uᵀ P V of the principal directions of two unrelated sets of n
+    centred rows. Cost does not grow with n: the rows below the corner enter only through their
+    Gram matrix, which is Wishart and drawn by its Cholesky factor (Bartlett, 1933).
     """
     rng = np.random.default_rng(seed)
     return [torch.from_numpy(_corner(n, *ranks, rng)) for _ in range(count)]
@@ -163,15 +176,15 @@ def _corner(n: int, r_a: int, r_b: int, rng: np.random.Generator) -> np.ndarray:
     return corner
 
 
-def unrelated(n: int, a: Layer, b: Layer, corner: Tensor) -> Moments:
-    """Moments of two layers with these spectra whose rows have nothing to do with each other."""
+def null_moments(n: int, a: Layer, b: Layer, corner: Tensor) -> Moments:
+    """Moments of unrelated rows with the spectra of two layers."""
     block = corner[: len(a.spectrum), : len(b.spectrum)].to(a.spectrum)
     cross = a.spectrum.sqrt()[:, None] * block * b.spectrum.sqrt()
     return _moments(n, a, b, cross, a.size * b.size / n)
 
 
-def best_student(measure: str, a: Layer, width: int) -> Layer:
-    """The spectrum of the best student of this width: as `geometry.best_student`, with no rows."""
+def best_student_layer(measure: str, a: Layer, width: int) -> Layer:
+    """`geometry.best_student` of a layer by its spectrum, without rows."""
     top = a.spectrum[:width]
     if measure == "gram":
         top = top + (1 - top.sum()).clamp_min(0) / width * (top > 0)
@@ -179,28 +192,27 @@ def best_student(measure: str, a: Layer, width: int) -> Layer:
     return Layer(width, top, a.axes[:, : len(top)], a.squares, a.fourth)
 
 
-def aligned(n: int, a: Layer, b: Layer) -> Moments:
-    """Moments of two layers that share their principal directions, in order."""
+def aligned_moments(n: int, a: Layer, b: Layer) -> Moments:
+    """Moments of two layers with the same principal directions, in order."""
     cross = a.spectrum.new_zeros(len(a.spectrum), len(b.spectrum))
     cross.diagonal().copy_((a.spectrum[: len(b.spectrum)] * b.spectrum[: len(a.spectrum)]).sqrt())
     return _moments(n, a, b, cross, cross.new_zeros(()))
 
 
-def principal_scores(rows: Tensor, widths: list[int]) -> Tensor:
-    """Layers side by side (n, Σ d) as principal scores (layers, n, r) of unit norm, zero-padded."""
+def layer_scores(rows: Tensor, widths: list[int]) -> Tensor:
+    """Principal scores (layers, n, r) of concatenated layers (n, Σ d), unit norm, zero-padded."""
     scores = []
     for part in _split(rows.double(), widths):
         centred = part - part.mean(0)
         u, s, _ = torch.linalg.svd(centred, full_matrices=False)
         rank = min(len(rows) - 1, part.shape[1])
         scores.append((u * s)[:, :rank] / s.norm().clamp_min(torch.finfo(s.dtype).tiny))
-    longest = max(part.shape[1] for part in scores)
-    padded = [torch.nn.functional.pad(part, (0, longest - part.shape[1])) for part in scores]
-    return torch.stack(padded)
+    width = max(part.shape[1] for part in scores)
+    return torch.stack([torch.nn.functional.pad(x, (0, width - x.shape[1])) for x in scores])
 
 
-def permuted(a: Tensor, b: Tensor, order: Tensor) -> RowMoments:
-    """Moments of all pairs of layers (layers, n, r) at once, the rows of b in another order."""
+def permuted_moments(a: Tensor, b: Tensor, order: Tensor) -> RowMoments:
+    """Moments of all pairs of layers (layers, n, r), the rows of b in another order."""
     n = torch.tensor(a.shape[1], device=a.device)
     return RowMoments(n, a[:, None], b[None, :, order])
 
@@ -208,19 +220,19 @@ def permuted(a: Tensor, b: Tensor, order: Tensor) -> RowMoments:
 # --- the measures, of moments in principal axes ------------------------------------------------
 
 
-def fast_nuclear(c: Tensor) -> Tensor:
-    """‖C‖_* to about 1e-8: from the smaller Gram, with no singular vectors."""
+def nuclear_norm_fast(c: Tensor) -> Tensor:
+    """‖C‖_* to about 1e-8, from the smaller Gram matrix, without singular vectors."""
     gram = c @ c.mT if c.shape[-2] <= c.shape[-1] else c.mT @ c
     norm: Tensor = torch.linalg.eigvalsh(gram).clamp_min(0).sqrt().sum(-1)
     return norm
 
 
-def _procrustes(m: AnyMoments, nuclear: Nuclear) -> Tensor:
+def _procrustes(m: AnyMoments, nuclear: NuclearNorm) -> Tensor:
     return safe_sqrt(m.size_x + m.size_y - 2 * nuclear(m.xy))
 
 
 def _explained(m: AnyMoments, side: str) -> Tensor:
-    """R² of the fit of a's features ("a") from b's, or b's from a's: no inverse in these axes."""
+    """R² of a's features fitted by b's ("a") or of b's by a's; no inverse in these axes."""
     spectrum = (m.yy if side == "a" else m.xx).diagonal(dim1=-2, dim2=-1)
     floor = spectrum.shape[-1] * torch.finfo(spectrum.dtype).eps * spectrum[..., :1]
     inverse = torch.where(spectrum > floor, 1 / spectrum, 0)
@@ -230,7 +242,7 @@ def _explained(m: AnyMoments, side: str) -> Tensor:
     return torch.where(size > 0, fitted / size, 0).clamp(0, 1)
 
 
-FORMULAS: dict[str, Callable[[AnyMoments, Nuclear], Tensor]] = {
+FORMULAS: dict[str, Callable[[AnyMoments, NuclearNorm], Tensor]] = {
     "procrustes": _procrustes,
     "gram": lambda m, _: safe_sqrt(gram_squared(m)),
     "cka": lambda m, _: cka_value(m),
@@ -240,15 +252,17 @@ FORMULAS: dict[str, Callable[[AnyMoments, Nuclear], Tensor]] = {
     "r2_to_a": lambda m, _: _explained(m, "a"),
     "r2_to_b": lambda m, _: _explained(m, "b"),
 }
-CALIBRATED = ("procrustes", "gram", "cka")
-"""Measures whose best value for a student of some width is known."""
+NORMALIZABLE = ("procrustes", "gram", "cka")
+"""Measures whose best value for a student of a given width is known."""
 
 
 def is_similarity(measure: str) -> bool:
-    """Whether large values mean alike."""
+    """Whether larger values mean more similar."""
     return measure.startswith(("cka", "r2"))
 
 
-def evaluate(m: AnyMoments, names: Iterable[str], nuclear: Nuclear = nuclear_norm) -> list[Tensor]:
+def measure_values(
+    m: AnyMoments, names: Iterable[str], nuclear: NuclearNorm = nuclear_norm
+) -> list[Tensor]:
     """The measures `names` of these moments."""
     return [FORMULAS[name](m, nuclear) for name in names]

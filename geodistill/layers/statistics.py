@@ -1,4 +1,4 @@
-"""The layer map's numbers: values and nulls from the sums, p-values from permuted rows."""
+"""The columns of a layer map: values and nulls from moments, p-values from permuted rows."""
 
 from __future__ import annotations
 
@@ -9,36 +9,38 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm  # type: ignore[import-untyped]
 
-from geodistill.geometry.permutation_test import against_chance
+from geodistill.geometry.permutation import permutation_pvalues
 from geodistill.layers.moments import (
-    CALIBRATED,
     FORMULAS,
+    NORMALIZABLE,
     Layer,
-    LayerSums,
-    aligned,
-    best_student,
-    evaluate,
-    fast_nuclear,
+    LayerMoments,
+    Widths,
+    aligned_moments,
+    best_student_layer,
+    haar_corners,
     is_similarity,
-    permuted,
-    principal_scores,
-    rotations,
-    unrelated,
+    layer_scores,
+    measure_values,
+    nuclear_norm_fast,
+    null_moments,
+    permuted_moments,
 )
 
 if TYPE_CHECKING:
     import pandas as pd
 
-Columns = dict[str, dict[str, Any]]  # column -> measure -> array (layers of a, layers of b)
-_DRAWS = 4  # of the null; their mean is within a few hundredths even for spectra of one direction
+Columns = dict[str, dict[str, Any]]
+"""By column and measure, an array (layers of a, layers of b)."""
+_N_DRAWS = 4  # of the null; their mean is within a few hundredths even for one-direction spectra
 
 
-def read_out(sums: LayerSums, seed: int, progress: bool) -> Columns:
+def value_columns(moments: LayerMoments, seed: int, progress: bool) -> Columns:
     """`value`, `null`, `beyond_chance` and `geometry_kept` of every measure and pair.
 
-    No geometry kept where null and best can't be told apart, or b's rows are all equal.
+    Geometry kept is NaN where the null equals the best value, or b's rows are all equal.
     """
-    a, b = sums.layers(0), sums.layers(1)
+    n, a, b = moments.n, moments.layers(0), moments.layers(1)
     shape = (len(a), len(b))
     columns: Columns = {
         column: {name: np.full(shape, np.nan) for name in FORMULAS}
@@ -46,92 +48,105 @@ def read_out(sums: LayerSums, seed: int, progress: bool) -> Columns:
     }
     ranks = tuple(max(len(layer.spectrum) for layer in side) for side in (a, b))
     # The best student of a layer may have as many directions as the layer itself.
-    corners = rotations(sums.n, (ranks[0], max(ranks)), _DRAWS, seed)
-    reach: dict[tuple[int, int, str], tuple[float, float]] = {}
-    for i, j in tqdm(
-        list(np.ndindex(shape)), "pairs", leave=False, disable=None if progress else True
-    ):
-        names = defined(sums.n, a[i].width, b[j].width)
-        values = evaluate(sums.pair(i, j, a[i], b[j]), names)
-        draws = [evaluate(unrelated(sums.n, a[i], b[j], c), names, fast_nuclear) for c in corners]
-        for k, name in enumerate(names):
-            columns["value"][name][i, j] = float(values[k])
-            columns["null"][name][i, j] = np.mean([float(draw[k]) for draw in draws])
-        for name in CALIBRATED:
+    corners = haar_corners(n, (ranks[0], max(ranks)), _N_DRAWS, seed)
+    ranges: dict[tuple[int, int, str], tuple[float, float]] = {}
+    pairs = list(np.ndindex(shape))
+    for i, j in tqdm(pairs, "pairs", leave=False, disable=None if progress else True):
+        names = defined_measures(n, a[i].width, b[j].width)
+        values = measure_values(moments.pair(i, j, a[i], b[j]), names)
+        nulls = _null_values(n, a[i], b[j], names, corners)
+        for name, value, null in zip(names, values, nulls, strict=True):
+            columns["value"][name][i, j] = float(value)
+            columns["null"][name][i, j] = null
+        for name in NORMALIZABLE:
             key = (i, b[j].width, name)
-            if key not in reach:
-                reach[key] = _reach(sums.n, name, a[i], b[j].width, corners)
-            best, null = reach[key]
+            if key not in ranges:
+                ranges[key] = _best_and_null(n, name, a[i], b[j].width, corners)
+            best, null = ranges[key]
             if abs(null - best) > 1e-6 and b[j].size > 0:
                 value = columns["value"][name][i, j]
                 columns["geometry_kept"][name][i, j] = (null - value) / (null - best)
     return columns | {"beyond_chance": {name: _beyond_chance(name, columns) for name in FORMULAS}}
 
 
+def _null_values(
+    n: int, a: Layer, b: Layer, names: list[str], corners: list[Tensor]
+) -> list[float]:
+    """Mean of each measure over unrelated rows."""
+    draws = [
+        [float(x) for x in measure_values(null_moments(n, a, b, c), names, nuclear_norm_fast)]
+        for c in corners
+    ]
+    return [float(mean) for mean in np.mean(draws, axis=0)]
+
+
 def _beyond_chance(name: str, columns: Columns) -> np.ndarray:
-    """(null − value)/(null − equality), each pair with its own null; NaN where those are equal."""
+    """(null − value)/(null − value at equality) of each pair; NaN where that is 0/0."""
     value, null = columns["value"][name], columns["null"][name]
     span = null - float(is_similarity(name))
     beyond: np.ndarray = (null - value) / np.where(np.abs(span) > 1e-6, span, np.nan)
     return beyond
 
 
-def _reach(
+def _best_and_null(
     n: int, name: str, teacher: Layer, width: int, corners: list[Tensor]
 ) -> tuple[float, float]:
-    """Best value of a student of this width, and that student's with unrelated rows."""
-    student = best_student(name, teacher, width)
-    (best,) = evaluate(aligned(n, teacher, student), [name], fast_nuclear)
-    nulls = [
-        float(evaluate(unrelated(n, teacher, student, c), [name], fast_nuclear)[0]) for c in corners
-    ]
-    return float(best), float(np.mean(nulls))
+    """Value of the best student with this width, and that student's with unrelated rows."""
+    student = best_student_layer(name, teacher, width)
+    (best,) = measure_values(aligned_moments(n, teacher, student), [name], nuclear_norm_fast)
+    (null,) = _null_values(n, teacher, student, [name], corners)
+    return float(best), null
 
 
-def defined(n: int, width_a: int, width_b: int) -> list[str]:
-    """The measures that mean something: least squares need more centred rows than dimensions."""
+def defined_measures(n: int, width_a: int, width_b: int) -> list[str]:
+    """Measures that are defined: least squares need more centred rows than dimensions."""
     fitted_by = {"a": width_b, "b": width_a}
     return [name for name in FORMULAS if "_to_" not in name or n - 1 > fitted_by[name[-1]]]
 
 
-def chance(
-    rows_a: Tensor,
-    rows_b: Tensor,
-    widths: tuple[list[int], list[int]],
-    permutations: int,
-    seed: int,
-    progress: bool,
+def pvalue_columns(
+    rows_a: Tensor, rows_b: Tensor, widths: Widths, permutations: int, seed: int, progress: bool
 ) -> Columns:
-    """`z`, `p` of each pair alone, and `p_search` as the best of all: `against_chance`."""
-    a, b = (principal_scores(r, w) for r, w in zip((rows_a, rows_b), widths, strict=True))
+    """`z`, `p` of each pair alone and `p_search` of the search, by `permutation_pvalues`.
+
+    Args:
+        rows_a: concatenated layers of model a (n, Σ d_a).
+        rows_b: of model b (n, Σ d_b).
+        widths: of the layers.
+        permutations: random orders of the rows of b.
+        seed: of the orders.
+        progress: whether to show a progress bar.
+    """
+    a, b = (layer_scores(r, w) for r, w in zip((rows_a, rows_b), widths, strict=True))
     n = len(rows_a)
-    pairs = [defined(n, wide, narrow) for wide in widths[0] for narrow in widths[1]]
-    meant = torch.tensor([[name in pair for pair in pairs] for name in FORMULAS])
+    names = [defined_measures(n, d_a, d_b) for d_a in widths[0] for d_b in widths[1]]
+    defined = torch.tensor([[name in pair for pair in names] for name in FORMULAS])
     generator = torch.Generator().manual_seed(seed)
-    drawn = [_likeness(a, b, torch.arange(n), meant)]
+    similarities = [_similarities(a, b, torch.arange(n), defined)]
     for _ in tqdm(
         range(permutations), "permutations", leave=False, disable=None if progress else True
     ):
-        drawn.append(_likeness(a, b, torch.randperm(n, generator=generator), meant))
-    found = against_chance(torch.stack(drawn))
+        order = torch.randperm(n, generator=generator)
+        similarities.append(_similarities(a, b, order, defined))
+    result = permutation_pvalues(torch.stack(similarities))
     shape = (len(FORMULAS), len(widths[0]), len(widths[1]))
     return {
-        column: dict(zip(FORMULAS, one.reshape(shape).numpy(), strict=True))
-        for column, one in (("z", found.z), ("p", found.p), ("p_search", found.p_search))
+        column: dict(zip(FORMULAS, x.reshape(shape).numpy(), strict=True))
+        for column, x in (("z", result.z), ("p", result.p), ("p_search", result.p_search))
     }
 
 
-def _likeness(a: Tensor, b: Tensor, order: Tensor, meant: Tensor) -> Tensor:
-    """(measures, pairs) of b's rows in this order, large where alike, NaN where not meant."""
-    values = evaluate(permuted(a, b, order), FORMULAS, fast_nuclear)
+def _similarities(a: Tensor, b: Tensor, order: Tensor, defined: Tensor) -> Tensor:
+    """(measures, pairs) with b's rows in this order, signed so that larger is more similar."""
+    values = measure_values(permuted_moments(a, b, order), FORMULAS, nuclear_norm_fast)
     signs = [1 if is_similarity(name) else -1 for name in FORMULAS]
     shape = (len(a), len(b))
-    alike = [sign * v.expand(shape).flatten() for sign, v in zip(signs, values, strict=True)]
-    return torch.stack(alike).masked_fill(~meant, torch.nan)
+    signed = [sign * v.expand(shape).flatten() for sign, v in zip(signs, values, strict=True)]
+    return torch.stack(signed).masked_fill(~defined, torch.nan)
 
 
-def tidy(layers_a: list[int], layers_b: list[int], columns: Columns) -> pd.DataFrame:
-    """One line a measure and pair."""
+def layer_table(layers_a: list[int], layers_b: list[int], columns: Columns) -> pd.DataFrame:
+    """One row per measure and pair of layers."""
     import pandas as pd
 
     parts = [

@@ -3,7 +3,7 @@
 from geodistill.losses.base import FeatureLoss
 from geodistill.losses.controls import IsotropyLoss, ShuffledRows, SpectrumLoss
 from geodistill.losses.geometry import CKALoss, FeatureGramLoss, ProcrustesLoss
-from geodistill.losses.logits import KLDivergenceLoss
+from geodistill.losses.logits import KLDivergenceLoss, SquaredErrorLoss
 from geodistill.losses.moment_loss import MomentLoss
 from geodistill.losses.pointwise import CosineLoss, FlexLoss, PatientLoss, PCATargetLoss
 from geodistill.losses.projection import OrthogonalProjectionLoss, ProjectionLoss
@@ -26,4 +26,5 @@ __all__ = [
     "RelationalLoss",
     "ShuffledRows",
     "SpectrumLoss",
+    "SquaredErrorLoss",
 ]

@@ -1,4 +1,4 @@
-"""Controls: what a geometry loss does besides the teacher's geometry."""
+"""Control losses: effects of a geometry loss other than matching the teacher's geometry."""
 
 from __future__ import annotations
 
@@ -7,35 +7,51 @@ import math
 import torch
 from torch import Tensor, nn
 
-from geodistill.geometry.measures import spectra_overlap
+from geodistill.geometry.formulas import spectra_overlap
 from geodistill.geometry.moments import AnyMoments, RowMoments
-from geodistill.geometry.nuclear_norm import nuclear_norm
-from geodistill.geometry.validation import kept_rows
+from geodistill.geometry.nuclear import nuclear_norm
+from geodistill.geometry.validation import flatten_valid_rows
 from geodistill.losses.base import NAMES, FeatureLoss, check_module
 from geodistill.losses.moment_loss import Group, MomentLoss
 
 
 class SpectrumLoss(MomentLoss):
-    """2 − 2Σσ_i(X)σ_i(Y), in [0, 2]: the part of D_P² that is blind to which row is which.
+    """2 − 2Σσ_i(X)σ_i(Y), in [0, 2]: the part of D_P² that is invariant to row permutation.
 
-    Inputs, masking: as `ProcrustesLoss`. Unchanged when every row is repeated, and when the
-    teacher's rows are shuffled. Source: von Neumann's trace inequality; see the theory chapter.
+    Unchanged when every row is repeated. Source: von Neumann's trace inequality; chapter 1,
+    "Procrustes has two parts".
+
+    Args:
+        decay: of the moments of past batches, in (0, 1]; None for the batch alone.
+        group: process group whose batches are joined.
+
+    Raises:
+        InputError: decay is out of its range.
+
+    Example:
+        >>> x = torch.eye(5)[:, :3]
+        >>> f"{abs(SpectrumLoss()(x.flip(0), x)):.4f}"
+        '0.0000'
     """
 
     products = ("xx", "yy")
 
-    def __init__(self, *, memory: float | None = None, group: Group = None) -> None:
-        super().__init__(memory=memory, group=group)
+    def __init__(self, *, decay: float | None = None, group: Group = None) -> None:
+        super().__init__(decay=decay, group=group)
 
     def compare(self, m: AnyMoments) -> Tensor:
         return m.size_x + m.size_y - 2 * spectra_overlap(m)
 
 
 class IsotropyLoss(FeatureLoss):
-    """2 − 2‖Y‖_*/√min(n, d_s), the student's distance from a flat spectrum; no teacher.
+    """2 − 2‖Y‖_*/√min(n, d_s), in [0, 2]: distance from a flat spectrum, without a teacher.
 
-    In [0, 2]; masked rows are dropped exactly. Unchanged when every row is repeated as long as
-    n ≥ d_s.
+    Unchanged when every row is repeated, as long as n ≥ d_s.
+
+    Example:
+        >>> student = torch.tensor([[1.0, 1.0], [1.0, -1.0], [-1.0, 1.0], [-1.0, -1.0]])
+        >>> f"{abs(IsotropyLoss()(student, student)):.4f}"
+        '0.0000'
     """
 
     def compare(self, m: RowMoments) -> Tensor:
@@ -43,12 +59,24 @@ class IsotropyLoss(FeatureLoss):
 
 
 class ShuffledRows(nn.Module):
-    """Placebo: `loss` with the teacher's rows in a random order, a new one each call.
+    """Placebo: a loss with the teacher's valid rows in a new random order at each call.
 
-    Only rows that count are shuffled, so the teacher's mean and spectrum stay. Over a Procrustes
-    loss it is on average at least 2 − 2‖Y‖_*/√(n − 1), where the teacher does not occur: a pull
-    towards a flat spectrum, as `IsotropyLoss` is (theory chapter). The order follows from `seed`
-    and the number of calls, which is in the state dict: a resumed run goes on alike.
+    Mean and spectrum of the teacher stay. The expected Procrustes loss is at least
+    2 − 2‖Y‖_*/√(n − 1), which does not depend on the teacher: a pull towards a flat spectrum, as in
+    `IsotropyLoss` (chapter 1). Orders depend on `seed` and the number of calls, which is part of
+    the state dict, so a resumed run continues the sequence.
+
+    Args:
+        loss: called as `loss(student, teacher)`.
+        seed: of the orders.
+
+    Raises:
+        InputError: loss is not a module.
+
+    Example:
+        >>> loss = ShuffledRows(SpectrumLoss(), seed=0)
+        >>> f"{abs(loss(torch.eye(4), torch.eye(4))):.4f}"
+        '0.0000'
     """
 
     requires_hidden_states = True
@@ -61,7 +89,8 @@ class ShuffledRows(nn.Module):
         self.register_buffer("calls", torch.zeros((), dtype=torch.long))
 
     def forward(self, student: Tensor, teacher: Tensor, mask: Tensor | None = None) -> Tensor:
-        x, y = kept_rows(teacher, student, mask, NAMES)
+        """The loss of student (..., d_s) and shuffled teacher (..., d_t) rows, mask (...)."""
+        x, y = flatten_valid_rows(teacher, student, mask, NAMES)
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + int(self.calls))
         self.calls += 1
         order = torch.randperm(len(x), generator=generator).to(x.device)

@@ -6,25 +6,33 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import log_softmax
+from torch.nn.functional import log_softmax, mse_loss
 
 from geodistill.errors import InputError
-from geodistill.geometry.validation import kept_rows
+from geodistill.geometry.validation import flatten_valid_rows
 
 Kind = Literal["forward", "reverse", "skew"]
 KINDS: tuple[Kind, ...] = ("forward", "reverse", "skew")
-SKEW = 0.1  # share of the teacher in the mixture
+SKEW = 0.1  # weight of the teacher in the mixture
 
 
 class KLDivergenceLoss(nn.Module):
     """T² · mean over rows of a divergence of p = softmax(teacher/T) and q = softmax(student/T).
 
-    "forward" KL(p‖q) (Hinton et al., 2015); "reverse" KL(q‖p); "skew" KL(p‖0.1 p + 0.9 q) (Ko et
-    al., 2024, DistiLLM), bounded by log 10. In nats, ≥ 0; T² keeps the gradient's size.
+    In nats, ≥ 0, computed in at least float32; T² keeps the size of the gradient.
 
-    `loss(student_logits, teacher_logits, mask=None) -> scalar`: logits (..., v), mask (...) of the
-    rows to keep, averaged over those alone. Computed in at least float32. Raises InputError for
-    logits that do not pair or are not finite, and where the mask keeps no row.
+    Args:
+        kind: "forward" KL(p‖q) (Hinton et al., 2015); "reverse" KL(q‖p); "skew" KL(p‖0.1 p + 0.9 q)
+            (Ko et al., 2024, DistiLLM), bounded by log 10.
+        temperature: T > 0.
+
+    Raises:
+        InputError: an unknown kind or a temperature that is not positive.
+
+    Example:
+        >>> loss = KLDivergenceLoss(temperature=2.0)
+        >>> f"{loss(torch.tensor([[0.0, 0.0]]), torch.tensor([[4.0, 0.0]])):.3f}"
+        '1.311'
     """
 
     requires_hidden_states = False
@@ -40,8 +48,18 @@ class KLDivergenceLoss(nn.Module):
     def forward(
         self, student_logits: Tensor, teacher_logits: Tensor, mask: Tensor | None = None
     ) -> Tensor:
+        """The mean over the rows that count.
+
+        Args:
+            student_logits: (..., v).
+            teacher_logits: (..., v) of the same rows.
+            mask: rows that count (...), True = keep.
+
+        Raises:
+            InputError: logits that do not pair or are not finite, or a mask that keeps no row.
+        """
         names = ("teacher_logits", "student_logits")
-        teacher, student = kept_rows(teacher_logits, student_logits, mask, names)
+        teacher, student = flatten_valid_rows(teacher_logits, student_logits, mask, names)
         if student.shape[-1] != teacher.shape[-1]:
             raise InputError(
                 f"student_logits have {student.shape[-1]} classes, teacher_logits "
@@ -51,7 +69,23 @@ class KLDivergenceLoss(nn.Module):
         if self.kind == "reverse":
             log_p, log_q = log_q, log_p
         elif self.kind == "skew":
-            shares = torch.tensor([SKEW, 1 - SKEW], dtype=log_p.dtype, device=log_p.device).log()
-            log_q = torch.logaddexp(log_p + shares[0], log_q + shares[1])
+            weights = torch.tensor([SKEW, 1 - SKEW], dtype=log_p.dtype, device=log_p.device).log()
+            log_q = torch.logaddexp(log_p + weights[0], log_q + weights[1])
         rows = (log_p.exp() * (log_p - log_q)).sum(-1)
         return rows.mean() * self.temperature**2
+
+
+class SquaredErrorLoss(nn.Module):
+    """Mean squared difference of student and teacher outputs: the logit loss of a regression task.
+
+    Example:
+        >>> float(SquaredErrorLoss()(torch.tensor([[1.0], [3.0]]), torch.tensor([[0.0], [1.0]])))
+        2.5
+    """
+
+    requires_hidden_states = False
+    temperature = 1.0
+
+    def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
+        """The loss, a scalar, of outputs (..., d) of one shape."""
+        return mse_loss(student, teacher)

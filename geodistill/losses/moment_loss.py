@@ -1,7 +1,7 @@
-"""Losses of second moments, which may see more rows than one batch of one process.
+"""Losses of second moments, which can include rows of past batches and of other processes.
 
-Moments add. So such a loss can be that of the batch joined over all ranks (`group`), and of a
-decayed sum of past batches (`memory`), exactly, by d × d sums alone.
+Moments are additive, so such a loss of the batches of all ranks (`group`), or of a decayed sum of
+past batches (`decay`), is exact and needs d × d sums alone.
 """
 
 from __future__ import annotations
@@ -16,60 +16,97 @@ from torch import Tensor
 
 from geodistill.errors import InputError
 from geodistill.geometry.moments import AnyMoments, Moments, Scale, noise, row_moments
-from geodistill.losses.base import FeatureLoss, known_scale
+from geodistill.losses.base import FeatureLoss, check_scale
 from geodistill.losses.chunked_moments import Rows, Sums, column_sums, products
 
-Group = Any  # a torch.distributed.ProcessGroup; that name is missing where torch lacks the backend
+Group = Any  # a torch.distributed.ProcessGroup, a name that builds without the backend lack
 _SIDES = ("x", "y")
 
 
 class MomentLoss(FeatureLoss):
-    """A loss of moments alone, of the batch or of the rows that `memory` and `group` add to it.
+    """Base class of losses that are functions of second moments.
 
-    `memory` in (0, 1] keeps, in training mode, the sums of past batches, detached and multiplied by
-    `memory` at each call (1 forgets nothing); the loss is that of past and batch together. Its
-    gradient flows through the batch and is multiplied by total over batch count, or it would shrink
-    as the past grows. The sums are buffers, so a resumed run goes on alike. In evaluation mode the
-    past is neither read nor changed: held-out rows are compared alone.
+    `forward` takes one of four paths; all give the same value for the same rows:
 
-    `group`, a process group, joins the batches of its ranks; each may hold another number of rows,
-    but at least one. Every rank returns the loss of the joined batch, and the gradient is that of
-    the sum of the ranks' losses, so DDP's averaging leaves the gradient of the joined batch.
+    | decay (in training) | group | rows n | computed from |
+    |---|---|---|---|
+    | None | None | few (on a CPU n < max(d_t, d_s), on a GPU n < 8192), or `needs_rows` | rows |
+    | None | None | many | sums over chunks of rows |
+    | set | None | any | sums, plus the decayed sums of past batches |
+    | any | set | any | sums added over the ranks, plus those of past batches if `decay` is set |
+
+    With `decay` the sums of past batches, detached and multiplied by `decay` at each call, are
+    added in training mode. The gradient flows through the batch and is multiplied by total over
+    batch count, since it would shrink as the past grows. The sums are buffers, so a resumed run
+    continues with them. Evaluation mode neither reads nor changes them.
+
+    With `group` every rank returns the loss of the joined batch, and the gradient is that of the
+    sum of the ranks' losses: after DDP's averaging it is the gradient of the joined batch. Each
+    rank may hold another number of rows, at least one.
+
+    Args:
+        center: subtract the column means.
+        scale: "frobenius" for unit norm, "rms" for a mean squared row norm of 1, or None.
+        decay: of past batches, in (0, 1]; 1 forgets nothing, None is the batch alone.
+        group: process group whose batches are joined.
+
+    Attributes:
+        products: sums that `compare` needs besides ‖X‖ and ‖Y‖.
+        needs_rows: whether `compare` needs more than moments.
+
+    Raises:
+        InputError: an unknown scale, or decay is out of its range.
+
+    Example:
+        >>> class Overlap(MomentLoss):
+        ...     products = ("xy",)
+        ...     def compare(self, m):
+        ...         return 1 - m.kl
+        >>> float(Overlap(decay=0.9)(torch.eye(3), torch.eye(3))) < 0.6
+        True
     """
 
-    products: tuple[str, ...] = ("xx", "yy", "xy")  # what `compare` asks for, besides ‖X‖ and ‖Y‖
-    needs_rows = False  # whether `compare` asks for more than moments
+    products: tuple[str, ...] = ("xx", "yy", "xy")
+    needs_rows = False
 
     def __init__(
         self,
         *,
         center: bool = True,
         scale: Scale = "frobenius",
-        memory: float | None = None,
+        decay: float | None = None,
         group: Group = None,
     ) -> None:
         super().__init__()
-        known = memory is None or (isinstance(memory, int | float) and 0 < memory <= 1)
-        if not known:
-            raise InputError(f"memory is {memory!r}: expected a decay above 0 and up to 1, or None")
-        self.center, self.scale = center, known_scale(scale)
-        self.memory, self.group = memory, group
+        if not (decay is None or (isinstance(decay, int | float) and 0 < decay <= 1)):
+            raise InputError(f"decay is {decay!r}: expected a number above 0 and up to 1, or None")
+        self.center, self.scale = center, check_scale(scale)
+        self.decay, self.group = decay, group
 
     def forward(self, student: Tensor, teacher: Tensor, mask: Tensor | None = None) -> Tensor:
+        """The loss of the batch, joined with past batches and other ranks.
+
+        Args:
+            student: features (..., d_s).
+            teacher: features (..., d_t) of the same rows.
+            mask: rows that count (...), True or 1 = keep.
+
+        Raises:
+            InputError: unusable features or mask, or widths other than those of past batches.
+        """
         rows = Rows.of(student, teacher, mask)
         with torch.autocast(rows.y.device.type, enabled=False):
-            alone = self.group is None and not (self.training and self.memory)
-            # Few rows: n × n sums cost less. On a GPU each operation costs, and rows have fewer.
+            batch_alone = self.group is None and not (self.training and self.decay)
+            # Of few rows the n × n sums are cheaper; on a GPU rows need fewer launches.
             many = rows.chunk if rows.y.is_cuda else max(teacher.shape[-1], student.shape[-1])
-            few = len(rows) < many
-            if alone and (self.needs_rows or few):
-                x, y = rows.gathered()
+            if batch_alone and (self.needs_rows or len(rows) < many):
+                x, y = rows.gather()
                 return self.compare(row_moments(x, y, center=self.center, scale=self.scale))
-            total, n = self._pool(rows)
-            value = self.compare(_moments(total, self.scale))
-        if alone:
+            sums, n = self._pool(rows)
+            value = self.compare(_moments(sums, self.scale))
+        if batch_alone:
             return value
-        return value + (total["n"] / n - 1) * (value - value.detach())
+        return value + (sums["n"] / n - 1) * (value - value.detach())
 
     @abstractmethod
     def compare(self, m: AnyMoments) -> Tensor:
@@ -78,8 +115,7 @@ class MomentLoss(FeatureLoss):
     def _pool(self, rows: Rows) -> tuple[Sums, Tensor]:
         """Sums over past and batch about their common mean, and the number of rows in the batch.
 
-        About the mean of all these rows the sums do not change with it to first order, so the mean
-        needs no gradient.
+        The sums about the mean of all rows are stationary in it, so the mean needs no gradient.
         """
         with torch.no_grad():
             x_sum, y_sum = column_sums(rows)
@@ -95,35 +131,35 @@ class MomentLoss(FeatureLoss):
         batch = products(rows, (means["x"], means["y"]), self.products)
         batch = dict(zip(batch, _all_reduce(list(batch.values()), self.group), strict=True))
         if not torch.isfinite(batch["size_x"] + batch["size_y"]):
-            rows.gathered()  # says whose squares overflow
-        moved = _about(past, means)
-        sums = {name: moved[name] + value for name, value in batch.items()}
+            rows.gather()  # raises, with the cause
+        past_sums = _about(past, means)
+        sums = {name: past_sums[name] + value for name, value in batch.items()}
         sums |= {"n": total} | {f"mean_{side}": mean for side, mean in means.items()}
-        if self.training and self.memory:
+        if self.training and self.decay:
             for name, value in sums.items():
                 self.register_buffer(f"past_{name}", value.detach())
         return sums, n
 
     def _past(self, x: Tensor, y: Tensor) -> Sums:
         """The decayed sums, zero at the start; raises InputError if the widths changed."""
-        width = {"x": x.shape[-1], "y": y.shape[-1]}
+        widths = {"x": x.shape[-1], "y": y.shape[-1]}
         shapes: dict[str, tuple[int, ...]] = {"n": (), "size_x": (), "size_y": ()}
-        shapes |= {f"mean_{side}": (width[side],) for side in _SIDES}
-        shapes |= {name: (width[name[0]], width[name[1]]) for name in self.products}
-        if not (self.training and self.memory and hasattr(self, "past_n")):
+        shapes |= {f"mean_{side}": (widths[side],) for side in _SIDES}
+        shapes |= {name: (widths[name[0]], widths[name[1]]) for name in self.products}
+        if not (self.training and self.decay and hasattr(self, "past_n")):
             return {name: x.new_zeros(()).expand(shape) for name, shape in shapes.items()}
         past = {name: self.get_buffer(f"past_{name}").to(x) for name in shapes}
-        held = tuple(past[f"mean_{side}"].shape[0] for side in _SIDES)
-        if held != tuple(width.values()):
+        past_widths = tuple(past[f"mean_{side}"].shape[0] for side in _SIDES)
+        if past_widths != tuple(widths.values()):
             raise InputError(
-                f"widths (teacher, student) are {tuple(width.values())}: expected {held}, "
-                "those of the past batches in memory"
+                f"widths (teacher, student) are {tuple(widths.values())}: expected {past_widths}, "
+                "those of the past batches"
             )
-        kept = {n: v if n.startswith("mean") else v * self.memory for n, v in past.items()}
-        return kept
+        decayed = {n: v if n.startswith("mean") else v * self.decay for n, v in past.items()}
+        return decayed
 
     def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any) -> None:
-        """The past has a shape only once there is one: make room for what was saved."""
+        """Register the saved sums: before the first batch they have no buffers."""
         for key, value in state_dict.items():
             name = key.removeprefix(prefix)
             if key == prefix + name and name.startswith("past_"):
@@ -133,7 +169,7 @@ class MomentLoss(FeatureLoss):
 
 @dataclass(frozen=True, kw_only=True)
 class _PooledMoments(Moments):
-    """`Moments` with the sizes beside them: a loss may ask of XᵀX no more than its trace."""
+    """`Moments` that store the sizes, for losses that need the trace of XᵀX alone."""
 
     sizes: tuple[Tensor, Tensor]
 
@@ -162,7 +198,7 @@ def _moments(sums: Sums, scale: Scale) -> Moments:
 
 
 def _inverse_norm(sums: Sums, side: str) -> Tensor:
-    """1/‖X‖_F, and 0 where all rows are equal but for rounding."""
+    """1/‖X‖_F, and 0 if all rows are equal up to rounding."""
     size, mean = sums[f"size_{side}"], sums[f"mean_{side}"]
     raw = size.detach() + sums["n"] * mean.square().sum()
     varies = size > noise(raw, size.dtype)
@@ -172,14 +208,14 @@ def _inverse_norm(sums: Sums, side: str) -> Tensor:
 def _about(sums: Sums, means: Sums) -> Sums:
     """The same sums about other means (Chan, Golub and LeVeque, 1983)."""
     shift = {side: sums[f"mean_{side}"] - mean for side, mean in means.items()}
-    moved = {f"size_{s}": sums[f"size_{s}"] + sums["n"] * shift[s].square().sum() for s in _SIDES}
+    shifted = {f"size_{s}": sums[f"size_{s}"] + sums["n"] * shift[s].square().sum() for s in _SIDES}
     for name in sums.keys() & {"xx", "yy", "xy"}:
-        moved[name] = sums[name] + sums["n"] * shift[name[0]].outer(shift[name[1]])
-    return moved
+        shifted[name] = sums[name] + sums["n"] * shift[name[0]].outer(shift[name[1]])
+    return shifted
 
 
 def _all_reduce(tensors: list[Tensor], group: Group) -> list[Tensor]:
-    """Sums over the ranks of the group, in one message; the tensors themselves without a group."""
+    """Sums over the ranks of the group in one message; without a group the tensors as they are."""
     if group is None:
         return tensors
     flat: Tensor = _AllReduce.apply(torch.cat([t.flatten() for t in tensors]), group)  # type: ignore[no-untyped-call]
@@ -188,7 +224,7 @@ def _all_reduce(tensors: list[Tensor], group: Group) -> list[Tensor]:
 
 
 class _AllReduce(torch.autograd.Function):
-    """Sum over ranks. Its gradient is summed too: that of the sum of all ranks' losses."""
+    """Sum over ranks; gradients are summed too, as of the sum of the ranks' losses."""
 
     @staticmethod
     def forward(ctx: Any, tensor: Tensor, group: Group) -> Tensor:

@@ -1,4 +1,4 @@
-"""Losses that compare coordinate with coordinate: the student may not rotate."""
+"""Losses that compare coordinate by coordinate, so that the student cannot rotate freely."""
 
 from __future__ import annotations
 
@@ -7,19 +7,29 @@ from torch import Tensor, nn
 
 from geodistill.errors import InputError
 from geodistill.geometry.moments import RowMoments, standardised
-from geodistill.geometry.validation import kept_rows
+from geodistill.geometry.validation import flatten_valid_rows
 from geodistill.losses.base import FeatureLoss, check_module, check_widths
 
 
 class PCATargetLoss(FeatureLoss):
-    """‖T − Y‖_F², T the teacher's top d_s principal scores, centred and of unit norm, in [0, 4].
+    """‖T − Y‖_F², in [0, 4]; T are the teacher's top d_s principal scores, of unit norm.
 
-    Inputs: student (..., d_s), teacher (..., d_t). Masking: rows are dropped exactly.
-    Properties: no parameters and no freedom to rotate: the student's coordinates are the
-    components. Its zero is the best that `ProcrustesLoss` allows a student of this width (on the
-    data that was fitted). Unchanged when every row is repeated.
-    `components` (d_t, d_s) and `mean` (d_t,) are buffers; the mean is taken off first so that a
-    large offset costs no precision.
+    No parameters, and no freedom to rotate: the student's coordinates are the components. Its zero
+    is the minimum of `ProcrustesLoss` for a student of this width, on the fitted data. Unchanged
+    when every row is repeated. The mean is subtracted first, so a large offset costs no precision.
+
+    Args:
+        components: principal axes (d_t, d_s), a buffer.
+        mean: of the teacher (d_t,), a buffer.
+
+    Raises:
+        InputError: shapes that do not fit.
+
+    Example:
+        >>> teacher = torch.randn(30, 6, generator=torch.Generator().manual_seed(0))
+        >>> loss = PCATargetLoss.fit(teacher, d_student=2)
+        >>> f"{loss((teacher - loss.mean) @ loss.components, teacher):.4f}"
+        '0.0000'
     """
 
     components: Tensor
@@ -39,9 +49,18 @@ class PCATargetLoss(FeatureLoss):
     def fit(
         cls, teacher_features: Tensor, d_student: int, mask: Tensor | None = None
     ) -> PCATargetLoss:
-        """Components of teacher features (..., d_t), all leading dimensions rows."""
+        """Principal components of the teacher.
+
+        Args:
+            teacher_features: (..., d_t); leading dimensions are flattened to rows.
+            d_student: number of components, 1 to d_t.
+            mask: rows that count (...), True = keep.
+
+        Raises:
+            InputError: unusable features or width.
+        """
         name = "teacher_features"
-        x, _ = kept_rows(teacher_features, teacher_features, mask, (name, name))
+        x, _ = flatten_valid_rows(teacher_features, teacher_features, mask, (name, name))
         x = x.double()
         _check_student_width(d_student, x)
         mean = x.mean(0)
@@ -61,12 +80,20 @@ class PCATargetLoss(FeatureLoss):
 class CosineLoss(FeatureLoss):
     """Mean over rows of 1 − cos(x_i, y_i), in [0, 2], of raw rows: neither centred nor scaled.
 
-    Inputs: student and teacher (..., d) of one width; or `projection`, a module that maps the
-    student's rows to the teacher's width in float32, such as `nn.Linear(d_s, d_t)`, whose
-    parameters are learned along. Masking: rows are dropped exactly. A zero row counts as cosine 0.
-    Properties: blind to the length of each row. Unchanged when every row is repeated.
+    Invariant to the length of each row; a zero row counts as cosine 0. Unchanged when every row is
+    repeated. Source: Sanh et al. (2019), DistilBERT.
 
-    Source: Sanh et al. (2019), DistilBERT.
+    Args:
+        projection: module that maps the student's rows to the teacher's width, in the precision of
+            its parameters, which are learned with the student; None for features of one width.
+
+    Raises:
+        InputError: projection is not a module.
+
+    Example:
+        >>> x = torch.tensor([[1.0, 0.0], [0.0, 2.0]])
+        >>> CosineLoss()(3 * x, x), CosineLoss()(x.flip(0), x)
+        (tensor(0.), tensor(1.))
     """
 
     center = False
@@ -79,19 +106,19 @@ class CosineLoss(FeatureLoss):
         self.projection = projection
 
     def prepare(self, teacher: Tensor, student: Tensor) -> tuple[Tensor, Tensor]:
-        taken = getattr(self.projection, "in_features", student.shape[-1])
-        if taken != student.shape[-1]:
+        expected = getattr(self.projection, "in_features", student.shape[-1])
+        if expected != student.shape[-1]:
             raise InputError(
-                f"student has width {student.shape[-1]}: expected {taken}, which projection takes"
+                f"student has width {student.shape[-1]}: expected {expected}, as projection does"
             )
-        mapped = student if self.projection is None else _mapped(self.projection, student)
-        if mapped.shape != teacher.shape:
+        projected = student if self.projection is None else _project(self.projection, student)
+        if projected.shape != teacher.shape:
             after = "" if self.projection is None else " after the projection"
             raise InputError(
-                f"student has width {mapped.shape[-1]}{after} and teacher {teacher.shape[-1]}: "
+                f"student has width {projected.shape[-1]}{after} and teacher {teacher.shape[-1]}: "
                 "expected one width (projection= maps the student's)"
             )
-        return _unit_rows(teacher), _unit_rows(mapped)
+        return _unit_rows(teacher), _unit_rows(projected)
 
     def compare(self, m: RowMoments) -> Tensor:
         return 1 - (m.x * m.y).sum(-1).mean()
@@ -100,10 +127,20 @@ class CosineLoss(FeatureLoss):
 class PatientLoss(CosineLoss):
     """Mean over rows of ‖x_i/‖x_i‖ − y_i/‖y_i‖‖², in [0, 4]: twice `CosineLoss`.
 
-    Inputs, `projection`, masking, properties: as `CosineLoss`. The paper takes the first token of
-    several layers: one feature term a layer with rows="first".
-
+    The paper takes the first token of several layers: one feature term per layer, of first tokens.
     Source: Sun et al. (2019), PKD, arXiv 1908.09355, the patient loss.
+
+    Args:
+        projection: module that maps the student's rows to the teacher's width, in the precision of
+            its parameters, which are learned with the student; None for features of one width.
+
+    Raises:
+        InputError: projection is not a module.
+
+    Example:
+        >>> x = torch.tensor([[1.0, 0.0], [0.0, 2.0]])
+        >>> PatientLoss()(x.flip(0), x)
+        tensor(2.)
     """
 
     def compare(self, m: RowMoments) -> Tensor:
@@ -111,18 +148,27 @@ class PatientLoss(CosineLoss):
 
 
 class FlexLoss(FeatureLoss):
-    """1 − the mean over student units of their correlation with a chosen teacher unit, in [0, 2].
+    """1 − mean correlation of student units with selected teacher units, in [0, 2].
 
-    Inputs: student (..., d_s), teacher (..., d_t); `units` (d_s,), a buffer, names the teacher unit
-    of each student unit. Masking: rows are dropped exactly. A unit that does not vary correlates 0.
-    Properties: no parameters; blind to shift and scale of each unit, not to rotation. Unchanged
-    when every row is repeated.
+    No parameters; invariant to shift and scale of each unit, not to rotation. A constant unit has
+    correlation 0. Unchanged when every row is repeated.
 
-    Source: Saadi and Wang (2025), Flex-KD, arXiv 2507.10155: the teacher's units are chosen by
-    gradient-based scores, as many as the student has, and matched by a correlation loss, with no
-    projector. How the paper sums up scores, orders units and shapes the correlation we have not
-    verified: here the score is the mean |gradient| over rows, units are in the teacher's order, and
-    the loss is the plain mean of 1 − correlation.
+    Source: Saadi and Wang (2025), Flex-KD, arXiv 2507.10155: as many teacher units as the student
+    has are selected by gradient scores and matched by a correlation loss without a projector. We
+    have not verified how the paper aggregates scores, orders units and shapes the correlation: here
+    the score is the mean |gradient| over rows, units are in the teacher's order, and the loss is
+    the mean of 1 − correlation.
+
+    Args:
+        units: index of the teacher unit for each student unit (d_s,), torch.long, a buffer.
+
+    Raises:
+        InputError: units is not a vector of indices.
+
+    Example:
+        >>> x = torch.randn(30, 6, generator=torch.Generator().manual_seed(0))
+        >>> f"{FlexLoss(torch.tensor([4, 1]))(2 * x[:, [4, 1]] + 1, x):.4f}"
+        '0.0000'
     """
 
     center = False
@@ -140,11 +186,17 @@ class FlexLoss(FeatureLoss):
 
     @classmethod
     def fit(cls, gradients: Tensor, d_student: int, mask: Tensor | None = None) -> FlexLoss:
-        """Units with the largest mean |gradient|.
+        """Select the units with the largest mean |gradient|.
 
-        `gradients` (..., d_t) are those of the teacher's output or loss at its features.
+        Args:
+            gradients: of the teacher's output or loss at its features (..., d_t).
+            d_student: number of units, 1 to d_t.
+            mask: rows that count (...), True = keep.
+
+        Raises:
+            InputError: unusable gradients or width.
         """
-        rows, _ = kept_rows(gradients, gradients, mask, ("gradients", "gradients"))
+        rows, _ = flatten_valid_rows(gradients, gradients, mask, ("gradients", "gradients"))
         _check_student_width(d_student, rows)
         return cls(rows.abs().mean(0).topk(d_student).indices.sort().values)
 
@@ -167,19 +219,19 @@ def _check_student_width(d_student: int, teacher: Tensor) -> None:
         )
 
 
-def _mapped(projection: nn.Module, rows: Tensor) -> Tensor:
-    """In the precision of the projection's parameters, if it has some."""
-    own = next(projection.parameters(), rows)
-    mapped: Tensor = projection(rows.to(own.dtype))
-    return mapped.to(rows.dtype)
+def _project(projection: nn.Module, rows: Tensor) -> Tensor:
+    """Apply the projection in the precision of its parameters, if it has any."""
+    parameter = next(projection.parameters(), rows)
+    projected: Tensor = projection(rows.to(parameter.dtype))
+    return projected.to(rows.dtype)
 
 
 def _unit_rows(x: Tensor) -> Tensor:
-    """Each row a matrix of its own, of norm 1; a zero row stays zero, with gradient zero."""
+    """Rows of norm 1; a zero row stays zero, with gradient zero."""
     return standardised(x[:, None], x.new_ones(len(x)), center=False, scale="frobenius")[:, 0]
 
 
 def _standard_columns(x: Tensor) -> Tensor:
-    """Each column centred and of norm 1, so that a product of two columns is a correlation."""
+    """Columns centred and of norm 1: the product of two of them is their correlation."""
     n = x.new_full(x.shape[1:], len(x))
     return standardised(x.mT[..., None], n, center=True, scale="frobenius")[..., 0].mT

@@ -12,15 +12,26 @@ from geodistill.losses.base import FeatureLoss, check_widths
 
 
 class ProjectionLoss(FeatureLoss):
-    """‖X − YW‖_F² with a learned W (d_s, d_t), student → teacher; the module's one parameter.
+    """‖X − YW‖_F² with a learned W (d_s, d_t), the one parameter of the module.
 
-    Inputs: student (..., d_student), teacher (..., d_teacher). Masking: rows are dropped exactly.
-    Properties: since X and Y have unit norm it is on the scale of `ProcrustesLoss`: W starts
-    (semi-)orthogonal, where the loss is the ‖X − YW‖² that D_P² minimises over such W; at W = 0 it
-    is 1, at the free optimum 1 − R². Any injective linear distortion of the teacher reaches 0.
-    Unchanged when every row is repeated.
+    X and Y have unit norm, so it is on the scale of `ProcrustesLoss`: W starts (semi-)orthogonal,
+    the maps over which D_P² is the minimum; W = 0 gives 1, the unconstrained optimum 1 − R². Any
+    injective linear distortion of the teacher reaches 0. Unchanged when every row is repeated.
 
     Source: Romero et al. (2015), FitNets; Sun et al. (2019).
+
+    Args:
+        d_student: width of the student.
+        d_teacher: width of the teacher.
+
+    Raises:
+        InputError: a width below 1.
+
+    Example:
+        >>> teacher = torch.randn(30, 6, generator=torch.Generator().manual_seed(0))
+        >>> loss = ProjectionLoss(d_student=4, d_teacher=6)
+        >>> 0 <= loss(teacher[:, :4], teacher).item() <= 4
+        True
     """
 
     weight: Tensor
@@ -45,15 +56,25 @@ class ProjectionLoss(FeatureLoss):
 class OrthogonalProjectionLoss(ProjectionLoss):
     """‖X − YQ‖_F² with a learned (semi-)orthogonal Q (d_s, d_t), in [0, 4].
 
-    Inputs, masking: as `ProjectionLoss`.
-    Properties: Q stays orthogonal by construction (PyTorch's `orthogonal` parametrisation), so it
-    can't distort; for d_s ≤ d_t `ProcrustesLoss` is its minimum over Q, found in closed form and
-    not along the way. A wider student may put a share η of its variance where Q does not look, for
-    η²/4 where `ProcrustesLoss` asks η. Unchanged when every row is repeated.
+    Q stays orthogonal by construction (PyTorch's `orthogonal` parametrisation), so it cannot
+    distort. For d_s ≤ d_t `ProcrustesLoss` is its minimum over Q in closed form. A wider student
+    can put a share η of its variance outside the range of Q at a cost of η²/4, where
+    `ProcrustesLoss` costs η. Unchanged when every row is repeated.
 
-    Source: Miles, Elezi and Deng (2024), VkD, arXiv 2403.06213, which keeps the map orthogonal by a
-    matrix exponential, and whose task-dependent normalisation of the teacher is here the centring
-    and unit norm of every loss.
+    Source: Miles, Elezi and Deng (2024), VkD, arXiv 2403.06213, which uses a matrix exponential and
+    a task-dependent normalisation of the teacher, here centring and unit norm.
+
+    Args:
+        d_student: width of the student.
+        d_teacher: width of the teacher.
+
+    Raises:
+        InputError: a width below 1.
+
+    Example:
+        >>> weight = OrthogonalProjectionLoss(d_student=4, d_teacher=6).weight
+        >>> torch.allclose(weight @ weight.T, torch.eye(4), atol=1e-5)
+        True
     """
 
     def __init__(self, d_student: int, d_teacher: int) -> None:

@@ -14,17 +14,26 @@ from geodistill.losses.base import FeatureLoss
 class RelationalLoss(FeatureLoss):
     """distance · mean h(ψ_D(Y) − ψ_D(X)) + angle · mean h(ψ_A(Y) − ψ_A(X)), h Huber's with δ = 1.
 
-    Formula: ψ_D(i, j) is ‖x_i − x_j‖ over its mean, ψ_A(i, j, k) the cosine of the angle at j
-    between x_i and x_k. Means run over all pairs and all triplets of the n rows, those of a row
-    with itself as zeros; the mean distance over pairs of rows that differ.
-    Inputs: student (..., d_s), teacher (..., d_t), any widths; `distance`, `angle` the weights.
-    Masking: rows are dropped exactly.
-    Properties: raw rows (neither centred nor scaled): rotations, shifts and scalings of either side
-    change nothing. Unchanged when every row is repeated. The angles take n³ numbers: one row an
-    example, not one a token; `angle=0` skips them.
+    ψ_D(i, j) is ‖x_i − x_j‖ over its mean, ψ_A(i, j, k) the cosine of the angle at j between x_i
+    and x_k. Means run over all pairs and triplets of the n rows, with zeros for those of a row with
+    itself; the mean distance is over pairs that differ. Rows are neither centred nor scaled;
+    invariant to rotation, shift and scale of either side. Unchanged when every row is repeated.
+    Angles take n³ numbers: use one row per example, not per token, or `angle=0`.
 
     Source: Park, Kim, Lu and Cho (2019), RKD, arXiv 1904.05068; normalisation over all pairs as in
     the authors' published code.
+
+    Args:
+        distance: weight of the distances, ≥ 0.
+        angle: weight of the angles, ≥ 0.
+
+    Raises:
+        InputError: a negative weight, or both 0.
+
+    Example:
+        >>> x = torch.randn(8, 4, generator=torch.Generator().manual_seed(0))
+        >>> f"{RelationalLoss()(3 * x + 1, x):.4f}"
+        '0.0000'
     """
 
     center = False
@@ -47,15 +56,15 @@ class RelationalLoss(FeatureLoss):
 
 def _distances(x: Tensor) -> Tensor:
     """Pairwise distances (n, n) over the mean of those that are not zero."""
-    # Not by products: rounding would give equal rows a small distance, and that would be counted.
+    # Not by products: their rounding would count equal rows as different.
     distances = torch.cdist(x, x, compute_mode="donot_use_mm_for_euclid_dist")
-    apart = (distances > 0).sum().clamp_min(1)
-    mean = distances.sum() / apart
+    different = (distances > 0).sum().clamp_min(1)
+    mean = distances.sum() / different
     return distances / torch.where(mean > 0, mean, 1)
 
 
 def _angles(x: Tensor) -> Tensor:
-    """cosines (n, n, n): entry (j, i, k) of the angle at row j between rows i and k."""
+    """Cosines (n, n, n): entry (j, i, k) is that of the angle at row j between rows i and k."""
     edges = (x[:, None] - x)[..., None, :]
     ones = edges.new_ones(edges.shape[:2])
     unit = standardised(edges, ones, center=False, scale="frobenius")[..., 0, :]

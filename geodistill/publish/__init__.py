@@ -1,1 +1,1 @@
-"""Notebook runs, provenance of figures, the book's build: the extra `book`. Never imports torch."""
+"""Execute the notebooks, record where figures come from, build the book. Never imports torch."""

@@ -1,7 +1,7 @@
-"""When an executed notebook may be used again.
+"""The key that decides whether an executed notebook may be reused.
 
-The key covers everything a page depends on: source, parameters, library, data, pinned packages.
-Jupyter Book's own cache looks at the notebook's source alone and would serve stale numbers.
+It covers all that a page depends on: source, parameters, library, data, pinned packages. Jupyter
+Book's cache looks at the source of the notebook alone and would serve outdated numbers.
 """
 
 from __future__ import annotations
@@ -10,38 +10,40 @@ import hashlib
 import json
 import os
 import platform
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
-from geodistill.publish.paths import Project
+from geodistill.files import sha256
+from geodistill.publish.project import Project
 
 
-def reuse_key(project: Project, source: Path, parameters: Mapping[str, object]) -> str:
-    """A hash (hex) of all that the executed `source` depends on; equal keys mean an equal page."""
-    surroundings = {
+def cache_key(project: Project, source: Path, parameters: Mapping[str, object]) -> str:
+    """Hash everything that an executed notebook depends on.
+
+    Args:
+        project: the checkout.
+        source: the py:percent file.
+        parameters: values passed to the notebook.
+
+    Returns:
+        64 hexadecimal digits; equal keys mean equal pages.
+    """
+    environment = {
         "parameters": dict(parameters),
         "python": platform.python_version(),
         "data_dir": os.environ.get("GEODISTILL_DATA_DIR"),
     }
-    digest = hashlib.sha256(json.dumps(surroundings, sort_keys=True, default=str).encode())
-    for path in (source, project.root / "constraints.txt", *_library(project), *_data(project)):
+    key = hashlib.sha256(json.dumps(environment, sort_keys=True, default=str).encode())
+    inputs = {source, project.root / "constraints.txt"}
+    inputs |= _files(project.root / "geodistill", skip="__pycache__")
+    for folder in (project.root / "data", project.results):
+        inputs |= _files(folder, skip="runs")  # single runs: only the merged tables are read
+    for path in sorted(inputs):
         if path.is_file():
-            digest.update(os.path.relpath(path, project.root).encode())
-            digest.update(hashlib.sha256(path.read_bytes()).digest())
-    return digest.hexdigest()
+            key.update(os.path.relpath(path, project.root).encode())
+            key.update(sha256(path).encode())
+    return key.hexdigest()
 
 
-def _library(project: Project) -> Iterable[Path]:
-    return sorted((project.root / "geodistill").rglob("*.py"))
-
-
-def _data(project: Project) -> list[Path]:
-    """Data files; `runs/` holds single runs of which only the finished tables are read."""
-    return sorted(
-        {
-            path
-            for folder in (project.root / "data", project.results)
-            for path in folder.rglob("*")
-            if "runs" not in path.relative_to(folder).parts
-        }
-    )
+def _files(folder: Path, skip: str) -> set[Path]:
+    return {path for path in folder.rglob("*") if skip not in path.relative_to(folder).parts}

@@ -1,4 +1,4 @@
-"""Lines on the terminal that leave papermill's progress bar whole."""
+"""Terminal output that leaves a progress bar intact."""
 
 from __future__ import annotations
 
@@ -7,27 +7,28 @@ import sys
 from tqdm import tqdm  # type: ignore[import-untyped]
 
 
-def say(text: str) -> None:
-    """Print `text` at once, above a progress bar if there is one."""
-    tqdm.write(text, file=sys.stdout)
+def log(line: str) -> None:
+    """Print a line at once, above a progress bar if there is one."""
+    tqdm.write(line, file=sys.stdout)
     sys.stdout.flush()
 
 
-class Indented:
-    """A write-only stream: passes on whole lines of a running cell, indented.
+class IndentedWriter:
+    """A write-only text stream that logs each complete line of a cell's output, indented.
 
-    Of a line that a progress bar overwrites, only what stands in the end.
+    Of a line that a progress bar overwrites, only the last state is logged.
     """
 
     def __init__(self) -> None:
-        self._rest = ""
+        self._incomplete = ""
 
     def write(self, text: str) -> None:
-        *lines, self._rest = (self._rest + text).split("\n")
+        """Log the lines that `text` completes."""
+        *lines, self._incomplete = (self._incomplete + text).split("\n")
         for line in lines:
             last = line.rstrip("\r").rpartition("\r")[2]
             if last.strip():
-                say(f"    {last}")
+                log(f"    {last}")
 
     def flush(self) -> None:
-        """Nothing is held back but an unfinished line."""
+        """Do nothing: complete lines have been logged already."""

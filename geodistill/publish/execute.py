@@ -1,13 +1,13 @@
-"""From a notebook source to an executed notebook that may be published."""
+"""Execute notebooks by papermill; only complete runs are published, unchanged ones are reused."""
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,20 +19,28 @@ from nbformat import NotebookNode
 from papermill.exceptions import PapermillExecutionError
 
 from geodistill.errors import InputError
-from geodistill.publish.budgets import minutes_left, overruns, read_budgets
-from geodistill.publish.cache_key import reuse_key
-from geodistill.publish.console import Indented, say
+from geodistill.files import first_line
+from geodistill.publish.budgets import TOLERANCE, read_budgets
+from geodistill.publish.cache_key import cache_key
+from geodistill.publish.console import IndentedWriter, log
 from geodistill.publish.notebook_source import check_parameters, read_source
-from geodistill.publish.paths import Project, check_profile, find_project
+from geodistill.publish.project import Project, check_profile, find_project
 
 
 class NotebookError(InputError):
-    """A notebook did not finish, so it is not published; the message names it and the cell."""
+    """A notebook failed and is not published; the message names it and the cell."""
 
 
 @dataclass(frozen=True)
-class Run:
-    """One execution: `source` with `parameters`, to be found at `target` once it has finished."""
+class NotebookRun:
+    """One execution of a notebook.
+
+    Attributes:
+        project: the checkout.
+        source: the py:percent file.
+        parameters: values by name.
+        target: where the executed notebook is put once it is complete.
+    """
 
     project: Project
     source: Path
@@ -41,142 +49,138 @@ class Run:
 
     @property
     def name(self) -> str:
+        """The stem of the source."""
         return self.source.stem
 
     @property
-    def unfinished(self) -> Path:
-        """Where papermill writes cell after cell; what fails or is killed stays there."""
-        return self.target.parent / "unfinished" / self.target.name
+    def in_progress(self) -> Path:
+        """Where papermill writes cell by cell; a failed or killed run stays there."""
+        return self.target.parent / "in_progress" / self.target.name
 
     def key(self) -> str:
-        return reuse_key(self.project, self.source, self.parameters)
+        """The cache key of the sources, library and data as they are now."""
+        return cache_key(self.project, self.source, self.parameters)
 
-    def finished(self) -> bool:
-        """Whether `target` is a finished run of the source, library and data as they are now."""
-        if not self.target.is_file():
+    def is_up_to_date(self) -> bool:
+        """Whether `target` is a readable, complete run with the present key."""
+        try:
+            metadata = json.loads(self.target.read_text())["metadata"]
+            return bool(metadata["geodistill"]["key"] == self.key())
+        except (OSError, ValueError, KeyError, TypeError):  # none yet, or damaged
             return False
-        return bool(_read(self.target).metadata.get("geodistill", {}).get("key") == self.key())
 
 
-def execute(run: Run) -> None:
-    """Run a notebook by papermill and put it at `run.target` in one move, stamped with its key.
+def execute(run: NotebookRun) -> None:
+    """Execute a notebook and move it to `run.target`, with its cache key in the metadata.
 
-    Raises InputError for a wrong parameter (before anything runs), NotebookError for a failed cell.
+    Raises:
+        InputError: a wrong parameter, before anything runs.
+        NotebookError: a failed cell or a dead kernel.
     """
     notebook = read_source(run.source)
     check_parameters(notebook, run.name, run.parameters)
-    key = run.key()  # before the run: an edit during it makes the result stale, not wrong
-    run.unfinished.parent.mkdir(parents=True, exist_ok=True)
-    jupytext.write(notebook, run.unfinished)
+    key = run.key()  # before the run: an edit during it makes the result outdated, not wrong
+    run.in_progress.parent.mkdir(parents=True, exist_ok=True)
+    jupytext.write(notebook, run.in_progress)
     try:
-        _papermill(run)
+        _run_papermill(run)
     except (PapermillExecutionError, DeadKernelError) as error:
-        raise NotebookError(
-            f"{_reason(run.name, error)}; as far as it came: {run.unfinished}"
-        ) from error
-    done = _read(run.unfinished)
-    refuse_unfinished(done, run.name)
-    done.metadata["geodistill"] = {"key": key, "parameters": dict(run.parameters)}
-    for place in ("input_path", "output_path"):  # a downloaded page must not carry local paths
-        done.metadata["papermill"].pop(place, None)
-    nbformat.write(done, run.unfinished)  # type: ignore[no-untyped-call]
-    os.replace(run.unfinished, run.target)
+        message = _failure(run.name, error)
+        raise NotebookError(f"{message}; the cells so far are in {run.in_progress}") from error
+    executed: NotebookNode = nbformat.read(run.in_progress, as_version=4)  # type: ignore[no-untyped-call]
+    check_complete(executed, run.name)
+    executed.metadata["geodistill"] = {"key": key, "parameters": dict(run.parameters)}
+    for local_path in ("input_path", "output_path"):  # pages can be downloaded
+        executed.metadata["papermill"].pop(local_path, None)
+    nbformat.write(executed, run.in_progress)  # type: ignore[no-untyped-call]
+    run.in_progress.replace(run.target)
 
 
-def _read(path: Path) -> NotebookNode:
-    notebook: NotebookNode = nbformat.read(path, as_version=4)  # type: ignore[no-untyped-call]
-    return notebook
-
-
-def _papermill(run: Run) -> None:
-    with _kernels_of_this_environment():
-        papermill.execute_notebook(
-            run.unfinished,
-            run.unfinished,
-            dict(run.parameters),
-            kernel_name="python3",
-            progress_bar=sys.stderr.isatty(),
-            stdout_file=Indented(),
-            stderr_file=Indented(),
-            cwd=run.source.parent,
-            extra_arguments=[
-                "--IPKernelApp.log_level=50"
-            ],  # it warns at each start and at each end
-        )
-
-
-@contextmanager
-def _kernels_of_this_environment() -> Iterator[None]:
-    """A python3 kernel in the user's home folder must not stand in for this environment's."""
-    before = os.environ.get("JUPYTER_PREFER_ENV_PATH")
+def _run_papermill(run: NotebookRun) -> None:
+    # Else a kernel named python3 in the user's home folder replaces that of this environment.
     os.environ["JUPYTER_PREFER_ENV_PATH"] = "1"
-    try:
-        yield
-    finally:
-        os.environ.pop("JUPYTER_PREFER_ENV_PATH")
-        if before is not None:
-            os.environ["JUPYTER_PREFER_ENV_PATH"] = before
+    papermill.execute_notebook(
+        run.in_progress,
+        run.in_progress,
+        dict(run.parameters),
+        kernel_name="python3",
+        progress_bar=sys.stderr.isatty(),
+        stdout_file=IndentedWriter(),
+        stderr_file=IndentedWriter(),
+        cwd=run.source.parent,
+        extra_arguments=["--IPKernelApp.log_level=50"],  # it warns at each start and each end
+    )
 
 
-def _reason(name: str, error: Exception) -> str:
-    """One line; the traceback goes to the terminal before it."""
+def _failure(name: str, error: Exception) -> str:
+    """Log the traceback; return one line."""
     if not isinstance(error, PapermillExecutionError):
         return f"notebook {name}: its kernel died ({error})"
-    say(re.sub(r"\x1b\[[0-9;]*m", "", "\n".join(error.traceback)))
-    message = (error.evalue or "").partition("\n")[0]
+    log(re.sub(r"\x1b\[[0-9;]*m", "", "\n".join(error.traceback)))
+    message = first_line(Exception(error.evalue or ""))
     return f"notebook {name}, cell {error.cell_index}: {error.ename}: {message}"
 
 
-def refuse_unfinished(notebook: NotebookNode, name: str) -> None:
-    """Raise NotebookError unless every code cell completed and every image has alternative text.
+def check_complete(notebook: NotebookNode, name: str) -> None:
+    """Check an executed notebook, as Jupyter Book publishes a failed one like any other.
 
-    Jupyter Book in `off` mode publishes a failed notebook like any other.
+    Raises:
+        NotebookError: a code cell did not complete, or an image has no alternative text.
     """
     if notebook.metadata.get("papermill", {}).get("exception"):
         raise NotebookError(f"notebook {name} ended with an exception: not published")
     for number, cell in enumerate(notebook.cells):
-        if cell.cell_type == "code":
-            fault = _fault(cell)
-            if fault:
-                raise NotebookError(f"notebook {name}, cell {number}: {fault}: not published")
+        if cell.cell_type == "code" and (problem := _problem(cell)):
+            raise NotebookError(f"notebook {name}, cell {number}: {problem}: not published")
 
 
-def _fault(cell: NotebookNode) -> str | None:
+def _problem(cell: NotebookNode) -> str | None:
     status = cell.metadata.get("papermill", {}).get("status", "never run")
     if status != "completed":
         return f"{status} instead of completed"
     for output in cell.outputs:
         if output.output_type == "error":
             return f"it raised {output.ename}"
-        if any(kind.startswith("image/") for kind in output.get("data", {})):
+        if any(mime_type.startswith("image/") for mime_type in output.get("data", {})):
             return "an image without alternative text (use geodistill.publish.provenance.show)"
     return None
 
 
-def run_all(project: Project, profile: str, sources: Sequence[Path]) -> list[Path]:
-    """The executed notebooks of `sources`, each reused or run now; tells the terminal which.
+def run_notebooks(project: Project, profile: str, sources: Sequence[Path]) -> list[Path]:
+    """Execute notebooks, except those that are up to date, and log the progress.
 
-    A failing notebook does not stop the others; at the end one NotebookError names all that failed.
+    A failed notebook does not stop the others.
+
+    Args:
+        project: the checkout.
+        profile: one of `PROFILES`, passed to each notebook.
+        sources: the notebooks' py:percent files.
+
+    Returns:
+        The executed notebooks.
+
+    Raises:
+        NotebookError: one line for each notebook that failed.
     """
     check_profile(profile)
     folder = project.executed(profile)
-    runs = [Run(project, s, {"profile": profile}, folder / f"{s.stem}.ipynb") for s in sources]
-    waiting = [run for run in runs if not run.finished()]
-    if len(waiting) < len(runs):
-        say(f"{len(runs) - len(waiting)} of {len(runs)} notebooks unchanged since they last ran")
-    failures = _run_waiting(project, profile, waiting)
+    parameters = {"profile": profile}
+    runs = [NotebookRun(project, s, parameters, folder / f"{s.stem}.ipynb") for s in sources]
+    outdated = [run for run in runs if not run.is_up_to_date()]
+    if len(outdated) < len(runs):
+        log(f"{len(runs) - len(outdated)} of {len(runs)} notebooks unchanged since they last ran")
+    failures = _run_outdated(project, profile, outdated)
     if failures:
         raise NotebookError("\n".join(failures))
     return [run.target for run in runs]
 
 
-def _run_waiting(project: Project, profile: str, waiting: Sequence[Run]) -> list[str]:
+def _run_outdated(project: Project, profile: str, runs: Sequence[NotebookRun]) -> list[str]:
     budgets = read_budgets(project, profile)
-    taken: dict[str, float] = {}  # minutes
     failures: list[str] = []
-    for number, run in enumerate(waiting, start=1):
-        left = minutes_left(budgets, [r.name for r in waiting[number - 1 :]], taken)
-        say(f"[{number}/{len(waiting)}] {run.name}: started, about {left:.1f} min left in all")
+    for i, run in enumerate(runs):
+        remaining = sum(budgets[later.name] for later in runs[i:])
+        log(f"[{i + 1}/{len(runs)}] {run.name}: started, about {remaining:.1f} min left in all")
         start = time.monotonic()
         outcome = "done"
         try:
@@ -184,26 +188,35 @@ def _run_waiting(project: Project, profile: str, waiting: Sequence[Run]) -> list
         except NotebookError as error:
             failures.append(str(error))
             outcome = "FAILED"
-        taken[run.name] = (time.monotonic() - start) / 60
-        say(f"[{number}/{len(waiting)}] {run.name}: {outcome} after {taken[run.name]:.1f} min")
-    for line in overruns(project, profile, taken):
-        say(f"over budget: {line}")
+        minutes, expected = (time.monotonic() - start) / 60, budgets[run.name]
+        log(f"[{i + 1}/{len(runs)}] {run.name}: {outcome} after {minutes:.1f} min")
+        if minutes > TOLERANCE * expected:
+            log(f"warning: {run.name} should take {expected:g} min on two idle cores")
     return failures
 
 
 def run_notebook(
     name: str, parameters: Mapping[str, object], project: Project | None = None
 ) -> Path:
-    """Run one notebook with `parameters`, whether or not it ran before; return the executed file.
+    """Execute one notebook, whether or not it is up to date.
 
-    `name` may be a unique part of the notebook's name. Raises InputError for an unknown name,
-    parameter or profile, NotebookError if a cell fails.
+    Args:
+        name: of the notebook, or a unique part of it.
+        parameters: values by name.
+        project: the checkout; by default the one around the working directory.
+
+    Returns:
+        The executed notebook, in `_build/runs`.
+
+    Raises:
+        InputError: unknown name, parameter or profile.
+        NotebookError: a failed cell or a dead kernel.
     """
     project = project or find_project()
-    source = project.find(name)
-    given = "".join(f"-{key}-{value}" for key, value in sorted(parameters.items()))
-    file = re.sub(r"[^\w.-]", "_", f"{source.stem}{given}.ipynb")
-    run = Run(project, source, parameters, project.build / "runs" / file)
+    source = project.find_notebook(name)
+    values = "".join(f"-{key}-{value}" for key, value in sorted(parameters.items()))
+    file = re.sub(r"[^\w.-]", "_", f"{source.stem}{values}.ipynb")
+    run = NotebookRun(project, source, parameters, project.build / "runs" / file)
     execute(run)
-    say(f"{source.stem}: see {run.target}")
+    log(f"{source.stem}: see {run.target}")
     return run.target

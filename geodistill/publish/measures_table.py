@@ -1,4 +1,4 @@
-"""The tables of book/measures.md, from the library's own data; run as a module it prints them."""
+"""The tables of book/measures.md from the registry of measures; run as a module it prints them."""
 
 from __future__ import annotations
 
@@ -11,34 +11,34 @@ _MAPS = ("rotation", "scale", "shift", "invertible")
 
 
 def measures() -> str:
-    """One row a measure: what is claimed of it at its defaults."""
-    head = ["measure", "large means", "range", "0 (alike: 1) where", "metric", "symmetric"]
+    """A Markdown table with one row per measure: its properties at its defaults."""
+    head = ["measure", "kind", "range", "equal geometry where", "metric", "symmetric"]
     return _table([*head, *_MAPS, "multiplications", "source"], map(_measure, MEASURES.values()))
 
 
 def conventions() -> str:
-    """One row for each number that goes by the name of Procrustes or CKA."""
+    """A Markdown table with one row per quantity that is called Procrustes or CKA."""
     return _table(["name", "used by", "is", "here"], map(_convention, CONVENTIONS))
 
 
-def _measure(one: Measure) -> list[str]:
-    low, high = one.range
-    yes = [one.metric, one.symmetric, *(change in one.invariant_to for change in _MAPS)]
+def _measure(measure: Measure) -> list[str]:
+    low, high = measure.range
+    holds = [measure.metric, measure.symmetric, *(m in measure.invariant_to for m in _MAPS)]
     return [
-        f"`{one.function.__name__}`",
-        "alike" if one.similarity else "apart",
+        f"`{measure.function.__name__}`",
+        "similarity" if measure.similarity else "distance",
         f"{low:g} to {'∞' if high == float('inf') else f'{high:g}'}",
-        one.zero_set,
-        *("yes" if holds else "no" for holds in yes),
-        one.cost,
-        one.source,
+        measure.zero_set,
+        *("yes" if value else "no" for value in holds),
+        measure.cost,
+        measure.source,
     ]
 
 
-def _convention(one: Convention) -> list[str]:
-    options = "".join(f", {key}={value!r}" for key, value in one.options.items())
-    call = f"`{one.function.__name__}(x, y{options})`"
-    return [one.name, one.used_by, f"${one.formula}$", call]
+def _convention(convention: Convention) -> list[str]:
+    options = "".join(f", {key}={value!r}" for key, value in convention.options.items())
+    call = f"`{convention.function.__name__}(x, y{options})`"
+    return [convention.name, convention.used_by, f"${convention.formula}$", call]
 
 
 def _table(head: list[str], rows: Iterable[list[str]]) -> str:

@@ -1,6 +1,6 @@
-"""Notebook sources: read from py:percent, their parameters checked before anything runs.
+"""Read notebooks from py:percent files and check their parameters before anything runs.
 
-papermill only warns of an unknown parameter or a missing `parameters` cell: here both are errors.
+papermill only warns of an unknown parameter or a missing `parameters` cell; here both are errors.
 """
 
 from __future__ import annotations
@@ -14,15 +14,16 @@ from nbformat import NotebookNode
 from nbformat.validator import NotebookValidationError
 
 from geodistill.errors import InputError
-from geodistill.publish.paths import check_profile
+from geodistill.publish.project import check_profile
 
 KERNEL = {"name": "python3", "display_name": "Python 3", "language": "python"}
 
 
 def read_source(path: Path) -> NotebookNode:
-    """The notebook of a py:percent file, without outputs, its kernel set (papermill needs one).
+    """Read a py:percent file as a notebook without outputs, with the kernel that papermill needs.
 
-    Raises InputError if the header does not make a valid notebook.
+    Raises:
+        InputError: the header does not make a valid notebook.
     """
     try:
         notebook: NotebookNode = jupytext.read(path)
@@ -33,38 +34,52 @@ def read_source(path: Path) -> NotebookNode:
 
 
 def declared_parameters(notebook: NotebookNode, name: str) -> dict[str, object]:
-    """Names and defaults in the one cell tagged `parameters`; None for a computed default."""
-    cells = [c for c in notebook.cells if "parameters" in c.metadata.get("tags", [])]
+    """The defaults by name in the cell tagged `parameters`; None where a default is computed.
+
+    Raises:
+        InputError: not exactly one cell has the tag.
+    """
+    cells = [cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", [])]
     if len(cells) != 1:
         raise InputError(f"notebook {name} has {len(cells)} cells tagged `parameters`, needs one")
     defaults: dict[str, object] = {}
-    for line in ast.parse(cells[0].source).body:
-        if isinstance(line, ast.Assign):
-            defaults |= {t.id: _value(line.value) for t in line.targets if isinstance(t, ast.Name)}
-        elif isinstance(line, ast.AnnAssign) and isinstance(line.target, ast.Name):
-            defaults[line.target.id] = _value(line.value)
+    for statement in ast.parse(cells[0].source).body:
+        if isinstance(statement, ast.Assign):
+            names = [target.id for target in statement.targets if isinstance(target, ast.Name)]
+            defaults |= dict.fromkeys(names, _literal(statement.value))
+        elif isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name):
+            defaults[statement.target.id] = _literal(statement.value)
     return defaults
 
 
-def _value(node: ast.expr | None) -> object:
+def _literal(node: ast.expr | None) -> object:
     try:
         return None if node is None else ast.literal_eval(node)
     except ValueError:
         return None
 
 
-def check_parameters(notebook: NotebookNode, name: str, given: Mapping[str, object]) -> None:
-    """Raise InputError for a parameter that notebook `name` lacks, or a value of another type."""
+def check_parameters(notebook: NotebookNode, name: str, values: Mapping[str, object]) -> None:
+    """Check parameter values against the declared ones.
+
+    Args:
+        notebook: the source, without outputs.
+        name: name of the notebook, for error messages.
+        values: by parameter name.
+
+    Raises:
+        InputError: an undeclared parameter, a value of another type, an unknown profile.
+    """
     declared = declared_parameters(notebook, name)
-    for key, value in given.items():
+    for key, value in values.items():
         if key not in declared:
             known = ", ".join(declared) or "none"
             raise InputError(f"notebook {name} has no parameter {key!r}; it has: {known}")
-        wanted = type(declared[key])
-        number = wanted is float and type(value) is int
-        if declared[key] is not None and type(value) is not wanted and not number:
+        expected = type(declared[key])
+        int_for_float = expected is float and type(value) is int
+        if declared[key] is not None and type(value) is not expected and not int_for_float:
             raise InputError(
-                f"parameter {key} of {name}: got {value!r}, expected {wanted.__name__}"
+                f"parameter {key} of {name}: got {value!r}, expected {expected.__name__}"
             )
-    if "profile" in given:
-        check_profile(given["profile"])
+    if "profile" in values:
+        check_profile(values["profile"])

@@ -1,55 +1,58 @@
-"""Figures and tables that say what they show, where they come from, and how to make them again.
+"""Show figures and tables with a description, their provenance, and how to make them again.
 
-Used in notebooks: `show(figure, alt=...)`, `show_table(frame, caption=...)` and `show_pages`, for
-tables that are too long. They write their provenance into the output's metadata, from which `why`
-reads it back.
+`show` and `show_table` write the provenance into the metadata of the notebook's output, from which
+`describe_figure` reads it.
 """
 
 from __future__ import annotations
 
 import base64
-import hashlib
 import io
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal
 
 from geodistill.errors import InputError
-from geodistill.publish.paths import PROFILES, Project, find_project
+from geodistill.publish.project import PROFILES, Project, find_project
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
 
 Source = Literal["live", "stored"]
 LIVE = "the cell above, run with this page"
 WIDTH = 680  # pixels at most; the book's text column
 
 
-class Frame(Protocol):
-    """What `show_table` needs of a pandas DataFrame."""
-
-    def to_html(self, **options: Any) -> str: ...
-
-
 def show(
-    fig: Any,
+    fig: Figure,
     *,
     alt: str,
     source: Source,
     made_by: str | None = None,
-    rows: str | Path | None = None,
+    results: str | Path | None = None,
     run_ids: Sequence[str] | None = None,
     name: str | None = None,
 ) -> None:
     """Display a matplotlib figure with alternative text and a line of provenance, and close it.
 
-    `alt` says in a sentence what a reader who cannot see the figure should know. `source` is
-    "live" (computed by this page) or "stored" (drawn from committed rows: `made_by`, the command
-    that makes them, and `run_ids` are then required). `rows` is the table they lie in. `name` is
-    what `geodistill why NAME` asks for (default: the first words of `alt`).
-    Raises InputError for an empty or file-like `alt`, an unknown source, missing provenance.
+    Args:
+        fig: the figure.
+        alt: a sentence for readers who cannot see the figure.
+        source: "live" if this page computes what is shown, "stored" if it reads stored results.
+        made_by: the command that makes the stored results.
+        results: the stored tables.
+        run_ids: the runs shown.
+        name: argument of `geodistill provenance NAME`; by default the first words of `alt`.
+
+    Raises:
+        InputError: `alt` is empty or a file name, unknown `source`, or stored results without
+            `made_by` and `run_ids`.
     """
-    facts = _facts(name, alt, source, made_by, rows, run_ids)
+    facts = _facts(name, alt, source, made_by, results, run_ids)
     image = io.BytesIO()
     fig.savefig(image, format="png", dpi=2 * fig.dpi, bbox_inches="tight")
     _close(fig)
@@ -59,58 +62,52 @@ def show(
         f'<img class="gd-figure" width="{width}" alt="{escape(alt)}" '
         f'src="data:image/png;base64,{data}">'
     )
-    _display(f"<figure>{body}<figcaption>{_line(facts)}</figcaption></figure>", facts)
+    _display(f"<figure>{body}<figcaption>{_caption(facts)}</figcaption></figure>", facts)
 
 
 def show_table(
-    frame: Frame,
+    frame: pd.DataFrame,
     *,
     caption: str,
     source: Source,
+    per_page: int | None = None,
     made_by: str | None = None,
-    rows: str | Path | None = None,
+    results: str | Path | None = None,
     run_ids: Sequence[str] | None = None,
     name: str | None = None,
 ) -> None:
-    """Display a data frame with a caption and its provenance; arguments as in `show`.
+    """Display a data frame without its index, with a caption and a line of provenance.
 
-    Floats are printed with four significant digits; the index is not shown.
+    Args:
+        frame: the table; numbers are printed with four significant digits, texts uncut.
+        caption: a sentence on what the table holds.
+        source: "live" or "stored", as for `show`.
+        per_page: rows per folded page; by default the table is one page, unfolded.
+        made_by: the command that makes the stored results.
+        results: the stored tables.
+        run_ids: the runs shown.
+        name: argument of `geodistill provenance NAME`; by default the first words of `caption`.
+
+    Raises:
+        InputError: as for `show`.
     """
-    facts = _facts(name, caption, source, made_by, rows, run_ids)
-    table = frame.to_html(
-        index=False, border=0, classes="gd-table", float_format=lambda value: f"{value:.4g}"
-    )
-    head = f"<figcaption>{escape(caption)}<br>{_line(facts)}</figcaption>"
+    facts = _facts(name, caption, source, made_by, results, run_ids)
+    table = _to_html(frame, "gd-table")
+    if per_page:
+        table = "".join(
+            f"<details><summary>{first + 1} to {min(first + per_page, len(frame))} of "
+            f"{len(frame)}</summary>"
+            f"{_to_html(frame[first : first + per_page], 'gd-table gd-texts')}</details>"
+            for first in range(0, len(frame), per_page)
+        )
+    head = f"<figcaption>{escape(caption)}<br>{_caption(facts)}</figcaption>"
     _display(f'<figure class="gd-table">{head}{table}</figure>', facts)
 
 
-def show_pages(
-    frame: Any,
-    *,
-    caption: str,
-    per_page: int = 6,
-    source: Source,
-    made_by: str | None = None,
-    rows: str | Path | None = None,
-    run_ids: Sequence[str] | None = None,
-    name: str | None = None,
-) -> None:
-    """Display a long data frame to page through, `per_page` rows behind each line that opens.
-
-    Other arguments as in `show_table`.
-    """
-    import pandas as pd
-
-    facts = _facts(name, caption, source, made_by, rows, run_ids)
-    pages = []
-    for first in range(0, len(frame), per_page):
-        part = frame[first : first + per_page]
-        summary = f"<summary>{first + 1} to {first + len(part)} of {len(frame)}</summary>"
-        with pd.option_context("display.max_colwidth", None):  # else texts are cut at 50 letters
-            table = part.to_html(index=False, border=0, classes="gd-table gd-texts")
-        pages.append(f"<details>{summary}{table}</details>")
-    head = f"<figcaption>{escape(caption)}<br>{_line(facts)}</figcaption>"
-    _display(f'<figure class="gd-table">{head}{"".join(pages)}</figure>', facts)
+def _to_html(frame: pd.DataFrame, classes: str) -> str:
+    return frame.to_html(
+        index=False, border=0, classes=classes, float_format=lambda value: f"{value:.4g}"
+    )
 
 
 def _facts(
@@ -118,47 +115,47 @@ def _facts(
     text: str,
     source: str,
     made_by: str | None,
-    rows: str | Path | None,
+    results: str | Path | None,
     run_ids: Sequence[str] | None,
 ) -> dict[str, Any]:
     if source not in ("live", "stored"):
         raise InputError(f"source {source!r} is unknown; a figure is 'live' or 'stored'")
     if len(text.split()) < 3 or re.search(r"\.(png|svg|jpe?g|pdf)$", text.strip()):
-        raise InputError(f"alt or caption {text!r}: say in a sentence what is to be seen")
+        raise InputError(f"alt or caption {text!r}: expected a sentence on what is shown")
     if source == "stored" and not (made_by and run_ids):
-        raise InputError("a stored figure needs made_by (the command) and run_ids (of its rows)")
+        raise InputError("a stored figure needs made_by (a command) and run_ids (the runs shown)")
     return {
         "name": name or "-".join(re.findall(r"[a-z0-9]+", text.lower())[:6]),
         "text": text,
         "source": source,
         "made_by": made_by or LIVE,
-        "rows": str(rows) if rows is not None else None,
+        "results": str(results) if results is not None else None,
         "run_ids": sorted(set(run_ids or [])),
     }
 
 
-def _line(facts: Mapping[str, Any]) -> str:
-    """One line of HTML: live or stored, made by command, rows, run ids."""
+def _caption(facts: Mapping[str, Any]) -> str:
+    """One line of HTML: live or stored, command, stored tables, hash of the run ids."""
     made_by = escape(facts["made_by"])
     if facts["made_by"] != LIVE:
         made_by = f"<code>{made_by}</code>"
     parts = [f'<b class="gd-{facts["source"]}">{facts["source"]}</b> · made by {made_by}']
-    if facts["rows"]:
-        parts.append(f"rows <code>{escape(facts['rows'])}</code>")
+    if facts["results"]:
+        parts.append(f"results <code>{escape(facts['results'])}</code>")
     if facts["run_ids"]:
-        ids = facts["run_ids"]
-        parts.append(f"{len(ids)} runs, ids' hash <code>{ids_hash(ids)}</code>")
-    parts.append(f"<code>geodistill why {escape(facts['name'])}</code>")
+        parts.append(f"{len(facts['run_ids'])} runs, ids' hash <code>{_hash(facts)}</code>")
+    parts.append(f"<code>geodistill provenance {escape(facts['name'])}</code>")
     return f'<small class="gd-made-by">{" · ".join(parts)}</small>'
 
 
-def ids_hash(run_ids: Iterable[str]) -> str:
-    """Eight hex digits that stand for a set of run ids, whatever their order."""
-    return hashlib.sha256("\n".join(sorted(set(run_ids))).encode()).hexdigest()[:8]
+def _hash(facts: Mapping[str, Any]) -> str:
+    from geodistill.analysis.stored_results import hash_run_ids  # loads pandas
+
+    return hash_run_ids(facts["run_ids"])
 
 
-def _close(fig: Any) -> None:
-    """Else the inline backend shows the figure once more, without alternative text."""
+def _close(fig: Figure) -> None:
+    """Keep the inline backend from showing the figure again, without alternative text."""
     from matplotlib import pyplot
 
     pyplot.close(fig)
@@ -173,26 +170,41 @@ def _display(html: str, facts: Mapping[str, Any]) -> None:
     )
 
 
-def figures(project: Project) -> Iterator[dict[str, Any]]:
-    """Provenance of each figure and table executed so far, with its `notebook` and `profile`."""
+def iter_figures(project: Project) -> Iterator[dict[str, Any]]:
+    """Yield the provenance of each executed figure and table, with its `notebook` and `profile`.
+
+    A damaged notebook is skipped: the next build of the book replaces it.
+    """
     for profile in PROFILES:
         for path in sorted(project.executed(profile).glob("*.ipynb")):
-            for cell in json.loads(path.read_text())["cells"]:
-                for output in cell.get("outputs", []):
-                    facts = output.get("metadata", {}).get("geodistill")
-                    if facts:
-                        yield {**facts, "notebook": path.stem, "profile": profile}
+            try:
+                cells = json.loads(path.read_text())["cells"]
+            except (ValueError, KeyError, TypeError):
+                continue
+            for output in (output for cell in cells for output in cell.get("outputs", [])):
+                facts = output.get("metadata", {}).get("geodistill")
+                if facts:
+                    yield {**facts, "notebook": path.stem, "profile": profile}
 
 
-def why(name: str, project: Project | None = None) -> str:
-    """Where figure `name` comes from: one block of lines for each executed notebook that has it.
+def describe_figure(name: str, project: Project | None = None) -> str:
+    """Describe the provenance of a figure or table: page, command, stored tables and run ids.
 
-    Raises InputError with the known names if none has.
+    Args:
+        name: as printed under the figure.
+        project: the checkout; by default the one around the working directory.
+
+    Returns:
+        One block of lines for each executed notebook that shows it.
+
+    Raises:
+        InputError: no executed notebook shows it; the message lists the names.
     """
-    found = list(figures(project or find_project()))
-    blocks = [_block(facts) for facts in found if facts["name"] == name]
+    figures = list(iter_figures(project or find_project()))
+    blocks = [_block(facts) for facts in figures if facts["name"] == name]
     if not blocks:
-        known = ", ".join(sorted({f["name"] for f in found})) or "none yet, run `make book` first"
+        known = ", ".join(sorted({facts["name"] for facts in figures}))
+        known = known or "none yet, run `make book` first"
         raise InputError(f"figure {name!r} is unknown; the figures are: {known}")
     return "\n\n".join(blocks)
 
@@ -204,8 +216,8 @@ def _block(facts: Mapping[str, Any]) -> str:
         f"  page: notebooks/{facts['notebook']}.py, profile {facts['profile']}",
         f"  made by: {facts['made_by']}",
     ]
-    if facts["rows"]:
-        lines.append(f"  rows: {facts['rows']}")
+    if facts["results"]:
+        lines.append(f"  results: {facts['results']}")
     if ids:
-        lines.append(f"  run ids ({len(ids)}, hash {ids_hash(ids)}): {' '.join(ids)}")
+        lines.append(f"  run ids ({len(ids)}, hash {_hash(facts)}): {' '.join(ids)}")
     return "\n".join(lines)

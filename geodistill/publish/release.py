@@ -1,7 +1,7 @@
-"""The notebooks that Colab and Binder open: a `.ipynb` without outputs beside each source.
+"""The notebooks that Colab and Binder open: one `.ipynb` without outputs per source.
 
-They exist on the release branch only (`make release-notebooks`); the py:percent file stays the one
-source. The repository's address comes from `repository.url` in `_config.yml`, as the buttons' does.
+They exist on the release branch only (`make release-notebooks`). The address of the repository is
+`repository.url` in `_config.yml`, as it is for the buttons of the book.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ import nbformat
 import yaml
 
 from geodistill.errors import InputError
-from geodistill.publish.console import say
+from geodistill.publish.console import log
 from geodistill.publish.notebook_source import read_source
-from geodistill.publish.paths import Project, find_project
+from geodistill.publish.project import Project, find_project
 
 # torch and numpy stay as Colab has them: its GPU build of torch must not be replaced.
-COLAB = """\
-# Google Colab: fetch the library and the committed results. Elsewhere this cell does nothing.
+COLAB_SETUP = """\
+# Google Colab: fetch the library and the stored results. Elsewhere this cell does nothing.
 import sys
 
 if "google.colab" in sys.modules:
@@ -32,31 +32,40 @@ if "google.colab" in sys.modules:
     os.environ["GEODISTILL_RESULTS"] = os.path.abspath("geodistill-repo/data/results")"""
 
 
-def repository(project: Project) -> tuple[str, str]:
-    """`repository.url` and `repository.branch` of `_config.yml`; InputError if there is no url."""
+def repository_url(project: Project) -> str:
+    """The address `repository.url` of `_config.yml`, without a slash at the end.
+
+    Raises:
+        InputError: it is not set.
+    """
     config = yaml.safe_load((project.root / "_config.yml").read_text())
-    place = config.get("repository") or {}
-    if not place.get("url"):
-        raise InputError("repository.url is not set in _config.yml: set it to the public address")
-    return str(place["url"]).rstrip("/"), str(place.get("branch", "main"))
+    url = (config.get("repository") or {}).get("url")
+    if not url:
+        raise InputError("repository.url is not set in _config.yml; set it to the public address")
+    return str(url).rstrip("/")
 
 
 def release_notebooks(project: Project) -> list[str]:
-    """Write `_build/release/notebooks/NAME.ipynb` for every source; return their paths in there.
+    """Write `_build/release/notebooks/NAME.ipynb` for every source; the first cell prepares Colab.
 
-    The first cell prepares Colab. Raises InputError if `repository.url` is not set.
+    Returns:
+        The paths written, relative to `_build/release`.
+
+    Raises:
+        InputError: `repository.url` is not set.
     """
-    url, _ = repository(project)
+    url = repository_url(project)
     folder = project.build / "release"
     (folder / "notebooks").mkdir(parents=True, exist_ok=True)
     written = []
     for source in project.sources():
         notebook = read_source(source)
-        notebook.cells.insert(0, nbformat.v4.new_code_cell(COLAB.format(url=url)))  # type: ignore[no-untyped-call]
+        first = nbformat.v4.new_code_cell(COLAB_SETUP.format(url=url))  # type: ignore[no-untyped-call]
+        notebook.cells.insert(0, first)
         name = f"notebooks/{source.stem}.ipynb"
         jupytext.write(notebook, folder / name)
         written.append(name)
-    say(f"{len(written)} notebooks in {folder}: push it as the branch that the buttons open")
+    log(f"{len(written)} notebooks in {folder}: push it as the branch that the buttons open")
     return written
 
 

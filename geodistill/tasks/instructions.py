@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from geodistill.errors import AssetError, InputError
 from geodistill.tasks import embedded_instructions, hub
@@ -15,93 +16,92 @@ from geodistill.tasks.base import (
     Row,
     content_hash,
     data_dir,
-    link_sources,
-    split_by_source,
-    split_of,
+    group_by_shared_keys,
+    pair_row,
+    split_around_test,
+    split_by_group,
     text_key,
     to_datasets,
-    word_runs,
+    word_ngrams,
 )
-from geodistill.tasks.jsonl import read_jsonl, read_pairs, require
+from geodistill.tasks.jsonl import read_jsonl, read_pairs, require_fields
 
 TEST, VALIDATION = 0.1, 0.05
-"""Shares of the sources of a user's file; ``VALIDATION`` also of T0's training file."""
-RUN, RARE = 12, 25
-"""T0 prompts are made from one passage where they share a run of ``RUN`` words that at most
-``RARE`` prompts have; each template holds 60 prompts, so a run of its own wording is not rare."""
-QUOTED = 8
-"""Words in a row that a prompt shares with a training prompt of another set where it was seen."""
+"""Expected shares of a user's prompts in the test and validation splits; `VALIDATION` of T0 too."""
+PASSAGE_WORDS = 12
+"""Two T0 prompts with this many consecutive words in common were made from one passage."""
+OVERLAP_WORDS = 8
+"""A prompt with this many consecutive words of a training prompt counts as seen in training."""
+MAX_PROMPTS = 25
+"""A sequence of words in more prompts is a template's wording and is not compared: the T0 files
+have up to 60 prompts per template."""
+PromptTemplate = Callable[[str, str], str]
+"""Makes one prompt of an instruction and its input, which may be empty."""
 
 
-def load(name: str | Path) -> InstructionData:
-    """The instruction set ``name``, or the file where it ends in ``.jsonl``.
+def load_instructions(name: str | Path) -> InstructionData:
+    """An instruction set by name, or a reader's own file.
 
-    ``"embedded"``: :mod:`geodistill.tasks.embedded_instructions`. ``"t0"``: P3 pairs. ``"self_instruct"`` and
-    ``"vicuna"`` are for evaluation only: their train and validation are empty, as are those of
-    ``"s_ni"`` and ``"u_ni"``. ``"dolly"`` and ``"p3:SUBSET"`` come from the hub. A file has one
-    JSON object a line with ``prompt`` and ``completion``, or with chat ``messages``
-    (:mod:`geodistill.tasks.jsonl`), and is split by prompt; where it holds chats, rows have a
-    column ``turns``, empty for a plain pair.
+    The sets for evaluation only have empty training and validation splits.
+
+    Args:
+        name: "embedded" (prompts on the human-rated texts), "t0" (pairs of P3); for evaluation
+            only "self_instruct", "vicuna", "s_ni" or "u_ni"; "dolly" or "p3:SUBSET" of the hub; or
+            a path that ends in .jsonl. Such a file has one JSON object per line, with `prompt` and
+            `completion` or with chat `messages`, and is split by prompt. If it holds chats, rows
+            have a column `turns`, which is empty for a plain pair.
 
     Raises:
-        InputError: unknown name, or a malformed line; the message gives file and line.
-        AssetError: a set that needs ``$GEODISTILL_DATA_DIR`` without it, or the hub offline.
+        InputError: unknown name, or a malformed line; the error names file and line.
+        AssetError: the set needs `$GEODISTILL_DATA_DIR`, which isn't set, or the hub, which can't
+            be reached.
+
+    Example:
+        >>> data = load_instructions("embedded")
+        >>> print(data.test["prompt"][0])
+        Is this product review positive or negative?
+        will never purchase apex again.
     """
     name = str(name)
     if name.lower().endswith(".jsonl"):
         return _data(name, _user_file(Path(name)))
-    if name.startswith(hub.P3):
-        return _data(name, hub.p3(name.removeprefix(hub.P3)))
-    if name not in KNOWN:
+    if name.startswith(hub.P3_PREFIX):
+        return _data(name, hub.load_p3(name.removeprefix(hub.P3_PREFIX)))
+    if name not in INSTRUCTION_SETS:
         raise InputError(
-            f"unknown instruction set {name!r}; known: {', '.join(KNOWN)}, {hub.P3}SUBSET, "
-            "or a .jsonl file"
+            f"unknown instruction set {name!r}; known: {', '.join(INSTRUCTION_SETS)}, "
+            f"{hub.P3_PREFIX}SUBSET, or a .jsonl file"
         )
-    return _data(name, KNOWN[name]())
+    return _data(name, INSTRUCTION_SETS[name]())
 
 
 def _data(name: str, splits: Mapping[str, Sequence[Row]]) -> InstructionData:
     return InstructionData(name=name, **to_datasets(splits), data_hash=content_hash(splits))
 
 
-def _row(item: str, source: str, template: str, prompt: str, completion: str) -> Row:
-    return {
-        "item": item,
-        "source": source,
-        "template": template,
-        "prompt": prompt,
-        "completion": completion,
-    }
-
-
 def _embedded() -> dict[str, list[Row]]:
-    return {side: list(embedded_instructions.rows(side)) for side in SPLITS}
+    return {split: list(embedded_instructions.rows(split)) for split in SPLITS}
 
 
 def _user_file(path: Path) -> dict[str, list[Row]]:
     pairs = list(read_pairs(path))
     if not pairs:
         raise InputError(f"{path}: empty, expected a JSON object on each line")
-    roots = link_sources([[text_key(pair["prompt"])] for pair in pairs])
+    groups = group_by_shared_keys([[text_key(pair["prompt"])] for pair in pairs])
+    items = [f"{path.stem}/{pair['line']}" for pair in pairs]
     rows = [
-        _row(
-            f"{path.stem}/{pair['line']}",
-            f"{path.stem}/{pairs[root]['line']}",
-            "user",
-            pair["prompt"],
-            pair["completion"],
-        )
-        for pair, root in zip(pairs, roots, strict=True)
+        pair_row(item, items[group], "user", pair["prompt"], pair["completion"])
+        for item, group, pair in zip(items, groups, pairs, strict=True)
     ]
     if any("turns" in pair for pair in pairs):
         for row, pair in zip(rows, pairs, strict=True):
             row["turns"] = pair.get("turns", [])
-    splits = split_by_source(rows, test=TEST, validation=VALIDATION)
-    short = [side for side in SPLITS if not splits[side]]
-    if short:
+    splits = split_by_group(rows, test=TEST, validation=VALIDATION)
+    empty = [split for split in SPLITS if not splits[split]]
+    if empty:
         raise InputError(
-            f"{path}: {len(rows)} pairs are too few, none fell to {short[0]}; they are split by "
-            f"prompt, of which there are {len(set(roots))}: expected a hundred or more"
+            f"{path}: {len(rows)} pairs are too few, {empty[0]} has none; they are split by "
+            f"prompt, of which there are {len(set(groups))}: expected a hundred or more"
         )
     return splits
 
@@ -109,136 +109,126 @@ def _user_file(path: Path) -> dict[str, list[Row]]:
 def _t0() -> dict[str, list[Row]]:
     """T0's training file for train and validation, its validation file for test.
 
-    Test prompts that stand in the training file are dropped, then the training prompts made from a
-    passage that a test prompt has (most of its passages serve several templates).
+    Test prompts that occur in the training file are dropped, then the training prompts made from
+    the same passage as a test prompt (most passages serve several templates).
     """
-    folder = _local("t0")
+    folder = _local_folder("t0")
     train, test = (list(read_pairs(folder / f"t0_{part}.jsonl")) for part in ("train", "valid"))
     for part, pairs in (("train", train), ("valid", test)):
         for pair in pairs:
-            require(pair, ("template",), folder / f"t0_{part}.jsonl", pair["line"])
-    known = {pair["prompt"] for pair in train}
-    fresh = [pair for pair in test if pair["prompt"] not in known]
-    pairs = fresh + train
-    items = [f"t0/valid/{pair['line']}" for pair in fresh]
+            where = f"{folder / f't0_{part}.jsonl'}, line {pair['line']}"
+            require_fields(pair, ("template",), where)
+    train_prompts = {pair["prompt"] for pair in train}
+    new = [pair for pair in test if pair["prompt"] not in train_prompts]
+    pairs = new + train
+    items = [f"t0/valid/{pair['line']}" for pair in new]
     items += [f"t0/train/{pair['line']}" for pair in train]
-    roots = link_sources(_passages([pair["prompt"] for pair in pairs]))
-    tested = set(roots[: len(fresh)])
-    splits: dict[str, list[Row]] = {side: [] for side in SPLITS}
-    for place, (pair, item, root) in enumerate(zip(pairs, items, roots, strict=True)):
-        if place < len(fresh):
-            side = "test"
-        elif root in tested:
-            continue
-        else:
-            side = split_of(items[root], test=0.0, validation=VALIDATION)
-        row = _row(item, items[root], pair["template"], pair["prompt"], pair["completion"])
-        splits[side].append(row)
-    return splits
+    groups = group_by_shared_keys(_passage_keys([pair["prompt"] for pair in pairs]))
+    rows = [
+        pair_row(item, items[group], pair["template"], pair["prompt"], pair["completion"])
+        for pair, item, group in zip(pairs, items, groups, strict=True)
+    ]
+    return split_around_test(rows[: len(new)], rows[len(new) :], validation=VALIDATION)
 
 
-def _passages(prompts: Sequence[str]) -> list[list[str]]:
-    """The keys by which prompts are linked: the prompt, and its runs of words that are rare."""
-    runs = [sorted(word_runs(prompt, RUN)) for prompt in prompts]
-    times = Counter(run for own in runs for run in own)
+def _passage_keys(prompts: Sequence[str]) -> list[list[str]]:
+    """The keys that link prompts: the prompt, and its sequences of words that few prompts share."""
+    ngrams = [sorted(word_ngrams(prompt, PASSAGE_WORDS)) for prompt in prompts]
+    counts = Counter(ngram for each in ngrams for ngram in each)
     return [
-        [text_key(prompt), *(run for run in own if times[run] <= RARE)]
-        for prompt, own in zip(prompts, runs, strict=True)
+        [text_key(prompt), *(ngram for ngram in each if counts[ngram] <= MAX_PROMPTS)]
+        for prompt, each in zip(prompts, ngrams, strict=True)
     ]
 
 
-def unseen(rows: Iterable[Row], train: Iterable[Row]) -> list[Row]:
-    """The ``rows`` whose prompt shares no run of ``QUOTED`` words with a prompt of ``train``.
+def drop_overlapping(rows: Iterable[Row], train: Iterable[Row]) -> list[Row]:
+    """Evaluation rows whose prompts share no `OVERLAP_WORDS` consecutive words with training.
 
-    For sets that are scored beside the one that is trained on: movie sentences, for one, stand in
-    T0 as in the embedded prompts. Runs that more than ``RARE`` training prompts have are wording.
+    Sets that are scored beside the training set may quote it: the movie sentences, for one, are in
+    T0 and in the embedded prompts.
+
+    Args:
+        rows: rows to evaluate on, with a column `prompt`.
+        train: training rows, with a column `prompt`.
     """
-    times = Counter(run for row in train for run in word_runs(row["prompt"], QUOTED))
-    seen = {run for run, count in times.items() if count <= RARE}
-    return [row for row in rows if not seen & word_runs(row["prompt"], QUOTED)]
+    counts = Counter(ngram for row in train for ngram in word_ngrams(row["prompt"], OVERLAP_WORDS))
+    quotable = {ngram for ngram, count in counts.items() if count <= MAX_PROMPTS}
+    return [row for row in rows if not quotable & word_ngrams(row["prompt"], OVERLAP_WORDS)]
 
 
-Wording = Callable[[str, str], str]
-"""How an instruction and its input ("" where there is none) become one prompt."""
+def with_prompt_template(name: str, template: PromptTemplate) -> InstructionData:
+    """An evaluation set with the prompts of a template, for students trained on that template.
 
+    Items and answers are those of `load_instructions`; `data_hash` differs, as the prompts do.
 
-def _plain(instruction: str, given: str) -> str:
-    return "\n\n".join(text for text in (instruction, given) if text)
-
-
-def worded(name: str, wording: Wording) -> InstructionData:
-    """The evaluation set ``name`` with prompts by ``wording``, for students of that wording.
-
-    Items and answers are those of :func:`load`, whose prompts are plain; ``data_hash`` is of what
-    the rows hold, so it differs.
+    Args:
+        name: a set that keeps instruction and input apart: "self_instruct" or "vicuna".
+        template: makes the prompt of an instruction and its input.
 
     Raises:
-        InputError: a set that does not keep instruction and input apart, or a malformed line.
-        AssetError: no ``$GEODISTILL_DATA_DIR``.
+        InputError: another set, or a malformed line.
+        AssetError: `$GEODISTILL_DATA_DIR` isn't set.
     """
-    if name not in WORDED:
+    if name not in WITH_SEPARATE_INPUT:
         raise InputError(
-            f"instruction set {name!r} can't be worded anew: its prompts are whole texts; "
-            f"expected one of {', '.join(WORDED)}"
+            f"instruction set {name!r} has complete prompts, which take no template; expected one "
+            f"of {', '.join(WITH_SEPARATE_INPUT)}"
         )
-    return _data(name, WORDED[name](wording))
+    return _data(name, WITH_SEPARATE_INPUT[name](template))
 
 
-def _self_instruct(wording: Wording = _plain) -> dict[str, list[Row]]:
+def _plain_prompt(instruction: str, input_text: str) -> str:
+    return "\n\n".join(text for text in (instruction, input_text) if text)
+
+
+def _self_instruct(template: PromptTemplate = _plain_prompt) -> dict[str, list[Row]]:
     rows = []
-    path = _local("self_instruct") / "self_instruct_eval.jsonl"
+    path = _local_folder("self_instruct") / "self_instruct_eval.jsonl"
     for line, task in read_jsonl(path):
-        require(task, ("id", "instruction", "instances"), path, line)
+        where = f"{path}, line {line}"
+        require_fields(task, ("id",), where)
         source = f"self_instruct/{task['id']}"
-        for number, instance in enumerate(_objects(task, "instances", path, line)):
-            require(instance, ("input", "output"), path, line)
-            given, answer = (_text(instance, key, path, line) for key in ("input", "output"))
-            prompt = wording(_text(task, "instruction", path, line), given)
-            rows.append(_row(f"{source}/{number}", source, "self_instruct", prompt, answer))
+        instruction = _field(task, "instruction", "a text", where)
+        for number, instance in enumerate(_field(task, "instances", "a list of objects", where)):
+            input_text = _field(instance, "input", "a text", where)
+            answer = _field(instance, "output", "a text", where)
+            prompt = template(instruction, input_text)
+            rows.append(pair_row(f"{source}/{number}", source, "self_instruct", prompt, answer))
     return {"train": [], "validation": [], "test": rows}
 
 
-def _vicuna(wording: Wording = _plain) -> dict[str, list[Row]]:
-    """The questions that have a reference answer: first turns alone."""
+def _vicuna(template: PromptTemplate = _plain_prompt) -> dict[str, list[Row]]:
+    """The first turns of the questions that have a reference answer."""
     answers, rows = {}, []
-    path = _local("vicuna") / "vicuna_reference_gpt4.jsonl"
+    path = _local_folder("vicuna") / "vicuna_reference_gpt4.jsonl"
     for line, row in read_jsonl(path):
-        require(row, ("question_id", "choices"), path, line)
-        choice = _objects(row, "choices", path, line)[0]
-        answers[str(row["question_id"])] = _first_turn(choice, path, line)
+        where = f"{path}, line {line}"
+        require_fields(row, ("question_id",), where)
+        choice = _field(row, "choices", "a list of objects", where)[0]
+        answers[str(row["question_id"])] = _field(choice, "turns", "a list of texts", where)[0]
     path = path.with_name("vicuna_questions.jsonl")
     for line, row in read_jsonl(path):
-        require(row, ("question_id", "category", "turns"), path, line)
-        prompt, kind = wording(_first_turn(row, path, line), ""), _text(row, "category", path, line)
+        where = f"{path}, line {line}"
+        require_fields(row, ("question_id",), where)
+        prompt = template(_field(row, "turns", "a list of texts", where)[0], "")
+        category = _field(row, "category", "a text", where)
         if (number := str(row["question_id"])) in answers:
             item = f"vicuna/{number}"
-            rows.append(_row(item, item, kind, prompt, answers[number]))
+            rows.append(pair_row(item, item, category, prompt, answers[number]))
     return {"train": [], "validation": [], "test": rows}
 
 
-def _objects(row: Row, field: str, path: Path, line: int) -> list[Row]:
-    found = row[field]
-    if not isinstance(found, list) or not found or not all(isinstance(one, dict) for one in found):
-        raise InputError(f"{path}, line {line}: {field} is {found!r}, expected a list of objects")
-    return found
+def _field(row: Row, name: str, expected: str, where: str) -> Any:
+    require_fields(row, (name,), where)
+    value = row[name]
+    element = str if expected == "a list of texts" else dict
+    is_list = isinstance(value, list) and bool(value) and all(isinstance(v, element) for v in value)
+    if not (isinstance(value, str) if expected == "a text" else is_list):
+        raise InputError(f"{where}: {name} is {value!r}, expected {expected}")
+    return value
 
 
-def _first_turn(row: Row, path: Path, line: int) -> str:
-    require(row, ("turns",), path, line)
-    turns = row["turns"]
-    if not isinstance(turns, list) or not turns or not isinstance(turns[0], str):
-        raise InputError(f"{path}, line {line}: turns is {turns!r}, expected a list of texts")
-    return turns[0]
-
-
-def _text(row: Row, field: str, path: Path, line: int) -> str:
-    text = row[field]
-    if not isinstance(text, str):
-        raise InputError(f"{path}, line {line}: {field} is {text!r}, expected a text")
-    return text
-
-
-def _local(name: str) -> Path:
+def _local_folder(name: str) -> Path:
     root = data_dir()
     if root is None or not (root / "instruct").is_dir():
         raise AssetError(
@@ -249,15 +239,15 @@ def _local(name: str) -> Path:
     return root / "instruct"
 
 
-WORDED: dict[str, Callable[[Wording], dict[str, list[Row]]]] = {
+WITH_SEPARATE_INPUT: dict[str, Callable[[PromptTemplate], dict[str, list[Row]]]] = {
     "self_instruct": _self_instruct,
     "vicuna": _vicuna,
 }
-KNOWN: dict[str, Callable[[], dict[str, list[Row]]]] = {
+INSTRUCTION_SETS: dict[str, Callable[[], dict[str, list[Row]]]] = {
     "embedded": _embedded,
     "t0": _t0,
     "self_instruct": _self_instruct,
     "vicuna": _vicuna,
-    "dolly": hub.dolly,
-    **{name: partial(hub.evaluation, name) for name in hub.EVALUATION},
+    "dolly": hub.load_dolly,
+    **{name: partial(hub.load_evaluation, name) for name in hub.EVALUATION},
 }

@@ -1,65 +1,73 @@
-"""How an instruction and its answer become one text, and that text tokens: the one place for it."""
+"""Prompts and answers as text, and that text as tokens and labels."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from geodistill.errors import InputError
 from geodistill.tasks.base import Row
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
 ROLES = ("system", "user", "assistant")
 ALPACA = (
     "Below is an instruction that describes a task{paired}. Write a response that appropriately "
-    "completes the request.\n\n### Instruction:\n{instruction}\n\n{given}### Response:"
+    "completes the request.\n\n### Instruction:\n{instruction}\n\n{input}### Response:"
 )
-"""The wording of Stanford Alpaca (Taori et al. 2023), in which MiniLLM, DistiLLM and their
-successors put Dolly and the evaluation sets; a line break is added before the answer."""
+"""The prompt template of Stanford Alpaca (Taori et al. 2023), which MiniLLM, DistiLLM and their
+successors use for Dolly and the evaluation sets; a line break is added before the answer."""
 
 
 @dataclass(frozen=True)
-class Lengths:
-    """What the limits on length did to ``pairs`` pairs.
+class LengthCounts:
+    """What the limits on length did to prompt-completion pairs.
 
-    ``left_out``: prompts that were too long (half an instruction is another one). ``cut``: answers
-    that lost their end, and with it the end token.
+    Attributes:
+        n_pairs: number of pairs.
+        n_dropped: pairs whose prompt was too long; half an instruction is another instruction.
+        n_truncated: pairs whose answer lost its end, and with it the end token.
     """
 
-    pairs: int
-    left_out: int
-    cut: int
+    n_pairs: int
+    n_dropped: int
+    n_truncated: int
 
     def __str__(self) -> str:
         return (
-            f"{self.pairs} pairs: {self.left_out} left out for their long prompts, "
-            f"{self.cut} answers cut"
+            f"{self.n_pairs} pairs: {self.n_dropped} with long prompts dropped, "
+            f"{self.n_truncated} answers truncated"
         )
 
 
-def alpaca(instruction: str, given: str = "") -> str:
-    """The instruction, with its input ``given`` where there is one, in Alpaca's wording."""
-    paired = ", paired with an input that provides further context" if given else ""
-    given = f"### Input:\n{given}\n\n" if given else ""
-    return ALPACA.format(paired=paired, instruction=instruction, given=given)
+def alpaca_prompt(instruction: str, input_text: str = "") -> str:
+    """The prompt of an instruction, and its input if it has one, in Alpaca's template."""
+    paired = ", paired with an input that provides further context" if input_text else ""
+    section = f"### Input:\n{input_text}\n\n" if input_text else ""
+    return ALPACA.format(paired=paired, instruction=instruction, input=section)
 
 
-def plain(turns: Sequence[Mapping[str, str]]) -> str:
-    """Chat turns as text: a single user turn as it is, else a line ``role: content`` a turn."""
+def turns_as_text(turns: Sequence[Mapping[str, str]]) -> str:
+    """Chat turns as text: one line `role: content` per turn; a single turn is its content."""
     if len(turns) == 1:
         return turns[0]["content"]
     return "\n".join(f"{turn['role']}: {turn['content']}" for turn in turns)
 
 
-def prompt_and_answer(row: Row, tokenizer: Any) -> tuple[str, str]:
-    """The text that is given and the text that is learned, its end included.
+def prompt_and_completion(row: Row, tokenizer: PreTrainedTokenizerBase) -> tuple[str, str]:
+    """The text of the prompt and the text to learn, its end included.
 
-    Chat ``turns`` go through the tokenizer's chat template where it has one. Without turns or
-    template: the prompt and a line break; the completion and the end token.
+    Args:
+        row: with `prompt` and `completion`. If it has chat `turns`, they go through the tokenizer's
+            chat template; without turns or template the prompt is followed by a line break and the
+            completion by the end token.
+        tokenizer: of the model that is trained.
 
     Raises:
-        InputError: the template refuses the turns (some know no system message), or does not write
-            the answer right after the prompt.
+        InputError: the template refuses the turns (some allow no system message), or does not
+            write the answer right after the prompt.
     """
     turns = row.get("turns")
     if not turns or not getattr(tokenizer, "chat_template", None):
@@ -68,23 +76,28 @@ def prompt_and_answer(row: Row, tokenizer: Any) -> tuple[str, str]:
 
     answer = {"role": "assistant", "content": row["completion"]}
     try:
-        before = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
-        whole = tokenizer.apply_chat_template([*turns, answer], tokenize=False)
+        prompt = str(
+            tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+        )
+        text = str(tokenizer.apply_chat_template([*turns, answer], tokenize=False))
     except TemplateError as error:
         raise InputError(f"{row['item']}: the chat template refuses it ({error})") from error
-    if not whole.startswith(before) or row["completion"].strip() not in whole[len(before) :]:
+    if not text.startswith(prompt) or row["completion"].strip() not in text[len(prompt) :]:
         raise InputError(
             f"{row['item']}: the tokenizer's chat template does not write the answer right after "
             "the prompt; give prompt and completion instead of messages"
         )
-    return before, whole[len(before) :]
+    return prompt, text[len(prompt) :]
 
 
-def encode(row: Row, tokenizer: Any) -> dict[str, Any]:
-    """``input_ids``, ``labels`` (-100 on the prompt), ``prompt_ids``, and the row's own fields.
+def encode_pair(row: Row, tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
+    """One pair in tokens: `input_ids`, `labels` (-100 on the prompt) and `prompt_ids`.
 
-    No token is added but those of the texts: OPT's tokenizer would put a begin token before the
-    answer too.
+    No special tokens are added: OPT's tokenizer would put a begin token before the answer too.
+
+    Args:
+        row: with `item`, `source`, `prompt` and `completion`; all but the prompt are copied.
+        tokenizer: of the model that is trained.
 
     Raises:
         InputError: an empty prompt or answer.
@@ -94,7 +107,7 @@ def encode(row: Row, tokenizer: Any) -> dict[str, Any]:
             raise InputError(f"{row['item']}: {name} is {row[name]!r}; expected a text")
     prompt, answer = (
         tokenizer(text, add_special_tokens=False)["input_ids"]
-        for text in prompt_and_answer(row, tokenizer)
+        for text in prompt_and_completion(row, tokenizer)
     )
     return {
         "input_ids": prompt + answer,
@@ -104,67 +117,80 @@ def encode(row: Row, tokenizer: Any) -> dict[str, Any]:
     }
 
 
-def encode_all(
+def encode_pairs(
     rows: Iterable[Row],
-    tokenizer: Any,
+    tokenizer: PreTrainedTokenizerBase,
     *,
     max_length: int,
-    max_prompt: int,
-    teacher_tokenizer: Any = None,
-) -> tuple[list[dict[str, Any]], Lengths]:
-    """Every pair encoded, within ``max_prompt`` prompt tokens and ``max_length`` tokens in all.
+    max_prompt_length: int,
+    teacher_tokenizer: PreTrainedTokenizerBase | None = None,
+) -> tuple[list[dict[str, Any]], LengthCounts]:
+    """Prompt-completion pairs in tokens, as `encode_pair` makes them, within limits on length.
 
-    For a teacher with another tokenizer, examples also have the pair in its tokens, and its own
-    chat template: ``teacher_input_ids`` and ``teacher_labels``. The limits hold for both; an answer
-    that is cut on one side alone is then not the same text on both.
+    Args:
+        rows: with `item`, `source`, `prompt` and `completion`.
+        tokenizer: of the student.
+        max_length: most tokens of a prompt with its answer; longer answers are truncated.
+        max_prompt_length: most tokens of a prompt; pairs with longer ones are dropped.
+        teacher_tokenizer: of a teacher with another tokenizer. Examples then also have
+            `teacher_input_ids` and `teacher_labels`, by its own chat template. The limits hold for
+            both; an answer truncated for one model alone is not the same text for both.
 
     Returns:
-        The examples, with ``row`` their place among them, and what the limits did.
+        The examples, each with its index `row`, and what the limits did.
 
     Raises:
-        InputError: no room for an answer, no pair is left, or one has an empty prompt or answer.
+        InputError: no tokens are left for an answer, no pair fits, or a pair has an empty prompt
+            or answer.
     """
-    if not 0 < max_prompt < max_length:
+    if not 0 < max_prompt_length < max_length:
         raise InputError(
-            f"max_prompt is {max_prompt}, max_length {max_length}; expected 0 < max_prompt < "
-            "max_length, so that an answer has room"
+            f"max_prompt_length is {max_prompt_length}, max_length {max_length}; expected "
+            "0 < max_prompt_length < max_length, which leaves tokens for an answer"
         )
     examples: list[dict[str, Any]] = []
-    pairs = cut = 0
+    n_pairs = n_truncated = 0
     for row in rows:
-        pairs += 1
-        example = encode(row, tokenizer)
-        own = None if teacher_tokenizer is None else encode(row, teacher_tokenizer)
-        sides = [example] if own is None else [example, own]
-        if any(len(side["prompt_ids"]) > max_prompt for side in sides):
+        n_pairs += 1
+        example = encode_pair(row, tokenizer)
+        encodings = [example]
+        if teacher_tokenizer is not None:
+            encodings.append(encode_pair(row, teacher_tokenizer))
+        if any(len(encoding["prompt_ids"]) > max_prompt_length for encoding in encodings):
             continue
-        cut += any(len(side["input_ids"]) > max_length for side in sides)
-        for side in sides:
+        n_truncated += any(len(encoding["input_ids"]) > max_length for encoding in encodings)
+        for encoding in encodings:
             for name in ("input_ids", "labels"):
-                side[name] = side[name][:max_length]
-        if own is not None:
-            example |= {f"teacher_{name}": own[name] for name in ("input_ids", "labels")}
+                encoding[name] = encoding[name][:max_length]
+        for encoding in encodings[1:]:
+            example |= {f"teacher_{name}": encoding[name] for name in ("input_ids", "labels")}
         examples.append({**example, "row": len(examples)})
     if not examples:
-        raise InputError(f"none of {pairs} prompts has at most {max_prompt} tokens")
-    return examples, Lengths(pairs, pairs - len(examples), cut)
+        raise InputError(f"none of {n_pairs} prompts has at most {max_prompt_length} tokens")
+    return examples, LengthCounts(n_pairs, n_pairs - len(examples), n_truncated)
 
 
 def encode_texts(
     texts: Sequence[str | tuple[str, str]],
-    tokenizer: Any,
+    tokenizer: PreTrainedTokenizerBase,
     *,
     max_length: int,
     labels: Sequence[int | float] | None = None,
-    teacher_tokenizer: Any = None,
+    teacher_tokenizer: PreTrainedTokenizerBase | None = None,
 ) -> tuple[list[dict[str, Any]], int]:
-    """Texts, or pairs of them, as a classifier reads them: with the tokenizer's special tokens.
+    """Texts or pairs of texts in tokens for a classifier, with the tokenizer's special tokens.
 
-    For a teacher with another tokenizer, examples also have ``teacher_input_ids``.
+    Args:
+        texts: the texts, or pairs of them.
+        tokenizer: of the student.
+        max_length: most tokens of a text; longer ones are truncated.
+        labels: class index or score of each text.
+        teacher_tokenizer: of a teacher with another tokenizer; examples then also have
+            `teacher_input_ids`.
 
     Returns:
-        The examples, with ``row`` their place and their label, and how many texts were cut at
-        ``max_length`` tokens, in either tokenizer.
+        The examples, each with its index `row` and its label, and the number of texts truncated
+        for either tokenizer.
 
     Raises:
         InputError: an empty text, or another number of labels than of texts.
@@ -173,22 +199,22 @@ def encode_texts(
         raise InputError(f"texts is {texts!r}: expected a list of texts or of pairs of texts")
     if labels is not None and len(labels) != len(texts):
         raise InputError(f"labels has {len(labels)} entries for {len(texts)} texts")
-    sides = {"input_ids": tokenizer}
+    tokenizers = {"input_ids": tokenizer}
     if teacher_tokenizer is not None:
-        sides["teacher_input_ids"] = teacher_tokenizer
+        tokenizers["teacher_input_ids"] = teacher_tokenizer
     examples: list[dict[str, Any]] = []
-    cut = 0
-    for place, text in enumerate(texts):
+    n_truncated = 0
+    for index, text in enumerate(texts):
         parts = (text,) if isinstance(text, str) else tuple(text)
         if not all(part.strip() for part in parts):
-            raise InputError(f"texts: number {place} is {text!r}, expected a text")
-        whole = {name: by(*parts, verbose=False)["input_ids"] for name, by in sides.items()}
+            raise InputError(f"texts: number {index} is {text!r}, expected a text")
+        full = {name: by(*parts, verbose=False)["input_ids"] for name, by in tokenizers.items()}
         example: dict[str, Any] = {
             name: by(*parts, truncation=True, max_length=max_length)["input_ids"]
-            for name, by in sides.items()
+            for name, by in tokenizers.items()
         }
-        cut += any(len(example[name]) < len(whole[name]) for name in sides)
+        n_truncated += any(len(example[name]) < len(full[name]) for name in tokenizers)
         if labels is not None:
-            example["labels"] = labels[place]
-        examples.append({**example, "row": place})
-    return examples, cut
+            example["labels"] = labels[index]
+        examples.append({**example, "row": index})
+    return examples, n_truncated

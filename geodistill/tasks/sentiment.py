@@ -1,7 +1,7 @@
-"""Is a sentence positive or negative? Four sets of texts rated by at least 20 people each.
+"""Sentiment of sentences: four sets of texts rated by at least 20 people each.
 
 The texts and ratings are those of Hutto and Gilbert, "VADER: a parsimonious rule-based model for
-sentiment analysis of social media text" (ICWSM 2014), as shipped in the ``vaderSentiment`` source
+sentiment analysis of social media text" (ICWSM 2014), from the `vaderSentiment` source
 distribution (MIT). A rating is the mean over raters on a scale from -4 to 4.
 """
 
@@ -18,10 +18,10 @@ from geodistill.tasks.base import (
     ClassificationData,
     Row,
     content_hash,
-    fraction,
-    link_sources,
-    normalise,
-    split_by_source,
+    group_by_shared_keys,
+    hash_to_unit,
+    normalize_text,
+    split_by_group,
     to_datasets,
 )
 
@@ -32,12 +32,12 @@ FILES = {
     "tweets": "tweets_GroundTruth.txt",
 }
 TEST, VALIDATION = 0.25, 0.08
-"""Shares of the sources that are kept for test and validation."""
-SECOND = {"movie-b": "movie", "product-b": "product"}
-"""A second split of two sets, whose test sources are all in the first split's training part: what
-was looked at while settings were sought is not tested on again."""
+"""Expected shares of the groups in the test and validation splits."""
+SECOND_SPLITS = {"movie-b": "movie", "product-b": "product"}
+"""Two sets split a second time. All test groups were training groups in the first split, so that
+items on which settings were chosen are not tested on again."""
 DEGREE_WORDS = frozenset(
-    normalise(
+    normalize_text(
         "a an the and it is so very really super extremely far seriously just kinda sorta uber "
         "fucking absolutely major especially rt anonymous"
     ).split()
@@ -45,10 +45,16 @@ DEGREE_WORDS = frozenset(
 
 
 @dataclass(frozen=True)
-class Rated:
-    """One text of the set ``domain`` with its mean human rating in [-4, 4].
+class RatedText:
+    """One text of a set with its human rating.
 
-    Texts with the same ``gist`` are the same but for spelling, order and degree words.
+    Attributes:
+        domain: name of the set.
+        item: id of the text.
+        source: id of its group.
+        text: the text.
+        rating: mean over raters, from -4 to 4.
+        variant_key: the same for texts that differ in spelling, order and degree words alone.
     """
 
     domain: str
@@ -56,50 +62,57 @@ class Rated:
     source: str
     text: str
     rating: float
-    gist: str
+    variant_key: str
 
 
 @lru_cache
-def rated_texts(name: str) -> tuple[Rated, ...]:
-    """All texts of one set in the order of the file, the neutral ones (rating 0) too.
+def rated_texts(name: str) -> tuple[RatedText, ...]:
+    """All texts of one set in the order of its file, those rated 0 included.
 
-    The source of a product or news sentence is its review or article (the id's first part), that
-    of a movie sentence or a tweet the text itself; sources are one where two of their texts have
-    the same words (:func:`_gist`). Texts without a letter or digit are left out.
+    A product or news sentence is grouped by its review or article (the first part of its id), a
+    movie sentence or a tweet is its own group; groups with variants of one text are merged. Texts
+    without a letter or digit are left out.
+
+    Args:
+        name: "movie", "product", "news" or "tweets".
 
     Raises:
         InputError: no such set.
-        AssetError: the texts are missing and can't be downloaded.
+        AssetError: the texts are missing and can't be downloaded, or are damaged.
     """
     if name not in FILES:
         raise InputError(f"unknown sentiment set {name!r}; known: {', '.join(FILES)}")
     file = assets.path("sentiment") / FILES[name]
-    lines = file.read_text(encoding="utf-8").splitlines()
-    rows = [(key, float(rating), _clean(text)) for key, rating, text in map(_fields, lines)]
-    rows = [row for row in rows if normalise(row[2])]
-    gists = [_gist(text) for _, _, text in rows]
-    origins = [key.split("_")[0] for key, _, _ in rows]
-    roots = link_sources([(f"id {at}", gist) for at, gist in zip(origins, gists, strict=True)])
+    fields = [line.split("\t", 2) for line in file.read_text(encoding="utf-8").splitlines()]
+    rows = [(text_id, float(rating), _clean(text)) for text_id, rating, text in fields]
+    rows = [row for row in rows if normalize_text(row[2])]
+    variants = [_variant_key(text) for _, _, text in rows]
+    origins = [text_id.split("_")[0] for text_id, _, _ in rows]
+    keys = [(f"id {origin}", variant) for origin, variant in zip(origins, variants, strict=True)]
+    groups = group_by_shared_keys(keys)
     return tuple(
-        Rated(name, f"{name}/{key}", f"{name}/{origins[root]}", text, rating, gist)
-        for (key, rating, text), root, gist in zip(rows, roots, gists, strict=True)
+        RatedText(name, f"{name}/{text_id}", f"{name}/{origins[group]}", text, rating, variant)
+        for (text_id, rating, text), group, variant in zip(rows, groups, variants, strict=True)
     )
 
 
 def load(name: str) -> ClassificationData:
-    """``"movie"``, ``"product"``, ``"news"`` or ``"tweets"``: the sign of the mean rating.
+    """The sign of the mean rating, by accuracy; texts rated exactly 0 are left out.
 
-    Texts rated exactly 0 are left out. Metric: accuracy. ``"movie-b"`` and ``"product-b"`` are the
-    same texts split anew (`SECOND`).
+    Args:
+        name: a set of `rated_texts`, or "movie-b" or "product-b" for a second split.
+
+    Raises:
+        AssetError: the texts are missing and can't be downloaded, or are damaged.
     """
     rows: list[Row] = [
         {"item": r.item, "source": r.source, "sentence": r.text, "label": int(r.rating > 0)}
-        for r in rated_texts(SECOND.get(name, name))
+        for r in rated_texts(SECOND_SPLITS.get(name, name))
         if r.rating != 0
     ]
-    splits = split_by_source(rows, test=TEST, validation=VALIDATION)
-    if name in SECOND:
-        splits = _split_anew(splits)
+    splits = split_by_group(rows, test=TEST, validation=VALIDATION)
+    if name in SECOND_SPLITS:
+        splits = _split_again(splits)
     return ClassificationData(
         name=name,
         **to_datasets(splits),
@@ -110,31 +123,29 @@ def load(name: str) -> ClassificationData:
     )
 
 
-def _split_anew(first: dict[str, list[Row]]) -> dict[str, list[Row]]:
-    """New test and validation sources out of the training part; the old ones join the rest."""
+def _split_again(first: dict[str, list[Row]]) -> dict[str, list[Row]]:
+    """Test and validation groups out of the training split; the former ones become training."""
     share = len(first["train"]) / sum(map(len, first.values()))
-    second: dict[str, list[Row]] = {"train": [], "validation": [], "test": []}
-    for side in SPLITS:
-        for row in first[side]:
-            place = fraction(f"second split:{row['source']}") * share
-            new = "test" if place < TEST else "validation" if place < TEST + VALIDATION else "train"
-            second[new if side == "train" else "train"].append(row)
+    second: dict[str, list[Row]] = {split: [] for split in SPLITS}
+    for split in SPLITS:
+        for row in first[split]:
+            position = hash_to_unit(f"second split:{row['source']}") * share
+            if split != "train" or position >= TEST + VALIDATION:
+                second["train"].append(row)
+            else:
+                second["test" if position < TEST else "validation"].append(row)
     return second
 
 
-def _fields(line: str) -> list[str]:
-    return line.split("\t", maxsplit=2)
-
-
-def _gist(text: str) -> str:
-    """The set of words but for degree words and addressees, so that variants have one source.
+def _variant_key(text: str) -> str:
+    """The set of words without degree words: variants of a text have the same.
 
     The tweets hold sentences rewritten with capitals, exclamation marks and degree words.
     """
-    words = set(normalise(text).split())
+    words = set(normalize_text(text).split())
     return " ".join(sorted(words - DEGREE_WORDS or words))
 
 
 def _clean(text: str) -> str:
-    """Entities resolved (tweets write ``&amp;``), white space single."""
+    """Resolve entities (tweets contain `&amp;`) and collapse white space."""
     return " ".join(html.unescape(text).split())

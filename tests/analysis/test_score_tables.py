@@ -39,7 +39,7 @@ def same(scores, long):
 def test_every_format_gives_the_same_scores(long, tmp_path, ending):
     scores = read(long, tmp_path, f"x.{ending}")
     same(scores, long)
-    assert (scores.rows, scores.flipped, scores.has_items) == (24, False, True)
+    assert (scores.rows, scores.sign_flipped, scores.has_items) == (24, False, True)
     assert set(scores.left_out.values()) == {0}
 
 
@@ -66,7 +66,7 @@ def test_one_metric_of_several_rows(long, tmp_path):
     both = pd.concat([long.assign(metric="accuracy"), long.assign(metric="nll", value=7.0)])
     same(read(both, tmp_path), long)
     scores = read(both, tmp_path, metric="nll")
-    assert scores.flipped
+    assert scores.sign_flipped
     assert set(scores.frame["score"]) == {-7.0}
     with pytest.raises(InputError, match="holds the metrics accuracy, nll: choose one"):
         read(both, tmp_path, metric=None)
@@ -104,15 +104,15 @@ def test_what_is_left_out_is_counted(long, tmp_path):
     [("Rouge-L", False), ("exact_match", False), ("NLL", True), ("WER", True)],
 )
 def test_directions_are_known_by_name(long, tmp_path, metric, flipped):
-    assert read(long, tmp_path, metric=metric).flipped is flipped
+    assert read(long, tmp_path, metric=metric).sign_flipped is flipped
 
 
 def test_an_unknown_direction_is_asked_for(long, tmp_path):
     for metric in (None, "zeal"):
         with pytest.raises(InputError, match="is unknown: say --higher or --lower"):
             read(long, tmp_path, metric=metric)
-    assert read(long, tmp_path, metric="zeal", higher=False).flipped
-    assert not read(long, tmp_path, metric="nll", higher=True).flipped
+    assert read(long, tmp_path, metric="zeal", higher=False).sign_flipped
+    assert not read(long, tmp_path, metric="nll", higher=True).sign_flipped
 
 
 BAD = [

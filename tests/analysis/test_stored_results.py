@@ -9,11 +9,11 @@ import pytest
 from geodistill.analysis.stored_results import (
     answers_beside,
     check_complete,
-    digest,
+    hash_run_ids,
     load_items,
     load_rows,
     missing_cells,
-    wide,
+    pivot_metrics,
 )
 from geodistill.errors import InputError
 
@@ -50,7 +50,7 @@ def test_clean_rows_come_back_whole(tmp_path):
     store(tmp_path, rows(), items())
     table, scores = load_rows(tmp_path), load_items(tmp_path)
     assert (len(table.frame), len(table.run_ids), len(scores.frame)) == (24, 12, 48)
-    assert table.says == "12 runs used, left out: none"
+    assert table.summary == "12 runs used, left out: none"
     check_complete(scores.frame)
 
 
@@ -69,7 +69,7 @@ def test_unfinished_and_dirty_runs_are_left_out_and_counted(tmp_path):
     frame.loc[frame["run_id"].isin(["movie-kd-1", "movie-kd-2"]), "dirty"] = True
     store(tmp_path, frame, items().query("run_id != 'product-kd-0'"))
     table, scores = load_rows(tmp_path), load_items(tmp_path)
-    assert table.says == "9 runs used, left out: 1 unfinished; 2 from a changed checkout"
+    assert table.summary == "9 runs used, left out: 1 unfinished; 2 from a changed checkout"
     assert set(scores.run_ids) == set(table.run_ids) - {"product-kd-0"}
     assert scores.left_out["without items"] == 1
 
@@ -83,14 +83,14 @@ def test_missing_cells_are_named(tmp_path):
 
 
 def test_wide_has_a_column_a_metric():
-    table = wide(rows())
+    table = pivot_metrics(rows())
     assert len(table) == 12
     assert {"accuracy", "nll", "seed"} <= set(table)
 
 
 def test_digest_knows_the_runs_and_not_their_order():
-    assert digest(["a", "b"]) == digest(["b", "a", "a"])
-    assert digest(["a", "b"]) != digest(["a", "c"])
+    assert hash_run_ids(["a", "b"]) == hash_run_ids(["b", "a", "a"])
+    assert hash_run_ids(["a", "b"]) != hash_run_ids(["a", "c"])
 
 
 BAD = [
@@ -121,7 +121,7 @@ def test_bad_items_are_refused(tmp_path):
 
 def test_no_rows_is_one_line_that_says_what_to_do(tmp_path):
     with pytest.raises(
-        InputError, match=r"no stored rows at .*rows.parquet: .*geodistill grid"
+        InputError, match=r"no stored rows at .*rows.parquet: .*geodistill experiments"
     ) as e:
         load_items(tmp_path / "classification")
     assert "\n" not in str(e.value)
@@ -175,6 +175,6 @@ def test_runs_that_vary_in_a_setting_are_no_rivals(tmp_path):
         load_rows(tmp_path)
     frame = load_rows(tmp_path, vary=["n"]).frame
     assert frame.groupby("n")["run_id"].nunique().to_dict() == {1: 12, 2: 12}
-    assert len(wide(frame, ["n"])) == 24
+    assert len(pivot_metrics(frame, ["n"])) == 24
     with pytest.raises(InputError, match="no column or setting 'm'"):
         load_rows(tmp_path, vary=["m"])

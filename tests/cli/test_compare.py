@@ -13,8 +13,8 @@ from scipy import stats
 from statsmodels.stats.multitest import multipletests
 from typer.testing import CliRunner
 
-from geodistill.analysis.report.comparison_report import answer
-from geodistill.analysis.report.export import answer_table, html, latex, markdown, paragraph, write
+from geodistill.analysis.report.comparison_report import compare_all
+from geodistill.analysis.report.export import report_table, html, latex, markdown, methods_paragraph, write_report
 from geodistill.analysis.score_tables import read_scores
 from geodistill.analysis.stats.bootstrap import compare_metric
 from geodistill.analysis.stats.compare import compare, compare_family
@@ -44,7 +44,7 @@ def path(tmp_path):
 def asked(frame, tmp_path, baseline="kd", metric="accuracy", **options):
     path = tmp_path / "asked.parquet"
     frame.to_parquet(path)
-    return answer(read_scores(path, baseline, metric=metric), baseline, **options)
+    return compare_all(read_scores(path, baseline, metric=metric), baseline, **options)
 
 
 def run(*words):
@@ -59,7 +59,7 @@ def run(*words):
 
 
 def test_the_answer_is_the_primary_analysis(path, tmp_path):
-    found = answer(read_scores(path, "kd"), "kd")
+    found = compare_all(read_scores(path, "kd"), "kd")
     items = table().rename(columns={"accuracy": "score"})
     items = items.assign(run_id="r", source=items["item"])
     expected = compare_family(items, [(m, "kd") for m in ("cka_1", "proc", "gram")])
@@ -78,7 +78,7 @@ def test_the_answer_is_the_primary_analysis(path, tmp_path):
 
 
 def test_a_primary_family_of_ones_own(path):
-    found = answer(read_scores(path, "kd"), "kd", primary=["gram"])
+    found = compare_all(read_scores(path, "kd"), "kd", primary=["gram"])
     first = found.lines[0]
     assert (first.comparison.method, first.correction) == ("gram", "Holm")
     assert first.p_adjusted == first.comparison.p
@@ -101,7 +101,7 @@ def test_percent_and_fractions_print_alike(tmp_path):
         asked(frame, tmp_path),
         asked(frame.assign(accuracy=100 * frame["accuracy"]), tmp_path),
     )
-    assert answer_table(fractions).equals(answer_table(percent))
+    assert report_table(fractions).equals(report_table(percent))
     assert (fractions.margin, percent.margin) == (0.01, 1.0)
 
 
@@ -124,7 +124,7 @@ def test_tasks_of_unlike_scales_are_not_pooled_but_chosen(tmp_path):
     assert "tasks: a, as asked, of 2" in alone
     assert f"{len(mixed) // 2:,} of another task than asked" in alone
     assert "points" not in run(tmp_path / "x.csv", "--baseline", "kd", "--task", "b")  # negative
-    expected = answer(read_scores(tmp_path / "x.csv", "kd", tasks=["a"]), "kd").comparisons
+    expected = compare_all(read_scores(tmp_path / "x.csv", "kd", tasks=["a"]), "kd").comparisons
     only = mixed[~errors].rename(columns={"score": "accuracy"})
     assert [a.estimate for a in expected] == [a.estimate for a in asked(only, tmp_path).comparisons]
     with pytest.raises(InputError, match="task 'c' is none of the rows'; they hold a, b"):
@@ -182,7 +182,7 @@ def test_metrics_without_items_fall_back_to_seeds(tmp_path):
         )
     assert any("the test items are held fixed" in note for note in found.notes)
     assert found.lines[0].settles.endswith(" seeds")
-    assert "items are held fixed" in " ".join(paragraph(found))
+    assert "items are held fixed" in " ".join(methods_paragraph(found))
 
 
 def test_one_seed_speaks_of_the_trained_models(tmp_path):
@@ -195,7 +195,7 @@ def test_one_seed_speaks_of_the_trained_models(tmp_path):
     assert any(
         note.startswith("one seed: this speaks of these trained models") for note in found.notes
     )
-    open_ones = [line.settles for line in found.lines if line.verdict.word == "cannot tell"]
+    open_ones = [line.settles for line in found.lines if line.verdict.word == "inconclusive"]
     assert open_ones
     assert all("for these two models" in settles for settles in open_ones)
 
@@ -247,25 +247,25 @@ def numbers(text):
 
 
 def test_all_forms_show_the_same_numbers(path, tmp_path):
-    found = answer(read_scores(path, "kd"), "kd")
+    found = compare_all(read_scores(path, "kd"), "kd")
     forms = [markdown(found), latex(found), re.sub("<[^>]*>", " ", unescape(html(found)))]
     seen = [numbers(form) for form in forms]
     assert len(seen[0]) >= 3 * len(found.lines)
     assert seen[0] == seen[1] == seen[2]
-    shown = numbers(" ".join(answer_table(found).iloc[:, 2]))
+    shown = numbers(" ".join(report_table(found).iloc[:, 2]))
     assert seen[0][: len(shown)] == shown
-    for line, cell in zip(found.lines, answer_table(found).iloc[:, 2], strict=True):
+    for line, cell in zip(found.lines, report_table(found).iloc[:, 2], strict=True):
         one = line.comparison
         assert float(cell.split()[0]) == pytest.approx(100 * one.estimate, abs=0.051)
-    words = answer_table(found)["verdict"].tolist()
+    words = report_table(found)["verdict"].tolist()
     assert set(words) >= {"better"}
-    text = " ".join(paragraph(found))
+    text = " ".join(methods_paragraph(found))
     for part in ("4 seeds on the same 120 items", "Holm", "two one-sided tests", "±1 points"):
         assert part in text
 
 
 def test_latex_escapes(path):
-    text = latex(answer(read_scores(path, "kd"), "kd"))
+    text = latex(compare_all(read_scores(path, "kd"), "kd"))
     assert r"cka\_1" in text
     assert r"95\% interval" in text
     assert not re.search(r"(?<!\\)%", text)
@@ -273,8 +273,8 @@ def test_latex_escapes(path):
 
 
 def test_the_folder_holds_figure_and_text(path, tmp_path):
-    found = answer(read_scores(path, "kd"), "kd")
-    written = write(found, tmp_path / "out")
+    found = compare_all(read_scores(path, "kd"), "kd")
+    written = write_report(found, tmp_path / "out")
     assert [p.name for p in written] == [
         "answer.md", "answer.tex", "answer.html", "forest.svg", "forest.png",
     ]  # fmt: skip
@@ -288,8 +288,8 @@ def test_the_folder_holds_figure_and_text(path, tmp_path):
 
 def test_the_command_prints_the_answer_and_what_it_used(path, tmp_path):
     text = run(path, "--baseline", "kd", "--out", tmp_path / "o", "--column", "value=accuracy")
-    found = answer(read_scores(path, "kd"), "kd")
-    for cell in answer_table(found).iloc[:, 2]:
+    found = compare_all(read_scores(path, "kd"), "kd")
+    for cell in report_table(found).iloc[:, 2]:
         assert cell in text
     assert "1,920 of 1,920 rows used; left out: none" in text
     assert "accuracy against kd (higher is better)" in text
@@ -297,7 +297,7 @@ def test_the_command_prints_the_answer_and_what_it_used(path, tmp_path):
     assert "would be settled by" in text
 
 
-def test_second_opinions_are_asked_for_and_take_what_both_sides_have(tmp_path):
+def test_sensitivity_table_are_asked_for_and_take_what_both_sides_have(tmp_path):
     frame = table(20, tasks=("a",), methods={"kd": 0.0, "proc": 0.1})
     frame = frame[~((frame["method"] == "proc") & (frame["item"] == 7))]
     frame.to_csv(tmp_path / "x.csv", index=False)
@@ -350,9 +350,9 @@ def test_sources_are_the_item_factor(tmp_path):
     items = frame.rename(columns={"accuracy": "score", "cluster": "source"}).assign(run_id="r")
     expected = compare(items, "proc", "kd")
     mine = next(a for a in found.comparisons if a.method == "proc")
-    assert mine.n_sources == 20
+    assert mine.n_clusters == 20
     assert (mine.se, mine.df) == pytest.approx((expected.se, expected.df))
-    assert "60 items from 20 sources" in " ".join(paragraph(found))
+    assert "60 items from 20 sources" in " ".join(methods_paragraph(found))
 
 
 def test_whole_runs_that_differ_in_nothing_are_told(tmp_path):

@@ -1,4 +1,4 @@
-"""`geodistill inspect`, and the layer map as table, figure and sentence."""
+"""`geodistill compare-layers`, and the layer map as table, figure and sentence."""
 
 import subprocess
 import sys
@@ -9,15 +9,15 @@ import pandas as pd
 import pytest
 from matplotlib.colors import to_rgba
 from support.tiny_models import tiny_bert, tiny_opt
-from test_distill_inspect import texts, tokenizer
+from support.tiny_tokenizers import word_tokenizer
 from typer.testing import CliRunner
 
 from geodistill.analysis.figures.layer_map import (
-    LABELS,
+    MEASURE_LABELS,
     SIMILARITIES,
-    closest,
+    closest_layers,
+    describe_map,
     layer_map,
-    map_in_words,
 )
 from geodistill.cli import main
 from geodistill.cli.compare_layers import match_table, read_texts
@@ -42,6 +42,8 @@ def rows(values, measure="procrustes", p_search=0.01, null=1.1):
     )
 
 
+WORDS = [f"w{i}" for i in range(2, 100)]
+TEXTS = [" ".join(WORDS[i : i + 3 + i % 6]) for i in range(0, 80, 4)]
 DISTANCES = [[0.1, 0.5, 0.9], [0.8, 0.6, 0.2]]
 
 
@@ -51,14 +53,14 @@ def folders(tmp_path_factory):
     folder = tmp_path_factory.mktemp("models")
     for name, model in (("bert", tiny_bert(1)), ("opt", tiny_opt(2, layers=1))):
         model.save_pretrained(folder / name)
-        tokenizer().save_pretrained(folder / name)
-    (folder / "texts.txt").write_text("\n".join(texts()) + "\n\n", encoding="utf-8")
+        word_tokenizer(WORDS).save_pretrained(folder / name)
+    (folder / "texts.txt").write_text("\n".join(TEXTS) + "\n\n", encoding="utf-8")
     return folder
 
 
 def run(folder, a="bert", b="bert", *words, given="texts.txt"):
     names = [name if name == "nowhere/at-all" else str(folder / name) for name in (a, b)]
-    command = ["inspect", *names, "--texts", str(folder / given), *map(str, words)]
+    command = ["compare-layers", *names, "--texts", str(folder / given), *map(str, words)]
     result = CliRunner().invoke(main.app, command)
     if isinstance(result.exception, InputError):
         raise result.exception
@@ -76,28 +78,28 @@ def test_a_model_against_itself_prints_its_own_layers(folders):
         [str(layer), str(layer), "0.000", "1.00", "1.00", "0.005", str(layer)] for layer in range(3)
     ]
     assert "20 texts" in " ".join(lines)
-    assert "each a token" in " ".join(lines)
+    assert "one per token" in " ".join(lines)
 
 
 def test_what_is_written_is_what_was_found(folders, tmp_path):
     out = tmp_path / "new" / "folder"
-    printed = run(folders, "bert", "opt", "--rows", "text", "--measure", "cka", "--out", out)
-    table = pd.read_csv(out / "rows.csv")
+    printed = run(folders, "bert", "opt", "--pooling", "text", "--measure", "cka", "--out", out)
+    table = pd.read_csv(out / "layers.csv")
     assert len(table) == 3 * 2 * len(FORMULAS)
     assert set(table["n"]) == {20}
-    best = closest(table, "cka")
+    best = closest_layers(table, "cka")
     assert len(best) == 3
     assert all(f"{value:.3f}" in printed for value in best["value"])
     assert (out / "layers.png").stat().st_size > 5000
     drawn = (out / "layers.svg").read_text()
     assert f"0–{best['layer_b'][0]} ({best['value'][0]:.2f})" in drawn  # its description
-    assert "each a text" in printed
+    assert "one per text" in " ".join(printed.split())
 
 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ({"given": "none.txt"}, r"--texts .*none.txt: No such file .*one text a line"),
+        ({"given": "none.txt"}, r"--texts .*none.txt: No such file .*one text per line"),
         ({"a": "nowhere/at-all"}, r"model 'nowhere/at-all': expected a folder, a hub name, minilm"),
         ({"b": "texts.txt"}, r"model '.*texts.txt': expected a folder"),
     ],
@@ -111,9 +113,9 @@ def test_what_cannot_be_read_is_refused_in_one_line(folders, words, message):
 def test_wrong_options_are_refused(folders):
     with pytest.raises(InputError, match=r"--measure 'x': expected one of procrustes, gram, cka"):
         run(folders, "bert", "bert", "--measure", "x")
-    with pytest.raises(InputError, match=r"rows is 'word': expected one of token, text"):
-        run(folders, "bert", "bert", "--rows", "word")
-    with pytest.raises(InputError, match=r"--out .*texts.txt is a file: expected a folder"):
+    with pytest.raises(InputError, match=r"pooling is 'word': expected token or text"):
+        run(folders, "bert", "bert", "--pooling", "word")
+    with pytest.raises(InputError, match=r"--out .*texts.txt is a file; expected a folder"):
         run(folders, "bert", "bert", "--out", folders / "texts.txt")
 
 
@@ -128,7 +130,7 @@ def test_texts_are_the_lines_that_hold_something(tmp_path):
 def test_help_needs_no_torch():
     code = (
         "import sys; from geodistill.cli.main import app\n"
-        "try: app(['inspect', '--help'])\n"
+        "try: app(['compare-layers', '--help'])\n"
         "except SystemExit: print('torch' in sys.modules, 'pandas' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -140,7 +142,7 @@ def test_help_needs_no_torch():
 def test_a_missing_extra_is_named(missing):
     code = (
         f"import sys; sys.modules[{missing!r}] = None\n"
-        "sys.argv = ['geodistill', 'inspect', 'minilm', 'minilm', '--texts', 'x']\n"
+        "sys.argv = ['geodistill', 'compare-layers', 'minilm', 'minilm', '--texts', 'x']\n"
         "from geodistill.cli.main import main; main()"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
@@ -154,7 +156,7 @@ def test_a_missing_extra_is_named(missing):
 
 
 def test_every_measure_has_a_label_and_a_direction():
-    assert list(LABELS) == list(FORMULAS)
+    assert list(MEASURE_LABELS) == list(FORMULAS)
     assert {name for name in FORMULAS if is_similarity(name)} == set(SIMILARITIES)
 
 
@@ -162,29 +164,29 @@ def test_a_layer_that_is_near_everything_is_not_the_closest():
     """Layer 0 of b is near in any order of the rows, and by value the closest to all."""
     chance = np.array([0.3, 1.1, 1.1, 0.3, 1.1, 1.1])
     table = rows([[0.28, 0.5, 0.9], [0.29, 0.6, 0.35]], p_search=0.01, null=chance)
-    assert closest(table, "procrustes", by="value")["layer_b"].tolist() == [0, 0]
-    assert closest(table, "procrustes")["layer_b"].tolist() == [1, 2]
+    assert closest_layers(table, "procrustes", by="value")["layer_b"].tolist() == [0, 0]
+    assert closest_layers(table, "procrustes")["layer_b"].tolist() == [1, 2]
     printed = match_table(table.assign(geometry_kept=0.5), "procrustes")
     assert printed["closest of B"].tolist() == [1, 2]
     assert printed["by value"].tolist() == [0, 0]
     assert printed["beyond chance"].tolist() == ["0.55", "0.68"]
-    words = map_in_words(table, "procrustes")
+    words = describe_map(table, "procrustes")
     assert "0–1 (0.50), 1–2 (0.35); 2 of 2" in words
     assert "By value alone another is closer: 0–0 (0.28), 1–0 (0.29)." in words
     ax = layer_map(table, "procrustes")
     *_, crosses = ax.collections
     assert crosses.get_offsets().tolist() == [[0, 0], [1, 0]]
-    assert "closest by value, where another" in [t.get_text() for t in ax.get_legend().texts]
+    assert "closest by value, if different" in [t.get_text() for t in ax.get_legend().texts]
     plt.close(ax.figure)
 
 
 def test_closest_is_the_least_distance_and_the_largest_similarity():
-    assert closest(rows(DISTANCES), "procrustes")["layer_b"].tolist() == [0, 2]
-    assert closest(rows(DISTANCES, "cka", null=0), "cka")["layer_b"].tolist() == [2, 0]
-    some = closest(rows([[np.nan, 0.5], [np.nan, np.nan]]), "procrustes")
+    assert closest_layers(rows(DISTANCES), "procrustes")["layer_b"].tolist() == [0, 2]
+    assert closest_layers(rows(DISTANCES, "cka", null=0), "cka")["layer_b"].tolist() == [2, 0]
+    some = closest_layers(rows([[np.nan, 0.5], [np.nan, np.nan]]), "procrustes")
     assert some[["layer_a", "layer_b"]].to_numpy().tolist() == [[0, 1]]
-    with pytest.raises(InputError, match="rows have no value of measure 'gram'"):
-        closest(rows(DISTANCES), "gram")
+    with pytest.raises(InputError, match="table has no value of measure 'gram'"):
+        closest_layers(rows(DISTANCES), "gram")
     with pytest.raises(InputError, match="measure is 'x': expected one of procrustes"):
         layer_map(rows(DISTANCES), "x")
 
@@ -213,6 +215,6 @@ def test_alike_is_bright_for_distances_and_similarities():
 
 
 def test_the_sentence_names_pairs_values_and_what_stands_out():
-    words = map_in_words(rows(DISTANCES, p_search=[[0.01], [0.4]]), "procrustes")
+    words = describe_map(rows(DISTANCES, p_search=[[0.01], [0.4]]), "procrustes")
     assert "Procrustes distance" in words
-    assert "0–0 (0.10), 1–2 (0.20); 1 of 2 stand out" in words
+    assert "0–0 (0.10), 1–2 (0.20); 1 of 2 are significant" in words

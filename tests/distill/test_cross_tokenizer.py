@@ -1,12 +1,12 @@
-"""A teacher with another tokenizer: it reads its own tokens, losses compare one row a text."""
+"""A teacher with another tokenizer: it reads its own tokens, losses compare one row per text."""
 
 import random
 
 import pytest
 import torch
 from support.tiny_models import arguments, moved, tiny_bert, tiny_opt, weights
-from test_tasks_prompts import CHATML, row
-from test_tasks_prompts import tokenizer as of_bytes
+from support.tiny_tokenizers import CHATML
+from support.tiny_tokenizers import byte_tokenizer as of_bytes
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
@@ -17,16 +17,16 @@ from geodistill.distill import (
     FeatureDistillation,
     FeatureDistillationTrainer,
     FeatureTerm,
+    batches_by_length,
     build_cache,
-    in_batches,
-    kept_counts,
+    count_valid_tokens,
     pad,
-    teachers_own,
+    teacher_inputs,
 )
-from geodistill.distill.feature_term import kept_rows
+from geodistill.distill.feature_term import loss_mask
 from geodistill.errors import InputError
 from geodistill.losses import KLDivergenceLoss, ProcrustesLoss, ShuffledRows
-from geodistill.tasks.prompts import encode, encode_all, encode_texts
+from geodistill.tasks.prompts import encode_pair, encode_pairs, encode_texts
 
 WORDS = [f"w{i}" for i in range(40)]
 STUDENTS, TEACHERS = 300, 60  # sizes of the two vocabularies, padded as real ones are
@@ -44,6 +44,11 @@ def of_words(order=WORDS):
     )
 
 
+def row(prompt, completion, **more):
+    pair = {"prompt": prompt, "completion": completion}
+    return {"item": "a/1", "source": "a/1", **pair, "turns": [], **more}
+
+
 def pairs(count=6, seed=0):
     """Questions and answers of several words; no two rows have one length in both tokenizers."""
     draw = random.Random(seed)
@@ -55,8 +60,8 @@ def pairs(count=6, seed=0):
 
 
 def examples(count=6, **limits):
-    given = {"max_length": 48, "max_prompt": 24, **limits}
-    made, _ = encode_all(pairs(count), of_bytes(), teacher_tokenizer=of_words(), **given)
+    given = {"max_length": 48, "max_prompt_length": 24, **limits}
+    made, _ = encode_pairs(pairs(count), of_bytes(), teacher_tokenizer=of_words(), **given)
     return made
 
 
@@ -76,8 +81,8 @@ CLASSES = pytest.param(
 BOTH = pytest.mark.parametrize(("student", "teacher", "data"), [LANGUAGE, CLASSES])
 
 
-def term(rows="mean", loss=None, weight=2.0):
-    return FeatureTerm(-1, -1, loss or ProcrustesLoss(), weight=weight, rows=rows)
+def term(pooling="mean", loss=None, weight=2.0):
+    return FeatureTerm(-1, -1, loss or ProcrustesLoss(), weight=weight, pooling=pooling)
 
 
 def collate(batch):
@@ -107,14 +112,13 @@ def logged(trainer, name):
     return [found[name] for found in trainer.state.log_history if name in found]
 
 
-def chosen(features, kept, rows):
-    """One row of an example: by plain indexing of the places that are kept."""
-    places = kept.nonzero()[:, 0]
-    own = features[places]
-    return {"mean": own.mean(0), "first": own[0], "last": own[-1]}[rows]
+def pooled(features, mask, pooling):
+    """One row per example, by plain indexing of its valid positions."""
+    valid = features[mask.nonzero()[:, 0]]
+    return {"mean": valid.mean(0), "first": valid[0], "last": valid[-1]}[pooling]
 
 
-def by_hand(model, data, rows):
+def by_hand(model, data, pooling):
     """Features of each example alone, unpadded: (examples, d)."""
     found = []
     for example in data:
@@ -124,7 +128,7 @@ def by_hand(model, data, rows):
             attention_mask=batch["attention_mask"],
             output_hidden_states=True,
         )
-        found.append(chosen(out.hidden_states[-1][0], kept_rows(batch)[0], rows))
+        found.append(pooled(out.hidden_states[-1][0], loss_mask(batch)[0], pooling))
     return torch.stack(found)
 
 
@@ -138,16 +142,18 @@ def procrustes(student, teacher):
 
 
 @BOTH
-@pytest.mark.parametrize("rows", ["mean", "first", "last"])
+@pytest.mark.parametrize("pooling", ["mean", "first", "last"])
 def test_each_side_reads_its_own_tokens_and_padding_does_not_matter(
-    tmp_path, student, teacher, data, rows
+    tmp_path, student, teacher, data, pooling
 ):
     """Against each text by itself, unpadded, through each model with its own tokens."""
     one, other = student(), teacher()
     with torch.no_grad():
-        own = [teachers_own(e) for e in data]
-        expected = procrustes(by_hand(one.eval(), data, rows), by_hand(other.eval(), own, rows))
-    trainer = distiller(tmp_path, one, data, other, [term(rows)])
+        own = [teacher_inputs(e) for e in data]
+        expected = procrustes(
+            by_hand(one.eval(), data, pooling), by_hand(other.eval(), own, pooling)
+        )
+    trainer = distiller(tmp_path, one, data, other, [term(pooling)])
     trainer.train()
     (found,) = logged(trainer, NAME)
     assert found == pytest.approx(float(expected), rel=1e-4)
@@ -188,9 +194,13 @@ def test_another_text_for_the_teacher_is_another_loss(tmp_path, student, teacher
 @pytest.mark.parametrize("ids", [True, False])
 def test_a_cached_teacher_teaches_like_a_live_one(tmp_path, student, teacher, data, ids):
     """Whether the examples still have the teacher's tokens or not."""
-    own = [teachers_own(e) for e in data]
+    own = [teacher_inputs(e) for e in data]
     cache = build_cache(
-        teacher(), in_batches(own, 2, 0), kept_counts(own), tmp_path / "cache", layers=(-1,)
+        teacher(),
+        batches_by_length(own, 2, 0),
+        count_valid_tokens(own),
+        tmp_path / "cache",
+        layers=(-1,),
     )
     lean = [{k: v for k, v in e.items() if ids or "teacher" not in k} for e in data]
     known = {"teacher_tokenizer": of_words(), "processing_class": of_bytes()}
@@ -216,12 +226,12 @@ def test_classifiers_share_logits_whatever_their_tokens(tmp_path):
     student, teacher = (p() for p in CLASSES.values[:2])
     with torch.no_grad():
         batch = pad(TEXTS, 0)
-        own = pad([teachers_own(e) for e in TEXTS], 0)
-        said = teacher.eval()(**own).logits.log_softmax(-1)
+        own = pad([teacher_inputs(e) for e in TEXTS], 0)
+        target = teacher.eval()(**own).logits.log_softmax(-1)
         mine = student.eval()(
             input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]
         ).logits.log_softmax(-1)
-        expected = (said.exp() * (said - mine)).sum(-1).mean()
+        expected = (target.exp() * (target - mine)).sum(-1).mean()
     trainer = distiller(tmp_path, student, TEXTS, teacher, [], logit_loss=KLDivergenceLoss())
     trainer.train()
     assert logged(trainer, "loss/logit") == [pytest.approx(float(expected), rel=1e-4)]
@@ -263,7 +273,7 @@ def test_losses_that_compare_tokens_are_refused_with_both_tokenizers(tmp_path):
     )
     with pytest.raises(InputError, match=f"logit_loss compares token with token, but {words}"):
         distiller(tmp_path, student, EXAMPLES, teacher, [], logit_loss=KLDivergenceLoss(), **known)
-    with pytest.raises(InputError, match=rf"rows='all', one row a token, but {words}.*rows='mean'"):
+    with pytest.raises(InputError, match=rf"pooling='all', one row per .*{words}.*pooling='mean'"):
         distiller(tmp_path, student, EXAMPLES, teacher, [term("all")], **known)
 
 
@@ -293,7 +303,7 @@ def test_examples_with_two_readings_refuse_token_losses_without_any_tokenizer(tm
 
     data = Hidden() if late else EXAMPLES
     known = {"processing_class": of_bytes(), "teacher_tokenizer": of_bytes(), "max_steps": 1}
-    with pytest.raises(InputError, match=r"rows='all'.* ha(ve|s) teacher_input_ids"):
+    with pytest.raises(InputError, match=r"pooling='all'.* ha(ve|s) teacher_input_ids"):
         distiller(tmp_path, student, data, teacher, [term("all")], **known).train()
     assert moved(weights(student), weights(LANGUAGE.values[0]())) == 0
 
@@ -346,13 +356,17 @@ def test_a_cache_of_another_vocabulary_or_of_features_alone_has_no_logits_to_giv
     data = [{"input_ids": [5, 6, 7], "labels": [-100, 6, 7], "row": 0}]
     made = {
         top: build_cache(
-            tiny_opt(2, vocabulary=TEACHERS), in_batches(data, 1, 0), [2], tmp_path / str(top),
-            layers=(-1,), top_k=top,
+            tiny_opt(2, vocabulary=TEACHERS),
+            batches_by_length(data, 1, 0),
+            [2],
+            tmp_path / str(top),
+            layers=(-1,),
+            top_k=top,
         )
         for top in (0, 5)
-    }  # fmt: skip
+    }
     student = tiny_opt(1)
-    for top, words in ((5, "teacher has 60 logits, the student 100"), (0, "holds features alone")):
+    for top, words in ((5, "teacher has 60 logits, the student 100"), (0, "holds features only")):
         with pytest.raises(InputError, match=words):
             distiller(
                 tmp_path, student, data, terms=[], teacher_cache=made[top],
@@ -366,28 +380,28 @@ def test_a_cache_of_another_vocabulary_or_of_features_alone_has_no_logits_to_giv
 def test_pairs_are_the_same_text_in_both_tokenizers():
     made = examples()
     for given, example in zip(pairs(), made, strict=True):
-        alone = encode(given, of_words())
+        alone = encode_pair(given, of_words())
         assert example["teacher_input_ids"] == alone["input_ids"]
         assert example["teacher_labels"] == alone["labels"]
-        assert example["input_ids"] == encode(given, of_bytes())["input_ids"]
+        assert example["input_ids"] == encode_pair(given, of_bytes())["input_ids"]
         assert len(example["teacher_input_ids"]) < len(example["input_ids"])
     assert (
         "teacher_input_ids"
-        not in encode_all(pairs(), of_bytes(), max_length=48, max_prompt=24)[0][0]
+        not in encode_pairs(pairs(), of_bytes(), max_length=48, max_prompt_length=24)[0][0]
     )
 
 
 def test_limits_hold_for_both_tokenizers():
     """Bytes are longer than words: what they can't hold goes, whichever side they are."""
-    limits = {"max_length": 16, "max_prompt": 9}
+    limits = {"max_length": 16, "max_prompt_length": 9}
     short = [p for p in pairs() if len(p["prompt"]) + 1 <= 9]
     cut = [p for p in short if len(p["prompt"]) + 1 + len(p["completion"]) + 1 > 16]
     assert 0 < len(cut) < len(short) < len(pairs())
     for tokenizers in ((of_bytes(), of_words()), (of_words(), of_bytes())):
-        made, lengths = encode_all(
+        made, lengths = encode_pairs(
             pairs(), tokenizers[0], teacher_tokenizer=tokenizers[1], **limits
         )
-        assert (lengths.left_out, lengths.cut) == (len(pairs()) - len(short), len(cut))
+        assert (lengths.n_dropped, lengths.n_truncated) == (len(pairs()) - len(short), len(cut))
         sizes = [len(e[name]) for e in made for name in ("input_ids", "teacher_input_ids")]
         assert max(sizes) == 16
 
@@ -395,11 +409,11 @@ def test_limits_hold_for_both_tokenizers():
 def test_chats_go_through_each_ones_own_template():
     turns = [{"role": "user", "content": "w1 w2"}]
     chat = row(prompt="w1 w2", completion="w3", turns=turns)
-    (example,), _ = encode_all(
-        [chat], of_bytes(), max_length=90, max_prompt=80, teacher_tokenizer=of_bytes(CHATML)
+    (example,), _ = encode_pairs(
+        [chat], of_bytes(), max_length=90, max_prompt_length=80, teacher_tokenizer=of_bytes(CHATML)
     )
     assert len(example["teacher_input_ids"]) > len(example["input_ids"])
-    assert example["teacher_input_ids"] == encode(chat, of_bytes(CHATML))["input_ids"]
+    assert example["teacher_input_ids"] == encode_pair(chat, of_bytes(CHATML))["input_ids"]
 
 
 def test_texts_and_pairs_of_texts_with_special_tokens_and_labels():
@@ -424,8 +438,8 @@ def test_texts_and_pairs_of_texts_with_special_tokens_and_labels():
             encode_texts(texts, of_words(), max_length=9, labels=labels)
 
 
-def test_kept_counts_are_the_rows_of_the_masks():
-    for data in (EXAMPLES, TEXTS, [teachers_own(e) for e in EXAMPLES]):
+def test_valid_tokens_are_counted_as_the_masks_do():
+    for data in (EXAMPLES, TEXTS, [teacher_inputs(e) for e in EXAMPLES]):
         batch = pad([{k: e[k] for k in ("input_ids", "labels") if k in e} for e in data], 0)
-        assert kept_counts(data) == kept_rows(batch).sum(1).tolist()
-        assert min(kept_counts(data)) > 0
+        assert count_valid_tokens(data) == loss_mask(batch).sum(1).tolist()
+        assert min(count_valid_tokens(data)) > 0

@@ -8,63 +8,17 @@ import torch
 from torch import nn
 
 from geodistill.distill import FeatureTerm
-from geodistill.distill.feature_term import (
-    BalancedTerm,
-    balanced,
-    kept_rows,
-    resolve_layer,
-    select_rows,
-)
+from geodistill.distill.feature_term import TermModule, loss_mask, resolve_layer, term_modules
 from geodistill.errors import InputError
 from geodistill.losses import ProcrustesLoss
 
 FEATURES = torch.arange(24.0).reshape(2, 4, 3)  # row t of example b begins with 12 b + 3 t
 RIGHT = torch.tensor([[1, 1, 1, 0], [1, 1, 1, 1]]).bool()
-LEFT = torch.tensor([[0, 0, 1, 1], [0, 1, 1, 1]]).bool()
-
-
-@pytest.mark.parametrize(
-    ("mask", "rows", "expected"),
-    [
-        (RIGHT, "first", [0, 12]),
-        (RIGHT, "last", [6, 21]),
-        (RIGHT, "mean", [3, 16.5]),
-        (LEFT, "first", [6, 15]),
-        (LEFT, "last", [9, 21]),
-        (LEFT, "mean", [7.5, 18]),
-    ],
-)
-def test_one_row_an_example(mask, rows, expected):
-    chosen, kept = select_rows(FEATURES, mask, rows)
-    assert kept is None
-    assert chosen.shape == (2, 3)
-    assert chosen[:, 0].tolist() == expected
-    assert (chosen[:, 1] - chosen[:, 0]).tolist() == [1, 1]
-
-
-def test_all_rows_go_on_with_their_mask():
-    chosen, kept = select_rows(FEATURES, RIGHT, "all")
-    assert chosen is FEATURES
-    assert kept is RIGHT
-
-
-@pytest.mark.parametrize("rows", ["first", "last", "mean"])
-def test_what_is_not_kept_has_no_influence(rows):
-    spoilt = torch.where(LEFT.unsqueeze(-1), FEATURES, torch.full_like(FEATURES, 1e6))
-    assert torch.equal(select_rows(spoilt, LEFT, rows)[0], select_rows(FEATURES, LEFT, rows)[0])
-
-
-@pytest.mark.parametrize("rows", ["first", "last", "mean"])
-def test_an_example_without_tokens_is_refused(rows):
-    mask = RIGHT.clone()
-    mask[1] = False
-    with pytest.raises(InputError, match="mask keeps no token of example 1"):
-        select_rows(FEATURES, mask, rows)
 
 
 def test_equal_terms_have_names_of_their_own():
     layers = [(2, 1), (2, 1), (1, 1), (2, 1)]
-    terms = balanced([FeatureTerm(t, s, ProcrustesLoss()) for t, s in layers])
+    terms = term_modules([FeatureTerm(t, s, ProcrustesLoss()) for t, s in layers])
     names = [term.name for term in terms]
     one = "ProcrustesLoss[2-1]"
     assert names == [one, f"{one} #2", "ProcrustesLoss[1-1]", f"{one} #3"]
@@ -73,9 +27,9 @@ def test_equal_terms_have_names_of_their_own():
 def test_classification_keeps_all_but_padding():
     ids = torch.ones(2, 4, dtype=torch.long)
     batch = {"input_ids": ids, "attention_mask": RIGHT.long(), "labels": torch.tensor([0, 1])}
-    assert torch.equal(kept_rows(batch), RIGHT)
+    assert torch.equal(loss_mask(batch), RIGHT)
     del batch["attention_mask"]
-    assert torch.equal(kept_rows(batch), torch.ones(2, 4, dtype=torch.bool))
+    assert torch.equal(loss_mask(batch), torch.ones(2, 4, dtype=torch.bool))
 
 
 @pytest.mark.parametrize(
@@ -88,7 +42,7 @@ def test_classification_keeps_all_but_padding():
 )
 def test_language_models_keep_the_positions_that_predict_a_target(labels, expected):
     ids = torch.ones(1, 5, dtype=torch.long)
-    mask = kept_rows({"input_ids": ids, "attention_mask": ids, "labels": torch.tensor([labels])})
+    mask = loss_mask({"input_ids": ids, "attention_mask": ids, "labels": torch.tensor([labels])})
     assert mask.int().tolist() == [expected]
 
 
@@ -107,11 +61,14 @@ def test_an_unknown_layer_is_told_which_there_are(layer):
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"rows": "odd"}, "rows is 'odd'; expected one of all, first, mean, last"),
+        ({"pooling": "odd"}, "pooling is 'odd'; expected one of all, first, mean, last"),
         ({"weight": -0.5}, "weight is -0.5; expected a finite number of at least 0"),
         ({"weight": math.nan}, "weight is nan"),
         ({"weight": math.inf}, "weight is inf"),
-        ({"balance": -1}, "balance is -1; expected a number of micro-batches, 0 for none"),
+        (
+            {"weight_warmup_batches": -1},
+            "weight_warmup_batches is -1; expected a number of micro-b",
+        ),
     ],
 )
 def test_terms_out_of_range(settings, words):
@@ -121,7 +78,7 @@ def test_terms_out_of_range(settings, words):
 
 @pytest.mark.parametrize("layers", [("last", -1), (-1, 0.5)])
 def test_a_layer_is_a_number(layers):
-    with pytest.raises(InputError, match=r"_layer is .*; expected a whole number, -1 for the last"):
+    with pytest.raises(InputError, match=r"_layer is .*; expected an integer, -1 for the last"):
         FeatureTerm(*layers, ProcrustesLoss())
 
 
@@ -143,19 +100,19 @@ class Scaled(nn.Module):
 
 
 def test_the_balanced_weight_is_factor_times_the_ratio_of_mean_gradient_norms():
-    term = BalancedTerm(FeatureTerm(-1, -1, Scaled(3.0), weight=20.0, balance=2))
-    assert term.balancing
+    term = TermModule(FeatureTerm(-1, -1, Scaled(3.0), weight=20.0, weight_warmup_batches=2))
+    assert term.warming_up
     assert term.weight == 0
     for value in (1.0, 2.0):  # base gradient 0.5 x, own 3 x: norms value·√24·(0.5, 3)
         features = torch.full((2, 4, 3), value, requires_grad=True)
         own = term(features, FEATURES, RIGHT)
         term.measure(0.25 * features.square().sum(), own, features)
-    assert not term.balancing
+    assert not term.warming_up
     assert term.weight == pytest.approx(20 * 0.5 / 3)
 
 
 def test_the_window_is_a_ratio_of_means_not_a_mean_of_ratios():
-    term = BalancedTerm(FeatureTerm(-1, -1, Scaled(1.0), balance=2))
+    term = TermModule(FeatureTerm(-1, -1, Scaled(1.0), weight_warmup_batches=2))
     for value, factor in ((1.0, 4.0), (3.0, 2.0)):
         features = torch.full((1, 1, 1), value, requires_grad=True)
         term.measure(
@@ -165,8 +122,8 @@ def test_the_window_is_a_ratio_of_means_not_a_mean_of_ratios():
 
 
 def test_without_balance_the_weight_is_as_given():
-    term = BalancedTerm(FeatureTerm(-1, -1, Scaled(1.0), weight=0.7))
-    assert not term.balancing
+    term = TermModule(FeatureTerm(-1, -1, Scaled(1.0), weight=0.7))
+    assert not term.warming_up
     assert term.weight == 0.7
 
 
@@ -178,15 +135,15 @@ def test_without_balance_the_weight_is_as_given():
     ],
 )
 def test_a_window_without_gradient_is_refused(base, own, words):
-    term = BalancedTerm(FeatureTerm(2, 1, Scaled(own), balance=1))
+    term = TermModule(FeatureTerm(2, 1, Scaled(own), weight_warmup_batches=1))
     features = torch.ones(1, 1, 1, requires_grad=True)
     term.measure(base * features.sum(), term(features, features, None), features)
-    with pytest.raises(InputError, match=words + r".*balance=0"):
+    with pytest.raises(InputError, match=words + r".*weight_warmup_batches=0"):
         term.weight  # noqa: B018
 
 
 def test_what_a_loss_refuses_is_told_with_the_term():
     features = torch.full((2, 4, 3), math.nan)
-    term = BalancedTerm(FeatureTerm(6, 3, ProcrustesLoss()))
+    term = TermModule(FeatureTerm(6, 3, ProcrustesLoss()))
     with pytest.raises(InputError, match=r"ProcrustesLoss\[6-3\]: teacher holds 21 NaN"):
         term(FEATURES, features, RIGHT)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from support.tiny_models import tiny_bert, tiny_opt
 
-from geodistill.distill.hooks import head_on_rows, recorded
+from geodistill.distill.hooks import lm_head_on_positions, record_outputs
 
 IDS = torch.tensor([[5, 6, 7, 8], [9, 10, 11, 12]])
 MASK = torch.tensor([[0, 1, 1, 0], [1, 0, 0, 0]]).bool()
@@ -13,7 +13,7 @@ MASK = torch.tensor([[0, 1, 1, 0], [1, 0, 0, 0]]).bool()
 def test_logits_are_those_of_the_kept_rows_with_their_gradient():
     model = tiny_opt(1)
     whole = model(IDS, output_hidden_states=True)
-    with head_on_rows(model, MASK):
+    with lm_head_on_positions(model, MASK):
         rows = model(IDS, output_hidden_states=True)
     assert rows.logits.shape == (3, 100)
     assert torch.allclose(rows.logits, whole.logits[MASK], atol=1e-6)
@@ -30,7 +30,7 @@ def test_logits_are_those_of_the_kept_rows_with_their_gradient():
 
 def test_nothing_is_left_even_after_an_error():
     model = tiny_opt(1)
-    with pytest.raises(RuntimeError, match="stopped"), head_on_rows(model, MASK):
+    with pytest.raises(RuntimeError, match="stopped"), lm_head_on_positions(model, MASK):
         raise RuntimeError("stopped")
     assert not model.get_output_embeddings()._forward_pre_hooks
     assert model(IDS).logits.shape == (2, 4, 100)
@@ -39,7 +39,7 @@ def test_nothing_is_left_even_after_an_error():
 @pytest.mark.parametrize("model", [tiny_opt(1), tiny_bert(1)], ids=["opt", "bert"])
 def test_recorded_features_are_those_of_the_call_itself(model):
     expected = model(IDS, output_hidden_states=True).hidden_states
-    with recorded(model, grad=True) as seen:
+    with record_outputs(model, grad=True) as seen:
         logits = model(IDS).logits
         with torch.no_grad():
             model(IDS)
@@ -53,7 +53,7 @@ def test_recorded_features_are_those_of_the_call_itself(model):
 
 def test_recorded_hears_a_call_below_the_head_and_the_kind_asked_for():
     model = tiny_opt(1)
-    with recorded(model, grad=False) as seen:
+    with record_outputs(model, grad=False) as seen:
         model(IDS)
         assert not seen
         with torch.no_grad():
@@ -67,6 +67,6 @@ def test_recorded_hears_a_call_below_the_head_and_the_kind_asked_for():
 
 
 def test_recording_nothing():
-    with recorded(None, grad=True) as seen:
+    with record_outputs(None, grad=True) as seen:
         pass
     assert seen == []

@@ -18,9 +18,9 @@ from transformers import (
 from geodistill.distill.students import (
     bert_student,
     opt_student,
+    pca_init_embeddings,
     principal_directions,
-    principal_start,
-    truncate,
+    take_layers,
 )
 from geodistill.errors import InputError
 
@@ -32,7 +32,7 @@ def bert(width=32, layers=1, seed=0):
 
 
 def opt(width=64, layers=1, seed=0):
-    return opt_student(OPT, width=width, layers=layers, positions=40, seed=seed)
+    return opt_student(OPT, width=width, layers=layers, max_positions=40, seed=seed)
 
 
 @pytest.mark.parametrize("width", [1, 5, 12])
@@ -172,7 +172,7 @@ def test_another_encoders_words_are_carried_over_and_its_positions_are_not(make)
 
 def test_a_start_needs_the_teachers_vocabulary():
     with pytest.raises(InputError, match="student has embeddings of 90 tokens; expected 100, the"):
-        principal_start(tiny_bert(0, width=32, vocabulary=90), BERT)
+        pca_init_embeddings(tiny_bert(0, width=32, vocabulary=90), BERT)
 
 
 # ---- a teacher cut short ----
@@ -183,7 +183,7 @@ IDS = torch.tensor([[5, 6, 7, 8]])
 def test_a_truncated_bert_is_the_model_with_those_blocks_alone():
     teacher = tiny_bert(1, layers=5).eval().requires_grad_(False)
     before = teacher(IDS).logits
-    student = truncate(teacher, 2)
+    student = take_layers(teacher, 2)
     twin = tiny_bert(2, layers=2)
     own = teacher.state_dict()
     kept = {}
@@ -209,7 +209,7 @@ def test_a_truncated_bert_is_the_model_with_those_blocks_alone():
 
 def test_a_truncation_to_all_layers_says_what_the_teacher_says():
     teacher = tiny_distilbert().eval()
-    assert torch.equal(truncate(teacher, 2)(IDS).logits, teacher(IDS).logits)
+    assert torch.equal(take_layers(teacher, 2)(IDS).logits, teacher(IDS).logits)
 
 
 def test_a_truncated_decoder_finds_its_keys_in_a_cache():
@@ -220,7 +220,7 @@ def test_a_truncated_decoder_finds_its_keys_in_a_cache():
         layer_types=["full_attention", "sliding_attention"] * 2, use_sliding_window=True,
         sliding_window=2, max_window_layers=0,
     )  # fmt: skip
-    student = truncate(Qwen2ForCausalLM(config), 2).eval()
+    student = take_layers(Qwen2ForCausalLM(config), 2).eval()
     assert student.config.layer_types == ["sliding_attention"] * 2
     whole = student(IDS).logits[0]
     keys, stepwise = None, []
@@ -235,7 +235,7 @@ def test_a_truncated_decoder_finds_its_keys_in_a_cache():
 @pytest.mark.parametrize("layers", [0, -1, 4])
 def test_layers_that_the_teacher_has_not(layers):
     with pytest.raises(InputError, match=rf"layers is {layers}; expected 1 to 2, the teacher's"):
-        truncate(BERT, layers)
+        take_layers(BERT, layers)
 
 
 def test_blocks_that_stand_in_no_list():
@@ -244,4 +244,4 @@ def test_blocks_that_stand_in_no_list():
         intermediate_size=32, num_hidden_layers=3,
     )  # fmt: skip
     with pytest.raises(InputError, match=r"AlbertForSequenceClassification has 0 lists of 3 bloc"):
-        truncate(AlbertForSequenceClassification(config), 2)
+        take_layers(AlbertForSequenceClassification(config), 2)

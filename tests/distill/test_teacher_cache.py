@@ -17,10 +17,11 @@ import torch
 from support.tiny_models import answers, arguments, collate, sentences, tiny_bert, tiny_opt
 
 from geodistill.distill import FeatureDistillationTrainer, TeacherCache, build_cache
-from geodistill.distill.feature_term import kept_rows
-from geodistill.distill.teacher_cache import TeacherOutputs, bucketed, cache_key, with_tail
+from geodistill.distill.collate import batches_by_length
+from geodistill.distill.feature_term import loss_mask
+from geodistill.distill.teacher_cache import TeacherOutputs, cache_key, topk_with_tail
 from geodistill.errors import InputError
-from geodistill.experiments.training import in_batches
+from geodistill.files import no_progress
 from geodistill.losses import KLDivergenceLoss
 
 SENTENCES = sentences([6, 3, 5, 4, 6], seed=1)
@@ -29,14 +30,14 @@ ANSWERS = answers([8, 7, 8, 6], kept=[3, 1, 5, 2], seed=1)
 KEPT = [3, 1, 5, 2]
 
 
-def classifier_cache(folder, data=SENTENCES, lengths=LENGTHS, **settings):
-    given = {"layers": (1, -1), "say": lambda line: None, **settings}
-    return build_cache(tiny_bert(2), in_batches(data, 2, 0), lengths, folder, **given)
+def classifier_cache(folder, data=SENTENCES, counts=LENGTHS, **settings):
+    given = {"layers": (1, -1), "progress": no_progress, **settings}
+    return build_cache(tiny_bert(2), batches_by_length(data, 2, 0), counts, folder, **given)
 
 
 def language_cache(folder, **settings):
     given = {"layers": (-1,), **settings}
-    return build_cache(tiny_opt(2), in_batches(ANSWERS, 2, 0), KEPT, folder, **given)
+    return build_cache(tiny_opt(2), batches_by_length(ANSWERS, 2, 0), KEPT, folder, **given)
 
 
 def without(batch, *names):
@@ -65,7 +66,7 @@ def test_a_classifiers_outputs_are_found_again_in_any_order_and_padding(tmp_path
 def test_a_language_models_outputs_are_its_answers_positions(tmp_path):
     cache = language_cache(tmp_path / "c", top_k=7)
     batch = collate([ANSWERS[i] for i in (2, 0)])
-    mask = kept_rows(batch)
+    mask = loss_mask(batch)
     out = tiny_opt(2).eval()(**without(batch, "row", "labels"), output_hidden_states=True)
     found = cache.lookup(batch["row"], mask, [2])
     assert found.logits is None
@@ -87,7 +88,7 @@ def test_a_finished_cache_is_opened_not_built(tmp_path):
 
 def test_progress_is_reported_in_examples(tmp_path):
     seen = []
-    classifier_cache(tmp_path / "c", report=lambda *state: seen.append(state))
+    classifier_cache(tmp_path / "c", on_batch=lambda *state: seen.append(state))
     assert seen == [(2, 5), (4, 5), (5, 5)]
 
 
@@ -97,17 +98,22 @@ BUILD = """
 import sys, time
 from pathlib import Path
 sys.path.insert(0, {tests!r})
-from test_distill_cache import SENTENCES, LENGTHS, build_cache, in_batches, tiny_bert
+from support.tiny_models import sentences, tiny_bert
+from geodistill.distill import batches_by_length, build_cache
+from geodistill.files import no_progress
+
+EXAMPLES = sentences([6, 3, 5, 4, 6], seed=1)
 
 def batches():
-    for i, batch in enumerate(in_batches(SENTENCES, 2, 0)):
+    for i, batch in enumerate(batches_by_length(EXAMPLES, 2, 0)):
         if i == 2:
             print("half", flush=True)
             time.sleep(60)
         yield batch
 
-quiet = lambda line: None
-build_cache(tiny_bert(2), batches(), LENGTHS, Path({folder!r}), layers=(1, -1), say=quiet)
+build_cache(
+    tiny_bert(2), batches(), [6, 3, 5, 4, 6], Path({folder!r}), layers=(1, -1), progress=no_progress
+)
 """
 
 
@@ -118,11 +124,11 @@ def test_a_cache_killed_half_way_is_no_cache_and_is_built_again(tmp_path):
         assert build.stdout.readline() == "half\n"
         build.send_signal(signal.SIGKILL)
     assert not folder.exists()
-    assert (tmp_path / "c.partial").is_dir()
+    assert len(list(tmp_path.glob(".c.*.partial"))) == 1
     with pytest.raises(InputError, match=r"teacher cache .* has no manifest.json; build it again"):
         TeacherCache(folder)
     whole, fresh = classifier_cache(folder), classifier_cache(tmp_path / "fresh")
-    assert not (tmp_path / "c.partial").exists()
+    assert not list(tmp_path.glob(".c.*"))
     for name in ("logits", "features_1", "features_2"):
         assert np.array_equal(whole.array(name), fresh.array(name))
         assert np.abs(whole.array(name)).sum() > 0
@@ -132,12 +138,18 @@ RACE = """
 import sys
 from pathlib import Path
 sys.path.insert(0, {tests!r})
-from test_distill_cache import classifier_cache
+from support.tiny_models import sentences, tiny_bert
+from geodistill.distill import batches_by_length, build_cache
+from geodistill.files import no_progress
 
 folder, seen = Path({folder!r}), []
+batches = batches_by_length(sentences([6, 3, 5, 4, 6], seed=1), 2, 0)
 print("ready", flush=True)
 sys.stdin.readline()
-cache = classifier_cache(folder, report=lambda *state: seen.append(state))
+cache = build_cache(
+    tiny_bert(2), batches, [6, 3, 5, 4, 6], folder, layers=(1, -1),
+    on_batch=lambda *state: seen.append(state), progress=no_progress,
+)
 print(len(seen), len(cache), float(abs(cache.array("logits")).sum()), flush=True)
 """
 
@@ -155,29 +167,22 @@ def test_of_two_processes_one_builds_and_the_other_opens(tmp_path):
     assert [batches for batches, _, _ in said] == ["0", "3"]
     assert said[0][1:] == said[1][1:]
     assert said[0][1] == "5"
-    assert not (tmp_path / "c.partial").exists()
+    assert not list(tmp_path.glob(".c.*"))
 
 
 @pytest.mark.parametrize("older", [False, True])
-def test_a_disk_that_fills_up_leaves_no_half_cache(tmp_path, monkeypatch, older):
-    whole, calls = build_cache._Array.put, []
-
-    def put(array, begin, rows):
-        calls.append(begin)
-        if len(calls) == 8:
-            raise OSError(errno.ENOSPC, "No space left on device")
-        whole(array, begin, rows)
+def test_a_disk_that_fills_up_leaves_no_half_cache(tmp_path, older):
+    def disk_full(done, total):
+        raise OSError(errno.ENOSPC, "No space left on device")
 
     if older:  # an older cache, of another layer, is kept until the new one is whole
         classifier_cache(tmp_path / "c", layers=(1,))
-    monkeypatch.setattr(build_cache._Array, "put", put)
     words = r"teacher cache .*c: No space left on device while writing, nothing is kept; set GEODIS"
-    told = pytest.warns(match="teacher_layer 2 is not in the cache") if older else nullcontext()
-    with told, pytest.raises(InputError, match=words):
-        classifier_cache(tmp_path / "c")
-    assert not (tmp_path / "c.partial").exists()
+    warned = pytest.warns(match="teacher_layer 2 is not in the cache") if older else nullcontext()
+    with warned, pytest.raises(InputError, match=words):
+        classifier_cache(tmp_path / "c", on_batch=disk_full)
+    assert not list(tmp_path.glob(".c.*"))
     assert (tmp_path / "c").exists() == older
-    monkeypatch.undo()
     if older:
         assert TeacherCache(tmp_path / "c").manifest["layers"] == [1]
     else:
@@ -191,8 +196,18 @@ def cut(path):
     path.write_bytes(path.read_bytes()[:-9])
 
 
+def edit_manifest(folder, **changes):
+    path = folder / "manifest.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
 DAMAGE = {
     "manifest": lambda folder: cut(folder / "manifest.json"),
+    "manifest of a list": lambda folder: (folder / "manifest.json").write_text("[]"),
+    "manifest of nothing": lambda folder: (folder / "manifest.json").write_text("{}"),
+    "no layers": lambda folder: edit_manifest(folder, layers=None),
+    "an array not listed": lambda folder: edit_manifest(folder, arrays=["logits", "features_1"]),
+    "top_k without arrays": lambda folder: edit_manifest(folder, top_k=4),
     "array": lambda folder: cut(folder / "features_1.npy"),
     "header": lambda folder: (folder / "logits.npy").write_bytes(b"\x93NU"),
     "missing": lambda folder: (folder / "offsets.npy").unlink(),
@@ -221,11 +236,11 @@ def flip(path, place=-3):
 @pytest.mark.parametrize("name", ["features_1", "logits"])
 def test_a_changed_bit_is_told_and_the_cache_built_again(tmp_path, name):
     fresh = classifier_cache(tmp_path / "c").array(name).copy()
-    TeacherCache(tmp_path / "c").verify()
+    TeacherCache(tmp_path / "c").verify_checksums()
     flip(tmp_path / "c" / f"{name}.npy")
     told = rf"teacher cache .*c is damaged \({name}\.npy has sha256 \w+, \w+ is recorded\); build"
     with pytest.raises(InputError, match=told):
-        TeacherCache(tmp_path / "c").verify()
+        TeacherCache(tmp_path / "c").verify_checksums()
     with pytest.warns(match="building the teacher cache again: .*is damaged"):
         again = classifier_cache(tmp_path / "c")
     assert np.array_equal(again.array(name), fresh)
@@ -246,7 +261,9 @@ def test_a_cache_older_than_the_checksums_is_used(tmp_path):
 def test_a_foreign_cache_is_built_again(tmp_path):
     """Another teacher, other texts of the same lengths, more texts, other layers."""
     other = [{**row, "input_ids": row["input_ids"][::-1]} for row in SENTENCES]
-    build_cache(tiny_bert(3), in_batches(SENTENCES, 2, 0), LENGTHS, tmp_path / "c", layers=(1, 2))
+    build_cache(
+        tiny_bert(3), batches_by_length(SENTENCES, 2, 0), LENGTHS, tmp_path / "c", layers=(1, 2)
+    )
     foreign = r"building the teacher cache again: .*is another teacher's, or of other texts"
     with pytest.warns(match=foreign):
         mine = classifier_cache(tmp_path / "c")
@@ -263,11 +280,21 @@ def test_a_language_models_cache_of_another_teacher_is_built_again(tmp_path):
         language_cache(tmp_path / "c", top_k=7)
     with pytest.warns(match="another teacher's"):
         build_cache(
-            tiny_opt(3), in_batches(ANSWERS, 2, 0), KEPT, tmp_path / "c", layers=(-1,), top_k=7
+            tiny_opt(3),
+            batches_by_length(ANSWERS, 2, 0),
+            KEPT,
+            tmp_path / "c",
+            layers=(-1,),
+            top_k=7,
         )
     with pytest.warns(match="has top_k 7 of 4 examples, not 5 of 4"):
         build_cache(
-            tiny_opt(3), in_batches(ANSWERS, 2, 0), KEPT, tmp_path / "c", layers=(-1,), top_k=5
+            tiny_opt(3),
+            batches_by_length(ANSWERS, 2, 0),
+            KEPT,
+            tmp_path / "c",
+            layers=(-1,),
+            top_k=5,
         )
 
 
@@ -277,14 +304,16 @@ def test_a_cache_of_another_vocabulary_or_width_is_built_again(tmp_path, other):
     ids = [[i % 50 for i in row["input_ids"]] for row in ANSWERS]
     data = [{**row, "input_ids": new} for row, new in zip(ANSWERS, ids, strict=True)]
     given = {"layers": (-1,), "top_k": 7}
-    build_cache(tiny_opt(2), in_batches(data, 2, 0), KEPT, tmp_path / "c", **given)
+    build_cache(tiny_opt(2), batches_by_length(data, 2, 0), KEPT, tmp_path / "c", **given)
     with pytest.warns(match="another teacher's"):
         again = build_cache(
-            tiny_opt(2, **other), in_batches(data, 2, 0), KEPT, tmp_path / "c", **given
+            tiny_opt(2, **other), batches_by_length(data, 2, 0), KEPT, tmp_path / "c", **given
         )
-    fresh = build_cache(tiny_opt(2, **other), in_batches(data, 2, 0), KEPT, tmp_path / "d", **given)
+    fresh = build_cache(
+        tiny_opt(2, **other), batches_by_length(data, 2, 0), KEPT, tmp_path / "d", **given
+    )
     assert np.array_equal(again.array("features_2"), fresh.array("features_2"))
-    assert again.outcomes == other.get("vocabulary", 100)
+    assert again.num_logits == other.get("vocabulary", 100)
 
 
 @torch.no_grad()
@@ -293,18 +322,18 @@ def test_a_language_models_features_alone(tmp_path):
     cache = language_cache(tmp_path / "c")
     assert sorted(cache.manifest["arrays"]) == ["features_2"]
     found = cache.lookup(torch.tensor([2, 0]), None, [2])
-    assert found.logits is found.top is cache.outcomes is None
+    assert found.logits is found.top is cache.num_logits is None
     assert found.mask.sum(1).tolist() == [5, 3]
     assert found.mask[1].tolist() == [True] * 3 + [False] * 2
     for place, number in enumerate((2, 0)):
         batch = collate([ANSWERS[number]])
         out = tiny_opt(2).eval()(**without(batch, "row", "labels"), output_hidden_states=True)
-        expected = out.hidden_states[-1][kept_rows(batch)]
+        expected = out.hidden_states[-1][loss_mask(batch)]
         assert torch.allclose(found.features[2][place][found.mask[place]], expected, atol=1e-3)
         assert expected.abs().max() > 0.5
     with warnings.catch_warnings(action="error"):
         language_cache(tmp_path / "c")  # opened, not built
-    with pytest.raises(InputError, match="holds features alone: drop logit_loss, or build it wit"):
+    with pytest.raises(InputError, match="holds features only: drop logit_loss, or build it wit"):
         cache.require_logits(1.0)
 
 
@@ -315,7 +344,9 @@ def test_a_classifier_has_no_top_k_of_tokens(tmp_path):
 
 def test_a_folder_of_other_files_is_left_alone(tmp_path):
     (tmp_path / "thesis.tex").write_text("years")
-    with pytest.raises(InputError, match=r"is no teacher cache, it holds thesis.tex: expected a"):
+    with pytest.raises(
+        InputError, match=r"is not a teacher cache, it holds thesis.tex: expected a"
+    ):
         classifier_cache(tmp_path)
     assert (tmp_path / "thesis.tex").read_text() == "years"
     (tmp_path / "mine").mkdir()
@@ -344,7 +375,7 @@ def top_k_loss(k, student, teacher):
     """What the trainer computes from a cache of the top k."""
     top = teacher.log_softmax(-1).topk(k)
     said = TeacherOutputs(None, top=(top.values, top.indices))
-    return float(KLDivergenceLoss()(*said.comparable_logits(student)))
+    return float(KLDivergenceLoss()(*said.aligned_logits(student)))
 
 
 def test_all_outcomes_but_one_give_the_whole_divergence():
@@ -366,7 +397,10 @@ def test_the_gradient_of_the_rest_falls_on_the_outcomes_in_it():
     """d KL / d logit of outcome j in the rest: Q_j (1 - P_rest / Q_rest)."""
     student, teacher = logits(0, 1, 6).double().requires_grad_(), logits(1, 1, 6).double()
     top = teacher.log_softmax(-1).topk(2)
-    p, q = with_tail(top.values), bucketed(student.log_softmax(-1), top.indices)
+    p, q = (
+        topk_with_tail(top.values),
+        topk_with_tail(student.log_softmax(-1).gather(-1, top.indices)),
+    )
     (gradient,) = torch.autograd.grad((p.exp() * (p - q)).sum(), student)
     outcome = next(j for j in range(6) if j not in top.indices[0].tolist())
     share = student.softmax(-1)[0, outcome]
@@ -378,7 +412,7 @@ def test_the_gradient_of_the_rest_falls_on_the_outcomes_in_it():
 
 def test_a_certain_teacher_has_a_finite_rest():
     sure = torch.tensor([[0.0, -200.0]])
-    assert torch.isfinite(with_tail(sure)).all()
+    assert torch.isfinite(topk_with_tail(sure)).all()
 
 
 # ---- refusals ----
@@ -434,47 +468,47 @@ def test_a_full_disk_is_told_before_anything_runs(tmp_path, monkeypatch):
     assert len(classifier_cache(tmp_path / "c")) == 5
 
 
-def test_lengths_that_are_not_the_batches(tmp_path):
-    with pytest.raises(InputError, match="lengths: 9 for example 2, its batch keeps 5"):
-        classifier_cache(tmp_path / "c", lengths=[6, 3, 9, 4, 6])
-    with pytest.raises(InputError, match="lengths has 6 examples, the batches hold 5"):
-        classifier_cache(tmp_path / "c", lengths=[*LENGTHS, 4])
+def test_token_counts_that_are_not_the_batches(tmp_path):
+    with pytest.raises(InputError, match="token_counts: 9 for example 2, its batch has 5"):
+        classifier_cache(tmp_path / "c", counts=[6, 3, 9, 4, 6])
+    with pytest.raises(InputError, match="token_counts has 6 examples, the batches hold 5"):
+        classifier_cache(tmp_path / "c", counts=[*LENGTHS, 4])
     assert not (tmp_path / "c").exists()
 
 
-def test_the_size_is_told_before_anything_is_written(tmp_path):
-    told = []
+def test_the_size_is_reported_before_anything_is_written(tmp_path):
+    lines = []
 
-    def say(line):
-        told.append((line, [path.name for path in tmp_path.rglob("*.npy")]))
+    def progress(line):
+        lines.append((line, [path.name for path in tmp_path.rglob("*.npy")]))
 
-    cache = classifier_cache(tmp_path / "c", say=say)
-    ((line, written),) = told
+    cache = classifier_cache(tmp_path / "c", progress=progress)
+    ((line, written),) = lines
     size = sum(cache.array(name).nbytes for name in cache.manifest["arrays"])
     assert line.startswith(f"teacher cache: {size / 1e6:.1f} MB to write, ")
     assert written == []
-    classifier_cache(tmp_path / "c", say=say)
-    assert len(told) == 1  # an opened one writes nothing
+    classifier_cache(tmp_path / "c", progress=progress)
+    assert len(lines) == 1  # an opened one writes nothing
 
 
 def test_a_last_layer_of_another_width_than_the_others_is_stored_as_it_is(tmp_path):
     """OPT-350m: `hidden_states[-1]` has word_embed_proj_dim numbers, not hidden_size."""
     teacher = tiny_opt(2, projected=16)
     with torch.no_grad():
-        (batch,) = in_batches(ANSWERS, 4, 0)
+        (batch,) = batches_by_length(ANSWERS, 4, 0)
         out = teacher(batch["input_ids"], batch["attention_mask"], output_hidden_states=True)
     assert out.hidden_states[-1].shape[-1] == 16
     cache = build_cache(
-        teacher, in_batches(ANSWERS, 2, 0), KEPT, tmp_path / "c", layers=(1, -1), top_k=5
+        teacher, batches_by_length(ANSWERS, 2, 0), KEPT, tmp_path / "c", layers=(1, -1), top_k=5
     )
-    mask = kept_rows(batch)
+    mask = loss_mask(batch)
     found = cache.lookup(batch["row"], mask, (1, 2)).features
     for layer, width in ((1, 32), (2, 16)):
         assert found[layer].shape[-1] == width
         assert torch.allclose(found[layer][mask], out.hidden_states[layer][mask], atol=2e-3)
     again = build_cache(
-        teacher, in_batches(ANSWERS, 2, 0), KEPT, tmp_path / "c", layers=(1, -1), top_k=5,
-        report=lambda done, total: pytest.fail("built again"),
+        teacher, batches_by_length(ANSWERS, 2, 0), KEPT, tmp_path / "c", layers=(1, -1), top_k=5,
+        on_batch=lambda done, total: pytest.fail("built again"),
     )  # fmt: skip
     assert len(again) == 4
 
@@ -482,12 +516,12 @@ def test_a_last_layer_of_another_width_than_the_others_is_stored_as_it_is(tmp_pa
 def test_texts_longer_than_the_teacher_takes_are_refused(tmp_path):
     teacher = tiny_opt(2, positions=7)
     with pytest.raises(InputError, match="a batch has 8 tokens, the teacher takes 7"):
-        build_cache(teacher, in_batches(ANSWERS, 2, 0), KEPT, tmp_path / "c", layers=(1,))
+        build_cache(teacher, batches_by_length(ANSWERS, 2, 0), KEPT, tmp_path / "c", layers=(1,))
 
 
 def test_a_tokenizer_without_a_token_for_padding_is_told():
     with pytest.raises(InputError, match=r"pad_id is None: expected .*pad_token = tokenizer.eos"):
-        next(in_batches(ANSWERS, 2, None))
+        next(batches_by_length(ANSWERS, 2, None))
 
 
 def test_features_beyond_float16_are_refused(tmp_path):
@@ -495,7 +529,9 @@ def test_features_beyond_float16_are_refused(tmp_path):
     with torch.no_grad():
         teacher.bert.encoder.layer[0].output.LayerNorm.weight.fill_(1e6)
     with pytest.raises(InputError, match="teacher features_1 exceed float16's range"):
-        build_cache(teacher, in_batches(SENTENCES, 2, 0), LENGTHS, tmp_path / "c", layers=(1,))
+        build_cache(
+            teacher, batches_by_length(SENTENCES, 2, 0), LENGTHS, tmp_path / "c", layers=(1,)
+        )
 
 
 def test_more_outcomes_than_the_vocabulary_has(tmp_path):

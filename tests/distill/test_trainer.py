@@ -22,10 +22,10 @@ from torch.nn.functional import cross_entropy, mse_loss
 from transformers import Trainer, TrainingArguments
 
 from geodistill.distill import FeatureDistillationTrainer, FeatureTerm, build_cache
-from geodistill.distill.feature_term import kept_rows
+from geodistill.distill.collate import batches_by_length
+from geodistill.distill.feature_term import loss_mask
 from geodistill.distill.teacher_cache import TeacherOutputs
 from geodistill.errors import InputError
-from geodistill.experiments.training import in_batches
 from geodistill.losses import (
     CKALoss,
     KLDivergenceLoss,
@@ -88,7 +88,7 @@ def kl(student, teacher):
 def micro_batch(student, teacher, batch, feature):
     """Task and logit losses of every item, and the feature loss of the micro-batch."""
     batch = {k: v for k, v in batch.items() if k != "row"}
-    labels, mask = batch.pop("labels"), kept_rows(batch)
+    labels, mask = batch.pop("labels"), loss_mask(batch)
     out = student(**batch, output_hidden_states=True)
     with torch.no_grad():
         said = teacher(**batch, output_hidden_states=True)
@@ -273,9 +273,9 @@ def test_a_skipped_step_leaves_no_gradient_behind(tmp_path):
 
 
 def eight_steps(folder, seed, resume=None):
-    """AdamW on shuffled data; a balance window that the checkpoint after step 4 cuts."""
+    """AdamW on shuffled data; a weight warm-up that the checkpoint after step 4 cuts."""
     student, loss = tiny_bert(seed), ProjectionLoss(32, 48)
-    terms = [term(loss, balance=6), term(ShuffledRows(CKALoss()), weight=0.5)]
+    terms = [term(loss, weight_warmup_batches=6), term(ShuffledRows(CKALoss()), weight=0.5)]
     trainer = distiller(
         folder, student, SENTENCES * 4, tiny_bert(2, width=48), terms, size=2, optim="adamw_torch",
         learning_rate=1e-3, train_sampling_strategy="random", save_strategy="steps", save_steps=4,
@@ -327,13 +327,14 @@ def test_the_exported_student_is_the_student_alone(tmp_path):
     assert not (tmp_path / "export" / "feature_terms.safetensors").exists()
 
 
-# ---- balance ----
+# ---- weight warm-up ----
 
 
-@pytest.mark.parametrize(("balance", "warned"), [(6, 1), (5, 0), (0, 0)])
-def test_a_term_whose_window_never_closes_is_warned_of(tmp_path, recwarn, balance, warned):
+@pytest.mark.parametrize(("warmup", "warned"), [(6, 1), (5, 0), (0, 0)])
+def test_a_warmup_longer_than_the_training_is_warned_of(tmp_path, recwarn, warmup, warned):
     data = sentences([6, 4, 5, 6, 5, 3, 4, 6], seed=4)  # two batches, three times
-    trainer = distiller(tmp_path, tiny_bert(1), data * 3, tiny_bert(2), [term(balance=balance)])
+    terms = [term(weight_warmup_batches=warmup)]
+    trainer = distiller(tmp_path, tiny_bert(1), data * 3, tiny_bert(2), terms)
     trainer.train()
     assert trainer.state.max_steps == 6
     told = [str(one.message) for one in recwarn if "stays off" in str(one.message)]
@@ -341,10 +342,10 @@ def test_a_term_whose_window_never_closes_is_warned_of(tmp_path, recwarn, balanc
     assert not warned or "over 6 micro-batches, the training has 6" in told[0]
 
 
-def test_balance_is_the_ratio_of_gradient_norms_at_the_students_features(tmp_path):
+def test_the_weight_is_the_ratio_of_gradient_norms_at_the_students_features(tmp_path):
     student, by_hand, teacher = tiny_bert(1), tiny_bert(1), tiny_bert(2)
     data = sentences([6, 4, 5, 6, 5, 3, 4, 6], seed=4)
-    trainer = distiller(tmp_path, student, data * 3, teacher, [term(balance=2)])
+    trainer = distiller(tmp_path, student, data * 3, teacher, [term(weight_warmup_batches=2)])
     trainer.train()
 
     sums = torch.zeros(2)
@@ -403,7 +404,7 @@ def test_another_teacher_makes_another_student(tmp_path, part):
 
 
 def test_terms_of_one_loss_and_one_layer_pair_are_logged_apart(tmp_path):
-    pair = [term(rows="all", weight=0.5), term(rows="first", weight=0.25)]
+    pair = [term(pooling="all", weight=0.5), term(pooling="first", weight=0.25)]
     trainer = distiller(tmp_path, tiny_bert(1), SENTENCES, tiny_bert(2), pair, logit_loss=None)
     trainer.train()
     name = "ProcrustesLoss[-1--1]"
@@ -413,7 +414,9 @@ def test_terms_of_one_loss_and_one_layer_pair_are_logged_apart(tmp_path):
 
 
 def cache_of(teacher, data, folder, kept, **settings):
-    return build_cache(teacher, in_batches(data, 3, 0), kept, folder, layers=(1, -1), **settings)
+    return build_cache(
+        teacher, batches_by_length(data, 3, 0), kept, folder, layers=(1, -1), **settings
+    )
 
 
 @pytest.mark.parametrize(("model", "data"), MODELS)
@@ -574,17 +577,19 @@ def test_a_text_beyond_the_context_is_refused_before_a_weight_moves(tmp_path, ow
     teacher = tiny_opt(2, **(longer if owner == "student" else {}))
     before = weights(student)
     data = answers([33, 8], kept=[3, 2])
-    with pytest.raises(InputError, match=rf"a batch has 33 tokens, the {owner} takes 32 .*cut the"):
+    with pytest.raises(
+        InputError, match=rf"a batch has 33 tokens, the {owner} takes 32 .*truncate the"
+    ):
         distiller(tmp_path, student, data, teacher, [term()]).train()
     assert moved(before, weights(student)) == 0
     distiller(tmp_path, student, answers([32, 8], kept=[3, 2]), teacher, [term()]).train()
     assert moved(before, weights(student)) > 1e-3
 
 
-def test_an_example_without_answer_is_told_by_terms_of_one_row_a_text(tmp_path):
+def test_an_example_without_answer_is_refused_by_terms_with_one_row_per_text(tmp_path):
     data = [{**ANSWERS[0], "labels": [-100] * 8}, *ANSWERS[1:]]
     with pytest.raises(InputError, match=r"ProcrustesLoss\[-1--1\]: mask keeps no token of examp"):
-        distiller(tmp_path, tiny_opt(1), data, tiny_opt(2), [term(rows="mean")]).train()
+        distiller(tmp_path, tiny_opt(1), data, tiny_opt(2), [term(pooling="mean")]).train()
 
 
 @pytest.mark.parametrize(
@@ -715,6 +720,6 @@ def test_nan_logits_of_the_teacher_are_told_as_the_teachers(tmp_path, model, dat
 def test_what_the_teacher_says_of_padding_does_not_count():
     mask = torch.tensor([[True, False]])
     features = torch.tensor([[[1.0], [math.nan]]])
-    assert TeacherOutputs(None, {3: features}, mask=mask).not_finite() == ""
-    assert TeacherOutputs(None, {3: features}).not_finite() == "features of layer 3"
-    assert TeacherOutputs(torch.tensor([[math.inf]])).not_finite() == "logits"
+    assert TeacherOutputs(None, {3: features}, mask=mask).first_nonfinite() == ""
+    assert TeacherOutputs(None, {3: features}).first_nonfinite() == "features of layer 3"
+    assert TeacherOutputs(torch.tensor([[math.inf]])).first_nonfinite() == "logits"

@@ -7,7 +7,7 @@ import torch
 from datasets import Dataset
 from safetensors.torch import load_file
 from support.tiny_models import moved, tiny_opt, weights
-from test_tasks_prompts import tokenizer
+from support.tiny_tokenizers import byte_tokenizer as tokenizer
 from torch.nn.functional import cross_entropy
 
 from geodistill.distill import FeatureDistillation, FeatureTerm
@@ -228,7 +228,7 @@ def test_sft_refuses_a_logit_loss_which_its_fused_head_cannot_train(tmp_path):
 def four_steps(folder, seed, resume=None):
     student, loss = model(seed), ProjectionLoss(32, 48)
     trainer = sft(
-        folder, student, [term(loss, balance=3)], model(2, width=48), max_steps=4,
+        folder, student, [term(loss, weight_warmup_batches=3)], model(2, width=48), max_steps=4,
         optim="adamw_torch", learning_rate=1e-3, save_strategy="steps", save_steps=2,
     )  # fmt: skip
     trainer.train(resume_from_checkpoint=resume)

@@ -35,36 +35,38 @@ def test_the_card_of_an_asset_has_its_hash_and_version(name: str) -> None:
 
 
 def test_every_set_that_an_error_sends_to_a_card_has_one() -> None:
-    local = set(instructions.KNOWN) - {"embedded"}
+    local = set(instructions.INSTRUCTION_SETS) - {"embedded"}
     assert {"glue", *local} <= {path.stem for path in CARDS.glob("*.md")}
     assert all(name in _card("glue") for name in glue.TASKS if glue.TASKS[name].folder)
 
 
-@pytest.mark.parametrize("name", [*sentiment.FILES, *sentiment.SECOND])
+@pytest.mark.parametrize("name", [*sentiment.FILES, *sentiment.SECOND_SPLITS])
 def test_the_table_of_the_sentiment_sets(name: str) -> None:
     data = load_classification(name)
     line = next(line for line in _card("sentiment").splitlines() if line.startswith(f"| {name} "))
     numbers = [int(number.replace(",", "")) for number in re.findall(r"[\d,]+", line)]
-    sides = [data.train, data.validation, data.test]
-    positive = sum(sum(side["label"]) for side in sides)
-    total = sum(map(len, sides))
-    assert numbers == [positive, total - positive, *map(len, sides), len(set(data.test["source"]))]
+    splits = [data.train, data.validation, data.test]
+    positive = sum(sum(split["label"]) for split in splits)
+    total = sum(map(len, splits))
+    assert numbers == [positive, total - positive, *map(len, splits), len(set(data.test["source"]))]
 
 
 def test_the_cards_of_the_hubs_sets_name_repository_revision_and_file() -> None:
-    sets = {"dolly": hub.DOLLY, "p3": hub.POOL, **hub.EVALUATION}
+    sets = {"dolly": hub.DOLLY, "p3": hub.P3, **hub.EVALUATION}
     assert len(sets) == 4
-    for name, wanted in sets.items():
+    for name, dataset in sets.items():
         text = _card(name)
-        assert wanted.repository in text
-        assert wanted.file in text
-        assert f"`{wanted.revision}`" in text
-    assert hub.P3 in _card("p3")
+        assert dataset.repository in text
+        assert dataset.file in text
+        assert f"`{dataset.revision}`" in text
+    assert hub.P3_PREFIX in _card("p3")
 
 
 def test_the_sizes_of_the_embedded_instructions() -> None:
     count = len(embedded_instructions.TEMPLATES)
-    sizes = [f"{count * number:,}" for number in embedded_instructions.PER_TEMPLATE.values()]
+    sizes = [
+        f"{count * number:,}" for number in embedded_instructions.PROMPTS_PER_TEMPLATE.values()
+    ]
     text = " ".join(_card("sentiment").split())
     assert f"{count} templates, {' / '.join(sizes)} prompts" in text
 

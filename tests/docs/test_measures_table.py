@@ -13,8 +13,8 @@ def test_the_page_shows_the_generated_tables() -> None:
     text = PAGE.read_text()
     for table in (measures_table.measures(), measures_table.conventions()):
         assert table in text, (
-            "book/measures.md is stale: put in what "
-            "`python -m geodistill.publish.measures_table` prints"
+            "book/measures.md is stale: insert the output of "
+            "`python -m geodistill.publish.measures_table`"
         )
 
 
@@ -23,6 +23,6 @@ def test_and_the_tables_hold_every_measure() -> None:
     assert measures_table.conventions().count("\n") == 1 + len(CONVENTIONS) == 10
 
 
-def test_the_top_level_offers_what_geometry_has() -> None:
-    for name in ("SecondMoments", "MEASURES", "permutation_test", "best", "orthogonality"):
+def test_the_top_level_has_names_of_geometry() -> None:
+    for name in ("SecondMoments", "MEASURES", "permutation_test", "score_range", "orthogonality"):
         assert getattr(geodistill, name) is getattr(geodistill.geometry, name)

@@ -1,4 +1,4 @@
-"""The instruction study with its real teacher, in its smallest setting."""
+"""The instruction study with its real teacher, in its smallest settings."""
 
 from dataclasses import replace
 
@@ -7,9 +7,9 @@ import torch
 from support.own_cache import own_cache
 
 from geodistill.distill import students
-from geodistill.experiments.instruction.run import run_instruction, smoke
-from geodistill.experiments.instruction.setup import open_instruction_room
-from geodistill.experiments.methods import EXPLORATORY_INSTRUCTION
+from geodistill.experiments.instruction.run import run_instruction
+from geodistill.experiments.instruction.settings import smoke
+from geodistill.experiments.instruction.setup import prepare_instruction
 
 pytestmark = [pytest.mark.smoke, pytest.mark.xdist_group("instruction")]
 
@@ -18,26 +18,26 @@ pytestmark = [pytest.mark.smoke, pytest.mark.xdist_group("instruction")]
 def real(tmp_path_factory):
     folder = tmp_path_factory.mktemp("instruction") / "cache"
     with own_cache(folder), pytest.MonkeyPatch.context() as patch:
-        made = open_instruction_room(replace(smoke(), adapter=""))
+        setup = prepare_instruction(replace(smoke(), adapter=""))
         # Seconds for each student, and the same for all of one teacher and width.
-        embeddings = made.teacher.get_input_embeddings().weight.detach()
-        directions = students.principal_directions(embeddings, made.setting.width)
+        embeddings = setup.teacher.get_input_embeddings().weight.detach()
+        directions = students.principal_directions(embeddings, setup.settings.width)
         patch.setattr(students, "principal_directions", lambda *given: directions)
-        yield made
+        yield setup
 
 
-def test_the_cache_holds_what_the_teacher_says_of_the_answers(real):
+def test_the_cache_holds_the_teachers_outputs_at_the_answers(real):
     example = real.train[3]
     with torch.no_grad():
         out = real.teacher(torch.tensor([example["input_ids"]]), output_hidden_states=True)
-    kept = torch.tensor(example["labels"])[1:] != -100
-    expected = out.logits[0, :-1][kept].log_softmax(-1).topk(real.setting.top_k)
-    mask = torch.cat([kept, torch.tensor([False])])[None]
-    layer = real.cache.manifest["layers"][0]
-    said = real.cache.lookup(torch.tensor([3]), mask, [layer])
-    assert torch.allclose(said.top[0], expected.values, atol=1e-3)
-    features = out.hidden_states[-1][0, :-1][kept]
-    assert torch.allclose(said.features[layer][mask], features, rtol=2e-2, atol=2e-2)
+    mask = torch.tensor(example["labels"])[1:] != -100
+    expected = out.logits[0, :-1][mask].log_softmax(-1).topk(real.settings.top_k)
+    full_mask = torch.cat([mask, torch.tensor([False])])[None]
+    layer = real.train_cache.manifest["layers"][0]
+    stored = real.train_cache.lookup(torch.tensor([3]), full_mask, [layer])
+    assert torch.allclose(stored.top[0], expected.values, atol=1e-3)
+    features = out.hidden_states[-1][0, :-1][mask]
+    assert torch.allclose(stored.features[layer][full_mask], features, rtol=2e-2, atol=2e-2)
     assert len(features) == sum(label != -100 for label in example["labels"]) > 1
 
 
@@ -47,8 +47,9 @@ def test_train_and_test_share_no_source(real):
     assert not {e["source"] for e in real.train} & {e["source"] for e in real.test}
 
 
-def test_the_exploratory_methods_run(real):
-    runs = {method: run_instruction(real, method, 0)[0] for method in EXPLORATORY_INSTRUCTION}
+def test_a_method_of_each_kind_runs(real):
+    methods = ("sft", "kd", "kd+procrustes", "kd+gram")
+    runs = {method: run_instruction(real, method, 0)[0] for method in methods}
     assert len({tuple(run.items["nll"]) for run in runs.values()}) == 4
     for run in runs.values():
         assert 0 < run.metrics["nll"] < 20

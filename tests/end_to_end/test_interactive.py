@@ -20,6 +20,7 @@ UNIT = {"center": True, "scale": "frobenius"}
 @pytest.fixture(scope="module")
 def tab(browser):
     tab = browser.new_page(viewport={"width": 720, "height": 640})
+    tab.set_default_timeout(120_000)  # milliseconds
     tab.faults = []
     tab.on("pageerror", lambda error: tab.faults.append(str(error)))
     tab.on("request", lambda r: None if r.url.startswith("file:") else tab.faults.append(r.url))

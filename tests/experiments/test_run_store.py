@@ -13,9 +13,12 @@ import pandas as pd
 import pytest
 from support.tiny_study import CONFIG, run_of
 
+from geodistill import paths
 from geodistill.errors import InputError
-from geodistill.experiments import run_store
-from geodistill.experiments.run_store import collect, config_hash, finished, provenance, write_run
+from geodistill.experiments import provenance as provenance_module
+from geodistill.experiments.provenance import provenance
+from geodistill.experiments.run_store import finished_runs, merge_runs, write_run
+from geodistill.experiments.settings import config_hash, run_id
 
 
 def stored(folder, kind):
@@ -25,13 +28,13 @@ def stored(folder, kind):
 def test_a_run_comes_back_as_it_was(tmp_path):
     run = run_of(3)
     write_run(tmp_path, run)
-    collect(tmp_path)
+    merge_runs(tmp_path)
     rows, items = stored(tmp_path, "rows"), stored(tmp_path, "items")
     assert dict(zip(rows["metric"], rows["value"], strict=True)) == run.metrics
     assert len(rows) == 2
     first = rows.iloc[0]
     assert (first["study"], first["task"], first["method"], first["seed"]) == (
-        "exploratory/tiny", "toy", "kd", 3,
+        "tiny/first", "toy", "kd", 3,
     )  # fmt: skip
     assert json.loads(first["config"]) == CONFIG
     assert first["config_hash"] == config_hash(CONFIG)
@@ -48,7 +51,7 @@ def test_items_may_be_of_further_tasks(tmp_path):
     run = run_of(3)
     tasks = ["toy"] * (len(run.items) - 1) + ["further"]
     write_run(tmp_path, replace(run, items=run.items.assign(task=tasks)))
-    collect(tmp_path)
+    merge_runs(tmp_path)
     items = stored(tmp_path, "items")
     assert dict(zip(items["item"], items["task"], strict=True)) == dict(
         zip(run.items["item"], tasks, strict=True)
@@ -59,10 +62,10 @@ def test_items_may_be_of_further_tasks(tmp_path):
 
 def test_rows_say_where_they_come_from(tmp_path):
     write_run(tmp_path, run_of(0))
-    collect(tmp_path)
+    merge_runs(tmp_path)
     row = stored(tmp_path, "rows").iloc[0]
     head = subprocess.run(
-        ["git", "rev-parse", "HEAD"], cwd=run_store.CHECKOUT, capture_output=True, text=True
+        ["git", "rev-parse", "HEAD"], cwd=paths.PACKAGE_ROOT, capture_output=True, text=True
     ).stdout.strip()
     assert row["commit"] == (head or "unknown")
     assert row["dirty"] in (True, False)
@@ -72,11 +75,11 @@ def test_rows_say_where_they_come_from(tmp_path):
 
 
 def test_a_run_made_elsewhere_keeps_that_provenance(tmp_path):
-    made_by = {**provenance(), "device": "cuda: another machine's", "commit": "c" * 40}
-    write_run(tmp_path, run_of(0, made_by=made_by))
-    collect(tmp_path)
+    elsewhere = {**provenance(), "device": "cuda: another machine's", "commit": "c" * 40}
+    write_run(tmp_path, run_of(0, provenance=elsewhere))
+    merge_runs(tmp_path)
     row = stored(tmp_path, "rows").iloc[0]
-    assert {name: row[name] for name in made_by} == made_by
+    assert {name: row[name] for name in elsewhere} == elsewhere
 
 
 @pytest.fixture
@@ -91,7 +94,7 @@ def checkout(tmp_path, monkeypatch):
     (tmp_path / "code.py").write_text("1\n")
     git("add", "code.py")
     git("commit", "-m", "first")
-    monkeypatch.setattr(run_store, "CHECKOUT", tmp_path)
+    monkeypatch.setattr(provenance_module, "PACKAGE_ROOT", tmp_path)
     provenance.cache_clear()
     yield tmp_path
     provenance.cache_clear()
@@ -119,25 +122,25 @@ def test_without_git_a_run_is_stored_as_dirty(tmp_path, monkeypatch):
 
 
 def test_finished_sees_runs_before_and_after_they_are_collected(tmp_path):
-    assert finished(tmp_path) == {}
+    assert finished_runs(tmp_path) == {}
     write_run(tmp_path, run_of(0))
-    collect(tmp_path)
+    merge_runs(tmp_path)
     write_run(tmp_path, replace(run_of(1), wall_seconds=30.0))
     expected = {run_of(0).run_id: 60.0, run_of(1).run_id: 30.0}
-    assert finished(tmp_path) == expected
-    collect(tmp_path)
+    assert finished_runs(tmp_path) == expected
+    merge_runs(tmp_path)
     for path in (tmp_path / "runs").iterdir():
         path.unlink()
-    assert finished(tmp_path) == expected
+    assert finished_runs(tmp_path) == expected
 
 
 def test_collecting_again_changes_nothing(tmp_path):
     for seed in (1, 0):
         write_run(tmp_path, run_of(seed))
-    collect(tmp_path)
+    merge_runs(tmp_path)
     before = stored(tmp_path, "rows"), stored(tmp_path, "items")
     assert [len(table) for table in before] == [4, 8]
-    collect(tmp_path)
+    merge_runs(tmp_path)
     pd.testing.assert_frame_equal(stored(tmp_path, "rows"), before[0])
     pd.testing.assert_frame_equal(stored(tmp_path, "items"), before[1])
 
@@ -145,12 +148,12 @@ def test_collecting_again_changes_nothing(tmp_path):
 def test_a_newer_run_replaces_its_elder_and_no_other(tmp_path):
     for seed in (0, 1):
         write_run(tmp_path, run_of(seed))
-    collect(tmp_path)
+    merge_runs(tmp_path)
     for path in (tmp_path / "runs").iterdir():
         path.unlink()
     changed = run_of(0, metrics={"accuracy": 0.0}, items=run_of(0).items.assign(nll=9.0).head(2))
     write_run(tmp_path, changed)
-    collect(tmp_path)
+    merge_runs(tmp_path)
     rows = stored(tmp_path, "rows").set_index(["seed", "metric"])["value"]
     assert rows.to_dict() == {
         (0, "accuracy"): 0.0,
@@ -163,7 +166,7 @@ def test_a_newer_run_replaces_its_elder_and_no_other(tmp_path):
 
 
 def test_nothing_to_collect_makes_no_tables(tmp_path):
-    collect(tmp_path)
+    merge_runs(tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -182,18 +185,18 @@ def test_a_write_that_breaks_leaves_no_half_run(tmp_path, monkeypatch, write):
 
     monkeypatch.setattr(pd.DataFrame, "to_parquet", breaks)
     kind = ("items", "rows")[write]
-    told = rf"{kind}\.parquet can't be written \(No space left on device\); what is finished"
+    told = rf"{kind}\.parquet can't be written \(No space left on device\); finished runs"
     with pytest.raises(InputError, match=told):
         write_run(tmp_path, run_of(1))
     monkeypatch.undo()
     assert not list(tmp_path.rglob("*.partial"))
     assert len(calls) == write + 1
-    assert finished(tmp_path) == {run_of(0).run_id: 60.0}
-    collect(tmp_path)
+    assert finished_runs(tmp_path) == {run_of(0).run_id: 60.0}
+    merge_runs(tmp_path)
     for kind in ("rows", "items"):
         assert set(stored(tmp_path, kind)["run_id"]) == {run_of(0).run_id}
     write_run(tmp_path, run_of(1))
-    collect(tmp_path)
+    merge_runs(tmp_path)
     assert set(stored(tmp_path, "items")["run_id"]) == {run_of(0).run_id, run_of(1).run_id}
 
 
@@ -213,48 +216,48 @@ def test_a_damaged_run_is_left_out_with_a_warning_until_it_is_made_again(tmp_pat
     known = nullcontext() if (kind, harm) == ("rows", Path.unlink) else pytest.warns(match=told)
     for _ in range(2):
         with known:
-            assert finished(tmp_path) == {other: 60.0}
+            assert finished_runs(tmp_path) == {other: 60.0}
         with known:
-            collect(tmp_path)
+            merge_runs(tmp_path)
         for table in ("rows", "items"):
             assert set(stored(tmp_path, table)["run_id"]) == {other}
     write_run(tmp_path, run_of(0))
-    assert set(finished(tmp_path)) == {one, other}
-    collect(tmp_path)
+    assert set(finished_runs(tmp_path)) == {one, other}
+    merge_runs(tmp_path)
     assert set(stored(tmp_path, "items")["run_id"]) == {one, other}
 
 
 @pytest.mark.parametrize("kind", ["rows", "items"])
 def test_a_damaged_table_is_told_and_once_deleted_its_runs_are_made_again(tmp_path, kind):
     write_run(tmp_path, run_of(0))
-    collect(tmp_path)
+    merge_runs(tmp_path)
     for path in (tmp_path / "runs").iterdir():
         path.unlink()
     write_run(tmp_path, run_of(1))
     table = tmp_path / f"{kind}.parquet"
     cut(table)
-    told = rf"{kind}\.parquet can't be read \(ArrowInvalid: .*\); restore it, or delete it and run"
-    for look in (finished, collect):
+    told = rf"{kind}\.parquet is damaged or was changed: its SHA-256 is .*; restore it by `git chec"
+    for look in (finished_runs, merge_runs):
         with pytest.raises(InputError, match=told) as error:
             look(tmp_path)
         assert "\n" not in str(error.value)
     table.unlink()
-    assert set(finished(tmp_path)) == {run_of(1).run_id}
+    assert set(finished_runs(tmp_path)) == {run_of(1).run_id}
     write_run(tmp_path, run_of(0))
-    collect(tmp_path)
+    merge_runs(tmp_path)
     assert set(stored(tmp_path, kind)["seed"]) == {0, 1}
 
 
 def test_a_run_of_other_data_is_not_stored_beside_its_likes(tmp_path):
     write_run(tmp_path, run_of(0))
-    collect(tmp_path)
+    merge_runs(tmp_path)
     other = run_of(1, data_hash="another")
     told = f"{tmp_path} holds runs of toy on other data: their data_hash is d, of {other.run_id} it"
-    with pytest.raises(InputError, match=re.escape(f"{told} is another; expected the former data")):
+    with pytest.raises(InputError, match=re.escape(f"{told} is another; expected the same data")):
         write_run(tmp_path, other)
-    assert set(finished(tmp_path)) == {run_of(0).run_id}
+    assert set(finished_runs(tmp_path)) == {run_of(0).run_id}
     write_run(tmp_path, run_of(1, task="other toy", data_hash="another"))
-    assert len(finished(tmp_path)) == 2
+    assert len(finished_runs(tmp_path)) == 2
 
 
 def test_a_run_is_named_by_everything_that_it_depends_on():
@@ -267,22 +270,33 @@ def test_a_run_is_named_by_everything_that_it_depends_on():
         ("toy", "kd", 0, {"a": 1, "b": {"c": 3}}),
         ("toy", "kd", 0, {"a": 1, "b": {"c": 2}, "d": None}),
     ]
-    names = {run_store.run_id(*given) for given in (base, *others)}
+    names = {run_id(*given) for given in (base, *others)}
     assert len(names) == 7
-    assert run_store.run_id("toy", "kd", 0, {"b": {"c": 2}, "a": 1}) == run_store.run_id(*base)
-    assert run_store.run_id(*base) == f"toy-kd-s0-{config_hash(base[3])}"
+    assert run_id("toy", "kd", 0, {"b": {"c": 2}, "a": 1}) == run_id(*base)
+    assert run_id(*base) == f"toy-kd-s0-{config_hash(base[3])}"
     assert len(config_hash(base[3])) == 12
 
 
-def test_results_are_the_checkouts_unless_named(monkeypatch, tmp_path):
+def test_results_are_those_of_the_checkout_unless_named(monkeypatch, tmp_path):
     monkeypatch.delenv("GEODISTILL_RESULTS", raising=False)
-    assert run_store.results_dir() == run_store.CHECKOUT / "data" / "results"
+    assert paths.results_dir() == paths.PACKAGE_ROOT / "data" / "results"
     monkeypatch.setenv("GEODISTILL_RESULTS", str(tmp_path))
-    assert run_store.results_dir() == tmp_path
+    assert paths.results_dir() == tmp_path
+    monkeypatch.setenv("GEODISTILL_RESULTS", "~/results")
+    assert paths.results_dir() == Path.home() / "results"
 
 
-def test_outside_a_checkout_it_is_told_how_to_get_one(monkeypatch, tmp_path):
+def test_outside_a_checkout_the_way_to_one_is_told(monkeypatch, tmp_path):
     monkeypatch.delenv("GEODISTILL_RESULTS", raising=False)
-    monkeypatch.setattr(run_store, "CHECKOUT", tmp_path)
-    with pytest.raises(InputError, match=r"no data folder at .*; run from a clone installed by"):
-        run_store.results_dir()
+    monkeypatch.setattr(paths, "PACKAGE_ROOT", tmp_path / "site-packages")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match=r"no checkout of geodistill at or above .*; run this in"):
+        paths.results_dir()
+
+
+def test_a_package_that_is_installed_elsewhere_finds_the_checkout_around(monkeypatch, tmp_path):
+    monkeypatch.delenv("GEODISTILL_RESULTS", raising=False)
+    checkout = paths.PACKAGE_ROOT
+    monkeypatch.setattr(paths, "PACKAGE_ROOT", tmp_path / "site-packages")
+    monkeypatch.chdir(checkout / "notebooks")
+    assert paths.results_dir() == checkout / "data" / "results"

@@ -79,7 +79,7 @@ def test_one_row_gives_the_documented_limit_or_a_reason(measure: Measure) -> Non
     if measure.name in closed:
         assert measure.function(x, y).item() == pytest.approx(closed[measure.name])
     else:
-        with pytest.raises(InputError, match=r"1 rows at .*whatever they hold: expected at least"):
+        with pytest.raises(InputError, match=r"1 rows at .*for any features: expected at least"):
             measure.function(x, y)
 
 

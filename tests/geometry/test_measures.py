@@ -24,7 +24,7 @@ from geodistill.geometry import (
     projection_distance,
     spread_mass,
 )
-from geodistill.geometry.measures import (
+from geodistill.geometry.formulas import (
     canonical_correlations,
     cka_value,
     explained_share,

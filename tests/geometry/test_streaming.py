@@ -112,7 +112,7 @@ def test_refusals(tmp_path: Path) -> None:
         (lambda: moments.update(Y, X), r"widths \(x, y\) are \(4, 7\): expected \(7, 4\)"),
         (lambda: moments.merge(SecondMoments(2, 3)), r"are \(2, 3\): expected \(7, 4\)"),
         (lambda: moments.update(X, Y[1:]), "expected one row of each"),
-        (lambda: cka(moments, Y), "is given beside SecondMoments: expected neither"),
+        (lambda: cka(moments, Y), "was passed with SecondMoments: expected neither"),
         (lambda: cka(X), "y is None"),
         (lambda: SecondMoments(0, 3), "d_x = 0, d_y = 3"),
         (lambda: SecondMoments(2, 3, torch.bfloat16), "dtype = torch.bfloat16"),
@@ -121,7 +121,7 @@ def test_refusals(tmp_path: Path) -> None:
             lambda: SecondMoments.load(tmp_path / "cut"),
             r"cut: .*; expected a file of SecondMoments",
         ),
-        (lambda: SecondMoments(2, 2).save(tmp_path / "no" / "x"), r"no/x: .*can be written"),
+        (lambda: SecondMoments(2, 2).save(tmp_path / "cut" / "x"), r"cut/x: .*can be written"),
         (lambda: SecondMoments.load(tmp_path / "none"), r"none: No such file .*; expected a file"),
     ):
         with pytest.raises(InputError, match=message):
@@ -142,8 +142,8 @@ def test_debiased_cka_of_any_chunking_under_any_offset(cuts: list[int], offset: 
         assert torch.allclose(cka(moments, debiased=True), expected, rtol=tolerance)
 
 
-def sampler(x: Tensor, seed: int, rows: int = 8) -> SecondMoments:
-    moments = SecondMoments(x.shape[1], x.shape[1], rows=rows, seed=seed)
+def sampler(x: Tensor, seed: int, sample_size: int = 8) -> SecondMoments:
+    moments = SecondMoments(x.shape[1], x.shape[1], sample_size=sample_size, seed=seed)
     for part in x.split(7):
         moments.update(part, 2 * part)
     return moments
@@ -163,10 +163,7 @@ def test_the_sample_is_uniform_paired_and_flat_in_n() -> None:
     for count in (counts, merged):  # 80 each, standard deviation 8
         assert (count - 80).abs().max() < 4 * 8
         assert abs(count[:10].sum() - 800) < 4 * 22
-    sizes = {
-        sum(getattr(sampler(x[:n], 0), name).nbytes for name in SecondMoments._NAMES)
-        for n in (9, 40)
-    }
+    sizes = {sum(value.nbytes for value in vars(sampler(x[:n], 0)).values()) for n in (9, 40)}
     assert len(sizes) == 1
 
 
@@ -180,9 +177,12 @@ def test_the_sample_goes_on_after_a_reload_and_refuses_a_seed_twice(tmp_path: Pa
     assert torch.equal(loaded.sample()[0], whole.sample()[0])
     for call, message in (
         (lambda: whole.merge(sampler(x, 5)), r"one seed \(this one's is 5\)"),
-        (lambda: whole.merge(sampler(x, 6, rows=3)), "keeps 3 of its 40 rows: expected rows=8"),
-        (lambda: SecondMoments(2, 2).sample(), "sample of 0 rows is empty: expected rows=k"),
-        (lambda: SecondMoments(2, 2, rows=-1), "rows = -1, seed = 0"),
+        (
+            lambda: whole.merge(sampler(x, 6, sample_size=3)),
+            "keeps 3 of its 40 rows: expected sample_size=8",
+        ),
+        (lambda: SecondMoments(2, 2).sample(), "sample of 0 rows is empty: .*sample_size=k"),
+        (lambda: SecondMoments(2, 2, sample_size=-1), "sample_size = -1, seed = 0"),
     ):
         with pytest.raises(InputError, match=message):
             call()
@@ -190,7 +190,7 @@ def test_the_sample_goes_on_after_a_reload_and_refuses_a_seed_twice(tmp_path: Pa
 
 def one_process(rank: int, folder: str) -> None:
     dist.init_process_group("gloo", f"file://{folder}/meet", rank=rank, world_size=2)
-    moments = SecondMoments(D_X, D_Y, rows=9, seed=rank)
+    moments = SecondMoments(D_X, D_Y, sample_size=9, seed=rank)
     part = slice(0, 17) if rank == 0 else slice(17, N)
     moments.update(X[part] + 1e4, Y[part])
     moments.all_reduce()

@@ -1,4 +1,4 @@
-"""Theorems of chapter 1 on random pairs, by formulas written here: no notebook is run."""
+"""Statements of chapter 1 and of the page of proofs, by formulas written here."""
 
 import math
 
@@ -6,7 +6,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from geodistill.geometry import cka, from_spectra, procrustes_distance
+from geodistill.geometry import (
+    antiparallel,
+    cka,
+    feature_gram_distance,
+    from_spectra,
+    participation_ratio,
+    procrustes_distance,
+    projection_distance,
+    spread_mass,
+)
 
 UNIT = {"center": True, "scale": "frobenius"}
 
@@ -39,9 +48,9 @@ def test_super_fidelity_is_reached_in_a_plane_and_not_in_three_dimensions() -> N
     def gap(spectrum: list[float], seed: int) -> float:
         d = len(spectrum)
         basis = from_spectra(9, [1.0] * d, [1.0]).teacher
-        turn = torch.linalg.qr(unit(d + 1, d, seed)[:d])[0]
+        rotation = torch.linalg.qr(unit(d + 1, d, seed)[:d])[0]
         x = basis @ torch.tensor(spectrum, dtype=torch.float64).sqrt().diag()
-        y = basis @ turn @ torch.tensor(spectrum, dtype=torch.float64).sqrt().diag()
+        y = basis @ rotation @ torch.tensor(spectrum, dtype=torch.float64).sqrt().diag()
         d2 = float(procrustes_distance(x, y, form="squared"))
         gram = float((x @ x.T - y @ y.T).square().sum())
         assert d2 > 1e-4
@@ -52,12 +61,85 @@ def test_super_fidelity_is_reached_in_a_plane_and_not_in_three_dimensions() -> N
 
 
 @pytest.mark.parametrize("seed", range(10))
-def test_a_map_of_condition_c_keeps_within_its_price(seed: int) -> None:
+def test_a_map_of_condition_number_c_is_within_its_bound(seed: int) -> None:
     x = unit(30, 6, seed)
     a = torch.randn(6, 8, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     singular = torch.linalg.svdvals(a)
     c = float(singular[0] / singular[-1])
     d2 = float(procrustes_distance(x, x @ a, form="squared", **UNIT))
     assert 0 < d2 <= 2 * (math.sqrt(c) - 1) ** 2 / (c + 1)
-    turn = torch.linalg.qr(a.T)[0].T
-    assert float(procrustes_distance(x, x @ turn, form="squared", **UNIT)) < 1e-9  # c = 1
+    rotation = torch.linalg.qr(a.T)[0].T
+    assert float(procrustes_distance(x, x @ rotation, form="squared", **UNIT)) < 1e-9  # c = 1
+
+
+def test_the_best_projection_of_a_narrow_student_leaves_its_spectrum_free() -> None:
+    x, y = from_spectra(12, [0.4, 0.3, 0.2, 0.1], [1e-7, 1e-7, 1 - 2e-7])
+    assert float(projection_distance(x, y, **UNIT)) ** 2 == pytest.approx(0.1, abs=1e-6)
+    d2 = float(procrustes_distance(x, y, form="squared", **UNIT))
+    assert 2 - 2 * math.sqrt(0.2) - 5e-3 < d2 < 2 - 2 * math.sqrt(0.2)
+
+
+@pytest.mark.parametrize(("n", "m", "c"), [(16, 8, 1.0), (64, 10, 2.0), (256, 200, 0.5)])
+def test_the_antiparallel_example_in_closed_form(n: int, m: int, c: float) -> None:
+    x, y = antiparallel(n, d_teacher=m + 1, d_student=1, perturbed=m, size=c)
+    top = n + c**2 * m / n
+    squares = n**2 + 2 * c**2 * m + c**4 * m * (1 - 2 / n + m / n**2)
+    assert float(cka(x, y)) == pytest.approx(top / math.sqrt(squares), abs=1e-9)
+    fidelity = procrustes_distance(x, y, form="similarity", center=True)
+    assert float(fidelity) ** 2 == pytest.approx(top / (n + c**2 * m * (1 - 1 / n)), abs=1e-9)
+
+
+def test_no_student_of_rank_one_exceeds_spread_mass() -> None:
+    tested = 0
+    for seed in range(200):
+        x = unit(20, 4, seed)
+        y = x[:, :1] + 0.1 * (seed % 10) * unit(20, 1, seed + 1000)
+        f2 = float(procrustes_distance(x, y, form="similarity", center=True)) ** 2
+        if f2 >= 1 / 4:  # four directions: m + 1
+            tested += 1
+            assert float(cka(x, y)) <= f2 / math.sqrt(f2**2 + (1 - f2) ** 2 / 3) + 1e-9
+    assert tested > 50
+
+
+@pytest.mark.parametrize(("p", "k"), [(0.0, 3), (0.6, 3), (0.9, 8)])
+def test_a_shared_part_and_flat_rests_attain_the_left_bounds(p: float, k: int) -> None:
+    rest, none = [(1 - p) / k] * k, [0.0] * k
+    x, y = from_spectra(30, [p, *rest, *none], [p, *none, *rest])
+    d2 = float(procrustes_distance(x, y, form="squared"))
+    assert d2 == pytest.approx(2 * (1 - p), abs=1e-9)
+    assert math.sqrt(2 * k) * float(feature_gram_distance(x, y)) == pytest.approx(d2, abs=1e-9)
+
+
+def test_spread_mass_attains_the_bound_by_cka_in_the_limit() -> None:
+    x, y = spread_mass(n=2003, directions=2000, lost=0.01, d_teacher=2001)
+    bound = (2 * 2001 * (1 - cka(x, y)) / participation_ratio(x).sqrt()).sqrt()
+    assert 0.98 < float(procrustes_distance(x, y, form="squared") / bound) <= 1
+
+
+@pytest.mark.parametrize("c", [0.5, 3.0])
+def test_without_unit_norm_the_size_counts(c: float) -> None:
+    x, y = unit(400, 6, 0), unit(400, 6, 1)
+    d2 = float(procrustes_distance(x, y, form="squared"))
+    scaled = float(procrustes_distance(x, c * y, form="squared"))
+    assert scaled == pytest.approx((1 - c) ** 2 + c * d2, abs=1e-9)
+    assert float(cka(x, c * x)) == pytest.approx(1, abs=1e-9)
+    assert float(procrustes_distance(x, c * x)) == pytest.approx(abs(1 - c), abs=1e-6)
+
+
+def test_without_centring_a_common_mean_hides_the_rest() -> None:
+    x, y = unit(400, 6, 0), unit(400, 6, 1)
+    mean = torch.zeros(400, 6, dtype=torch.float64)
+    mean[:, 5] = 5 / 20
+    raw = float(procrustes_distance(x + mean, y + mean, scale="frobenius"))
+    assert raw <= 2 * math.sqrt(2 - 2 * math.sqrt(1 - 1 / 26))
+    assert raw < 0.3 < 1 < float(procrustes_distance(x, y))
+
+
+def test_one_row_far_away_decides_cka_and_fidelity() -> None:
+    x = unit(100, 8, 0)
+    y = x.clone()
+    y[0] += 1e5 * torch.nn.functional.normalize(torch.ones(8, dtype=torch.float64), dim=0)
+    k = float(x[0] @ x[0]) * 100 / 99
+    assert float(cka(x, y)) == pytest.approx(k / float((x @ x.T).norm()), abs=1e-4)
+    fidelity = procrustes_distance(x, y, form="similarity", center=True)
+    assert float(fidelity) == pytest.approx(math.sqrt(k), abs=1e-4)

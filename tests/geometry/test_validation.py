@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from geodistill.errors import InputError
-from geodistill.geometry.validation import kept_rows, paired, single
+from geodistill.geometry.validation import flatten_valid_rows, paired, single
 
 X, Y = torch.ones(5, 3), torch.ones(5, 2)
 KEEP = torch.tensor([1, 1, 0, 1, 0])
@@ -43,7 +43,7 @@ def test_each_refusal_names_argument_and_expectation(
     with pytest.raises(InputError, match=message):
         paired(x, y, mask, torch.float64, names)
     with pytest.raises(InputError, match=message):
-        kept_rows(x, y, mask, names)
+        flatten_valid_rows(x, y, mask, names)
 
 
 def test_padding_may_hold_anything() -> None:
@@ -51,7 +51,7 @@ def test_padding_may_hold_anything() -> None:
     assert mask is not None
     assert torch.equal(mask, KEEP.bool())
     assert torch.equal(x.sum(-1), 3.0 * KEEP)
-    rows = kept_rows(nan_at(X, 2), nan_at(Y, 4), KEEP)
+    rows = flatten_valid_rows(nan_at(X, 2), nan_at(Y, 4), KEEP)
     assert [tuple(r.shape) for r in rows] == [(3, 3), (3, 2)]
     assert torch.equal(rows[0], torch.ones(3, 3))
 
@@ -60,7 +60,7 @@ def test_a_batch_with_one_empty_member_is_refused_for_measures_but_not_for_rows(
     x, mask = torch.ones(2, 5, 3), torch.stack([KEEP, 0 * KEEP])
     with pytest.raises(InputError, match="keeps no row"):
         paired(x, x, mask, torch.float64)
-    assert len(kept_rows(x, x, mask)[0]) == 3
+    assert len(flatten_valid_rows(x, x, mask)[0]) == 3
 
 
 def test_rows_are_at_least_float32_and_of_one_dtype() -> None:
@@ -69,7 +69,7 @@ def test_rows_are_at_least_float32_and_of_one_dtype() -> None:
         ((torch.float16, torch.float32), torch.float32),
         ((torch.float32, torch.float64), torch.float64),
     ):
-        x, y = kept_rows(X.to(dtypes[0]), Y.to(dtypes[1]), None)
+        x, y = flatten_valid_rows(X.to(dtypes[0]), Y.to(dtypes[1]), None)
         assert x.dtype == y.dtype == expected
 
 
@@ -90,6 +90,6 @@ def test_any_shape_is_either_paired_or_refused(
     x = torch.zeros(shape)
     if 0 in shape or not keep:
         with pytest.raises(InputError):
-            kept_rows(x, x, mask)
+            flatten_valid_rows(x, x, mask)
     else:
-        assert len(kept_rows(x, x, mask)[0]) == mask.numel()
+        assert len(flatten_valid_rows(x, x, mask)[0]) == mask.numel()

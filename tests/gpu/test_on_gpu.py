@@ -4,12 +4,13 @@ from copy import deepcopy
 
 import pytest
 import torch
+from support.feature_losses import NAMES, STUDENT, TEACHER, build_losses, normal
 from support.tiny_models import answers, arguments, collate, sentences, tiny_bert, tiny_opt
-from test_losses_features import NAMES, STUDENT, TEACHER, build
 from torch import Tensor, nn
 
 from geodistill.distill import FeatureDistillationTrainer, FeatureTerm, build_cache
-from geodistill.experiments.training import fit, in_batches
+from geodistill.distill.collate import batches_by_length
+from geodistill.experiments.training import fit
 from geodistill.geometry import SecondMoments, nuclear_norm, procrustes_distance
 from geodistill.losses import KLDivergenceLoss, ProcrustesLoss, chunked_moments
 
@@ -18,10 +19,6 @@ pytestmark = [
     pytest.mark.skipif(not torch.cuda.is_available(), reason="wants a GPU"),
 ]
 LARGE = ["procrustes", "gram", "cka", "spectrum", "isotropy"]
-
-
-def normal(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 def value_and_gradient(loss: nn.Module, student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
@@ -34,8 +31,8 @@ def value_and_gradient(loss: nn.Module, student: Tensor, teacher: Tensor) -> tup
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name != "shuffled"])
 def test_every_loss_equals_the_cpus_in_float64(name: str) -> None:
-    exact, gradient = value_and_gradient(build()[name].double(), STUDENT, TEACHER)
-    on_gpu = build()[name].double().cuda()
+    exact, gradient = value_and_gradient(build_losses()[name].double(), STUDENT, TEACHER)
+    on_gpu = build_losses()[name].double().cuda()
     value, there = value_and_gradient(on_gpu, STUDENT.cuda(), TEACHER.cuda())
     assert float(value) == pytest.approx(float(exact), rel=1e-8)
     assert (there - gradient).norm() < 1e-6 * gradient.norm()
@@ -43,7 +40,9 @@ def test_every_loss_equals_the_cpus_in_float64(name: str) -> None:
 
 
 def test_a_shuffled_teacher_stays_on_its_device() -> None:
-    value, gradient = value_and_gradient(build()["shuffled"].cuda(), STUDENT.cuda(), TEACHER.cuda())
+    value, gradient = value_and_gradient(
+        build_losses()["shuffled"].cuda(), STUDENT.cuda(), TEACHER.cuda()
+    )
     assert 0 < float(value) <= 2
     assert gradient.norm() > 0
 
@@ -55,7 +54,7 @@ def test_a_shuffled_teacher_stays_on_its_device() -> None:
 def test_float32_is_as_close_to_float64_as_on_a_cpu(
     monkeypatch, chunk: int, name: str, d_student: int, flat: bool, offset: float
 ) -> None:
-    """The bounds that `test_losses_features` sets for a CPU."""
+    """The bounds that `tests/losses/test_features.py` sets for a CPU."""
     monkeypatch.setattr(chunked_moments, "GPU_CHUNK", chunk)
     teacher, student = (
         (normal(4096, d, seed=d) * torch.arange(1, d + 1) ** (0.0 if flat else -1.0) + offset)
@@ -63,8 +62,8 @@ def test_float32_is_as_close_to_float64_as_on_a_cpu(
         .cuda()
         for d in (768, d_student)
     )
-    exact, gradient = value_and_gradient(build()[name], student.double(), teacher.double())
-    value, approximate = value_and_gradient(build()[name], student, teacher)
+    exact, gradient = value_and_gradient(build_losses()[name], student.double(), teacher.double())
+    value, approximate = value_and_gradient(build_losses()[name], student, teacher)
     loose = name == "spectrum" or (name == "isotropy" and offset)
     assert float(value) == pytest.approx(float(exact), abs=1e-5)
     assert (approximate - gradient).norm() < (2e-3 if loose else 1e-4) * gradient.norm()
@@ -74,9 +73,9 @@ def test_float32_is_as_close_to_float64_as_on_a_cpu(
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_autocast_computes_in_float32(name: str, dtype: torch.dtype) -> None:
     student, teacher = (f.to("cuda", dtype) for f in (STUDENT, TEACHER))
-    exact, _ = value_and_gradient(build()[name], student.double(), teacher.double())
+    exact, _ = value_and_gradient(build_losses()[name], student.double(), teacher.double())
     with torch.autocast("cuda", dtype=dtype):
-        value, gradient = value_and_gradient(build()[name], student, teacher)
+        value, gradient = value_and_gradient(build_losses()[name], student, teacher)
     assert float(value) == pytest.approx(float(exact), abs=2e-5)
     assert torch.isfinite(gradient).all()
 
@@ -87,11 +86,11 @@ def test_tensor_float_32_that_a_user_turned_on_is_told_by_its_size(name: str) ->
     teacher, student = (
         (normal(4096, d, seed=d) / torch.arange(1, d + 1)).float().cuda() for d in (768, 128)
     )
-    exact, gradient = value_and_gradient(build()[name], student.double(), teacher.double())
+    exact, gradient = value_and_gradient(build_losses()[name], student.double(), teacher.double())
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("high")
     try:
-        value, approximate = value_and_gradient(build()[name], student, teacher)
+        value, approximate = value_and_gradient(build_losses()[name], student, teacher)
     finally:
         torch.set_float32_matmul_precision(before)
     error = (approximate - gradient).norm() / gradient.norm()
@@ -157,12 +156,12 @@ def test_a_training_is_the_cpus(tmp_path, kind: str, kept: bool) -> None:
         if kept:
             cache = build_cache(
                 source["teacher_model"],
-                in_batches(data, 4, 0),
+                batches_by_length(data, 4, 0),
                 rows,
                 tmp_path / device,
                 layers=(-1,),
                 top_k=99 if kind == "opt" else 0,
-                say=lambda line: None,
+                progress=lambda line: None,
             )
             source = {"teacher_cache": cache}
         trainer = FeatureDistillationTrainer(
@@ -172,7 +171,7 @@ def test_a_training_is_the_cpus(tmp_path, kind: str, kept: bool) -> None:
             ),
             train_dataset=data,
             data_collator=collate,
-            terms=[FeatureTerm(-1, -1, ProcrustesLoss(), balance=2)],
+            terms=[FeatureTerm(-1, -1, ProcrustesLoss(), weight_warmup_batches=2)],
             logit_loss=KLDivergenceLoss(),
             **source,
         )

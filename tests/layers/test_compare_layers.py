@@ -6,10 +6,8 @@ import numpy as np
 import pytest
 import torch
 from support.tiny_models import tiny_bert, tiny_opt
-from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import PreTrainedTokenizerFast
+from support.tiny_tokenizers import word_tokenizer
 
-from geodistill.distill import compare_layers
 from geodistill.errors import InputError
 from geodistill.geometry import (
     cka,
@@ -19,18 +17,11 @@ from geodistill.geometry import (
     projection_distance,
     search_test,
 )
-from geodistill.layers.statistics import chance
+from geodistill.layers import compare_layers
+from geodistill.layers.statistics import pvalue_columns
 
 WORDS = [f"w{i}" for i in range(2, 100)]
-
-
-def tokenizer(words=WORDS):
-    vocabulary = {"[PAD]": 0, "[UNK]": 1, **{word: i for i, word in enumerate(words, 2)}}
-    inner = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
-    inner.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    return PreTrainedTokenizerFast(
-        tokenizer_object=inner, pad_token="[PAD]", unk_token="[UNK]", model_max_length=30
-    )
+TOKENIZER = word_tokenizer(WORDS)
 
 
 def texts(count=20, seed=0):
@@ -39,8 +30,13 @@ def texts(count=20, seed=0):
 
 
 def compared(a, b, **settings):
-    given = {"tokenizer_a": tokenizer(), "permutations": 19, "progress": False, **settings}
-    return compare_layers(a, b, given.pop("texts", texts()), **given).rows
+    given = {
+        "tokenizer_a": TOKENIZER,
+        "permutations": 19,
+        "progress": False,
+        **settings,
+    }
+    return compare_layers(a, b, given.pop("texts", texts()), **given).table
 
 
 @torch.no_grad()
@@ -49,19 +45,19 @@ def stacked(model, means):
     model.eval()
     per_text = []
     for text in texts():
-        ids = torch.tensor([tokenizer()(text)["input_ids"]])
+        ids = torch.tensor([TOKENIZER(text)["input_ids"]])
         hidden = model(ids, output_hidden_states=True).hidden_states
         per_text.append([h[0].mean(0, keepdim=True) if means else h[0] for h in hidden])
     return [torch.cat(rows) for rows in zip(*per_text, strict=True)]
 
 
-@pytest.mark.parametrize("kind", ["token", "text"])
-def test_values_are_the_measures_of_the_stacked_features(kind):
+@pytest.mark.parametrize("pooling", ["token", "text"])
+def test_values_are_the_measures_of_the_stacked_features(pooling):
     a, b = tiny_bert(1).double(), tiny_opt(2, width=8, layers=1).double()
-    rows = compared(a, b, rows=kind).set_index(["measure", "layer_a", "layer_b"])["value"]
+    rows = compared(a, b, pooling=pooling).set_index(["measure", "layer_a", "layer_b"])["value"]
     unit = {"center": True, "scale": "frobenius"}
-    for i, x in enumerate(stacked(a, kind == "text")):
-        for j, y in enumerate(stacked(b, kind == "text")):
+    for i, x in enumerate(stacked(a, pooling == "text")):
+        for j, y in enumerate(stacked(b, pooling == "text")):
             expected = {
                 "procrustes": procrustes_distance(x, y, **unit),
                 "gram": feature_gram_distance(x, y, **unit),
@@ -73,7 +69,7 @@ def test_values_are_the_measures_of_the_stacked_features(kind):
                 assert rows[name, i, j] == pytest.approx(float(value), abs=1e-8), (name, i, j)
             residual = rows["projection_to_a", i, j]
             assert rows["r2_to_a", i, j] == pytest.approx(1 - residual**2, abs=1e-8)
-            wide = kind == "text"  # 20 rows, 32 dimensions
+            wide = pooling == "text"  # 20 rows, 32 dimensions
             assert np.isnan(rows["r2_to_b", i, j]) == wide
             assert np.isnan(rows["projection_to_b", i, j]) == wide
 
@@ -87,7 +83,7 @@ def test_a_model_against_itself_matches_on_the_diagonal():
     assert best["value"].max() < 1e-5
     assert best["geometry_kept"].min() == pytest.approx(1, abs=1e-5)
     assert best["p_search"].max() == 1 / 40
-    assert set(rows["rows"]) == {"token"}
+    assert set(rows["pooling"]) == {"token"}
 
 
 def test_chunks_change_nothing():
@@ -104,7 +100,7 @@ def test_a_search_over_unrelated_models_needs_its_own_p():
     naive, search = [], []
     for seed in range(10):
         a, b = tiny_bert(seed, layers=3), tiny_opt(50 + seed, layers=3)
-        rows = compared(a, b, texts=words, rows="text", permutations=59)
+        rows = compared(a, b, texts=words, pooling="text", permutations=59)
         rows = rows[rows["measure"] == "cka"]
         naive.append(rows["p"].min())
         search.append(rows["p_search"].min())
@@ -114,9 +110,9 @@ def test_a_search_over_unrelated_models_needs_its_own_p():
 
 
 def searched(a, b, permutations=99):
-    """`chance` of lists of layers (n, d)."""
+    """`pvalue_columns` of lists of layers (n, d)."""
     widths = ([x.shape[1] for x in a], [y.shape[1] for y in b])
-    return chance(torch.cat(a, 1), torch.cat(b, 1), widths, permutations, 0, progress=False)
+    return pvalue_columns(torch.cat(a, 1), torch.cat(b, 1), widths, permutations, 0, progress=False)
 
 
 def test_of_unrelated_layers_the_least_p_is_often_small_and_the_search_keeps_its_level():
@@ -163,8 +159,8 @@ def test_the_search_is_that_of_geometry(name, measure):
     a = [draw(30, 6), draw(30, 40), draw(30, 2)]
     b = [0.15 * a[0] + draw(30, 6), draw(30, 3)]
     found, other = searched(a, b), search_test(measure, a, b, permutations=99)
-    assert found["p_search"][name][other.best] == pytest.approx(other.p)
-    assert found["z"][name][other.best] == pytest.approx(other.z)
+    assert found["p_search"][name][other.best_pair] == pytest.approx(other.p)
+    assert found["z"][name][other.best_pair] == pytest.approx(other.z)
     assert found["z"][name].max() == pytest.approx(other.z)
     for i, x in enumerate(a):
         for j, y in enumerate(b):
@@ -194,13 +190,13 @@ def test_some_layers_count_as_in_hidden_states():
     np.testing.assert_allclose(both["value_x"], both["value_y"], atol=1e-9)
 
 
-def test_other_tokenizers_give_one_row_a_text():
-    other = tokenizer(WORDS[::-1])
+def test_other_tokenizers_give_one_row_per_text():
+    other = word_tokenizer(WORDS[::-1])
     rows = compared(tiny_bert(1), tiny_opt(2), tokenizer_b=other)
-    assert set(rows["rows"]) == {"text"}
+    assert set(rows["pooling"]) == {"text"}
     assert set(rows["n"]) == {20}
-    with pytest.raises(InputError, match=r"rows is 'token', the tokenizers give other ids"):
-        compared(tiny_bert(1), tiny_opt(2), tokenizer_b=other, rows="token")
+    with pytest.raises(InputError, match=r"pooling is 'token', but the tokenizers give diff"):
+        compared(tiny_bert(1), tiny_opt(2), tokenizer_b=other, pooling="token")
 
 
 def test_the_models_are_left_as_they_were():
@@ -232,7 +228,7 @@ def test_the_models_are_left_as_they_were():
         ({"layers_b": [1, 3]}, r"layers_b is \[1, 3\], model_b has layers 0 \(embeddings\) to 2"),
         ({"layers_a": [-4]}, r"layers_a is \[-4\], model_a has layers 0"),
         ({"layers_a": []}, r"layers_a is \[\], model_a has layers 0 .*: expected some of them"),
-        ({"rows": "word"}, r"rows is 'word': expected one of token, text"),
+        ({"pooling": "word"}, r"pooling is 'word': expected token or text"),
         ({"permutations": 0}, r"permutations 0"),
     ],
 )
@@ -251,10 +247,6 @@ def test_other_models_and_vocabularies_are_refused():
 def test_sums_larger_than_the_memory_are_refused(monkeypatch):
     from types import SimpleNamespace
 
-    from geodistill.layers import compare_layers
-
-    monkeypatch.setattr(
-        compare_layers.psutil, "virtual_memory", lambda: SimpleNamespace(available=10_000)
-    )
+    monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=10_000))
     with pytest.raises(InputError, match=r"sums of 3 × 3 layers need 0.0 GB, .* fewer layers"):
         compared(tiny_bert(1), tiny_opt(2))

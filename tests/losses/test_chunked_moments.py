@@ -17,7 +17,7 @@ def normal(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> Te
 
 
 X, Y = normal(11, 4) + 2, normal(11, 3, seed=1) - 1
-PLACES = torch.tensor([0, 2, 3, 5, 6, 7, 10])
+INDEX = torch.tensor([0, 2, 3, 5, 6, 7, 10])
 MEANS = (normal(4, seed=2), normal(3, seed=3))
 
 
@@ -26,13 +26,13 @@ def _small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(chunked_moments, "CHUNK", 3)  # divides neither 7 nor 11
 
 
-@pytest.mark.parametrize("places", [None, PLACES])
-def test_sums_are_those_of_all_rows_at_once(places: Tensor | None) -> None:
-    x, y = (f if places is None else f[places] for f in (X, Y))
-    x_sum, y_sum = column_sums(Rows(X, Y, places))
+@pytest.mark.parametrize("index", [None, INDEX])
+def test_sums_are_those_of_all_rows_at_once(index: Tensor | None) -> None:
+    x, y = (f if index is None else f[index] for f in (X, Y))
+    x_sum, y_sum = column_sums(Rows(X, Y, index))
     assert torch.allclose(x_sum, x.sum(0))
     assert torch.allclose(y_sum, y.sum(0))
-    found = products(Rows(X, Y, places), MEANS, NAMES)
+    found = products(Rows(X, Y, index), MEANS, NAMES)
     x, y = x - MEANS[0], y - MEANS[1]
     expected = {"size_x": (x * x).sum(), "size_y": (y * y).sum()}
     expected |= {"xx": x.T @ x, "yy": y.T @ y, "xy": x.T @ y}
@@ -41,23 +41,23 @@ def test_sums_are_those_of_all_rows_at_once(places: Tensor | None) -> None:
         assert torch.allclose(found[name], value), name
 
 
-@pytest.mark.parametrize("places", [None, PLACES])
-def test_gradients_of_both_sides_by_finite_differences(places: Tensor | None) -> None:
+@pytest.mark.parametrize("index", [None, INDEX])
+def test_gradients_of_both_sides_by_finite_differences(index: Tensor | None) -> None:
     def every(x: Tensor, y: Tensor) -> tuple[Tensor, ...]:
-        return tuple(products(Rows(x, y, places), MEANS, NAMES).values())
+        return tuple(products(Rows(x, y, index), MEANS, NAMES).values())
 
     assert torch.autograd.gradcheck(every, (X.clone().requires_grad_(), Y.clone().requires_grad_()))
 
 
 def test_dropped_rows_count_nowhere_whatever_they_hold() -> None:
     x, y = torch.full_like(X, torch.nan), torch.full_like(Y, torch.inf)
-    x[PLACES], y[PLACES] = X[PLACES], Y[PLACES]
+    x[INDEX], y[INDEX] = X[INDEX], Y[INDEX]
     y.requires_grad_()
-    found = products(Rows(x, y, PLACES), MEANS, NAMES)
+    found = products(Rows(x, y, INDEX), MEANS, NAMES)
     sum(value.sum() for value in found.values()).backward()
     assert torch.isfinite(torch.stack([value.sum() for value in found.values()])).all()
     dropped = torch.ones(len(Y), dtype=torch.bool)
-    dropped[PLACES] = False
+    dropped[INDEX] = False
     assert (y.grad[dropped] == 0).all()
     assert (y.grad[~dropped] != 0).all()
 

@@ -4,12 +4,21 @@ import math
 
 import pytest
 import torch
+from support.feature_losses import (
+    D_S,
+    D_T,
+    NAMES,
+    STUDENT,
+    TEACHER,
+    build_losses,
+    normal,
+)
 from torch import Tensor, nn
 
 from geodistill.errors import InputError
 from geodistill.geometry import (
-    best,
     best_student,
+    ceiling,
     cka,
     feature_gram_distance,
     from_spectra,
@@ -19,7 +28,6 @@ from geodistill.geometry import (
 from geodistill.losses import (
     CKALoss,
     CosineLoss,
-    FeatureGramLoss,
     FlexLoss,
     IsotropyLoss,
     OrthogonalProjectionLoss,
@@ -32,46 +40,13 @@ from geodistill.losses import (
     SpectrumLoss,
 )
 
-D_S, D_T = 4, 7
-
-
-def normal(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
-
-TEACHER = normal(3, 10, D_T) * torch.arange(1, D_T + 1) + 1
-STUDENT = normal(3, 10, D_S, seed=1) - 2
 X, Y = TEACHER.flatten(0, 1), STUDENT.flatten(0, 1)
-
-
-def build() -> dict[str, nn.Module]:
-    torch.manual_seed(0)
-    return {
-        "procrustes": ProcrustesLoss(),
-        "gram": FeatureGramLoss(),
-        "cka": CKALoss(),
-        "cka-root": CKALoss(root=True),
-        "cka-debiased": CKALoss(debiased=True),
-        "projection": ProjectionLoss(D_S, D_T),
-        "orthogonal": OrthogonalProjectionLoss(D_S, D_T),
-        "cosine": CosineLoss(nn.Linear(D_S, D_T)),
-        "patient": PatientLoss(nn.Linear(D_S, D_T)),
-        "relational": RelationalLoss(),
-        "flex": FlexLoss.fit(TEACHER, D_S),
-        "pca": PCATargetLoss.fit(TEACHER, D_S),
-        "spectrum": SpectrumLoss(),
-        "isotropy": IsotropyLoss(),
-        "shuffled": ShuffledRows(ProcrustesLoss()),
-    }
-
-
-NAMES = list(build())
 WITH_PARAMETERS = {"projection", "orthogonal", "cosine", "patient"}
 
 
 def in_double(name: str) -> nn.Module:
     """The loss with its learned map, if it has one, in float64 too."""
-    return build()[name].double()
+    return build_losses()[name].double()
 
 
 def centred_unit(x: Tensor) -> Tensor:
@@ -81,7 +56,7 @@ def centred_unit(x: Tensor) -> Tensor:
 
 def test_values_are_those_of_the_measures() -> None:
     unit = {"center": True, "scale": "frobenius"}
-    losses = build()
+    losses = build_losses()
     expected = {
         "procrustes": procrustes_distance(X, Y, form="squared", **unit),
         "gram": feature_gram_distance(X, Y, **unit) ** 2,
@@ -97,7 +72,7 @@ def test_values_are_those_of_the_measures() -> None:
 
 
 def test_projection_and_pca_values_are_their_definitions() -> None:
-    losses = build()
+    losses = build_losses()
     weight = losses["projection"].weight.double()
     x, y = centred_unit(X), centred_unit(Y)
     expected = (x - y @ weight).norm() ** 2
@@ -111,7 +86,7 @@ def test_projection_and_pca_values_are_their_definitions() -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_gradcheck_and_gradient_is_not_zero(name: str) -> None:
-    loss = build()[name].double()
+    loss = build_losses()[name].double()
     order = torch.randperm(30, generator=torch.Generator().manual_seed(0))
     if name == "shuffled":  # a fixed order, or finite differences see another function each call
         loss, teacher = ProcrustesLoss(), X[order].view_as(TEACHER)
@@ -153,10 +128,10 @@ def test_debiased_cka_counts_the_rows() -> None:
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
 def test_low_precision_and_autocast_compute_in_float32(name: str, dtype: torch.dtype) -> None:
     student, teacher = (f.to(dtype) for f in (STUDENT, TEACHER))
-    exact = build()[name].double()(student.double(), teacher.double())
+    exact = build_losses()[name].double()(student.double(), teacher.double())
     student.requires_grad_()
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        value = build()[name](student, teacher)
+        value = build_losses()[name](student, teacher)
     value.backward()
     assert value.dtype == torch.float32
     assert float(value.detach()) == pytest.approx(float(exact.detach()), abs=2e-5)
@@ -178,7 +153,7 @@ def test_float32_is_as_close_to_float64_as_stated(
         found = []
         for dtype in (torch.float64, torch.float32):
             y = student.float().to(dtype).requires_grad_()
-            value = build()[name](y, teacher.float().to(dtype))
+            value = build_losses()[name](y, teacher.float().to(dtype))
             value.backward()
             found.append((float(value.detach()), y.grad.double()))
         (exact, gradient), (value, approximate) = found
@@ -192,15 +167,15 @@ def test_float32_is_as_close_to_float64_as_stated(
 @pytest.mark.parametrize("name", ["procrustes", "gram", "cka", "spectrum"])
 def test_squares_that_overflow_are_refused(name: str, rows: int) -> None:
     student, teacher = normal(rows, D_S).float(), normal(rows, D_T).float()
-    assert torch.isfinite(build()[name](1e15 * student, teacher))
+    assert torch.isfinite(build_losses()[name](1e15 * student, teacher))
     with pytest.raises(InputError, match=r"student has values up to .*squares overflow"):
-        build()[name](1e19 * student, teacher)
+        build_losses()[name](1e19 * student, teacher)
 
 
 @pytest.mark.parametrize("name", ["procrustes", "gram", "cka"])
 def test_no_second_derivative_comes_out_as_zeros(name: str) -> None:
     with pytest.raises(RuntimeError, match="a second derivative"):
-        torch.autograd.functional.hessian(lambda y: build()[name](y, X), Y)
+        torch.autograd.functional.hessian(lambda y: build_losses()[name](y, X), Y)
 
 
 @pytest.mark.parametrize("kind", [CosineLoss, PatientLoss])
@@ -226,7 +201,7 @@ def test_degenerate_features_have_finite_values_and_gradients(name: str) -> None
     for case, student in cases.items():
         for dtype in (torch.float32, torch.float64):
             y = student.to(dtype, copy=True).requires_grad_()
-            value = build()[name].to(dtype)(y, X.to(dtype))
+            value = build_losses()[name].to(dtype)(y, X.to(dtype))
             value.backward()
             assert torch.isfinite(value), case
             assert torch.isfinite(y.grad).all(), case
@@ -269,14 +244,16 @@ def test_descent_on_procrustes_reaches_the_floor_of_the_width() -> None:
         loss = ProcrustesLoss()(y, X)
         loss.backward()
         optimiser.step()
-    assert float(loss.detach()) == pytest.approx(best(procrustes_distance, X, D_S) ** 2, abs=1e-4)
+    assert float(loss.detach()) == pytest.approx(
+        ceiling(procrustes_distance, X, D_S) ** 2, abs=1e-4
+    )
 
 
 def test_zero_of_the_pca_target_is_the_procrustes_floor() -> None:
     student = (X - X.mean(0)) @ PCATargetLoss.fit(X, D_S).components.double()
     assert PCATargetLoss.fit(X, D_S)(student, X) < 1e-10
     reached = procrustes_distance(X, student, center=True, scale="frobenius")
-    assert float(reached) == pytest.approx(best(procrustes_distance, X, D_S), abs=1e-6)
+    assert float(reached) == pytest.approx(ceiling(procrustes_distance, X, D_S), abs=1e-6)
     turned = student @ torch.linalg.qr(normal(D_S, D_S))[0]
     assert PCATargetLoss.fit(X, D_S)(turned, X) > 0.1  # it may not rotate
 
@@ -307,10 +284,10 @@ def test_projection_weight_is_a_parameter_that_gets_a_gradient() -> None:
     assert [name for name, _ in loss.named_parameters()] == ["weight"]
     loss(STUDENT.float(), TEACHER.float()).backward()
     assert loss.weight.grad.norm() > 1e-3
-    assert {n for n, m in build().items() if list(m.parameters())} == WITH_PARAMETERS
+    assert {n for n, m in build_losses().items() if list(m.parameters())} == WITH_PARAMETERS
 
 
-def test_controls_know_only_what_they_should() -> None:
+def test_controls_are_invariant_to_what_they_ignore() -> None:
     order = torch.randperm(30, generator=torch.Generator().manual_seed(1))
     for loss, blind in ((SpectrumLoss(), True), (IsotropyLoss(), True), (ProcrustesLoss(), False)):
         moved = abs(loss(Y, X) - loss(Y, X[order]))
@@ -321,16 +298,16 @@ def test_controls_know_only_what_they_should() -> None:
     assert abs(SpectrumLoss()(Y, X) - SpectrumLoss()(Y, X * X)) > 1e-3
 
 
-KNOW_AXES = {"projection", "orthogonal", "cosine", "patient", "flex", "pca"}
-"""Of the teacher's features: parameters or a fit, made for these axes."""
+DEPEND_ON_AXES = {"projection", "orthogonal", "cosine", "patient", "flex", "pca"}
+"""Losses whose parameters or fit belong to the axes of the teacher's features."""
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_rotated_teacher_gives_the_same_loss_unless_the_loss_knows_its_axes(name: str) -> None:
+def test_a_rotated_teacher_gives_the_same_loss_unless_it_depends_on_axes(name: str) -> None:
     turned = X @ torch.linalg.qr(normal(D_T, D_T, seed=9))[0]
     before, after = (float(in_double(name)(Y, teacher).detach()) for teacher in (X, turned))
     assert before > 1e-3
-    assert (abs(after - before) < 1e-6) == (name not in KNOW_AXES)
+    assert (abs(after - before) < 1e-6) == (name not in DEPEND_ON_AXES)
 
 
 def test_shuffled_rows_are_the_teachers_rows_in_another_order_each_call() -> None:

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 from torch.distributions import Categorical, kl_divergence
 
-from geodistill.distill.teacher_cache import bucketed, with_tail
+from geodistill.distill.teacher_cache import topk_with_tail
 from geodistill.errors import InputError
-from geodistill.losses import KLDivergenceLoss
+from geodistill.losses import KLDivergenceLoss, SquaredErrorLoss
 
 KINDS = ["forward", "reverse", "skew"]
 
@@ -64,7 +64,8 @@ def on_top(k: int, kind: str) -> tuple[Tensor, Tensor, Tensor]:
     log_p, log_q = teacher.log_softmax(-1), student.log_softmax(-1)
     values, indices = log_p.topk(k, dim=-1)
     loss = KLDivergenceLoss(kind)
-    rows = zip(bucketed(log_q, indices), with_tail(values), strict=True)
+    student_top = topk_with_tail(log_q.gather(-1, indices))
+    rows = zip(student_top, topk_with_tail(values), strict=True)
     short = torch.stack([loss(a[None], b[None]) for a, b in rows])
     full = torch.stack([loss(a[None], b[None]) for a, b in zip(student, teacher, strict=True)])
     tail = torch.ones_like(log_p, dtype=torch.bool).scatter(1, indices, False)
@@ -94,7 +95,8 @@ def test_on_top_k_in_float32_is_that_in_float64(kind: str) -> None:
     for dtype in (torch.float32, torch.float64):
         log_p, log_q = (a.to(dtype).log_softmax(-1) for a in (teacher, student))
         top, indices = log_p.topk(32, dim=-1)
-        values.append(float(KLDivergenceLoss(kind)(bucketed(log_q, indices), with_tail(top))))
+        student_top = topk_with_tail(log_q.gather(-1, indices))
+        values.append(float(KLDivergenceLoss(kind)(student_top, topk_with_tail(top))))
     assert values[0] == pytest.approx(values[1], rel=1e-4)
 
 
@@ -113,6 +115,11 @@ def test_half_precision_is_computed_in_float32() -> None:
     assert value.dtype == torch.float32
     exact = KLDivergenceLoss()(student.double(), teacher.double())
     assert float(value) == pytest.approx(float(exact), rel=1e-5)
+
+
+def test_squared_error_is_the_mean_over_all_outputs() -> None:
+    student, teacher = torch.tensor([[1.0], [3.0]]), torch.tensor([[0.0], [1.0]])
+    assert float(SquaredErrorLoss()(student, teacher)) == 2.5
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""memory= and group=: the loss of more rows than the batch holds, against the loss of them all."""
+"""decay= and group=: the loss of more rows than the batch holds, against the loss of them all."""
 
 import copy
 import os
@@ -62,7 +62,7 @@ def split() -> list[tuple[Tensor, Tensor]]:
 @pytest.mark.parametrize("name", LOSSES)
 def test_value_after_a_pass_is_that_of_all_the_data(name: str) -> None:
     *first, last = split()
-    value = after(LOSSES[name](memory=1.0), first)(*last)
+    value = after(LOSSES[name](decay=1.0), first)(*last)
     assert value == pytest.approx(float(LOSSES[name]()(Y, X)), rel=1e-9)
     assert abs(value - LOSSES[name]()(*last)) > 1e-3
 
@@ -75,7 +75,7 @@ def test_mean_gradient_over_batches_is_that_of_all_the_data(name: str) -> None:
     mean = torch.zeros_like(full)
     plain = torch.zeros_like(full)
     for i, (y, x) in enumerate(batches):
-        loss = after(LOSSES[name](memory=1.0), batches[:i] + batches[i + 1 :])
+        loss = after(LOSSES[name](decay=1.0), batches[:i] + batches[i + 1 :])
         mean += value_and_gradient(loss, y, x)[1] * len(x) / len(X)
         plain += value_and_gradient(LOSSES[name](), y, x)[1] * len(x) / len(X)
     assert full.norm() > 1e-3
@@ -85,7 +85,7 @@ def test_mean_gradient_over_batches_is_that_of_all_the_data(name: str) -> None:
 
 def test_mean_gradient_over_later_passes_approaches_that_of_all_the_data() -> None:
     _, full = value_and_gradient(ProcrustesLoss(), Y, X)
-    loss, errors = ProcrustesLoss(memory=1.0), []
+    loss, errors = ProcrustesLoss(decay=1.0), []
     for _ in range(32):
         found = [value_and_gradient(loss, y, x)[1] * len(x) / len(X) for y, x in split()]
         errors.append(float((sum(found) - full).norm() / full.norm()))
@@ -97,7 +97,7 @@ def test_float32_after_many_batches_and_a_large_mean() -> None:
     x, y = normal(4096, 24) + 100, normal(4096, 12, seed=1)
     y = (y + x[:, :12]).float()
     x = x.float()
-    loss = ProcrustesLoss(memory=1.0)
+    loss = ProcrustesLoss(decay=1.0)
     for start in range(0, 4096, 64):
         value = loss(y[start : start + 64], x[start : start + 64])
     assert float(value) == pytest.approx(float(ProcrustesLoss()(y.double(), x.double())), abs=2e-6)
@@ -105,7 +105,7 @@ def test_float32_after_many_batches_and_a_large_mean() -> None:
 
 def test_decay_weighs_the_past_as_repeated_rows_would() -> None:
     batches = [(Y[:16], X[:16]), (Y[16:32], X[16:32]), (Y[32:48], X[32:48])]
-    value = after(ProcrustesLoss(memory=0.5), batches[:2])(*batches[2])
+    value = after(ProcrustesLoss(decay=0.5), batches[:2])(*batches[2])
     weights = [1, 2, 4]  # 0.25, 0.5, 1
     y, x = (
         torch.cat([b[side].repeat(w, 1) for b, w in zip(batches, weights, strict=True)])
@@ -117,15 +117,15 @@ def test_decay_weighs_the_past_as_repeated_rows_would() -> None:
 def test_gradient_is_rescaled_by_total_over_batch_rows() -> None:
     """Against autograd through the loss of past and batch, the past held fixed."""
     y = Y[40:].clone().requires_grad_()
-    after(loss := ProcrustesLoss(memory=1.0), [(Y[:40], X[:40])])(y, X[40:]).backward()
+    after(loss := ProcrustesLoss(decay=1.0), [(Y[:40], X[:40])])(y, X[40:]).backward()
     joined = Y[40:].clone().requires_grad_()
     ProcrustesLoss()(torch.cat([Y[:40], joined]), X).backward()
     assert torch.allclose(y.grad, 3 * joined.grad, rtol=1e-6, atol=1e-12)
     assert not loss.past_xy.requires_grad
 
 
-def test_evaluation_neither_reads_nor_changes_the_memory() -> None:
-    loss = after(ProcrustesLoss(memory=0.9), [(Y[:20], X[:20])])
+def test_evaluation_neither_reads_nor_changes_the_past() -> None:
+    loss = after(ProcrustesLoss(decay=0.9), [(Y[:20], X[:20])])
     before = copy.deepcopy(loss.state_dict())
     assert torch.equal(loss.eval()(Y[20:40], X[20:40]), ProcrustesLoss()(Y[20:40], X[20:40]))
     assert before.keys() == loss.state_dict().keys()
@@ -137,7 +137,7 @@ def test_evaluation_neither_reads_nor_changes_the_memory() -> None:
 @pytest.mark.parametrize("wrapped", [False, True])
 def test_a_resumed_run_goes_on_alike(wrapped: bool, tmp_path: Path) -> None:
     def fresh() -> nn.Module:
-        loss = FeatureGramLoss(memory=0.9)
+        loss = FeatureGramLoss(decay=0.9)
         return nn.ModuleList([loss, ProjectionLoss(4, 7)]) if wrapped else loss
 
     first, second = fresh(), fresh()
@@ -150,14 +150,14 @@ def test_a_resumed_run_goes_on_alike(wrapped: bool, tmp_path: Path) -> None:
     assert not torch.equal(of(fresh())(y, x), of(second)(y, x))
 
 
-def test_masks_and_autocast_with_memory() -> None:
+def test_masks_and_autocast_with_decay() -> None:
     mask = torch.arange(60) % 3 != 0
-    loss = after(ProcrustesLoss(memory=1.0), [(Y[:30][mask[:30]], X[:30][mask[:30]])])
+    loss = after(ProcrustesLoss(decay=1.0), [(Y[:30][mask[:30]], X[:30][mask[:30]])])
     y = Y[30:].clone()
     y[~mask[30:]] = float("nan")
     value = loss(y, X[30:], mask[30:])
     assert value == pytest.approx(float(ProcrustesLoss()(Y[mask], X[mask])), rel=1e-9)
-    loss = ProcrustesLoss(memory=1.0)
+    loss = ProcrustesLoss(decay=1.0)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         for y, x in split():
             value = loss(y.bfloat16(), x.bfloat16())
@@ -166,8 +166,8 @@ def test_masks_and_autocast_with_memory() -> None:
     assert float(value) == pytest.approx(float(expected), abs=1e-5)
 
 
-def test_rows_that_are_all_equal_have_no_geometry_in_memory_either() -> None:
-    loss = ProcrustesLoss(memory=1.0)
+def test_rows_that_are_all_equal_have_no_geometry_over_past_batches_either() -> None:
+    loss = ProcrustesLoss(decay=1.0)
     for start in (0, 30):
         y = torch.full((30, 4), 0.1).requires_grad_()
         value = loss(y, X[start : start + 30].float())
@@ -179,14 +179,14 @@ def test_rows_that_are_all_equal_have_no_geometry_in_memory_either() -> None:
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: ProcrustesLoss(memory=0), "memory is 0: expected a decay above 0 and up to 1"),
-        (lambda: SpectrumLoss(memory=1.5), "memory is 1.5: expected a decay"),
-        (lambda: CKALoss(debiased=True, memory=0.9), "debiased=True with memory or group"),
+        (lambda: ProcrustesLoss(decay=0), "decay is 0: expected a number above 0 and up to 1"),
+        (lambda: SpectrumLoss(decay=1.5), "decay is 1.5: expected a number"),
+        (lambda: CKALoss(debiased=True, decay=0.9), "debiased=True with decay or group"),
         (
-            lambda: after(ProcrustesLoss(memory=0.9), [(Y, X)])(Y[:, :3], X),
+            lambda: after(ProcrustesLoss(decay=0.9), [(Y, X)])(Y[:, :3], X),
             r"widths \(teacher, student\) are \(7, 3\): expected \(7, 4\), those of the past",
         ),
-        (lambda: ProcrustesLoss(memory=0.9)(Y / 0, X), "student holds"),
+        (lambda: ProcrustesLoss(decay=0.9)(Y / 0, X), "student holds"),
     ],
 )
 def test_refusals(call: object, message: str) -> None:
@@ -197,13 +197,13 @@ def test_refusals(call: object, message: str) -> None:
 # --- ranks ---------------------------------------------------------------------------------------
 
 RANK_ROWS = (slice(0, 23), slice(23, 60))
-MEMORIES = (None, 0.5)
-TWO_STEPS = (X.flip(0), X)  # teachers of two steps, so that a memory has something to hold
+DECAYS = (None, 0.5)
+TWO_STEPS = (X.flip(0), X)  # teachers of two steps, so that there are past batches
 
 
-def joined(name: str, memory: float | None) -> tuple[Tensor, Tensor]:
+def joined(name: str, decay: float | None) -> tuple[Tensor, Tensor]:
     """Value and gradient of the second step, by one process."""
-    loss = LOSSES[name](memory=memory)
+    loss = LOSSES[name](decay=decay)
     value_and_gradient(loss, Y, TWO_STEPS[0])
     return value_and_gradient(loss, Y, TWO_STEPS[1])
 
@@ -213,16 +213,16 @@ def one_rank(rank: int, folder: str) -> None:
     dist.init_process_group("gloo", f"file://{folder}/rendezvous", rank=rank, world_size=2)
     rows, found = RANK_ROWS[rank], {}
     for name in LOSSES:
-        for memory in MEMORIES:
+        for decay in DECAYS:
             layer = nn.Linear(4, 4, bias=False).double()
             nn.init.eye_(layer.weight)
             student = DistributedDataParallel(layer)
-            loss = LOSSES[name](memory=memory, group=dist.group.WORLD)
+            loss = LOSSES[name](decay=decay, group=dist.group.WORLD)
             for x in TWO_STEPS:
                 student.zero_grad()
                 value = loss(student(Y[rows]), x[rows])
                 value.backward()
-            found[name, memory] = (value.detach(), layer.weight.grad.T)
+            found[name, decay] = (value.detach(), layer.weight.grad.T)
     torch.save(found, f"{folder}/{rank}.pt")
     dist.destroy_process_group()
 
@@ -230,7 +230,7 @@ def one_rank(rank: int, folder: str) -> None:
 def test_two_ranks_give_the_loss_and_gradient_of_the_joined_batch(tmp_path: Path) -> None:
     torch.multiprocessing.spawn(one_rank, (str(tmp_path),), nprocs=2)
     found = [torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1)]
-    assert len(found[0]) == len(LOSSES) * len(MEMORIES)
+    assert len(found[0]) == len(LOSSES) * len(DECAYS)
     for key in found[0]:
         value, gradient = joined(*key)
         for rank in (0, 1):

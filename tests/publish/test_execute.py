@@ -1,4 +1,4 @@
-"""Notebook runs: strict, honest about failure, reused only where nothing they depend on changed."""
+"""Notebook runs: complete or refused, and reused only if nothing that they depend on changed."""
 
 import json
 import os
@@ -12,25 +12,26 @@ import pytest
 from support.tiny_project import FIGURE, PARAMETERS, notebook, printed, tiny_project
 
 from geodistill.errors import InputError
-from geodistill.publish.cache_key import reuse_key
-from geodistill.publish.console import Indented
+from geodistill.publish.cache_key import cache_key
+from geodistill.publish.console import IndentedWriter
 from geodistill.publish.execute import (
     NotebookError,
-    Run,
+    NotebookRun,
+    check_complete,
     execute,
-    refuse_unfinished,
-    run_all,
     run_notebook,
+    run_notebooks,
 )
 from geodistill.publish.notebook_source import check_parameters, declared_parameters, read_source
-from geodistill.publish.paths import find_project
+from geodistill.publish.project import find_project
+from geodistill.publish.provenance import describe_figure
 
 SAY = 'print("ran as", profile, seed)'
 
 
 def test_runs_under_the_profile_and_reuses_what_did_not_change(tmp_path, capsys):
     project = tiny_project(tmp_path, _01_one=notebook("One", SAY), _02_two=notebook("Two", SAY))
-    first = run_all(project, "smoke", project.sources())
+    first = run_notebooks(project, "smoke", project.sources())
     shown = capsys.readouterr().out
     assert "[1/2] 01_one: started, about 1.0 min left" in shown
     assert "[2/2] 02_two: done after" in shown
@@ -40,7 +41,7 @@ def test_runs_under_the_profile_and_reuses_what_did_not_change(tmp_path, capsys)
     times = [path.stat().st_mtime_ns for path in first]
     source = tmp_path / "notebooks" / "02_two.py"
     source.write_text(source.read_text() + "print('more')\n")
-    run_all(project, "smoke", project.sources())
+    run_notebooks(project, "smoke", project.sources())
     again = [path.stat().st_mtime_ns for path in first]
     assert again[0] == times[0]
     assert again[1] > times[1]
@@ -53,36 +54,58 @@ def test_runs_under_the_profile_and_reuses_what_did_not_change(tmp_path, capsys)
         "notebooks/01_one.py",
         "geodistill/part.py",
         "geodistill/new.py",
+        "geodistill/figures/print.mplstyle",
+        "geodistill/claims.yaml",
         "data/results/rows.csv",
         "data/cards/card.md",
         "constraints.txt",
     ],
 )
 def test_key_depends_on_source_library_data_and_lock(tmp_path, path):
-    root = tmp_path / "runs"  # a name that means something inside data/results only
+    root = tmp_path / "runs"  # a name that has a meaning inside data/results only
     project = tiny_project(root, _01_one=notebook("One"))
     source = project.sources()[0]
-    before = reuse_key(project, source, {"profile": "smoke"})
+    before = cache_key(project, source, {"profile": "smoke"})
     (root / path).parent.mkdir(exist_ok=True)
     with (root / path).open("a") as file:
         file.write("# changed\n")
-    assert reuse_key(project, source, {"profile": "smoke"}) != before
+    assert cache_key(project, source, {"profile": "smoke"}) != before
+
+
+def test_key_depends_on_the_names_of_files(tmp_path):
+    project = tiny_project(tmp_path, _01_one=notebook("One"))
+    before = cache_key(project, project.sources()[0], {})
+    (tmp_path / "data" / "results" / "rows.csv").rename(tmp_path / "data" / "results" / "sows.csv")
+    assert cache_key(project, project.sources()[0], {}) != before
 
 
 def test_key_depends_on_parameters_and_results_folder_not_on_times(tmp_path, monkeypatch):
     project = tiny_project(tmp_path, _01_one=notebook("One"))
     source = project.sources()[0]
-    before = reuse_key(project, source, {"seed": 0})
-    assert reuse_key(project, source, {"seed": 1}) != before
+    before = cache_key(project, source, {"seed": 0})
+    assert cache_key(project, source, {"seed": 1}) != before
+    assert cache_key(project, source, {"seed": 0, "n": 1}) == cache_key(
+        project, source, {"n": 1, "seed": 0}
+    )
+    for change in (
+        lambda patch: patch.setattr("platform.python_version", lambda: "3.99"),
+        lambda patch: patch.setenv("GEODISTILL_DATA_DIR", "elsewhere"),
+    ):
+        with monkeypatch.context() as patch:
+            change(patch)
+            assert cache_key(project, source, {"seed": 0}) != before
     os.utime(tmp_path / "geodistill" / "part.py", (1, 1))
     (tmp_path / "data" / "results" / "runs").mkdir()
     (tmp_path / "data" / "results" / "runs" / "half.parquet").write_text("x")
+    (tmp_path / "geodistill" / "__pycache__").mkdir()
+    (tmp_path / "geodistill" / "__pycache__" / "part.pyc").write_text("x")
     (tmp_path / "notebooks" / "02_other.py").write_text(notebook("Other"))
-    assert reuse_key(project, source, {"seed": 0}) == before
-    monkeypatch.setenv("GEODISTILL_RESULTS", str(tmp_path / "elsewhere"))
+    assert cache_key(project, source, {"seed": 0}) == before
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("GEODISTILL_RESULTS", "~/elsewhere")
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "elsewhere" / "rows.csv").write_text("2")
-    assert reuse_key(project, source, {"seed": 0}) != before
+    assert cache_key(project, source, {"seed": 0}) != before
 
 
 def test_papermill_alone_would_pass_an_unknown_parameter(tmp_path):
@@ -115,7 +138,7 @@ def test_wrong_parameter_values_are_refused(tmp_path, given, message):
 def test_exactly_one_parameters_cell(tmp_path, cells, count):
     project = tiny_project(tmp_path, _01_one=notebook("One", parameters=cells))
     with pytest.raises(InputError, match=f"{count} cells tagged `parameters`, needs one"):
-        run_all(project, "smoke", project.sources())
+        run_notebooks(project, "smoke", project.sources())
 
 
 def test_declared_parameters_know_annotations_and_computed_defaults(tmp_path):
@@ -127,15 +150,18 @@ def test_declared_parameters_know_annotations_and_computed_defaults(tmp_path):
 
 
 def test_names_are_found_by_unique_parts(tmp_path, monkeypatch):
-    project = tiny_project(tmp_path, _01_one=notebook("One"), _02_once=notebook("Once"))
-    assert project.find("01_one") == project.find("one") == project.find("01_one.py")
-    assert project.find("once").stem == "02_once"
-    with pytest.raises(InputError, match=r"'on' matches 01_one, 02_once"):
-        project.find("on")
+    project = tiny_project(
+        tmp_path, _01_one=notebook("One"), _02_once=notebook("Once"), _03_one_more=notebook("More")
+    )
+    for name in ("01_one", "one", "01_one.py"):
+        assert project.find_notebook(name).stem == "01_one"
+    assert project.find_notebook("once").stem == "02_once"
+    with pytest.raises(InputError, match=r"'on' matches 01_one, 02_once, 03_one_more"):
+        project.find_notebook("on")
     with pytest.raises(InputError, match=r"'three' is unknown; the notebooks are: 01_one, 02_once"):
-        project.find("three")
+        project.find_notebook("three")
     with pytest.raises(InputError, match="is unknown"):
-        project.find("")
+        project.find_notebook("")
     monkeypatch.chdir(tmp_path / "notebooks")
     assert find_project().root == tmp_path
 
@@ -143,21 +169,54 @@ def test_names_are_found_by_unique_parts(tmp_path, monkeypatch):
 def test_unknown_profile_lists_the_known_ones(tmp_path):
     project = tiny_project(tmp_path, _01_one=notebook("One"))
     with pytest.raises(InputError, match="'desktop' is unknown; the profiles are: smoke, laptop"):
-        run_all(project, "desktop", project.sources())
+        run_notebooks(project, "desktop", project.sources())
 
 
 def test_run_notebook_takes_parameters(tmp_path):
     project = tiny_project(tmp_path, _01_one=notebook("One", SAY))
-    path = run_notebook("one", {"seed": 3}, project)
-    assert printed(path) == "ran as laptop 3\n"
-    assert path.name == "01_one-seed-3.ipynb"
+    path = run_notebook("one", {"seed": 3, "profile": "smoke"}, project)
+    assert printed(path) == "ran as smoke 3\n"
+    assert path.name == "01_one-profile-smoke-seed-3.ipynb"
 
 
 def test_a_progress_bar_takes_one_line(capsys):
-    stream = Indented()
-    for text in ("1/3", "\r2/3", "\r3/3\nnext", " line\r\n", "\nrest"):
+    stream = IndentedWriter()
+    for text in ("1/3", "\r2/3", "\r3/3\nnext", " line\r\n", "\n  \nrest"):
         stream.write(text)
     assert capsys.readouterr().out == "    3/3\n    next line\n"
+
+
+@pytest.mark.parametrize("content", ["", '{"cells": [', "{}", "[]", '{"metadata": {}}', None])
+def test_a_damaged_executed_notebook_is_made_again(tmp_path, content, capsys):
+    project = tiny_project(tmp_path, _01_one=notebook("One", SAY))
+    target = project.executed("smoke") / "01_one.ipynb"
+    target.parent.mkdir(parents=True)
+    if content is None:
+        target.write_bytes(b"\xff\xfe")  # not UTF-8
+    else:
+        target.write_text(content)
+    run = NotebookRun(project, project.sources()[0], {"profile": "smoke"}, target)
+    assert not run.is_up_to_date()
+    with pytest.raises(InputError, match="none yet"):
+        describe_figure("rising", project)
+
+
+def test_a_truncated_notebook_is_run_again_and_published(tmp_path):
+    project = tiny_project(tmp_path, _01_one=notebook("One", SAY))
+    (path,) = run_notebooks(project, "smoke", project.sources())
+    complete = path.read_text()
+    path.write_text(complete[: len(complete) // 2])
+    (path,) = run_notebooks(project, "smoke", project.sources())
+    assert printed(path) == "ran as smoke 0\n"
+
+
+@pytest.mark.parametrize(("budget", "warns"), [("1e-5", True), ("1", False)])
+def test_a_slow_notebook_is_a_warning_not_an_error(tmp_path, capsys, budget, warns):
+    project = tiny_project(tmp_path, _01_one=notebook("One", SAY))
+    (tmp_path / "notebooks" / "budgets.toml").write_text(f"[smoke]\n01_one = {budget}\n")
+    run_notebooks(project, "smoke", project.sources())
+    warning = "warning: 01_one should take 1e-05 min on two idle cores\n"
+    assert (warning in capsys.readouterr().out) == warns
 
 
 def test_a_failed_notebook_is_refused_and_the_others_are_kept(tmp_path, capsys):
@@ -166,20 +225,20 @@ def test_a_failed_notebook_is_refused_and_the_others_are_kept(tmp_path, capsys):
         tmp_path, _01_one=notebook("One", SAY), _02_bad=bad, _03_three=notebook("Three", SAY)
     )
     with pytest.raises(NotebookError, match=r"02_bad.*ValueError: no rows") as caught:
-        run_all(project, "smoke", project.sources())
+        run_notebooks(project, "smoke", project.sources())
     assert str(caught.value).count("\n") == 0
     folder = project.executed("smoke")
     assert sorted(path.name for path in folder.glob("*.ipynb")) == [
         "01_one.ipynb",
         "03_three.ipynb",
     ]
-    assert printed(folder / "unfinished" / "02_bad.ipynb") == "so far\n"
+    assert printed(folder / "in_progress" / "02_bad.ipynb") == "so far\n"
     shown = capsys.readouterr().out
     assert 'raise ValueError("no rows")' in shown  # the traceback
     assert "[2/3] 02_bad: FAILED" in shown
 
     (tmp_path / "notebooks" / "02_bad.py").write_text(notebook("Good", SAY))
-    run_all(project, "smoke", project.sources())
+    run_notebooks(project, "smoke", project.sources())
     assert "2 of 3 notebooks unchanged" in capsys.readouterr().out
 
 
@@ -187,7 +246,7 @@ def test_a_dead_kernel_is_a_failure(tmp_path):
     """papermill marks the cell in which the kernel died, and all after it, as completed."""
     project = tiny_project(tmp_path, _01_one=notebook("One", "import os; os._exit(1)"))
     with pytest.raises(NotebookError, match="01_one: its kernel died"):
-        run_all(project, "smoke", project.sources())
+        run_notebooks(project, "smoke", project.sources())
     assert not list(project.executed("smoke").glob("*.ipynb"))
 
 
@@ -197,21 +256,21 @@ def finished_notebook(**metadata: object) -> nbformat.NotebookNode:
 
 
 def test_refuses_each_sign_of_an_unfinished_run():
-    refuse_unfinished(finished_notebook(exception=None), "fine")
+    check_complete(finished_notebook(exception=None), "fine")
     with pytest.raises(NotebookError, match="ended with an exception"):
-        refuse_unfinished(finished_notebook(exception=True), "bad")
+        check_complete(finished_notebook(exception=True), "bad")
     pending = finished_notebook()
     pending.cells[0].metadata["papermill"]["status"] = "pending"
     with pytest.raises(NotebookError, match="cell 0: pending instead of completed"):
-        refuse_unfinished(pending, "bad")
+        check_complete(pending, "bad")
     never = finished_notebook()
     del never.cells[0].metadata["papermill"]
     with pytest.raises(NotebookError, match="never run"):
-        refuse_unfinished(never, "bad")
+        check_complete(never, "bad")
     raised = finished_notebook()
     raised.cells[0].outputs = [nbformat.v4.new_output("error", ename="KeyError")]
     with pytest.raises(NotebookError, match="raised KeyError"):
-        refuse_unfinished(raised, "bad")
+        check_complete(raised, "bad")
 
 
 def test_an_image_without_alternative_text_is_refused(tmp_path):
@@ -220,13 +279,13 @@ def test_an_image_without_alternative_text_is_refused(tmp_path):
         tmp_path, _01_bare=notebook("Bare", bare), _02_shown=notebook("Shown", FIGURE)
     )
     with pytest.raises(NotebookError, match="01_bare, cell 3: an image without alternative text"):
-        run_all(project, "smoke", project.sources())
+        run_notebooks(project, "smoke", project.sources())
     assert (project.executed("smoke") / "02_shown.ipynb").exists()
 
 
 def test_no_path_of_this_machine_is_published(tmp_path):
     project = tiny_project(tmp_path, _01_one=notebook("One", SAY))
-    (path,) = run_all(project, "smoke", project.sources())
+    (path,) = run_notebooks(project, "smoke", project.sources())
     assert str(tmp_path) not in path.read_text()
     assert json.loads(path.read_text())["metadata"]["geodistill"]["parameters"] == {
         "profile": "smoke"
@@ -239,9 +298,10 @@ def test_a_kernel_in_the_home_folder_does_not_stand_in(tmp_path, monkeypatch):
     broken = {"argv": ["false"], "display_name": "Python 3", "language": "python"}
     (kernel / "kernel.json").write_text(json.dumps(broken))
     monkeypatch.setenv("JUPYTER_DATA_DIR", str(tmp_path / "home"))
+    monkeypatch.setenv("JUPYTER_PREFER_ENV_PATH", "0")
     code = "import sys; print(sys.executable)"
     project = tiny_project(tmp_path, _01_one=notebook("One", code))
-    (path,) = run_all(project, "smoke", project.sources())
+    (path,) = run_notebooks(project, "smoke", project.sources())
     assert Path(printed(path).strip()) == Path(sys.executable)
 
 
@@ -249,14 +309,14 @@ def test_an_invalid_header_is_named(tmp_path):
     header = "# ---\n# jupyter:\n#   kernelspec:\n#     name: python3\n# ---\n"
     project = tiny_project(tmp_path, _01_one=header + notebook("One"))
     with pytest.raises(InputError, match=r"01_one\.py has an invalid header: 'display_name'"):
-        run_all(project, "smoke", project.sources())
+        run_notebooks(project, "smoke", project.sources())
 
 
 def test_source_edited_during_its_run_is_run_again(tmp_path):
     edit = "from pathlib import Path\nwith Path('01_one.py').open('a') as f: f.write('# later\\n')"
     project = tiny_project(tmp_path, _01_one=notebook("One", edit))
     target = project.executed("smoke") / "01_one.ipynb"
-    run = Run(project, project.sources()[0], {"profile": "smoke"}, target)
+    run = NotebookRun(project, project.sources()[0], {"profile": "smoke"}, target)
     execute(run)
     assert target.exists()
-    assert not run.finished()
+    assert not run.is_up_to_date()

@@ -2,33 +2,52 @@
 
 import json
 import re
+import shutil
+from collections import Counter
 from pathlib import Path
 
 import IPython.display
 import nbclient
+import pandas as pd
 import pytest
-from support import simulated_results
+from support.simulated_sections import GAINS, write_sections
 
-from geodistill.analysis.stored_results import digest
+from geodistill.analysis.stored_results import hash_run_ids
 from geodistill.errors import InputError
-from geodistill.publish import provenance
+from geodistill.files import CHECKSUMS
 from geodistill.publish.claims import judge, ledger
 from geodistill.publish.notebook_source import read_source
 
 ROOT = Path(__file__).parents[2]
-WORDS = {"better", "worse", "equivalent", "cannot tell"}
+WORDS = {"better", "worse", "equivalent", "inconclusive"}
 
 
 @pytest.fixture(scope="module")
-def results(tmp_path_factory):
+def written(tmp_path_factory):
+    """Every section that a claim rests on, with effects that are known."""
     folder = tmp_path_factory.mktemp("results")
-    simulated_results.write(folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GEODISTILL_RESULTS", str(folder))
+        for study in GAINS:
+            write_sections(folder, study, n_items=90)
     return folder
 
 
 @pytest.fixture
+def results(written, monkeypatch):
+    monkeypatch.setenv("GEODISTILL_RESULTS", str(written))
+    return written
+
+
+@pytest.fixture
+def no_results(tmp_path, monkeypatch):
+    monkeypatch.setenv("GEODISTILL_RESULTS", str(tmp_path))
+    return tmp_path
+
+
+@pytest.fixture
 def executed(tmp_path, monkeypatch):
-    """A function that makes an executed notebook out of calls of `ledger.record`."""
+    """A function that makes an executed notebook out of calls of `ledger.record_verdict`."""
     outputs = []
 
     def display(data, raw, metadata):
@@ -39,7 +58,7 @@ def executed(tmp_path, monkeypatch):
     def make(stem, *records):
         outputs.clear()
         for given in records:
-            ledger.record(**given)
+            ledger.record_verdict(**given)
         path = tmp_path / f"{stem}.ipynb"
         cells = [{"cell_type": "markdown", "source": "text"}, {"outputs": list(outputs)}]
         path.write_text(json.dumps({"cells": cells}))
@@ -54,13 +73,13 @@ def row(table, key):
     return found[1].split("\n  - ")
 
 
-def test_without_records_nothing_can_be_told_yet():
+def test_without_records_nothing_is_tested_yet():
     table = ledger.render([])
-    for claim in judge.CLAIMS:
+    for claim in judge.all_claims():
         statement, test, verdict, where = row(table, claim.key)
         assert claim.statement in statement
         assert test == claim.test
-        assert verdict == "**cannot tell yet**"
+        assert verdict == "**not yet tested**"
         assert "not in this book" in where
 
 
@@ -71,24 +90,24 @@ def test_a_record_reaches_the_home_page(executed):
          "unit": "nats", "detail": "KD + Procrustes vs KD", "rows": "data/results/x",
          "run_ids": ("a", "b")},
     )  # fmt: skip
-    found = ledger.read(path)[0]
+    found = ledger.read_records(path)[0]
     assert (found.claim, found.value, found.run_ids) == ("C5", 0.31, ("a", "b"))
     _, _, verdict, where = row(ledger.render([path]), "C5")
     assert verdict == "**better**, KD + Procrustes vs KD, +0.31 (+0.10 to +0.52) nats"
     anchor = re.search(r"notebooks/06_significance.html#([\w-]+)", where)[1]
     assert f'id="{anchor}"' in path.read_text().replace('\\"', '"')
-    assert digest(["a", "b"]) in where
-    assert row(ledger.render([path]), "C4a")[2] == "**cannot tell yet**"
+    assert hash_run_ids(["a", "b"]) in where
+    assert row(ledger.render([path]), "C4a")[2] == "**not yet tested**"
 
 
 def test_a_live_record_says_live_and_parts_stand_together(executed):
     parts = [
         {"claim": "C1", "verdict": "holds", "detail": "CKA"},
         {"claim": "C1", "verdict": "does not hold", "detail": "projection", "value": 0.5},
-        {"claim": "C1", "verdict": "cannot tell", "detail": "CKA"},
+        {"claim": "C1", "verdict": "inconclusive", "detail": "CKA"},
     ]
     _, _, verdict, where = row(ledger.render([executed("01_theory", *parts)]), "C1")
-    assert verdict == "**cannot tell**, CKA<br>**does not hold**, projection, 0.5"
+    assert verdict == "**inconclusive**, CKA<br>**does not hold**, projection, 0.5"
     assert where.endswith(", live")
 
 
@@ -102,78 +121,106 @@ BAD = [
 @pytest.mark.parametrize(("given", "message"), BAD)
 def test_what_is_no_record_is_refused(given, message):
     with pytest.raises(InputError, match=message):
-        ledger.record(**given)
+        ledger.record_verdict(**given)
 
 
-def test_stored_rows_decide_as_they_were_made(results):
-    words = {
-        claim.key: [found.verdict for found in judge.judge(claim.key, results)]
-        for claim in judge.CLAIMS
-        if claim.stored
-    }
-    assert words["C4a"][0] == "better"
-    assert words["C4a"][1] != "better"
-    assert words["P1-bert"][0] == words["C5"][0] == "better"
-    assert words["P1-opt"][0] == "equivalent"
-    assert len(words["C4b"]) == 4
-    assert {word for found in words.values() for word in found} <= WORDS
+def decided():
+    return [claim.key for claim in judge.all_claims() if claim.comparisons]
 
 
-def test_a_claim_without_rows_is_not_judged(results, tmp_path):
-    with pytest.raises(InputError, match="C1 is not decided by stored rows; these are: C4a"):
-        list(judge.judge("C1", results))
-    with pytest.raises(InputError, match="no stored rows at"):
-        list(judge.judge("C5", tmp_path))
+def test_stored_results_decide_as_they_were_made(results):
+    verdicts = {key: [r.verdict for r in judge.Judge().evaluate(key)] for key in decided()}
+    assert verdicts["C4a"] == verdicts["C5"] == ["better", "better"]
+    assert verdicts["P1-opt"][0] == "equivalent"
+    assert len(verdicts["C4b"]) == 4
+    assert {word for words in verdicts.values() for word in words} <= WORDS
 
 
-@pytest.fixture(scope="module")
-def confirmed(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("confirmed")
-    simulated_results.write(folder, n_items=90)
-    simulated_results.write_confirmatory(folder)
-    return folder
+def test_a_claim_without_results_has_no_verdict(no_results):
+    lines = []
+    assert judge.Judge(lines.append).evaluate("C5") == []
+    (line,) = lines
+    assert line.startswith("section primary: 0 of 35 runs are stored")
+    with pytest.raises(InputError, match="C1 is not decided by stored results; these are: C4a"):
+        judge.Judge().evaluate("C1")
+    with pytest.raises(InputError, match="unknown claim 'C9'; known: C1, C2"):
+        judge.Judge().evaluate("C9")
 
 
-def test_rows_of_a_protocol_decide_once_their_sections_are_whole(confirmed, results):
-    assert judge.claim("C4a").stored.rows(confirmed) == ("classification/primary",)
-    assert judge.claim("C5").stored.rows(confirmed) == ("exploratory/instruction",)
-    block = ledger.verdict_block(confirmed)
-    assert block.count("(by the protocol's rows, `data/results/classification/primary`)") == 2
-    assert block.count("`data/results/classification/placebos`)") == 1
-    assert block.count("(exploratory, `data/results/exploratory/instruction`: the protocol's") == 2
-    assert "by the protocol" not in ledger.verdict_block(results)
+def without_runs(written, folder, study, section, keep):
+    """A copy of the results in which a section has only some of its runs."""
+    shutil.copytree(written, folder, dirs_exist_ok=True)
+    for table in ("rows", "items"):
+        path = folder / study / section / f"{table}.parquet"
+        frame = pd.read_parquet(path)
+        frame[keep(frame)].to_parquet(path)
+        path.with_name(CHECKSUMS).unlink(missing_ok=True)
 
 
-def test_a_grid_that_was_stopped_decides_nothing(tmp_path):
-    simulated_results.write(tmp_path, n_items=60)
-    simulated_results.write_confirmatory(tmp_path, seeds=range(100, 109))
-    assert judge.claim("C4a").stored.rows(tmp_path) == ("exploratory/classification",)
-    assert {r.rows for r in judge.judge("C4a", tmp_path)} == {
-        "data/results/exploratory/classification"
-    }
+@pytest.mark.parametrize("last_seed", [101, 108])
+def test_a_section_that_was_stopped_decides_nothing(written, no_results, last_seed):
+    """With 60 of 240 runs, or with all but the last seed's: whole seeds are no whole section."""
+    without_runs(written, no_results, "classification", "primary", lambda f: f["seed"] <= last_seed)
+    for key in ("C4a", "C4b", "P1-bert"):
+        assert judge.Judge(lambda line: None).evaluate(key) == []
+    assert len(judge.Judge().evaluate("P2-bert")) == 3
+    assert ledger.summary_list(["C4a"]).splitlines()[1:] == ["  - **not yet tested**"]
+    assert ledger.verdict_block().count("**not yet tested**") == 3
 
 
-def test_a_control_that_lacks_a_factor_decides_nothing(tmp_path):
-    simulated_results.write(tmp_path, n_items=60)
-    simulated_results.write_confirmatory(tmp_path, others=(5.0,))
-    placebo = judge.claim("P1-bert").stored
-    assert placebo.rows(tmp_path) == ("exploratory/classification",)
-    assert judge.claim("C4a").stored.rows(tmp_path) == ("classification/primary",)
+def test_a_control_that_lacks_one_run_decides_nothing_and_leaves_the_others(written, no_results):
+    runs = pd.read_parquet(written / "classification" / "placebos" / "rows.parquet")["run_id"]
+    without_runs(
+        written, no_results, "classification", "placebos", lambda f: f["run_id"] != runs.iloc[0]
+    )
+    assert judge.Judge(lambda line: None).evaluate("P1-bert") == []
+    assert len(judge.Judge().evaluate("C4a")) == 2
 
 
-def test_a_squared_error_is_not_pooled_with_accuracies(confirmed):
-    assert {a.tasks for a in judge.answers("C4a", confirmed)} == {("movie-b", "product-b")}
-    assert all(a.n_seeds == 10 for a in judge.answers("C4a", confirmed))
+def test_a_squared_error_is_not_pooled_with_accuracies(results):
+    comparisons = judge.Judge().comparisons("C4a")
+    assert {c.tasks for c in comparisons} == {("movie-b", "mrpc", "product-b")}
+    assert all(c.n_seeds == 10 for c in comparisons)
 
 
-def test_a_control_counts_at_the_factor_of_what_it_controls(confirmed):
-    every = judge.answers("P1-bert", confirmed)
-    asked = [f"kd+{name}" for name in ("procrustes-shuffled", "spectrum", "isotropy")]
-    assert [one.baseline for one in every] == asked
-    found = every[0]
-    assert found.n_seeds == 5
-    assert found.estimate > 0.1  # at the other factor there is no difference
-    assert {run.rsplit("-", 1)[1] for run in found.run_ids} == {"20.0"}
+def test_a_control_counts_at_the_weight_of_the_method_and_on_the_tasks_of_both(results):
+    comparisons = judge.Judge().comparisons("P1-bert")
+    controls = [f"kd+{name}" for name in ("procrustes-shuffled", "spectrum", "isotropy")]
+    assert [c.baseline for c in comparisons] == controls
+    gains = GAINS["classification"]
+    for comparison in comparisons:
+        assert comparison.n_seeds == 5
+        assert comparison.tasks == ("movie-b", "product-b")
+        assert len(comparison.run_ids) == 2 * 2 * 5  # one weight of three
+        expected = gains["procrustes"] - gains[comparison.baseline.partition("+")[2]]
+        assert comparison.estimate == pytest.approx(expected, abs=0.03)
+
+
+def test_a_control_that_is_worse_than_kd_is_said_to_be(results):
+    shuffled, spectrum, _ = judge.Judge().evaluate("P1-bert")
+    assert shuffled.note.startswith("the control over KD: -")
+    assert shuffled.note.endswith(": worse than KD")
+    assert "worse" not in spectrum.note
+    assert ledger.verdict_block().count("(the control is worse than KD)") >= 2
+
+
+def test_each_table_is_read_once(results, monkeypatch):
+    reads = Counter()
+    read = pd.read_parquet
+
+    def counted(path, *args, **settings):
+        if settings.get("columns") is None:
+            reads[path] += 1
+        return read(path, *args, **settings)
+
+    monkeypatch.setattr(pd, "read_parquet", counted)
+    board = judge.Judge()
+    for _ in range(2):
+        for key in decided():
+            board.evaluate(key)
+    items = {path: n for path, n in reads.items() if path.name == "items.parquet"}
+    assert len(items) == 7
+    assert set(items.values()) == {1}
 
 
 def test_numbers_show_two_digits_of_their_interval():
@@ -187,68 +234,43 @@ def test_numbers_show_two_digits_of_their_interval():
     assert shown(None, None, None) == ""
 
 
-def test_a_section_keeps_its_own_kd_whatever_the_factor(tmp_path, monkeypatch):
-    monkeypatch.setenv("GEODISTILL_RESULTS", str(tmp_path))
-    simulated_results.write_sections(tmp_path, ["pretrained"])
-    found = judge.answers("P2-bert", tmp_path)
-    assert [a.baseline for a in found] == ["kd", "kd+procrustes-shuffled", "kd+spectrum"]
-    assert [a.n_seeds for a in found] == [5, 5, 5]
-    gains = [simulated_results.TERMS["procrustes"] * simulated_results.fades(500)]
-    gains += [gains[0] * (1 + 0.10 / 0.06), gains[0]]  # over KD, a control that does harm, one at 0
-    assert [a.estimate for a in found] == pytest.approx(gains, abs=0.03)
-    assert {r.rows for r in judge.judge("P2-bert", tmp_path)} == {
-        "data/results/classification/pretrained"
-    }
-
-
-def test_exploratory_rows_do_not_stand_in_for_a_later_question(results):
-    assert judge.answers("P2-bert", results) == ()
-    assert list(judge.judge("P2-bert", results)) == []
-    assert ledger.in_short(("P2-bert",), results).splitlines()[1:] == ["  - **cannot tell yet**"]
-
-
-def test_a_page_says_in_short_what_its_rows_say_with_numbers(confirmed, tmp_path):
-    told = ledger.in_short(("C4a", "P1-bert"), confirmed).splitlines()
-    (first, *_), others = judge.answers("C4a", confirmed), judge.answers("P1-bert", confirmed)
-    assert told[0] == f"- {judge.claim('C4a').statement}"
+def test_a_page_summarises_its_claims_with_numbers(results):
+    lines = ledger.summary_list(("C4a", "P1-bert")).splitlines()
+    first = judge.Judge().comparisons("C4a")[0]
+    assert lines[0] == f"- {judge.find_claim('C4a').statement}"
     gain = f"{100 * first.estimate:+.1f} ({100 * first.low:+.1f} to {100 * first.high:+.1f}) points"
-    assert told[1] == f"  - KD + Procrustes vs KD: **better**, {gain}"
-    assert told[3] == "  - (by the protocol's rows, `data/results/classification/primary`)"
-    assert len(told) == 2 * 2 + 2 + len(others)
-    assert ledger.in_short(("C4a",), tmp_path).splitlines()[1:] == ["  - **cannot tell yet**"]
-    with pytest.raises(InputError, match="claim C1 is not decided by stored rows"):
-        ledger.in_short(("C1",), confirmed)
+    assert lines[1] == f"  - KD + Procrustes vs KD: **better**, {gain}"
+    assert lines[3] == "  - (`data/results/classification/primary`)"
+    assert len(lines) == 2 * 2 + 2 + 3
+    with pytest.raises(InputError, match="claim C1 is not decided by stored results"):
+        ledger.summary_list(("C1",))
 
 
-def test_readme_says_the_words_that_the_committed_rows_give():
-    text = (ROOT / "README.md").read_text()
-    assert ledger.verdict_block(ROOT / "data" / "results") in text, (
-        "README's verdicts are stale: put in what `python -m geodistill.publish.claims.ledger` prints"
+def test_readme_says_the_words_that_the_committed_results_give(monkeypatch):
+    monkeypatch.delenv("GEODISTILL_RESULTS", raising=False)
+    assert ledger.verdict_block() in (ROOT / "README.md").read_text(), (
+        "README's verdicts are stale: put in what "
+        "`python -m geodistill.publish.claims.ledger` prints"
     )
 
 
-def test_and_that_check_can_fail(results, tmp_path):
-    assert ledger.verdict_block(results) != ledger.verdict_block(tmp_path)
-    assert (
-        ledger.verdict_block(results).count("**better**") >= 3
-    )  # else the comparison above says little
-    asked = sum(claim.stored is not None for claim in judge.CLAIMS)
-    assert ledger.verdict_block(tmp_path).count("**cannot tell yet**") == asked >= 6
+def test_and_that_check_can_fail(results, tmp_path, monkeypatch):
+    block = ledger.verdict_block()
+    assert block.count("**better**") >= 3  # else the comparison above says little
+    monkeypatch.setenv("GEODISTILL_RESULTS", str(tmp_path))
+    assert ledger.verdict_block().count("**not yet tested**") == len(decided()) >= 6
 
 
 def test_each_claim_is_recorded_by_its_page():
-    for claim in judge.CLAIMS:
+    """Those that stored results decide are recorded in a loop, which the smoke run below checks."""
+    for claim in judge.all_claims():
         source = (ROOT / "notebooks" / f"{claim.page}.py").read_text()
-        assert f'"{claim.key}"' in source, f"{claim.page} does not record {claim.key}"
+        name = "all_claims" if claim.comparisons else f'"{claim.key}"'
+        assert name in source, f"{claim.page} does not record {claim.key}"
 
 
-def test_pages_and_ledger_name_a_set_of_runs_alike():
-    assert digest(["b", "a"]) == provenance.ids_hash(["a", "b"])
-
-
-def run_significance(results, monkeypatch):
-    """Outputs of the significance notebook on the rows under `results`, errors included."""
-    monkeypatch.setenv("GEODISTILL_RESULTS", str(results))
+def run_significance():
+    """Outputs of the significance notebook, errors included."""
     notebook = read_source(ROOT / "notebooks" / "06_significance.py")
     for cell in notebook.cells:
         if "parameters" in cell.metadata.get("tags", []):
@@ -264,20 +286,19 @@ def figures_of(outputs, source):
 
 
 @pytest.mark.smoke
-def test_without_rows_the_stored_figures_fail_and_no_live_one(results, tmp_path, monkeypatch):
-    full = run_significance(results, monkeypatch)
-    bare = run_significance(tmp_path, monkeypatch)
+def test_without_results_the_stored_figures_fail_and_no_live_one(results, tmp_path, monkeypatch):
+    full = run_significance()
+    monkeypatch.setenv("GEODISTILL_RESULTS", str(tmp_path))
+    bare = run_significance()
     assert not [out for out in full if out.output_type == "error"]
     assert len(figures_of(full, "live")) >= 3
     assert figures_of(bare, "live") == figures_of(full, "live")
-    assert len(figures_of(full, "stored")) >= 6
-    assert figures_of(bare, "stored") == ["coverage-at-five-seeds"]  # simulated, no study's rows
+    assert len(figures_of(full, "stored")) >= 3
+    assert figures_of(bare, "stored") == ["coverage-at-five-seeds"]  # simulated, of no study
     first = next(out for out in bare if out.output_type == "error")
     assert first.ename == "InputError"
-    assert "no stored rows at" in first.evalue
-    assert "geodistill grid classification" in first.evalue
+    assert "section primary: 0 of 300 runs are stored" in first.evalue
+    assert "geodistill experiments classification" in first.evalue
     assert "\n" not in first.evalue
-    marks = [out.get("metadata", {}).get(ledger.KEY) for out in full]
-    recorded = {mark["claim"] for mark in marks if mark}
-    decided = [claim for claim in judge.CLAIMS if claim.stored]
-    assert recorded == {one.key for one in decided if "primary" in one.stored.sections}
+    outputs = [out.get("metadata", {}).get(ledger.KEY) for out in full]
+    assert {record["claim"] for record in outputs if record} == set(decided())

@@ -1,5 +1,8 @@
-"""Figures and tables say what they show and where they come from."""
+"""Figures and tables carry a description and their provenance."""
 
+import base64
+import hashlib
+import re
 import subprocess
 import sys
 
@@ -10,9 +13,8 @@ import pytest
 from support.tiny_project import FIGURE, notebook, tiny_project
 
 from geodistill.errors import InputError
-from geodistill.publish import provenance
-from geodistill.publish.execute import run_all
-from geodistill.publish.provenance import ids_hash, show, show_pages, show_table, why
+from geodistill.publish.execute import run_notebooks
+from geodistill.publish.provenance import describe_figure, show, show_table
 
 ALT = "Two bars, the second twice the first"
 
@@ -21,7 +23,12 @@ ALT = "Two bars, the second twice the first"
 def displayed(monkeypatch):
     """What `show` hands to Jupyter: (html, facts) pairs."""
     seen = []
-    monkeypatch.setattr(provenance, "_display", lambda html, facts: seen.append((html, facts)))
+
+    def display(data, raw, metadata):
+        assert raw
+        seen.append((data["text/html"], metadata["geodistill"]))
+
+    monkeypatch.setattr("IPython.display.display", display)
     return seen
 
 
@@ -38,58 +45,92 @@ def test_a_stored_figure_names_command_rows_and_runs(displayed, figure):
         figure,
         alt=ALT + ' & "more"',
         source="stored",
-        made_by="geodistill grid classification",
-        rows="data/results/rows.parquet",
+        made_by="geodistill experiments classification",
+        results="data/results/rows.parquet",
         run_ids=["b", "a", "b"],
         name="bars",
     )
     html, facts = displayed[0]
+    hash_of_a_and_b = hashlib.sha256(b"a\nb").hexdigest()[:8]
     assert 'alt="Two bars, the second twice the first &amp; &quot;more&quot;"' in html
     assert "data:image/png;base64," in html
-    for part in ("stored</b>", "geodistill grid classification", "data/results/rows.parquet"):
+    for part in (
+        "stored</b>",
+        "geodistill experiments classification",
+        "data/results/rows.parquet",
+    ):
         assert part in html
-    assert f"2 runs, ids' hash <code>{ids_hash(['a', 'b'])}</code>" in html
+    assert f"2 runs, ids' hash <code>{hash_of_a_and_b}</code>" in html
+    assert "<code>geodistill provenance bars</code>" in html
     assert facts["run_ids"] == ["a", "b"]
     assert figure.number not in plt.get_fignums()  # else the inline backend shows it again
 
 
+@pytest.mark.parametrize(("inches", "width"), [(4, 400), (10, 680)])
+def test_an_image_has_twice_the_pixels_and_fits_the_text_column(displayed, inches, width):
+    figure, _ = plt.subplots(figsize=(inches, 2), dpi=100)
+    show(figure, alt=ALT, source="live")
+    html, _ = displayed[0]
+    assert f'width="{width}"' in html
+    png = base64.b64decode(re.search(r"base64,([^\"]+)", html)[1])
+    pixels = int.from_bytes(png[16:20], "big")
+    assert 150 * inches < pixels <= 200 * inches  # the margins are cut off
+
+
 def test_a_live_figure_says_so_and_gets_a_name(displayed, figure):
     show(figure, alt=ALT, source="live")
+    show(figure, alt="Three words suffice", source="live")
+    assert displayed[1][1]["name"] == "three-words-suffice"
     html, facts = displayed[0]
     assert "live</b> · made by the cell above" in html
     assert facts["name"] == "two-bars-the-second-twice-the"
 
 
-def test_a_table_has_caption_numbers_and_provenance(displayed):
-    frame = pd.DataFrame({"method": ["kd <x>"], "gain": [0.123456]})
+def cells(html: str) -> list[str]:
+    return re.findall(r"<t[hd]>(.*?)</t[hd]>", html)
+
+
+def test_a_table_has_caption_numbers_and_provenance_and_no_index(displayed):
+    frame = pd.DataFrame({"method": ["kd <x>"], "gain": [0.123456]}, index=["never shown"])
     show_table(frame, caption="Gain over KD by method", source="live")
-    html, _ = displayed[0]
-    assert "Gain over KD by method" in html
-    assert "0.1235" in html
-    assert "kd &lt;x&gt;" in html
-    assert "live</b>" in html
-
-
-def test_a_long_table_is_paged_and_its_texts_are_whole(displayed):
-    frame = pd.DataFrame({"item": range(7), "answer": ["<b>" + "long" * 30] * 7})
-    show_pages(frame, caption="Answers of two students", per_page=3, source="live", name="pages")
     html, facts = displayed[0]
-    assert html.count("<details>") == 3
-    assert "<summary>7 to 7 of 7</summary>" in html
-    assert html.count("&lt;b&gt;" + "long" * 30) == 7
+    assert "Gain over KD by method" in html
+    assert cells(html) == ["method", "gain", "kd &lt;x&gt;", "0.1235"]
+    assert 'class="dataframe gd-table"' in html
+    assert "live</b>" in html
+    assert facts["name"] == "gain-over-kd-by-method"
+
+
+def test_a_long_table_is_paged_and_its_texts_are_complete(displayed):
+    answer = "<b>" + "long" * 30
+    frame = pd.DataFrame({"item": range(7), "answer": [answer] * 7}, index=["never shown"] * 7)
+    show_table(frame, caption="Answers of two <students>", per_page=3, source="live", name="pages")
+    html, facts = displayed[0]
+    assert re.findall(r"<details><summary>(.*?)</summary>", html) == [
+        "1 to 3 of 7",
+        "4 to 6 of 7",
+        "7 to 7 of 7",
+    ]
+    numbers = [cell for cell in cells(html) if cell.isdigit()]
+    assert numbers == [str(i) for i in range(7)]
+    assert cells(html).count("&lt;b&gt;" + "long" * 30) == 7
+    assert cells(html).count("item") == 3
     assert "<b>long" not in html
+    assert "<figcaption>Answers of two &lt;students&gt;<br>" in html
+    assert "never shown" not in html
     assert facts["name"] == "pages"
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"alt": "", "source": "live"}, "say in a sentence"),
-        ({"alt": "figure", "source": "live"}, "say in a sentence"),
-        ({"alt": "../one two three.png", "source": "live"}, "say in a sentence"),
+        ({"alt": "", "source": "live"}, "expected a sentence"),
+        ({"alt": "figure", "source": "live"}, "expected a sentence"),
+        ({"alt": "two words", "source": "live"}, "expected a sentence"),
+        ({"alt": "../one two three.png", "source": "live"}, "expected a sentence"),
         ({"alt": ALT, "source": "fresh"}, "source 'fresh' is unknown; .* 'live' or 'stored'"),
         ({"alt": ALT, "source": "stored"}, "needs made_by .* and run_ids"),
-        ({"alt": ALT, "source": "stored", "made_by": "geodistill grid"}, "needs made_by"),
+        ({"alt": ALT, "source": "stored", "made_by": "geodistill experiments"}, "needs made_by"),
         ({"alt": ALT, "source": "stored", "made_by": "x", "run_ids": []}, "needs made_by"),
     ],
 )
@@ -99,23 +140,20 @@ def test_incomplete_provenance_is_refused(displayed, figure, options, message):
     assert displayed == []
 
 
-def test_hash_of_run_ids_ignores_order_and_repeats_only():
-    assert ids_hash(["a", "b"]) == ids_hash(["b", "a", "a"])
-    assert ids_hash(["a", "b"]) != ids_hash(["ab"])
-
-
-def test_why_reads_the_executed_notebooks(tmp_path):
+def test_the_provenance_is_read_from_the_executed_notebooks(tmp_path):
     project = tiny_project(tmp_path, _01_one=notebook("One", FIGURE))
     with pytest.raises(InputError, match="none yet, run `make book` first"):
-        why("rising", project)
-    (path,) = run_all(project, "smoke", project.sources())
-    assert why("rising", project) == (
+        describe_figure("rising", project)
+    (path,) = run_notebooks(project, "smoke", project.sources())
+    assert describe_figure("rising", project) == (
         "rising (live): A line that rises from one to two\n"
         "  page: notebooks/01_one.py, profile smoke\n"
         "  made by: the cell above, run with this page"
     )
     with pytest.raises(InputError, match="'falling' is unknown; the figures are: rising"):
-        why("falling", project)
+        describe_figure("falling", project)
+    with pytest.raises(InputError, match="'ris' is unknown"):  # a part of a name is not enough
+        describe_figure("ris", project)
     outputs = [o for cell in nbformat.read(path, 4).cells for o in cell.get("outputs", [])]
     assert len(outputs) == 1  # once, and without the inline backend's own image
     assert set(outputs[0].data) == {"text/html", "text/plain"}

@@ -7,16 +7,25 @@ import pytest
 import torch
 
 from geodistill.experiments.instruction import setup as instruction_setup
-from geodistill.experiments.instruction.setup import InstructionSetting
+from geodistill.experiments.instruction.settings import InstructionSettings
 from geodistill.tasks.base import InstructionData
 from support.own_cache import own_cache
 from support.tiny_models import tiny_opt
 
 END = 1
-SETTING = InstructionSetting(
-    task="letters", n_train=48, n_test=40, epochs=1.0, batch_size=8, width=64, layers=1,
-    max_length=16, new_tokens=5, adapter="", top_k=8,
-)  # fmt: skip
+SETTINGS = InstructionSettings(
+    task="letters",
+    n_train=48,
+    n_test=40,
+    epochs=1.0,
+    batch_size=8,
+    width=64,
+    layers=1,
+    max_length=16,
+    max_new_tokens=5,
+    adapter="",
+    top_k=8,
+)
 
 
 class Letters:
@@ -31,8 +40,8 @@ class Letters:
 
     def batch_decode(self, rows, skip_special_tokens):
         assert skip_special_tokens
-        kept = [[i for i in row.tolist() if i not in (0, END)] for row in rows]
-        return ["".join({2: " ", 29: "\n"}.get(i) or chr(i + 94) for i in row) for row in kept]
+        texts = [[i for i in row.tolist() if i not in (0, END)] for row in rows]
+        return ["".join({2: " ", 29: "\n"}.get(i) or chr(i + 94) for i in ids) for ids in texts]
 
 
 def row(item, prompt, completion):
@@ -42,14 +51,22 @@ def row(item, prompt, completion):
 def letters_data(name="letters", sizes=(60, 45, 45)):
     """Prompts of letters whose answer is the prompt's second half."""
     draw = random.Random(0)
-    sides = []
-    for side, size in zip(("train", "validation", "test"), sizes, strict=True):
+    splits = []
+    for split, size in zip(("train", "validation", "test"), sizes, strict=True):
         words = ["".join(draw.choices("abcdefgh", k=draw.randint(4, 8))) for _ in range(size)]
-        sides.append([row(f"{name}/{side}/{i}", w, w[len(w) // 2 :]) for i, w in enumerate(words)])
-    return InstructionData(name, *sides, data_hash="d")
+        rows = [row(f"{name}/{split}/{i}", w, w[len(w) // 2 :]) for i, w in enumerate(words)]
+        splits.append(rows)
+    return InstructionData(name, *splits, data_hash="d")
 
 
-def letters_teacher(*given):
+def letters_opt():
+    """A language model of letters; if its head were its embeddings, it would repeat one letter."""
+    model = tiny_opt(0, vocabulary=30).eval()
+    model.lm_head.weight = torch.nn.Parameter(torch.randn(30, 32))
+    return model
+
+
+def letters_teacher(name, adapter):
     model = tiny_opt(3, width=128, vocabulary=30).eval()
     model.lm_head.weight = torch.nn.Parameter(torch.randn(30, 128) / 4)
     return model, Letters()
@@ -57,7 +74,7 @@ def letters_teacher(*given):
 
 @contextmanager
 def letters_world(folder):
-    """Rooms are of letters, in a cache of their own."""
+    """Setups are of letters, in a cache of their own."""
     with own_cache(folder), pytest.MonkeyPatch.context() as patch:
         patch.setattr(instruction_setup, "load_teacher", letters_teacher)
         patch.setattr(instruction_setup, "load_instructions", letters_data)

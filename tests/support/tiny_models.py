@@ -12,7 +12,7 @@ from transformers import (
     TrainingArguments,
 )
 
-from geodistill.experiments.training import pad
+from geodistill.distill.collate import pad
 
 VOCABULARY = 100
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import nbformat
 
-from geodistill.publish.paths import Project
+from geodistill.publish.project import Project
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PARAMETERS = '# %% tags=["parameters"]\nprofile = "laptop"\nseed = 0\n'
@@ -37,9 +37,7 @@ def tiny_project(root: Path, **sources: str) -> Project:
     project = Project.at(root)
     stems = [source.stem for source in project.sources()]
     minutes = "".join(f"{stem} = 0.5\n" for stem in stems)
-    (root / "notebooks" / "budgets.toml").write_text(
-        f"tolerance = 2\n[smoke]\n{minutes}[laptop]\n{minutes}"
-    )
+    (root / "notebooks" / "budgets.toml").write_text(f"[smoke]\n{minutes}[laptop]\n{minutes}")
     write_toc(root, stems)
     return project
 

@@ -1,6 +1,6 @@
 """A study of instant runs that leaves a line in a log for each run it really makes.
 
-`python -m tiny_study LOG RUNS SECONDS` runs its grid, printing what a reader of the grid sees.
+`python -m support.tiny_study LOG RUNS SECONDS` makes it, printing what a user sees.
 """
 
 import sys
@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from geodistill.experiments.run_store import Run, run_id
-from geodistill.experiments.runner import Job, Study, run_grid
+from geodistill.experiments.run_store import Run
+from geodistill.experiments.runner import Job, Study, run_study
+from geodistill.experiments.settings import run_id
 
-FOLDER = "exploratory/tiny"
+FOLDER = "tiny/first"
 CONFIG = {"n_train": 3, "width": 32}
 
 
@@ -52,8 +53,8 @@ def work(log, seconds, seed):
     return run_of(seed)
 
 
-def prepare(log, jobs, report):
-    report(f"preparing {len(jobs)}")
+def prepare(log, jobs, progress):
+    progress(f"preparing {len(jobs)}")
     with Path(log).open("a") as file:
         file.write(f"prepare {len(jobs)}\n")
 
@@ -81,6 +82,6 @@ def lines(log, word):
 
 if __name__ == "__main__":
     log, runs, seconds = sys.argv[1], int(sys.argv[2]), float(sys.argv[3])
-    for job in run_grid(tiny_study(log, runs, seconds), workers=2, report=print):
+    for job in run_study(tiny_study(log, runs, seconds), workers=2, progress=print):
         print(f"stored {job.label}", flush=True)
-    print("collected", flush=True)
+    print("merged", flush=True)

@@ -1,4 +1,4 @@
-"""A reader's own table as a task: four formats, one split, and what is refused."""
+"""A reader's own table as a task: four formats, one split, and the inputs that are refused."""
 
 from collections import Counter
 
@@ -7,7 +7,8 @@ import pandas as pd
 import pytest
 
 from geodistill.errors import InputError
-from geodistill.tasks import load_file
+from geodistill.tasks import load_table
+from geodistill.tasks.base import SPLITS
 
 
 def table(n=120):
@@ -28,44 +29,41 @@ WRITERS = {
 }
 
 
-def written(tmp_path, frame, kind="csv"):
+def write(tmp_path, frame, kind="csv"):
     path = tmp_path / ("mine" if kind == "folder" else f"mine.{kind}")
     WRITERS[kind](frame, path)
     return path
 
 
-def load(tmp_path, frame, **given):
-    return load_file(written(tmp_path, frame), **{"texts": ["review"], "label": "kind", **given})
+def load(tmp_path, frame, **options):
+    return load_table(write(tmp_path, frame), **{"texts": ["review"], "label": "kind", **options})
 
 
 def test_every_format_gives_the_same_task(tmp_path):
-    made = [
-        load_file(written(tmp_path, table(), kind), texts=["review"], label="kind")
+    loaded = [
+        load_table(write(tmp_path, table(), kind), texts=["review"], label="kind")
         for kind in WRITERS
     ]
-    assert len({data.data_hash for data in made}) == 1
-    assert made[0].label_names == ("bad", "good")
-    counts = Counter(label for side in PARTS for label in getattr(made[0], side)["label"])
+    assert len({data.data_hash for data in loaded}) == 1
+    assert loaded[0].label_names == ("bad", "good")
+    counts = Counter(label for split in SPLITS for label in getattr(loaded[0], split)["label"])
     assert counts == {0: 40, 1: 80}
-    assert min(len(getattr(made[0], side)) for side in PARTS) > 0
+    assert min(len(getattr(loaded[0], split)) for split in SPLITS) > 0
 
 
-PARTS = ("train", "validation", "test")
-
-
-def test_rows_of_one_source_or_one_text_stay_together(tmp_path):
+def test_rows_of_one_group_or_one_text_stay_together(tmp_path):
     frame = table()
-    frame.loc[119, "review"] = "Review 0 says WORD0!"  # the first text, otherwise spelt
-    data = load(tmp_path, frame, source="author")
-    sides = {}
-    for side in PARTS:
-        part = getattr(data, side)
-        for item, source in zip(part["item"], part["source"], strict=True):
-            sides.setdefault(source, set()).add(side)
+    frame.loc[119, "review"] = "Review 0 says WORD0!"  # the first text, spelt otherwise
+    data = load(tmp_path, frame, group="author")
+    splits = {}
+    for split in SPLITS:
+        rows = getattr(data, split)
+        for item, source in zip(rows["item"], rows["source"], strict=True):
+            splits.setdefault(source, set()).add(split)
             if item in ("mine/0", "mine/1", "mine/118", "mine/119"):
                 assert source == "mine/0"
-    assert all(len(where) == 1 for where in sides.values())
-    assert len(sides) == 59  # 60 authors, two of them linked by a text
+    assert all(len(names) == 1 for names in splits.values())
+    assert len(splits) == 59  # 60 authors, two of them linked by a text
 
 
 def test_decimal_labels_make_a_regression(tmp_path):
@@ -79,7 +77,7 @@ def test_decimal_labels_make_a_regression(tmp_path):
 BAD = {
     "has no column 'title'; it has review, kind, author": {"texts": ["title"]},
     "has no column 'mark'": {"label": "mark"},
-    "has no column 'writer'": {"source": "writer"},
+    "has no column 'writer'": {"group": "writer"},
 }
 
 
@@ -101,11 +99,11 @@ def test_missing_labels_and_empty_texts_are_counted(tmp_path):
 
 
 def test_a_label_that_training_never_sees_is_refused(tmp_path):
-    known = load(tmp_path, table())
+    original = load(tmp_path, table())
     frame = table()
-    row = int(known.test["item"][0].split("/")[1])
+    row = int(original.test["item"][0].split("/")[1])
     frame.loc[row, "kind"] = "odd"
-    with pytest.raises(InputError, match=f"mine/{row} of the test part has the label 'odd'"):
+    with pytest.raises(InputError, match=f"mine/{row} of the test split has the label 'odd'"):
         load(tmp_path, frame)
     with pytest.raises(InputError, match="all training rows have the label 'bad'"):
         load(tmp_path, table().assign(kind="bad"))
@@ -113,13 +111,13 @@ def test_a_label_that_training_never_sees_is_refused(tmp_path):
 
 @pytest.mark.parametrize("name", ["source", "item", "label", "labels", "input_ids", "row"])
 def test_a_text_column_of_any_name_stays_a_text(tmp_path, name):
-    """Its texts stand under our name: under theirs they would replace our own columns."""
+    """Texts are stored under our name: under the table's they could replace another column."""
     frame = table().rename(columns={"review": name})
-    data, plain = load(tmp_path, frame, texts=name), load(tmp_path, table())
+    data, reference = load(tmp_path, frame, texts=name), load(tmp_path, table())
     assert data.text_columns == ("text",)
-    for side in PARTS:
+    for split in SPLITS:
         for column in ("item", "source", "text", "label"):
-            assert getattr(data, side)[column][:] == getattr(plain, side)[column][:]
+            assert getattr(data, split)[column][:] == getattr(reference, split)[column][:]
     pair = load(tmp_path, table(), texts=["review", "author"])
     assert pair.text_columns == ("text_1", "text_2")
     assert pair.train["text_2"][0].startswith("a")
@@ -128,34 +126,34 @@ def test_a_text_column_of_any_name_stays_a_text(tmp_path, name):
 
 
 @pytest.mark.parametrize("kind", ["csv", "jsonl"])
-def test_words_that_look_like_nothing_or_like_numbers_are_words(tmp_path, kind):
+def test_words_that_look_like_missing_values_or_numbers_are_words(tmp_path, kind):
     frame = table()
     frame.loc[0, "review"], frame.loc[1, "review"] = "NA", "None"
     frame["kind"] = ["N/A" if kind == "good" else "003" for kind in frame["kind"]]
-    path = written(tmp_path, frame, kind)
-    data = load_file(path, texts="review", label="kind")
-    texts = {t for side in PARTS for t in getattr(data, side)["text"]}
+    path = write(tmp_path, frame, kind)
+    data = load_table(path, texts="review", label="kind")
+    texts = {t for split in SPLITS for t in getattr(data, split)["text"]}
     assert {"NA", "None"} <= texts
     assert data.label_names == ("003", "N/A")
 
 
-def test_rows_without_a_source_stand_alone_and_class_names_are_kept(tmp_path):
-    data = load(tmp_path, table().assign(author=None), source="author")
-    assert len({s for side in PARTS for s in getattr(data, side)["source"]}) == 120
+def test_rows_without_a_group_are_their_own_and_class_names_are_kept(tmp_path):
+    data = load(tmp_path, table().assign(author=None), group="author")
+    assert len({s for split in SPLITS for s in getattr(data, split)["source"]}) == 120
     folder = datasets.Dataset.from_pandas(table()).class_encode_column("kind")
     folder.save_to_disk(tmp_path / "classes")
-    named = load_file(tmp_path / "classes", texts="review", label="kind")
+    named = load_table(tmp_path / "classes", texts="review", label="kind")
     assert named.label_names == ("bad", "good")
 
 
-def test_labels_and_scores_that_teach_nothing(tmp_path):
+def test_labels_and_scores_that_cannot_be_learned(tmp_path):
     mixed = [1 if i % 2 else "one" for i in range(120)]
     lists = [[i % 2] for i in range(120)]
     for labels, kinds in ((mixed, "int, str"), (lists, "list")):
         path = tmp_path / "mine.jsonl"
         table().assign(kind=labels).to_json(path, orient="records", lines=True)
         with pytest.raises(InputError, match=f"kind holds {kinds}; expected words, or numbers"):
-            load_file(path, texts="review", label="kind")
+            load_table(path, texts="review", label="kind")
     with pytest.raises(InputError, match=r"all rows have the score 0\.5; expected several"):
         load(tmp_path, table().assign(kind=0.5))
     with pytest.raises(InputError, match="kind has infinite scores"):
@@ -172,24 +170,25 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("name", BROKEN)
-def test_a_file_that_cannot_be_read_is_told_in_a_line(tmp_path, name):
+def test_a_file_that_cannot_be_read_is_refused_in_one_line(tmp_path, name):
+    message = "line 1: not JSON" if name == "x.jsonl" else "can't be read: .+"
     (tmp_path / name).write_bytes(BROKEN[name])
-    with pytest.raises(InputError, match=r"can't be read: .+") as caught:
-        load_file(tmp_path / name, texts="review", label="kind")
+    with pytest.raises(InputError, match=message) as caught:
+        load_table(tmp_path / name, texts="review", label="kind")
     assert "\n" not in str(caught.value)
 
 
 def test_files_that_are_no_tables(tmp_path):
     with pytest.raises(InputError, match="no file at"):
-        load_file(tmp_path / "gone.csv", texts=["t"])
+        load_table(tmp_path / "gone.csv", texts=["t"])
     with pytest.raises(InputError, match=r"expected a folder or a file ending in \.csv"):
-        load_file(tmp_path / "mine.xlsx", texts=["t"])
+        load_table(tmp_path / "mine.xlsx", texts=["t"])
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match="is not a folder that datasets wrote"):
-        load_file(tmp_path / "empty", texts=["t"])
-    parts = datasets.DatasetDict({"train": datasets.Dataset.from_pandas(table())})
-    parts.save_to_disk(tmp_path / "parts")
-    with pytest.raises(InputError, match="holds the parts train; give the folder of one"):
-        load_file(tmp_path / "parts", texts=["review"])
-    with pytest.raises(InputError, match=r"2 rows of 2 sources leave none for \w+"):
+        load_table(tmp_path / "empty", texts=["t"])
+    both = datasets.DatasetDict({"train": datasets.Dataset.from_pandas(table())})
+    both.save_to_disk(tmp_path / "splits")
+    with pytest.raises(InputError, match="holds the splits train; give the folder of one"):
+        load_table(tmp_path / "splits", texts=["review"])
+    with pytest.raises(InputError, match=r"2 rows in 2 groups leave none for \w+"):
         load(tmp_path, table(2))

@@ -1,4 +1,4 @@
-"""GLUE: small files shaped as the real ones, the hub's rows, and the real files if at hand."""
+"""GLUE: small files like the real ones, rows like the hub's, and the real files if present."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ needs_files = pytest.mark.skipif(not REAL, reason="GEODISTILL_DATA_DIR is not se
 
 @pytest.fixture
 def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Write:
-    """Writes train.tsv and dev.tsv of one task into a data folder of its own."""
+    """Writes train.tsv and dev.tsv of one task into a data folder."""
     monkeypatch.setenv("GEODISTILL_DATA_DIR", str(tmp_path))
 
     def files(folder: str, train: str, dev: str) -> None:
@@ -34,15 +34,15 @@ def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Write:
     return files
 
 
-def _learnt(data: ClassificationData) -> list[dict[str, Any]]:
-    """Train and validation rows: which of the two a row is in is a matter of its hash."""
+def _train_and_validation(data: ClassificationData) -> list[dict[str, Any]]:
+    """Both splits: a hash decides in which of the two a row is."""
     return [*data.train, *data.validation]
 
 
 def test_cola_has_no_header(write: Write) -> None:
     write("CoLA", "gj04\t1\t\tHe ran.\nbc01\t0\t*\tRan he the.\n", "gj04\t1\t\tShe left.\n")
     data = load_classification("cola")
-    assert sorted((row["sentence"], row["label"]) for row in _learnt(data)) == [
+    assert sorted((row["sentence"], row["label"]) for row in _train_and_validation(data)) == [
         ("He ran.", 1),
         ("Ran he the.", 0),
     ]
@@ -52,7 +52,7 @@ def test_cola_has_no_header(write: Write) -> None:
     assert data.metric == "matthews_correlation"
 
 
-def test_mrpc_has_a_mark_and_literal_quotes(write: Write) -> None:
+def test_mrpc_has_a_byte_order_mark_and_literal_quotes(write: Write) -> None:
     head = "\ufeffQuality\t#1 ID\t#2 ID\t#1 String\t#2 String\n"
     write(
         "MRPC",
@@ -60,7 +60,9 @@ def test_mrpc_has_a_mark_and_literal_quotes(write: Write) -> None:
         head + "0\t5\t6\tThree\tFour\n",
     )
     data = load_classification("mrpc")
-    pairs = {(row["sentence1"], row["sentence2"], row["label"]) for row in _learnt(data)}
+    pairs = {
+        (row["sentence1"], row["sentence2"], row["label"]) for row in _train_and_validation(data)
+    }
     assert pairs == {('" An open quote', 'Its "" twin', 1), ("One", "Two", 0)}
 
 
@@ -68,7 +70,7 @@ def test_rte_labels_are_words_in_the_hubs_order(write: Write) -> None:
     head = "index\tsentence1\tsentence2\tlabel\n"
     write("RTE", head + "0\tA cat.\tAn animal.\tentailment\n", head + "0\tB.\tC.\tnot_entailment\n")
     data = load_classification("rte")
-    assert [row["label"] for row in _learnt(data)] == [0]
+    assert [row["label"] for row in _train_and_validation(data)] == [0]
     assert data.test["label"] == [1]
     assert data.label_names == ("entailment", "not_entailment")
 
@@ -80,12 +82,12 @@ def test_stsb_scores_are_floats_found_by_the_header(write: Write) -> None:
     row = "{}\tg\tf\ty\to\tn\tn\t{}\t{}\t{}\n"
     write("STS-B", head + row.format(0, "A.", "B.", "3.800"), head + row.format(0, "C.", "D.", "0"))
     data = load_classification("stsb")
-    assert [row["label"] for row in _learnt(data)] == [3.8]
+    assert [row["label"] for row in _train_and_validation(data)] == [3.8]
     assert data.test["label"] == [0.0]
     assert data.label_names == ()
 
 
-def test_train_rows_of_a_test_source_are_dropped_also_through_a_chain(write: Write) -> None:
+def test_train_rows_in_a_group_with_a_test_row_are_dropped(write: Write) -> None:
     head = "index\tsentence1\tsentence2\tlabel\n"
     row = "{}\t{}\t{}\tentailment\n"
     train = [("x", "y"), ("tested premise", "z"), ("w", "Z!"), ("v", "u")]
@@ -94,7 +96,7 @@ def test_train_rows_of_a_test_source_are_dropped_also_through_a_chain(write: Wri
         head + "".join(row.format(i, *pair) for i, pair in enumerate(train)),
         head + row.format(0, "Tested premise.", "t"),
     )
-    kept = {row["item"] for row in _learnt(load_classification("rte"))}
+    kept = {row["item"] for row in _train_and_validation(load_classification("rte"))}
     assert kept == {"rte/train/0", "rte/train/3"}  # 1 shares the premise, 2 a hypothesis with 1
 
 
@@ -105,7 +107,7 @@ def test_phrases_of_a_test_sentence_are_dropped(write: Write) -> None:
         head + "a deeply moving and honest film \t1\nmoving and honest \t1\nno wit \t0\n",
         head + "this is a deeply moving and honest film about war . \t1\n",
     )
-    kept = {row["sentence"].strip() for row in _learnt(load_classification("sst2"))}
+    kept = {row["sentence"].strip() for row in _train_and_validation(load_classification("sst2"))}
     assert kept == {"moving and honest", "no wit"}  # three words are no evidence of one sentence
 
 
@@ -151,7 +153,7 @@ def test_a_missing_column_a_bad_score_a_missing_file(write: Write, tmp_path: Pat
         load_classification("stsb")
     write("CoLA", GOOD, GOOD)
     (tmp_path / "glue" / "CoLA" / "dev.tsv").unlink()
-    with pytest.raises(InputError, match=r"dev.tsv is missing beside"):
+    with pytest.raises(InputError, match=r"dev.tsv is missing; the other files"):
         load_classification("cola")
 
 
@@ -165,13 +167,13 @@ def test_the_hub_gives_the_same_task(monkeypatch: pytest.MonkeyPatch) -> None:
     }
     dev = {"question": ["When?"], "sentence": ["Now."], "label": [1], "idx": [0]}
     hub = {"train": datasets.Dataset.from_dict(rows), "validation": datasets.Dataset.from_dict(dev)}
-    asked: list[tuple[str, str]] = []
+    requests: list[tuple[str, str]] = []
     monkeypatch.delenv("GEODISTILL_DATA_DIR", raising=False)
-    monkeypatch.setattr(datasets, "load_dataset", lambda *name: asked.append(name) or hub)
+    monkeypatch.setattr(datasets, "load_dataset", lambda *name: requests.append(name) or hub)
     data = load_classification("qnli")
-    assert asked == [("nyu-mll/glue", "qnli")]
+    assert requests == [("nyu-mll/glue", "qnli")]
     assert data.text_columns == ("question", "sentence")
-    assert sorted((row["question"], row["label"]) for row in _learnt(data)) == [
+    assert sorted((row["question"], row["label"]) for row in _train_and_validation(data)) == [
         ("What?", 1),
         ("Who?", 0),
     ]
@@ -181,7 +183,7 @@ def test_the_hub_gives_the_same_task(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_mnli_is_grouped_by_premise_and_tested_on_the_matched_set() -> None:
     task = glue.TASKS["mnli"]
     assert task.hub_test == "validation_matched"
-    assert task.keys(("A premise.", "No.")) == ["a premise"]
+    assert task.group_keys(("A premise.", "No.")) == ["a premise"]
 
 
 @pytest.mark.parametrize("name", ["mnli", "cola"])
@@ -230,11 +232,11 @@ def test_the_real_files(name: str) -> None:
         assert Counter(label for _, label in train) == TRAIN_COUNTS[name]
     assert len(train) == TRAIN_ROWS[name]
     assert len(data.train) + len(data.validation) == TRAIN_ROWS[name] - DROPPED[name]
-    sources = [set(getattr(data, side)["source"]) for side in SPLITS]
+    sources = [set(getattr(data, split)["source"]) for split in SPLITS]
     assert sum(map(len, sources)) == len(set.union(*sources))
     texts = [
-        {text_key(text) for column in data.text_columns for text in getattr(data, side)[column]}
-        for side in SPLITS
+        {text_key(text) for column in data.text_columns for text in getattr(data, split)[column]}
+        for split in SPLITS
     ]
-    assert all(len(side) > 100 for side in texts)
+    assert all(len(split) > 100 for split in texts)
     assert sum(map(len, texts)) == len(set.union(*texts))

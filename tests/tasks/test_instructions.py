@@ -1,4 +1,4 @@
-"""Instructions: answers are those of the ratings, balanced, and no text stands on two sides."""
+"""Instructions: answers follow from the ratings, are balanced, and no text is in two splits."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 import os
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,8 @@ import pytest
 from geodistill.errors import AssetError, InputError
 from geodistill.tasks import InstructionData, embedded_instructions, load_instructions, sentiment
 from geodistill.tasks.base import SPLITS
-from geodistill.tasks.instructions import unseen, worded
-from geodistill.tasks.prompts import alpaca
+from geodistill.tasks.instructions import drop_overlapping, with_prompt_template
+from geodistill.tasks.prompts import alpaca_prompt
 
 REAL = os.environ.get("GEODISTILL_DATA_DIR")
 needs_files = pytest.mark.skipif(not REAL, reason="GEODISTILL_DATA_DIR is not set")
@@ -31,19 +31,19 @@ def data() -> InstructionData:
 
 
 @pytest.fixture(scope="module")
-def ratings() -> dict[str, float]:
-    """Mean rating by text, as the text stands in prompts: from the set, not from the templates."""
+def rated_texts() -> dict[str, sentiment.RatedText]:
+    """The rated texts by their wording in prompts: from the set, not from the templates."""
     return {
-        re.sub(r"^(RT\s+)?(@anonymous[\s:]*)+", "", rated.text): rated.rating
+        re.sub(r"^(RT\s+)?(@anonymous[\s:]*)+", "", rated.text): rated
         for name in sentiment.FILES
         for rated in sentiment.rated_texts(name)
     }
 
 
-def _quoted(row: dict[str, Any], ratings: dict[str, float]) -> list[str]:
-    """The rated texts in a prompt, in their order: whole lines, without their numbers."""
+def _quoted(row: dict[str, Any], rated_texts: Container[str]) -> list[str]:
+    """The rated texts in a prompt, in their order: entire lines without their numbers."""
     lines = [re.sub(r"^[123]\. ", "", line) for line in row["prompt"].split("\n")]
-    return [line for line in lines if line in ratings]
+    return [line for line in lines if line in rated_texts]
 
 
 def test_sizes_and_lengths(data: InstructionData) -> None:
@@ -51,36 +51,36 @@ def test_sizes_and_lengths(data: InstructionData) -> None:
     assert len(data.validation) >= 300
     assert len(data.test) >= 500
     assert len(set(data.train["template"])) >= 12
-    for side in SPLITS:
-        rows = getattr(data, side)
+    for split in SPLITS:
+        rows = getattr(data, split)
         assert rows.column_names == ["item", "source", "template", "prompt", "completion"]
         assert max(map(len, rows["prompt"])) <= 420
-        assert all(prompt.strip() and answer.strip() for prompt, answer in _pairs(data, side))
+        assert all(prompt.strip() and answer.strip() for prompt, answer in _pairs(data, split))
     assert len(set(data.test["prompt"])) == len(data.test)
-    items = [item for side in SPLITS for item in getattr(data, side)["item"]]
+    items = [item for split in SPLITS for item in getattr(data, split)["item"]]
     assert len(set(items)) == len(items)
 
 
-def _pairs(data: InstructionData, side: str) -> list[tuple[str, str]]:
-    rows = getattr(data, side)
+def _pairs(data: InstructionData, split: str) -> list[tuple[str, str]]:
+    rows = getattr(data, split)
     return list(zip(rows["prompt"], rows["completion"], strict=True))
 
 
-def test_no_text_and_no_source_on_two_sides(
-    data: InstructionData, ratings: dict[str, float]
+def test_no_text_and_no_group_in_two_splits(
+    data: InstructionData, rated_texts: dict[str, sentiment.RatedText]
 ) -> None:
-    sides: dict[str, set[str]] = defaultdict(set)
-    for side in SPLITS:
-        for row in getattr(data, side):
+    splits: dict[str, set[str]] = defaultdict(set)
+    for split in SPLITS:
+        for row in getattr(data, split):
             for source in row["source"].split():
-                sides[f"source {source}"].add(side)
-            for text in _quoted(row, ratings):
-                sides[f"text {sentiment._gist(text)}"].add(side)
-    assert len(sides) > 5000
-    assert all(len(where) == 1 for where in sides.values())
+                splits[f"source {source}"].add(split)
+            for text in _quoted(row, rated_texts):
+                splits[f"text {rated_texts[text].variant_key}"].add(split)
+    assert len(splits) > 5000
+    assert all(len(names) == 1 for names in splits.values())
 
 
-def test_sides_are_those_of_classification(data: InstructionData) -> None:
+def test_splits_are_those_of_classification(data: InstructionData) -> None:
     """A teacher trained on the movie task has not seen the movies that instructions test on."""
     from geodistill.tasks import load_classification
 
@@ -90,7 +90,7 @@ def test_sides_are_those_of_classification(data: InstructionData) -> None:
     assert not used & set(movie.train["source"])
 
 
-def test_a_test_prompt_shares_its_source_with_no_other_cluster(data: InstructionData) -> None:
+def test_a_test_prompt_shares_its_group_with_no_other(data: InstructionData) -> None:
     clusters: dict[str, set[str]] = defaultdict(set)
     for row in data.test["source"]:
         for source in row.split():
@@ -100,9 +100,9 @@ def test_a_test_prompt_shares_its_source_with_no_other_cluster(data: Instruction
 
 
 def test_the_majority_answer_of_a_template_scores_low(data: InstructionData) -> None:
-    for side in SPLITS:
+    for split in SPLITS:
         answers: dict[str, Counter[str]] = defaultdict(Counter)
-        for row in getattr(data, side):
+        for row in getattr(data, split):
             answers[row["template"]][row["completion"]] += 1
         assert len(answers) == len(embedded_instructions.TEMPLATES)
         for name, counts in answers.items():
@@ -121,7 +121,7 @@ def _positives(r: list[float]) -> int:
     return sum(x > 0 for x in r)
 
 
-# The answer by another road: from the ratings r themselves, never from levels.
+# The answer by an independent rule: from the ratings r themselves, never from levels.
 EXPECTED: dict[str, Callable[[list[float]], str]] = {
     "label": lambda r: _sign(r[0]),
     "pleased": lambda r: "yes" if r[0] > 0 else "no",
@@ -151,15 +151,15 @@ EXPECTED: dict[str, Callable[[list[float]], str]] = {
     "template", [template.name for template in embedded_instructions.TEMPLATES]
 )
 def test_answers_are_decided_by_the_ratings_with_a_margin(
-    template: str, data: InstructionData, ratings: dict[str, float]
+    template: str, data: InstructionData, rated_texts: dict[str, sentiment.RatedText]
 ) -> None:
-    number = {t.name: t.texts for t in embedded_instructions.TEMPLATES}[template]
-    rows = [row for side in SPLITS for row in getattr(data, side) if row["template"] == template]
+    n_texts = {t.name: t.n_texts for t in embedded_instructions.TEMPLATES}[template]
+    rows = [row for split in SPLITS for row in getattr(data, split) if row["template"] == template]
     assert len(rows) > 300
     for row in rows:
-        texts = _quoted(row, ratings)
-        assert len(set(texts)) == number, row
-        r = [ratings[text] for text in texts]
+        texts = _quoted(row, rated_texts)
+        assert len(set(texts)) == n_texts, row
+        r = [rated_texts[text].rating for text in texts]
         answer = row["completion"]
         if template == "copy_positive":
             answer = f"text {texts.index(answer)}"
@@ -213,7 +213,7 @@ def _passage(i: int) -> str:
 def test_t0_drops_known_prompts_and_passages_of_test(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Boilerplate shared by a whole template links nothing; a shared passage does."""
+    """Wording shared by all prompts of a template links nothing; a shared passage does."""
     monkeypatch.setenv("GEODISTILL_DATA_DIR", str(tmp_path))
     boilerplate = "here is a passage please read it with care and then answer this question: "
 
@@ -240,23 +240,25 @@ def test_the_real_t0_files() -> None:
     assert len(data.test) == len(valid) - 40 == 860
     assert not set(data.test["prompt"]) & known
     assert len(data.train) > 4000
-    sources = [set(getattr(data, side)["source"]) for side in SPLITS]
+    sources = [set(getattr(data, split)["source"]) for split in SPLITS]
     assert sum(map(len, sources)) == len(set.union(*sources))
 
 
-def test_prompts_that_quote_a_training_prompt_are_left_out() -> None:
+def test_prompts_that_quote_a_training_prompt_are_dropped() -> None:
     quoted = "one two three four five six seven eight"
     wording = "say in a word or two what you think"
     train = [{"prompt": f"Read: {quoted.upper()}!"}, {"prompt": "nothing of note"}]
     train += [{"prompt": f"{wording} of {n}"} for n in range(26)]
-    asked = [
+    evaluation = [
         {"prompt": f"Is it so? {quoted}, nine"},
         {"prompt": quoted.replace("eight", "nine")},  # seven words in a row
         {"prompt": f"{wording} about this"},  # the wording of a template
     ]
-    assert unseen(asked, train) == asked[1:]
-    assert unseen(asked, train[:3]) == asked[1:2]  # a wording that one prompt alone has
-    assert unseen(asked, []) == asked
+    assert drop_overlapping(evaluation, train) == evaluation[1:]
+    assert (
+        drop_overlapping(evaluation, train[:3]) == evaluation[1:2]
+    )  # a wording that one prompt alone has
+    assert drop_overlapping(evaluation, []) == evaluation
 
 
 # The prompts on which the instruction study's `elsewhere` was measured.
@@ -273,27 +275,37 @@ def test_sets_for_evaluation_only(name: str) -> None:
     assert (len(data.train), len(data.validation)) == (0, 0)
     assert (len(data.test), data.data_hash) == EVALUATED[name]
     assert data.train.column_names == data.test.column_names
-    again = worded(name, alpaca)
+    again = with_prompt_template(name, alpaca_prompt)
     for column in ("item", "source", "completion"):
         assert again.test[column][:] == data.test[column][:]
     assert again.data_hash != data.data_hash
     assert all(text.endswith("### Response:") for text in again.test["prompt"])
 
 
-def test_an_evaluation_set_is_worded_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Instruction and input reach the wording apart; the plain prompt puts a line between them."""
+def test_an_evaluation_set_with_another_prompt_template(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The template gets instruction and input; the plain prompt puts an empty line between them."""
     monkeypatch.setenv("GEODISTILL_DATA_DIR", str(tmp_path))
     write_evaluation(tmp_path)
-    plain, again = load_instructions("self_instruct"), worded("self_instruct", alpaca)
+    plain, again = (
+        load_instructions("self_instruct"),
+        with_prompt_template("self_instruct", alpaca_prompt),
+    )
     assert plain.test["prompt"][:] == ["Sum up.\n\nA long text.", "Sum up."]
-    assert again.test["prompt"][:] == [alpaca("Sum up.", "A long text."), alpaca("Sum up.")]
+    assert again.test["prompt"][:] == [
+        alpaca_prompt("Sum up.", "A long text."),
+        alpaca_prompt("Sum up."),
+    ]
     assert "### Input:\nA long text.\n" in again.test["prompt"][0]
-    assert worded("vicuna", alpaca).test["prompt"][:] == [alpaca("How many?")]
+    assert with_prompt_template("vicuna", alpaca_prompt).test["prompt"][:] == [
+        alpaca_prompt("How many?")
+    ]
     assert load_instructions("vicuna").test["prompt"][:] == ["How many?"]
     with pytest.raises(
-        InputError, match=r"'t0' can't be worded anew.*one of self_instruct, vicuna"
+        InputError, match=r"'t0' has complete prompts.*one of self_instruct, vicuna"
     ):
-        worded("t0", alpaca)
+        with_prompt_template("t0", alpaca_prompt)
 
 
 def write_evaluation(folder: Path, **changed: Any) -> None:
@@ -359,35 +371,35 @@ def test_a_users_file(tmp_path: Path) -> None:
     rows = [{"prompt": f"Question {i // 2}?", "completion": f"Answer {i}"} for i in range(400)]
     file = _write(tmp_path / "mine.jsonl", rows)
     data = load_instructions(str(file))
-    assert sum(len(getattr(data, side)) for side in SPLITS) == 400
-    prompts = [set(getattr(data, side)["prompt"]) for side in SPLITS]
+    assert sum(len(getattr(data, split)) for split in SPLITS) == 400
+    prompts = [set(getattr(data, split)["prompt"]) for split in SPLITS]
     assert all(prompts)
-    assert sum(map(len, prompts)) == 200  # both answers to a question on one side
+    assert sum(map(len, prompts)) == 200  # both answers to a question on one split
 
 
-def test_a_users_chats_beside_plain_pairs(tmp_path: Path) -> None:
-    """The last answer is the completion, all before it the turns; also where most are pairs."""
+def test_a_users_chats_among_plain_pairs(tmp_path: Path) -> None:
+    """The last answer is the completion, the messages before it are the turns."""
     rows: list[Any] = [
         {"prompt": f"Question {i}?", "completion": f"Answer {i}"} for i in range(300)
     ]
     turns = [("system", "Be brief."), ("user", "Hi"), ("assistant", "Yes?"), ("user", "Bye")]
     before = [{"role": role, "content": text} for role, text in turns]
     for i in range(0, 300, 2):
-        asked = [*before, {"role": "user", "content": f"and {i}"}]
-        rows[i] = {"messages": [*asked, {"role": "assistant", "content": f"Answer {i}"}]}
+        messages = [*before, {"role": "user", "content": f"and {i}"}]
+        rows[i] = {"messages": [*messages, {"role": "assistant", "content": f"Answer {i}"}]}
     data = load_instructions(str(_write(tmp_path / "chats.jsonl", rows)))
-    found = {row["item"]: row for side in SPLITS for row in getattr(data, side)}
-    assert len(found) == 300
-    assert found["chats/2"]["turns"] == []
-    assert found["chats/1"]["turns"] == [*before, {"role": "user", "content": "and 0"}]
-    assert found["chats/1"]["completion"] == "Answer 0"
-    assert found["chats/1"]["prompt"] == (
+    rows_by_item = {row["item"]: row for split in SPLITS for row in getattr(data, split)}
+    assert len(rows_by_item) == 300
+    assert rows_by_item["chats/2"]["turns"] == []
+    assert rows_by_item["chats/1"]["turns"] == [*before, {"role": "user", "content": "and 0"}]
+    assert rows_by_item["chats/1"]["completion"] == "Answer 0"
+    assert rows_by_item["chats/1"]["prompt"] == (
         "system: Be brief.\nuser: Hi\nassistant: Yes?\nuser: Bye\nuser: and 0"
     )
 
 
 BAD_LINES = {
-    "not JSON": ('{"prompt": "a"', r"line 2: not JSON \(.*\), expected a whole object on each"),
+    "not JSON": ('{"prompt": "a"', r"line 2: not JSON \(.*\), expected a complete object on each"),
     "a number of 5,000 digits": ("9" * 5000, r"line 2: .*digits.*, expected an object of texts"),
     "deep nesting": ("[" * 100_000, r"line 2: .*recursion.*, expected an object of texts"),
     "half a character": ('{"prompt": "\\ud800", "completion": "b"}', "line 2: not UTF-8"),
@@ -472,7 +484,7 @@ def test_a_file_that_is_missing_or_too_small(tmp_path: Path) -> None:
 
 
 def test_a_file_of_another_system(tmp_path: Path) -> None:
-    """A byte order mark and carriage returns are no harm; another encoding is told by its line."""
+    """A byte-order mark and carriage returns are accepted; another encoding is refused by line."""
     rows = [{"prompt": f"Frage {i}", "completion": f"Ä {i}"} for i in range(200)]
     text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
     plain, windows, latin = (tmp_path / name / "mine.jsonl" for name in ("a", "b", "c"))

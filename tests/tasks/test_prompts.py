@@ -1,4 +1,4 @@
-"""A chat template or plain text, tokens and labels, and what the limits on length do."""
+"""A chat template or plain text, tokens and labels, and the limits on length."""
 
 from __future__ import annotations
 
@@ -11,7 +11,13 @@ from tokenizers.pre_tokenizers import ByteLevel
 from transformers import PreTrainedTokenizerFast
 
 from geodistill.errors import InputError
-from geodistill.tasks.prompts import alpaca, encode, encode_all, plain, prompt_and_answer
+from geodistill.tasks.prompts import (
+    alpaca_prompt,
+    encode_pair,
+    encode_pairs,
+    prompt_and_completion,
+    turns_as_text,
+)
 
 CHATML = (
     "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
@@ -27,12 +33,12 @@ TURNS = [
 
 
 def tokenizer(template: str | None = None) -> Any:
-    """Bytes are tokens, so that text and tokens have one length."""
+    """Bytes are tokens, so that text and tokens have the same length."""
     core = Tokenizer(BPE({letter: i for i, letter in enumerate(sorted(ByteLevel.alphabet()))}, []))
     core.pre_tokenizer = ByteLevel(add_prefix_space=False, use_regex=False)
-    found = PreTrainedTokenizerFast(tokenizer_object=core, eos_token="</s>", pad_token="<pad>")
-    found.chat_template = template
-    return found
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=core, eos_token="</s>", pad_token="<pad>")
+    tokenizer.chat_template = template
+    return tokenizer
 
 
 def row(prompt: str = "Who?", completion: str = "Me.", **more: Any) -> dict[str, Any]:
@@ -52,7 +58,7 @@ def text_of(tokens: list[int], by: Any) -> str:
 
 def test_a_pair_is_prompt_line_break_answer_and_end() -> None:
     by = tokenizer()
-    example = encode(row(), by)
+    example = encode_pair(row(), by)
     assert text_of(example["prompt_ids"], by) == "Who?\n"
     assert text_of(example["input_ids"], by) == "Who?\nMe.</s>"
     answer = [label for label in example["labels"] if label != -100]
@@ -63,64 +69,64 @@ def test_a_pair_is_prompt_line_break_answer_and_end() -> None:
 
 def test_turns_go_through_the_chat_template_with_system_and_all_turns() -> None:
     by = tokenizer(CHATML)
-    prompt, answer = prompt_and_answer(row(turns=TURNS), by)
+    prompt, answer = prompt_and_completion(row(turns=TURNS), by)
     assert prompt == (
         "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nHi<|im_end|>\n"
         "<|im_start|>assistant\nYes?<|im_end|>\n<|im_start|>user\nWho are you?<|im_end|>\n"
         "<|im_start|>assistant\n"
     )
     assert answer == "Me.<|im_end|>\n"
-    example = encode(row(turns=TURNS), by)
+    example = encode_pair(row(turns=TURNS), by)
     assert text_of(example["input_ids"], by) == prompt + answer
     assert text_of([x for x in example["labels"] if x != -100], by) == answer
 
 
 def test_without_a_template_turns_are_plain_lines() -> None:
-    given = row(prompt=plain(TURNS), turns=TURNS)
-    prompt, answer = prompt_and_answer(given, tokenizer())
+    chat = row(prompt=turns_as_text(TURNS), turns=TURNS)
+    prompt, answer = prompt_and_completion(chat, tokenizer())
     assert prompt == "system: Be brief.\nuser: Hi\nassistant: Yes?\nuser: Who are you?\n"
     assert answer == "Me.</s>"
-    assert plain([{"role": "user", "content": "Hi"}]) == "Hi"
+    assert turns_as_text([{"role": "user", "content": "Hi"}]) == "Hi"
 
 
 def test_a_plain_pair_is_left_alone_by_a_chat_template() -> None:
-    assert prompt_and_answer(row(), tokenizer(CHATML)) == ("Who?\n", "Me.</s>")
+    assert prompt_and_completion(row(), tokenizer(CHATML)) == ("Who?\n", "Me.</s>")
 
 
 def test_a_template_that_refuses_or_hides_the_answer_is_an_error() -> None:
     with pytest.raises(InputError, match=r"a/1: the chat template refuses it \(no system\)"):
-        prompt_and_answer(row(turns=TURNS), tokenizer(NO_SYSTEM))
+        prompt_and_completion(row(turns=TURNS), tokenizer(NO_SYSTEM))
     backwards = "{% for m in messages|reverse %}{{ m.content }}{% endfor %}"
     with pytest.raises(InputError, match=r"a/1: .* does not write the answer right after"):
-        prompt_and_answer(row(turns=TURNS), tokenizer(backwards))
+        prompt_and_completion(row(turns=TURNS), tokenizer(backwards))
 
 
 def test_alpaca_with_and_without_input() -> None:
-    assert alpaca("Add.").endswith("request.\n\n### Instruction:\nAdd.\n\n### Response:")
-    with_input = alpaca("Add.", "1 {2}")
+    assert alpaca_prompt("Add.").endswith("request.\n\n### Instruction:\nAdd.\n\n### Response:")
+    with_input = alpaca_prompt("Add.", "1 {2}")
     assert "paired with an input" in with_input
     assert with_input.endswith("Add.\n\n### Input:\n1 {2}\n\n### Response:")
 
 
-def test_limits_leave_out_long_prompts_and_cut_long_answers() -> None:
+def test_limits_drop_long_prompts_and_truncate_long_answers() -> None:
     rows = [
         row("12345", "abc", item="fits"),
         row("1" * 20, "abc", item="long prompt"),
         row("12345", "a" * 30, item="long answer"),
         row("123456789", "abcdefghij", item="just fits"),
     ]
-    examples, lengths = encode_all(rows, tokenizer(), max_length=21, max_prompt=10)
+    examples, lengths = encode_pairs(rows, tokenizer(), max_length=21, max_prompt_length=10)
     assert [example["item"] for example in examples] == ["fits", "long answer", "just fits"]
     assert [example["row"] for example in examples] == [0, 1, 2]
     assert [len(example["input_ids"]) for example in examples] == [10, 21, 21]
-    assert (lengths.pairs, lengths.left_out, lengths.cut) == (4, 1, 1)
-    assert str(lengths) == "4 pairs: 1 left out for their long prompts, 1 answers cut"
+    assert (lengths.n_pairs, lengths.n_dropped, lengths.n_truncated) == (4, 1, 1)
+    assert str(lengths) == "4 pairs: 1 with long prompts dropped, 1 answers truncated"
     end = tokenizer().eos_token_id
     assert [example["labels"][-1] == end for example in examples] == [True, False, True]
 
 
-def test_limits_that_make_no_sense_or_leave_nothing() -> None:
-    with pytest.raises(InputError, match="max_prompt is 8, max_length 8; expected 0 < max_prompt"):
-        encode_all([row()], tokenizer(), max_length=8, max_prompt=8)
+def test_limits_that_are_invalid_or_drop_all_pairs() -> None:
+    with pytest.raises(InputError, match="max_prompt_length is 8, max_length 8; expected 0 < max"):
+        encode_pairs([row()], tokenizer(), max_length=8, max_prompt_length=8)
     with pytest.raises(InputError, match="none of 1 prompts has at most 2 tokens"):
-        encode_all([row()], tokenizer(), max_length=8, max_prompt=2)
+        encode_pairs([row()], tokenizer(), max_length=8, max_prompt_length=2)

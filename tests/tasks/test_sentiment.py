@@ -1,4 +1,4 @@
-"""The human-rated sets: counts by an independent reader, and no source on two sides."""
+"""The human-rated sets: counts by an independent reader, and no group in two splits."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ COUNTS = {
     "news": (2204, 2742),
     "tweets": (2897, 1299),
 }
-# The committed results were measured on exactly these rows and sides.
+# The committed results were measured on exactly these rows and splits.
 HASHES = {
     "movie": "4a0483ec0433ba9915e1a4bfce5b3f117a792deda4ad11db2640cda71236f504",
     "product": "e2841b48fbe3ad734591f80d5da6a016cab81c8952c3e402bd4d86d9180dee78",
@@ -31,7 +31,7 @@ def data(request: pytest.FixtureRequest) -> ClassificationData:
 
 
 def _rows(data: ClassificationData) -> list[tuple[str, dict[str, object]]]:
-    return [(side, dict(row)) for side in SPLITS for row in getattr(data, side)]
+    return [(split, dict(row)) for split in SPLITS for row in getattr(data, split)]
 
 
 def test_label_counts(data: ClassificationData) -> None:
@@ -40,14 +40,14 @@ def test_label_counts(data: ClassificationData) -> None:
     assert sum(labels.values()) == sum(COUNTS[data.name])
 
 
-def test_no_source_and_no_text_on_two_sides(data: ClassificationData) -> None:
-    gist_of = {rated.item: rated.gist for rated in sentiment.rated_texts(data.name)}
-    sides: dict[str, set[str]] = defaultdict(set)
-    for side, row in _rows(data):
-        sides[f"source {row['source']}"].add(side)
-        sides[f"text {gist_of[str(row['item'])]}"].add(side)
-    assert len(sides) > 2000
-    assert all(len(where) == 1 for where in sides.values())
+def test_no_group_and_no_text_in_two_splits(data: ClassificationData) -> None:
+    variant_of = {rated.item: rated.variant_key for rated in sentiment.rated_texts(data.name)}
+    splits: dict[str, set[str]] = defaultdict(set)
+    for split, row in _rows(data):
+        splits[f"source {row['source']}"].add(split)
+        splits[f"text {variant_of[str(row['item'])]}"].add(split)
+    assert len(splits) > 2000
+    assert all(len(names) == 1 for names in splits.values())
 
 
 def test_a_split_by_item_would_fail_the_check_above() -> None:
@@ -65,12 +65,12 @@ def test_shape_and_sizes(data: ClassificationData) -> None:
     assert data.label_names == ("negative", "positive")
     assert data.metric == "accuracy"
     assert data.train.column_names == ["item", "source", "sentence", "label"]
-    for side in SPLITS:
-        share = len(getattr(data, side)) / len(items)
+    for split in SPLITS:
+        share = len(getattr(data, split)) / len(items)
         assert share == pytest.approx(
-            {"train": 0.67, "validation": 0.08, "test": 0.25}[side], abs=0.04
+            {"train": 0.67, "validation": 0.08, "test": 0.25}[split], abs=0.04
         )
-        assert set(getattr(data, side)["label"]) == {0, 1}
+        assert set(getattr(data, split)["label"]) == {0, 1}
     assert all(row["sentence"] == " ".join(str(row["sentence"]).split()) for _, row in _rows(data))
 
 
@@ -84,7 +84,7 @@ def test_known_rows() -> None:
     assert rated["tweets/3"].rating == pytest.approx(2.873684211)
 
 
-def test_variants_of_one_tweet_have_one_source() -> None:
+def test_variants_of_one_tweet_are_one_group() -> None:
     """3861 to 3866 are "Ugh! I hate hate hate getting blood drawn!" in capitals and so on."""
     rated = {r.item: r for r in sentiment.rated_texts("tweets")}
     assert len({rated[f"tweets/{i}"].source for i in range(3861, 3867)}) == 1
@@ -102,20 +102,20 @@ def test_unknown_set() -> None:
 
 
 @pytest.mark.parametrize("name", ["movie", "product"])
-def test_the_second_split_tests_on_what_was_not_looked_at(name):
+def test_the_second_split_tests_on_items_not_used_before(name: str) -> None:
     first, second = load_classification(name), load_classification(f"{name}-b")
-    parts = {
-        which: {side: set(getattr(data, side)["item"]) for side in ("train", "validation", "test")}
+    items = {
+        which: {split: set(getattr(data, split)["item"]) for split in SPLITS}
         for which, data in (("first", first), ("second", second))
     }
-    seen = parts["first"]["test"] | parts["first"]["validation"]
-    assert not seen & (parts["second"]["test"] | parts["second"]["validation"])
-    assert seen < parts["second"]["train"]
-    every = [set().union(*sides.values()) for sides in parts.values()]
-    assert every[0] == every[1]
-    sources = {side: set(getattr(second, side)["source"]) for side in parts["second"]}
+    seen = items["first"]["test"] | items["first"]["validation"]
+    assert not seen & (items["second"]["test"] | items["second"]["validation"])
+    assert seen < items["second"]["train"]
+    all_items = [set().union(*splits.values()) for splits in items.values()]
+    assert all_items[0] == all_items[1]
+    sources = {split: set(getattr(second, split)["source"]) for split in SPLITS}
     assert not sources["test"] & (sources["train"] | sources["validation"])
     assert not sources["validation"] & sources["train"]
-    share = len(second.test) / len(every[1])
+    share = len(second.test) / len(all_items[1])
     assert 0.2 < share < 0.3
     assert first.data_hash != second.data_hash

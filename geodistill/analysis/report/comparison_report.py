@@ -1,4 +1,4 @@
-"""From someone's scores to the one object that table, figure and methods paragraph are made of."""
+"""All methods of a score table against a baseline: the source of table, figure and text."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -6,235 +6,184 @@ from dataclasses import dataclass, replace
 import pandas as pd
 
 from geodistill.analysis.report.format import POINTS, Unit
-from geodistill.analysis.score_tables import Scores, is_bounded
-from geodistill.analysis.stats.bootstrap import with_influence
-from geodistill.analysis.stats.compare import Comparison, compare, corrected
-from geodistill.analysis.stats.single_level import by_item, by_seed
-from geodistill.analysis.stats.verdict import CANNOT_TELL, Verdict, verdict
+from geodistill.analysis.report.matching import count_rows, match_pair
+from geodistill.analysis.score_tables import ScoreTable, is_bounded
+from geodistill.analysis.stats.compare import Comparison, Correction, adjust_family
+from geodistill.analysis.stats.verdict import INCONCLUSIVE, Verdict, required_design, verdict
 from geodistill.errors import InputError
 
 PRIMARY, SECONDARY = "Holm", "BH"
 
 
 @dataclass(frozen=True)
-class Line:
-    """One comparison with its word; p_adjusted by Holm over the primary family, else by BH."""
+class ReportRow:
+    """One comparison with its verdict.
+
+    Attributes:
+        comparison: with its unadjusted p-value.
+        verdict: by the adjusted p-value.
+        p_adjusted: by Holm's method over the primary family, otherwise by Benjamini and Hochberg's.
+        correction: `PRIMARY` or `SECONDARY`.
+        required: in words, the design that would decide an inconclusive verdict; otherwise empty.
+    """
 
     comparison: Comparison
     verdict: Verdict
     p_adjusted: float
     correction: str
-
-    @property
-    def settles(self) -> str:
-        """What would settle it, for "cannot tell"; else nothing."""
-        if self.verdict.settle is None or self.verdict.word != CANNOT_TELL:
-            return ""
-        plan, answer = self.verdict.settle, self.comparison
-        if not answer.n_items:
-            return f"{plan.seeds:,} seeds" if plan.seeds else "more seeds than are in reach"
-        if answer.n_seeds == 1:
-            return f"{plan.items:,} items, for these two models" if plan.items else "more seeds"
-        return str(plan)
+    required: str
 
 
 @dataclass(frozen=True)
-class Answer:
-    """lines: pooled before its tasks, the primary family first; margin in the file's unit;
-    used: rows of the file that some comparison used; left_out: reason -> rows; notes: sentences.
+class ComparisonReport:
+    """All methods of a table against a baseline.
+
+    Attributes:
+        rows: each method pooled over tasks and then task by task, the primary family first.
+        scores: the table.
+        unit: in which differences are printed.
+        margin: smallest difference that matters, in the unit of the table.
+        n_used: rows of the table that some comparison used.
+        left_out: rows that none used, by reason.
+        notes: assumptions and limits, as sentences.
     """
 
-    lines: tuple[Line, ...]
-    scores: Scores
+    rows: tuple[ReportRow, ...]
+    scores: ScoreTable
     unit: Unit
     margin: float
-    used: int
+    n_used: int
     left_out: dict[str, int]
     notes: tuple[str, ...]
 
     @property
     def comparisons(self) -> list[Comparison]:
-        return [line.comparison for line in self.lines]
+        """The comparisons of the rows."""
+        return [row.comparison for row in self.rows]
 
 
-def answer(
-    scores: Scores,
+def compare_all(
+    scores: ScoreTable,
     baseline: str,
     primary: Sequence[str] = (),
     margin: float | None = None,
-) -> Answer:
+) -> ComparisonReport:
     """Every other method against `baseline`, pooled over tasks and task by task.
 
-    The pooled tests of the `primary` methods (all by default) are one family under Holm; all other
-    lines are secondary, under Benjamini and Hochberg's false discovery rate.
+    The pooled tests of the `primary` methods are one family under Holm's method; all other rows are
+    secondary, under Benjamini and Hochberg's false discovery rate.
+
+    Args:
+        scores: as `read_scores` gives them.
+        baseline: name of a method.
+        primary: methods of the primary family; all by default.
+        margin: smallest difference that matters, above 0, in the unit of the table; by default one
+            point of a bounded metric, otherwise 1 % of the baseline's mean (see `infer_unit`).
 
     Raises:
-        InputError: an unknown method, a margin that is not above 0, or rows that allow no answer.
+        InputError: an unknown method, a margin that is not above 0, or rows that allow no
+            comparison.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from geodistill.analysis import compare_all, read_scores, simulate_items
+        >>> simulate_items({"kd": 0.0, "new": 0.1}).to_csv("scores.csv")
+        >>> report = compare_all(read_scores(Path("scores.csv"), "kd", metric="reward"), "kd")
+        >>> [(row.comparison.method, row.verdict.word) for row in report.rows]
+        [('new', 'better')]
     """
-    methods = _methods(scores.frame, baseline, primary)
-    first = list(primary) or methods
-    pairs = [_pair(scores, m, baseline) for m in [*first, *_rest(methods, first)]]
-    whole = [pair.compare() for pair in pairs]
-    parts, lost = zip(*(pair.by_task() for pair in pairs), strict=True)
-    unit, usual, how = scale(scores, baseline)
-    least = usual if margin is None else margin
-    main = whole[: len(first)]
-    other = [*whole[len(first) :], *(a for some in parts for a in some)]
-    lines = {
-        id(a): _line(a, fixed.p_decisive, least, PRIMARY, len(first))
-        for a, fixed in zip(main, corrected(main, "holm"), strict=True)
+    methods = _other_methods(scores.frame, baseline, primary)
+    family = list(primary) or methods
+    ordered = [*family, *(method for method in methods if method not in family)]
+    pairs = [match_pair(scores, method, baseline) for method in ordered]
+    pooled = [pair.compare() for pair in pairs]
+    by_task, failed = zip(*(pair.compare_by_task() for pair in pairs), strict=True)
+    unit, default_margin, margin_note = infer_unit(scores, baseline)
+    margin, notes = (default_margin, [margin_note]) if margin is None else (margin, [])
+    main = pooled[: len(family)]
+    other = [*pooled[len(family) :], *(c for comparisons in by_task for c in comparisons)]
+    families: tuple[tuple[list[Comparison], Correction, str, int], ...]
+    families = ((main, "holm", PRIMARY, len(family)), (other, "bh", SECONDARY, 1))
+    rows = {
+        id(c): _row(c, adjusted.p_adjusted, margin, name, n_tests)
+        for comparisons, rule, name, n_tests in families
+        for c, adjusted in zip(comparisons, adjust_family(comparisons, rule), strict=True)
     }
-    lines |= {
-        id(a): _line(a, fixed.p_decisive, least, SECONDARY, 1)
-        for a, fixed in zip(other, corrected(other, "bh"), strict=True)
-    }
-    ordered = [one for a, some in zip(whole, parts, strict=True) for one in (a, *some)]
-    used, left_out = _counted(pairs)
-    notes = [*scores.notes, *([how] if margin is None else []), *_fallbacks(ordered)]
-    return Answer(
-        tuple(lines[id(a)] for a in ordered),
+    all_comparisons = [c for p, parts in zip(pooled, by_task, strict=True) for c in (p, *parts)]
+    n_used, left_out = count_rows(pairs)
+    notes = [*scores.notes, *notes, *_limits(all_comparisons)]
+    return ComparisonReport(
+        tuple(rows[id(c)] for c in all_comparisons),
         scores,
         unit,
-        least,
-        used,
+        margin,
+        n_used,
         {**scores.left_out, **left_out},
-        tuple(dict.fromkeys([*notes, *(note for some in lost for note in some)])),
+        tuple(dict.fromkeys([*notes, *(note for some in failed for note in some)])),
     )
 
 
-def pooled(scores: Scores, method: str, baseline: str) -> Comparison:
-    """One comparison over all shared tasks, as `answer` makes it."""
-    _methods(scores.frame, baseline, [method])
-    return _pair(scores, method, baseline).compare()
+def compare_pooled(scores: ScoreTable, method: str, baseline: str) -> Comparison:
+    """One method against the baseline over all shared tasks, as in `compare_all`."""
+    _other_methods(scores.frame, baseline, [method])
+    return match_pair(scores, method, baseline).compare()
 
 
-def shared(scores: Scores, method: str, baseline: str) -> pd.DataFrame:
-    """The rows that `answer` compares: tasks, seeds and items that both sides have."""
-    pair = _pair(scores, method, baseline)
-    return with_influence(pair.frame, pair.metric) if pair.metric else pair.frame
+def matched_rows(scores: ScoreTable, method: str, baseline: str) -> pd.DataFrame:
+    """The rows that `compare_all` compares: tasks, seeds and items that both methods have."""
+    return match_pair(scores, method, baseline).scored()
 
 
-def _pair(scores: Scores, method: str, baseline: str) -> "_Pair":
-    frame = scores.frame
-    if scores.has_items:  # numbers pivot faster than names
-        frame = frame.assign(item=pd.factorize(frame["item"])[0])
-    return _Pair.of(frame, method, baseline, scores.recomputed)
+def infer_unit(scores: ScoreTable, baseline: str) -> tuple[Unit, float, str]:
+    """In what unit differences are printed, and the default margin.
 
+    A known bounded metric whose values all lie in -1..1 is a fraction, one whose values lie in
+    0..100 a percentage; both are printed in points with a margin of one point. Other metrics are
+    printed as they are, with a margin of 1 % of the baseline's mean.
 
-def scale(scores: Scores, baseline: str) -> tuple[Unit, float, str]:
-    """How differences are printed, the margin where none was given, and that margin in words.
+    Args:
+        scores: the table.
+        baseline: name of a method.
+
+    Returns:
+        The unit, the margin in the unit of the table, and the margin in words.
 
     Raises:
-        InputError: tasks of a bounded metric on scales too unlike for a mean over them.
+        InputError: tasks of a bounded metric on different scales, which have no common mean.
     """
     values = scores.frame["score"].abs()
     bounded = is_bounded(scores.metric)
     if bounded:
-        _refuse_unlike_tasks(scores.frame, scores.metric)
+        _refuse_different_scales(scores.frame, scores.metric)
+    choose = "by default; choose yours by --margin"
     if bounded and values.max() <= 1:
-        return POINTS, 0.01, "margin: 1 point, by default; choose yours by --margin"
+        return POINTS, 0.01, f"margin: 1 point, {choose}"
     if bounded and values.max() <= 100 and scores.frame["score"].min() >= 0:
-        return (
-            Unit("points", digits=1),
-            1.0,
-            "margin: 1 point, by default; choose yours by --margin",
-        )
+        return Unit("points", digits=1), 1.0, f"margin: 1 point, {choose}"
     mean = float(values[scores.frame["method"] == baseline].mean())
-    name = scores.metric if scores.metric != "value" else "value"
-    how = "margin: 1 % of the baseline's mean, by default; choose yours by --margin"
-    return Unit(name, digits=3), 0.01 * mean or 0.01, how
+    note = f"margin: 1 % of the baseline's mean, {choose}"
+    return Unit(scores.metric, digits=3), 0.01 * mean or 0.01, note
 
 
-def _refuse_unlike_tasks(frame: pd.DataFrame, metric: str) -> None:
-    """Where one task is scored in 0..1 and another is not, the second would drown the first."""
+def _refuse_different_scales(frame: pd.DataFrame, metric: str) -> None:
+    """If one task is scored in 0..1 and another is not, the second would dominate the mean."""
     ends = frame.groupby("task")["score"].agg(["min", "max"])
-    most = ends.abs().max(axis=1)
-    small, large = ends[(most <= 1) & (most > 0)], ends[most > 1]
+    largest = ends.abs().max(axis=1)
+    small, large = ends[(largest <= 1) & (largest > 0)], ends[largest > 1]
     if len(small) and len(large):
         first = pd.concat([large[:1], small[:1]]) + 0.0  # no minus zero
-        told = "; ".join(
+        ranges = "; ".join(
             f"{task} from {low:.3g} to {high:.3g}" for task, low, high in first.to_records()
         )
         raise InputError(
-            f"{metric} lies on one scale in some tasks and on another in others ({told}): expected "
-            "one; choose tasks by --task"
+            f"{metric} lies on one scale in some tasks and on another in others ({ranges}): "
+            "expected one; choose tasks by --task"
         )
 
 
-@dataclass(frozen=True)
-class _Pair:
-    """The rows of two methods that can be compared; tasks, seeds and items that one lacks are out.
-
-    left_out: reason -> row numbers; metric: one that is recomputed from labels and predictions.
-    """
-
-    method: str
-    baseline: str
-    frame: pd.DataFrame
-    tasks: tuple[str, ...]
-    left_out: dict[str, pd.Index]
-    metric: str = ""
-
-    @classmethod
-    def of(cls, frame: pd.DataFrame, method: str, baseline: str, metric: str = "") -> "_Pair":
-        rows = frame[frame["method"].isin((method, baseline))]
-        sides = rows.groupby("task")["method"].nunique()
-        both = rows[rows["task"].isin(sides.index[sides == 2])]
-        if both.empty:
-            raise InputError(f"{method} and {baseline} share no task")
-        runs = both[["task", "method", "seed"]].drop_duplicates()
-        count = runs.groupby("seed").size()
-        full = count.index[count == 2 * runs["task"].nunique()]
-        whole = shared = both[both["seed"].isin(full)]
-        if "item" in frame and len(full):
-            times = shared.groupby(["task", "item"])["score"].transform("size")
-            whole = shared[times == 2 * len(full)]
-            _refuse_lost_tasks(shared, whole, method, baseline)
-        left_out = {
-            "of a task that one side lacks": rows.index.difference(both.index),
-            "of a seed that some run lacks": both.index.difference(shared.index),
-            "of an item that some run lacks": shared.index.difference(whole.index),
-        }
-        tasks = tuple(sorted(both["task"].unique()))
-        return cls(method, baseline, whole, tasks, left_out, metric)
-
-    def compare(self, task: str | None = None) -> Comparison:
-        """Pooled, or one task."""
-        rows = self.frame if task is None else self.frame[self.frame["task"] == task]
-        one_seed = self.frame["seed"].nunique() == 1
-        how = by_seed if "item" not in rows else by_item if one_seed else compare
-        if not self.metric:
-            return how(rows, self.method, self.baseline)
-        found = how(with_influence(rows, self.metric), self.method, self.baseline)
-        return replace(found, test=f"{self.metric} by the items' influence; {found.test}")
-
-    def by_task(self) -> tuple[list[Comparison], list[str]]:
-        """One comparison a task, where there are several; and why a task has none."""
-        found, lost = [], []
-        for task in self.tasks if len(self.tasks) > 1 else ():
-            try:
-                found.append(self.compare(task))
-            except InputError as error:
-                lost.append(f"{self.method}, {task}: no line of its own, {error}")
-        return found, lost
-
-
-def _counted(pairs: Sequence[_Pair]) -> tuple[int, dict[str, int]]:
-    """Rows that some comparison used, and rows that none did, by the first reason against them."""
-    reasons: dict[int, str] = {}
-    for pair in pairs:
-        for reason, rows in pair.left_out.items():
-            reasons |= dict.fromkeys(rows.difference(list(reasons)), reason)
-    used = pairs[0].frame.index
-    for pair in pairs[1:]:
-        used = used.union(pair.frame.index)
-    left = pd.Series(reasons, dtype=object).drop(labels=used, errors="ignore")
-    return len(used), {str(reason): int(n) for reason, n in left.value_counts().items()}
-
-
-def _methods(frame: pd.DataFrame, baseline: str, primary: Sequence[str]) -> list[str]:
+def _other_methods(frame: pd.DataFrame, baseline: str, primary: Sequence[str]) -> list[str]:
     known = list(dict.fromkeys(frame["method"]))
-    for name, value in (("baseline", baseline), *(("primary", one) for one in primary)):
+    for name, value in (("baseline", baseline), *(("primary", method) for method in primary)):
         if value not in known:
             raise InputError(
                 f"{name} {value!r} is no method of the rows; they hold {', '.join(known)}"
@@ -247,37 +196,30 @@ def _methods(frame: pd.DataFrame, baseline: str, primary: Sequence[str]) -> list
     return methods
 
 
-def _rest(methods: Sequence[str], first: Sequence[str]) -> list[str]:
-    return [method for method in methods if method not in first]
+def _row(c: Comparison, p: float, margin: float, correction: str, family: int) -> ReportRow:
+    # Required designs divide by the items; metrics of runs have none, and scale by seeds alone.
+    adjusted = replace(c, p_holm=p, family=family, n_items=max(1, c.n_items))
+    result = verdict(adjusted, margin)
+    required = _required(adjusted, c, margin) if result.word == INCONCLUSIVE else ""
+    return ReportRow(c, result, p, correction, required)
 
 
-def _refuse_lost_tasks(
-    shared: pd.DataFrame, whole: pd.DataFrame, method: str, baseline: str
-) -> None:
-    lost = set(shared["task"].unique()) - set(whole["task"].unique())
-    if lost:
-        task = min(lost)
-        sizes = shared[shared["task"] == task].groupby("run_id").size()
-        raise InputError(
-            f"{method} and {baseline} share no item of {task} that every run has; "
-            f"{sizes.idxmin()} has the fewest, {sizes.min()}"
-        )
+def _required(adjusted: Comparison, c: Comparison, margin: float) -> str:
+    design = required_design(adjusted, margin)
+    if not c.n_items:
+        return f"{design.seeds:,} seeds" if design.seeds else "more seeds than are within reach"
+    if c.n_seeds == 1:
+        return f"{design.items:,} items, for these two models" if design.items else "more seeds"
+    return str(design)
 
 
-def _line(found: Comparison, p: float, margin: float, correction: str, family: int) -> Line:
-    # A verdict's plan divides by the items; a table of metrics has none, and scales by seeds alone.
-    judged = replace(found, p_holm=p, family=family, n_items=max(1, found.n_items))
-    return Line(found, verdict(judged, margin), p, correction)
-
-
-def _fallbacks(found: Sequence[Comparison]) -> list[str]:
-    """What is not the primary analysis, said plainly."""
-    notes = []
-    if not found[0].n_items:
-        notes.append("no items: seeds alone are compared, the test items are held fixed")
-    elif any(one.n_seeds == 1 for one in found):
-        notes.append(
-            "one seed: this speaks of these trained models, not of the methods; only more seeds "
-            "can say whether a new training run would repeat it"
-        )
-    return notes
+def _limits(comparisons: Sequence[Comparison]) -> list[str]:
+    """Notes on what is not the primary analysis."""
+    if not comparisons[0].n_items:
+        return ["no items: seeds alone are compared, the test items are held fixed"]
+    if any(c.n_seeds == 1 for c in comparisons):
+        return [
+            "one seed: the result is about these trained models, not about the methods; only more "
+            "seeds can show whether a new training run would repeat it"
+        ]
+    return []

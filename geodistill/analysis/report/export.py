@@ -1,6 +1,6 @@
-"""One `Answer` as a table, a methods paragraph and a figure, in Markdown, LaTeX and HTML.
+"""A comparison report as a table, a methods paragraph and a figure, in Markdown, LaTeX and HTML.
 
-All are made from the same strings, so no two of them can disagree.
+All are made from the same strings, so their numbers agree.
 """
 
 from html import escape
@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from geodistill.analysis.report.comparison_report import PRIMARY, Answer, Line
-from geodistill.analysis.report.format import show_p, tidy
+from geodistill.analysis.report.comparison_report import PRIMARY, ComparisonReport, ReportRow
+from geodistill.analysis.report.format import estimates_table, format_p
 
 _LATEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_",
@@ -18,84 +18,97 @@ _LATEX = {
 }  # fmt: skip
 
 
-def answer_table(answer: Answer) -> pd.DataFrame:
-    """The answer in words and rounded numbers, one row a line."""
-    unit = answer.unit
+def report_table(report: ComparisonReport) -> pd.DataFrame:
+    """The rows of a report as text with rounded numbers.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from geodistill.analysis import compare_all, read_scores, report_table, simulate_items
+        >>> simulate_items({"kd": 0.0, "new": 0.1}).to_csv("scores.csv")
+        >>> scores = read_scores(Path("scores.csv"), "kd", metric="reward")
+        >>> report_table(compare_all(scores, "kd"))[["method", "adjusted p", "verdict"]]
+          method     adjusted p verdict
+        0    new  0.00041 Holm  better
+    """
+    unit = report.unit
     return pd.DataFrame(
         [
             {
-                "method": one.method,
-                "task": one.task,
-                f"{unit.name} ({one.level:.0%} interval)": (
-                    f"{unit.show(one.estimate)} ({unit.interval(one)})"
+                "method": row.comparison.method,
+                "task": row.comparison.task,
+                f"{unit.name} ({row.comparison.level:.0%} interval)": (
+                    unit.format_difference(row.comparison)
                 ),
-                "p": show_p(one.p),
-                "adjusted p": f"{show_p(line.p_adjusted)} {line.correction}",
-                "P(better)": f"{one.p_better:.2f}",
-                "verdict": line.verdict.word,
+                "p": format_p(row.comparison.p),
+                "adjusted p": f"{format_p(row.p_adjusted)} {row.correction}",
+                "P(better)": f"{row.comparison.p_better:.2f}",
+                "verdict": row.verdict.word,
             }
-            for line in answer.lines
-            for one in (line.comparison,)
+            for row in report.rows
         ]
     )
 
 
-def to_settle(answer: Answer) -> list[str]:
-    """For each pooled "cannot tell", what would settle it, in a sentence."""
-    seen = [line for line in answer.lines if line.settles and _is_whole(answer, line)]
-    return [f"{line.comparison.method} would be settled by {line.settles}." for line in seen]
+def required_designs(report: ComparisonReport) -> list[str]:
+    """For each inconclusive pooled row, a sentence on the design that would decide it."""
+    return [
+        f"{row.comparison.method} needs {row.required} for a verdict."
+        for row in report.rows
+        if row.required and _is_pooled(report, row)
+    ]
 
 
-def counts(answer: Answer) -> str:
+def row_counts(report: ComparisonReport) -> str:
     """Rows used and left out, by reason."""
-    left = "; ".join(f"{n:,} {reason}" for reason, n in answer.left_out.items() if n)
-    rest = answer.scores.rows - answer.used - sum(answer.left_out.values())
-    alone = f"; {rest:,} of methods not compared" if rest else ""
+    left = "; ".join(f"{n:,} {reason}" for reason, n in report.left_out.items() if n)
+    rest = report.scores.n_rows - report.n_used - sum(report.left_out.values())
+    others = f"; {rest:,} of methods not compared" if rest else ""
     return (
-        f"{answer.used:,} of {answer.scores.rows:,} rows used; left out: {left or 'none'}{alone}."
+        f"{report.n_used:,} of {report.scores.n_rows:,} rows used; left out: "
+        f"{left or 'none'}{others}."
     )
 
 
-def paragraph(answer: Answer) -> list[str]:
-    """The methods paragraph, sentence by sentence, ready for a paper."""
-    first, unit = answer.lines[0].comparison, answer.unit
-    primary = [line for line in answer.lines if line.correction == PRIMARY]
-    turned = ", where lower is better, so signs are turned" if answer.scores.flipped else ""
-    several = (
+def methods_paragraph(report: ComparisonReport) -> list[str]:
+    """The methods paragraph of a paper, sentence by sentence."""
+    first, unit = report.rows[0].comparison, report.unit
+    n_primary = sum(row.correction == PRIMARY for row in report.rows)
+    sign = ", where lower is better, so signs are reversed" if report.scores.sign_flipped else ""
+    pooling = (
         "Tasks are weighted equally and held fixed: the pooled claim is about these tasks. "
         if len(first.tasks) > 1
         else ""
     )
     return [
-        f"Each method was compared with {first.baseline} by {answer.scores.metric}{turned}; "
+        f"Each method was compared with {first.baseline} by {report.scores.metric}{sign}; "
         "a positive difference is an improvement.",
-        *_sizes(answer),
-        f"{several}Test: {first.test}.",
-        f"The {len(primary)} primary tests were corrected by Holm's method, the other tests by "
+        _sizes(report),
+        f"{pooling}Test: {first.test}.",
+        f"The {n_primary} primary tests were corrected by Holm's method, the other tests by "
         "Benjamini and Hochberg's; intervals are unadjusted 95 % intervals.",
         "A difference whose corrected test rejects zero at α = 0.05 is called better or worse; "
-        "else equivalent, if two one-sided tests put it inside "
-        f"±{answer.margin * unit.factor:g} {unit.name}; else undecided (cannot tell).",
+        "otherwise equivalent, if two one-sided tests put it inside "
+        f"±{report.margin * unit.factor:g} {unit.name}; otherwise inconclusive.",
         "P(better) is the probability that a new run of the method beats one of the baseline.",
-        *(_says(line, answer) for line in answer.lines if _is_whole(answer, line)),
-        counts(answer),
-        *(f"{note[0].upper()}{note[1:]}." for note in answer.notes),
+        *(_describe(row, report) for row in report.rows if _is_pooled(report, row)),
+        row_counts(report),
+        *(f"{note[0].upper()}{note[1:]}." for note in report.notes),
     ]
 
 
-def markdown(answer: Answer) -> str:
+def markdown(report: ComparisonReport) -> str:
     """Table and paragraph in Markdown."""
-    table = answer_table(answer)
+    table = report_table(report)
     rows = [list(table.columns), ["---"] * table.shape[1], *table.to_numpy().tolist()]
     lines = [
         "| " + " | ".join(str(cell).replace("|", r"\|") for cell in row) + " |" for row in rows
     ]
-    return "\n".join([*lines, "", " ".join([*paragraph(answer), *to_settle(answer)])]) + "\n"
+    return "\n".join([*lines, "", " ".join(_sentences(report))]) + "\n"
 
 
-def latex(answer: Answer) -> str:
+def latex(report: ComparisonReport) -> str:
     """Table (tabular, no package needed) and paragraph in LaTeX."""
-    table = answer_table(answer)
+    table = report_table(report)
     rows = [" & ".join(map(_tex, row)) + r" \\" for row in table.to_numpy().tolist()]
     return "\n".join(
         [
@@ -107,69 +120,70 @@ def latex(answer: Answer) -> str:
             r"\hline",
             r"\end{tabular}",
             "",
-            *map(_tex, [*paragraph(answer), *to_settle(answer)]),
+            *map(_tex, _sentences(report)),
             "",
         ]
     )
 
 
-def html(answer: Answer) -> str:
+def html(report: ComparisonReport) -> str:
     """Table and paragraph in HTML."""
-    text = escape(" ".join([*paragraph(answer), *to_settle(answer)]))
-    return f"{answer_table(answer).to_html(index=False, border=0)}\n<p>{text}</p>\n"
+    text = escape(" ".join(_sentences(report)))
+    return f"{report_table(report).to_html(index=False, border=0)}\n<p>{text}</p>\n"
 
 
-def write(answer: Answer, folder: Path) -> list[Path]:
-    """Write `answer.md`, `.tex`, `.html`, `forest.svg` and `.png`; returns their paths."""
+def write_report(report: ComparisonReport, folder: Path) -> list[Path]:
+    """Write `comparison.md`, `.tex`, `.html`, `forest.svg` and `.png`; returns their paths."""
     folder.mkdir(parents=True, exist_ok=True)
-    written = []
-    for ending, text in (("md", markdown), ("tex", latex), ("html", html)):
-        path = folder / f"answer.{ending}"
-        path.write_text(text(answer), encoding="utf-8")
-        written.append(path)
-    return written + _draw(answer, folder)
+    paths = []
+    for ending, to_text in (("md", markdown), ("tex", latex), ("html", html)):
+        paths.append(folder / f"comparison.{ending}")
+        paths[-1].write_text(to_text(report), encoding="utf-8")
+    return [*paths, *_draw(report, folder)]
 
 
-def _draw(answer: Answer, folder: Path) -> list[Path]:
+def _draw(report: ComparisonReport, folder: Path) -> list[Path]:
     from matplotlib.figure import Figure
 
     from geodistill.analysis.figures.common import forest
     from geodistill.analysis.figures.style import geodistill_style
 
-    paths = [folder / "forest.svg", folder / "forest.png"]
+    paths, unit = [folder / "forest.svg", folder / "forest.png"], report.unit
     with geodistill_style():
-        figure = Figure(figsize=(6.4, 1.2 + 0.45 * len(answer.lines)), layout="constrained")
-        margin = answer.margin * answer.unit.factor
-        forest(figure.subplots(), tidy(answer.comparisons, answer.unit), answer.unit.name, margin)
+        figure = Figure(figsize=(6.4, 1.2 + 0.45 * len(report.rows)), layout="constrained")
+        estimates = estimates_table(report.comparisons, unit)
+        forest(figure.subplots(), estimates, unit.name, report.margin * unit.factor)
         for path in paths:
             figure.savefig(path, dpi=200)
     return paths
 
 
-def _is_whole(answer: Answer, line: Line) -> bool:
-    """Whether a line is a comparison's main one: pooled, or the only task."""
-    tasks = max(
-        len(one.tasks) for one in answer.comparisons if one.method == line.comparison.method
-    )
-    return len(line.comparison.tasks) == tasks
+def _sentences(report: ComparisonReport) -> list[str]:
+    return [*methods_paragraph(report), *required_designs(report)]
 
 
-def _sizes(answer: Answer) -> list[str]:
-    one = answer.lines[0].comparison
-    if not one.n_items:
-        return [f"Both sides of each pair ran the same {one.n_seeds} seeds."]
-    shared = f" from {one.n_sources:,} sources" if one.n_sources != one.n_items else ""
-    seeds = f"{one.n_seeds} seed{'s' if one.n_seeds > 1 else ''}"
-    return [
-        f"Both sides of each pair ran the same {seeds} on the same {one.n_items:,} items{shared}."
-    ]
+def _is_pooled(report: ComparisonReport, row: ReportRow) -> bool:
+    """Whether a row is a method's main one: pooled over tasks, or its only task."""
+    n_tasks = [len(c.tasks) for c in report.comparisons if c.method == row.comparison.method]
+    return len(row.comparison.tasks) == max(n_tasks)
 
 
-def _says(line: Line, answer: Answer) -> str:
-    one, unit = line.comparison, answer.unit
+def _sizes(report: ComparisonReport) -> str:
+    c = report.rows[0].comparison
+    if not c.n_items:
+        return f"Both methods of each pair ran the same {c.n_seeds} seeds."
+    clusters = f" from {c.n_clusters:,} sources" if c.n_clusters != c.n_items else ""
+    seeds = f"{c.n_seeds} seed{'s' if c.n_seeds > 1 else ''}"
     return (
-        f"{one.method} vs {one.baseline}: {unit.show(one.estimate)} {unit.name} (interval "
-        f"{unit.interval(one)}; adjusted p {show_p(line.p_adjusted)}): {line.verdict}."
+        f"Both methods of each pair ran the same {seeds} on the same {c.n_items:,} items{clusters}."
+    )
+
+
+def _describe(row: ReportRow, report: ComparisonReport) -> str:
+    c, unit = row.comparison, report.unit
+    return (
+        f"{c.method} vs {c.baseline}: {unit.format(c.estimate)} {unit.name} (interval "
+        f"{unit.format_interval(c)}; adjusted p {format_p(row.p_adjusted)}): {row.verdict}."
     )
 
 

@@ -1,107 +1,115 @@
-"""Tables and captions, made from the same answers that the figures draw."""
+"""Comparisons as numbers in text, tables and captions, from the values that the figures draw."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pandas as pd
 
-from geodistill.analysis.figures.style import versus
+from geodistill.analysis.figures.style import comparison_label
 from geodistill.analysis.stats.compare import Comparison
-from geodistill.analysis.stats.verdict import Verdict, verdict
-from geodistill.analysis.stored_results import digest
+from geodistill.analysis.stats.verdict import verdict
+from geodistill.analysis.stored_results import hash_run_ids
 
 
 @dataclass(frozen=True)
 class Unit:
-    """How a score's differences are printed: times `factor`, with `digits` decimals, in `name`."""
+    """How differences of a score are printed.
+
+    Attributes:
+        name: such as "points".
+        factor: by which differences are multiplied.
+        digits: decimals.
+    """
 
     name: str
     factor: float = 1.0
     digits: int = 2
 
-    def show(self, value: float) -> str:
+    def format(self, value: float) -> str:
+        """A number with its sign."""
         return f"{value * self.factor:+.{self.digits}f}"
 
-    def interval(self, answer: Comparison) -> str:
-        return f"{self.show(answer.low)} to {self.show(answer.high)}"
+    def format_interval(self, comparison: Comparison) -> str:
+        """The ends of the interval."""
+        return f"{self.format(comparison.low)} to {self.format(comparison.high)}"
+
+    def format_difference(self, comparison: Comparison) -> str:
+        """The difference with its interval."""
+        return f"{self.format(comparison.estimate)} ({self.format_interval(comparison)})"
 
 
 POINTS = Unit("points", factor=100, digits=1)
 NATS = Unit("nats per token", digits=3)
 
 
-def tidy(answers: Sequence[Comparison], unit: Unit) -> pd.DataFrame:
-    """One row an answer, for figures: `method, baseline, task, estimate, low, high` in the unit."""
+def estimates_table(comparisons: Sequence[Comparison], unit: Unit) -> pd.DataFrame:
+    """`method, baseline, task, estimate, low, high` in the unit, one row per comparison."""
+    names, numbers = ["method", "baseline", "task"], ["estimate", "low", "high"]
+    rows = [{name: getattr(c, name) for name in (*names, *numbers)} for c in comparisons]
+    table = pd.DataFrame(rows, columns=[*names, *numbers])
+    return table.assign(**{name: table[name] * unit.factor for name in numbers})
+
+
+def comparison_table(comparisons: Sequence[Comparison], margin: float, unit: Unit) -> pd.DataFrame:
+    """The comparisons with their verdicts, as text for a page.
+
+    Args:
+        comparisons: one per row.
+        margin: smallest difference that matters, in the unit of the score.
+        unit: in which differences are printed.
+    """
+    p_name = "p" if all(c.family == 1 for c in comparisons) else "p (Holm)"
     return pd.DataFrame(
         [
             {
-                "method": a.method,
-                "baseline": a.baseline,
-                "task": a.task,
-                "estimate": a.estimate * unit.factor,
-                "low": a.low * unit.factor,
-                "high": a.high * unit.factor,
+                "comparison": comparison_label(c.method, c.baseline),
+                "task": c.task,
+                f"{unit.name} ({c.level:.0%} interval)": unit.format_difference(c),
+                p_name: format_p(c.p_adjusted),
+                "P(better)": f"{c.p_better:.2f}",
+                "verdict": verdict(c, margin).word,
             }
-            for a in answers
+            for c in comparisons
         ]
     )
 
 
-def comparison_table(answers: Sequence[Comparison], margin: float, unit: Unit) -> pd.DataFrame:
-    """The answers as a table for a page, with verdicts at `margin` (in the score's unit)."""
-    p_name = "p" if all(answer.family == 1 for answer in answers) else "p (Holm)"
-    return pd.DataFrame([_line(a, verdict(a, margin), unit, p_name) for a in answers])
-
-
-def in_words(answers: Sequence[Comparison], unit: Unit) -> str:
+def describe_comparisons(comparisons: Sequence[Comparison], unit: Unit) -> str:
     """The numbers of a figure as a sentence, for its alternative text."""
     return "; ".join(
-        f"{versus(a.method, a.baseline)}, {a.task}: {unit.show(a.estimate)} "
-        f"({unit.interval(a)}) {unit.name}"
-        for a in answers
+        f"{comparison_label(c.method, c.baseline)}, {c.task}: {unit.format_difference(c)} "
+        f"{unit.name}"
+        for c in comparisons
     )
 
 
-def caption(answers: Sequence[Comparison], margin: float, unit: Unit) -> str:
-    """What a reader must know beside the table: n, test, correction, margin, and the rows' hash."""
-    seeds = _span([a.n_seeds for a in answers])
-    items = _span([a.n_items for a in answers])
-    sources = _span([a.n_sources for a in answers])
-    tests = "; ".join(dict.fromkeys(a.test for a in answers))
-    corrections = "; ".join(dict.fromkeys(a.correction for a in answers))
-    ids = [run_id for a in answers for run_id in a.run_ids]
+def comparison_caption(comparisons: Sequence[Comparison], margin: float, unit: Unit) -> str:
+    """What a reader must know beside the table: n, test, correction, margin, hash of the runs.
+
+    Args:
+        comparisons: of the table.
+        margin: smallest difference that matters, in the unit of the score.
+        unit: in which differences are printed.
+    """
+    seeds = _format_range([c.n_seeds for c in comparisons])
+    items = _format_range([c.n_items for c in comparisons])
+    clusters = _format_range([c.n_clusters for c in comparisons])
+    tests = "; ".join(dict.fromkeys(c.test for c in comparisons))
+    corrections = "; ".join(dict.fromkeys(c.correction for c in comparisons))
+    ids = [run_id for c in comparisons for run_id in c.run_ids]
     return (
-        f"{seeds} seeds; {items} test items from {sources} sources. Test: {tests}. "
-        f"Correction: {corrections}. Intervals: {answers[0].level:.0%}, not adjusted. "
+        f"{seeds} seeds; {items} test items from {clusters} sources. Test: {tests}. "
+        f"Correction: {corrections}. Intervals: {comparisons[0].level:.0%}, not adjusted. "
         f"Margin: {margin * unit.factor:g} ({unit.name}). "
-        f"Rows: {len(set(ids))} runs, {digest(ids)}."
+        f"Rows: {len(set(ids))} runs, {hash_run_ids(ids)}."
     )
 
 
-def _line(answer: Comparison, given: Verdict, unit: Unit, p_name: str) -> dict[str, str]:
-    return {
-        "comparison": versus(answer.method, answer.baseline),
-        "task": answer.task,
-        f"{unit.name} ({answer.level:.0%} interval)": (
-            f"{unit.show(answer.estimate)} ({unit.interval(answer)})"
-        ),
-        p_name: show_p(answer.p_decisive),
-        "P(better)": f"{answer.p_better:.2f}",
-        "verdict": given.word,
-    }
-
-
-def show_p(value: float) -> str:
+def format_p(value: float) -> str:
     """A p-value to two digits."""
     return "< 0.0001" if value < 1e-4 else f"{value:.2g}"
 
 
-def say_p(value: float) -> str:
-    """The same in a sentence: "p = 0.03", "p < 0.0001"."""
-    shown = show_p(value)
-    return f"p {shown}" if shown.startswith("<") else f"p = {shown}"
-
-
-def _span(values: Sequence[int]) -> str:
+def _format_range(values: Sequence[int]) -> str:
     low, high = min(values), max(values)
     return f"{low:,}" if low == high else f"{low:,} to {high:,}"

@@ -1,4 +1,4 @@
-"""From tidy item scores to comparisons of methods, one by one or as a Holm-corrected family."""
+"""Comparisons of methods on tidy item scores, one by one or as a corrected family of tests."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -11,24 +11,35 @@ from statsmodels.stats.multitest import multipletests
 from geodistill.analysis.stats.crossed_anova import (
     Array,
     Estimate,
+    cluster_df,
+    collapse_clusters,
     estimate,
-    fold_sources,
-    source_df,
 )
 from geodistill.errors import InputError
 
 Correction = Literal["holm", "bh"]
+ITEM_COLUMNS = ("task", "method", "seed", "item", "source", "score")
 
 
 @dataclass(frozen=True)
 class Comparison(Estimate):
-    """One answer: how much better `method` scores than `baseline`, and how sure that is.
+    """How much higher `method` scores than `baseline`; positive where the method is better.
 
-    The estimate is positive where the method is better. The interval is not adjusted for other
-    tests; p_holm is, over the `family` tests of a primary family, and p_bh over secondary ones (as
-    a false discovery rate); both are None where a test stands alone.
-    seeds_left_out: seeds that only one side, or only some of the tasks, have run; rows_used and
-    rows_left_out: item rows of the two methods in these tasks, those of left-out seeds apart.
+    The interval is not adjusted for other tests.
+
+    Attributes:
+        method: that is compared.
+        baseline: that it is compared with.
+        tasks: with equal weight.
+        n_seeds: shared by both methods in every task.
+        n_items: test items of all tasks.
+        n_clusters: clusters of items (`source`); equal to `n_items` where items are independent.
+        seeds_left_out: seeds that only one method, or only some tasks, have.
+        run_ids: of the runs compared.
+        test: name of the test.
+        family: number of tests corrected together; 1 for a single test.
+        p_holm: p by Holm's method, in a primary family.
+        p_bh: p by Benjamini and Hochberg's method, among secondary questions.
     """
 
     method: str
@@ -36,23 +47,13 @@ class Comparison(Estimate):
     tasks: tuple[str, ...]
     n_seeds: int
     n_items: int
-    n_sources: int
+    n_clusters: int
     seeds_left_out: int
     run_ids: tuple[str, ...]
     test: str = "paired difference, seeds × items crossed (random-effects ANOVA, Satterthwaite t)"
     family: int = 1
     p_holm: float | None = None
     p_bh: float | None = None
-    rows_used: int = 0
-    rows_left_out: int = 0
-
-    @property
-    def claim(self) -> str:
-        """To what the answer speaks: tasks are fixed, seeds and items are drawn anew."""
-        if len(self.tasks) == 1:
-            return f"{self.tasks[0]}, for new seeds and new items"
-        names = ", ".join(self.tasks)
-        return f"the mean of these {len(self.tasks)} tasks ({names}), for new seeds and new items"
 
     @property
     def task(self) -> str:
@@ -61,29 +62,33 @@ class Comparison(Estimate):
 
     @property
     def correction(self) -> str:
+        """The correction for multiple tests, in words."""
         if self.family == 1:
             return "none, one test"
         rule = "Holm" if self.p_bh is None else "Benjamini–Hochberg"
         return f"{rule} over {self.family}"
 
     @property
-    def p_decisive(self) -> float:
-        """The p-value that a verdict goes by: the corrected one where the test has a family."""
+    def p_adjusted(self) -> float:
+        """The p-value on which a verdict is based: the corrected one if the test has a family."""
         corrected = self.p_holm if self.p_bh is None else self.p_bh
         return self.p if corrected is None else corrected
 
 
 @dataclass(frozen=True)
-class Paired:
+class PairedDifferences:
     """Differences method − baseline by task, all with the same seeds.
 
-    tables: (seeds, items); by_source: the same with items of one source folded, (seeds, sources);
-    df_sources: what the mean square of the sources is worth, from their sizes.
+    Attributes:
+        tables: (seeds, items) of each task.
+        by_cluster: (seeds, clusters) of each task.
+        df_clusters: effective degrees of freedom between the clusters of each task.
+        seeds_left_out: number of seeds that are not shared.
     """
 
     tables: dict[str, pd.DataFrame]
-    by_source: dict[str, Array]
-    df_sources: dict[str, float]
+    by_cluster: dict[str, Array]
+    df_clusters: dict[str, float]
     seeds_left_out: int
 
     @property
@@ -98,52 +103,52 @@ def paired_differences(
     method: str,
     baseline: str,
     tasks: Sequence[str] | None = None,
-    least_seeds: int = 2,
-) -> Paired:
-    """Item scores of `method` minus those of `baseline`, on the seeds that both ran in every task.
+    min_seeds: int = 2,
+) -> PairedDifferences:
+    """Item scores of `method` minus those of `baseline`, on the seeds shared in every task.
 
     Args:
-        items: `task, method, seed, item, source, score`; a higher score is better.
-        method: the method that is asked about.
-        baseline: the method it is compared with.
+        items: `task, method, seed, item, source, score`; higher scores are better.
+        method: to compare.
+        baseline: that it is compared with.
         tasks: names of tasks; all in `items` by default.
-        least_seeds: shared seeds without which there is no answer.
+        min_seeds: number of shared seeds that is required.
 
     Raises:
-        InputError: a missing column, an unknown method or task, too few shared seeds, unlike items,
-            or an item with two sources.
+        InputError: a missing column, an unknown method or task, too few shared seeds, different
+            items, or an item with two sources.
     """
-    absent = [c for c in ("task", "method", "seed", "item", "source", "score") if c not in items]
+    absent = [column for column in ITEM_COLUMNS if column not in items]
     if absent:
         raise InputError(
             f"items lack {', '.join(absent)}; the columns are {', '.join(map(str, items))}"
         )
     names = tuple(sorted(items["task"].unique())) if tasks is None else tuple(tasks)
-    sides = {task: [_scores(items, task, m) for m in (method, baseline)] for task in names}
-    seen = [set(table.index) for pair in sides.values() for table in pair]
-    seeds = sorted(set.intersection(*seen))
-    if len(seeds) < least_seeds:
+    scores = {task: [_scores(items, task, m) for m in (method, baseline)] for task in names}
+    run_seeds = [set(table.index) for pair in scores.values() for table in pair]
+    seeds = sorted(set.intersection(*run_seeds))
+    if len(seeds) < min_seeds:
         raise InputError(
             f"{method} and {baseline} share {len(seeds)} seeds in {', '.join(names)}; "
-            f"a comparison of methods needs at least {least_seeds} (one pair of trained models is "
-            "judged by the items alone: `second_opinions`)"
+            f"a comparison of methods needs at least {min_seeds} (one pair of trained models is "
+            "judged by the items alone: `sensitivity_table`)"
         )
     tables = {}
-    for task, (ours, theirs) in sides.items():
-        unlike = set(ours.columns) ^ set(theirs.columns)
-        if unlike:
+    for task, (of_method, of_baseline) in scores.items():
+        unmatched = set(of_method.columns) ^ set(of_baseline.columns)
+        if unmatched:
             raise InputError(
                 f"{method} and {baseline} were not scored on the same items of {task}: "
-                f"{len(unlike)} items on one side only, such as {min(unlike)}"
+                f"{len(unmatched)} items on one side only, such as {min(unmatched)}"
             )
-        tables[task] = ours.loc[seeds] - theirs.loc[seeds]
+        tables[task] = of_method.loc[seeds] - of_baseline.loc[seeds]
     pair = items[items["method"].isin((method, baseline))]
-    sources = {task: _sources(pair, task, table) for task, table in tables.items()}
-    return Paired(
+    clusters = {task: _clusters(pair, task, table) for task, table in tables.items()}
+    return PairedDifferences(
         tables,
-        {task: fold_sources(t.to_numpy(np.float64), sources[task]) for task, t in tables.items()},
-        {task: source_df(names) for task, names in sources.items()},
-        seeds_left_out=len(set.union(*seen)) - len(seeds),
+        {t: collapse_clusters(d.to_numpy(np.float64), clusters[t]) for t, d in tables.items()},
+        {task: cluster_df(names) for task, names in clusters.items()},
+        seeds_left_out=len(set.union(*run_seeds)) - len(seeds),
     )
 
 
@@ -154,41 +159,47 @@ def compare(
     tasks: Sequence[str] | None = None,
     level: float = 0.95,
 ) -> Comparison:
-    """The primary analysis of `method` against `baseline`; several tasks are weighted equally.
+    """The primary analysis of `method` against `baseline`, tasks weighted equally.
 
-    The claim is about these tasks, new seeds and new items (new sources, where items share one).
+    The result is about these tasks, new seeds and new items (new clusters, where items share one).
 
     Args:
-        items: `run_id, task, method, seed, item, source, score`; a higher score is better.
-        method: the method that is asked about.
-        baseline: the method it is compared with, on the same seeds and items.
+        items: `run_id, task, method, seed, item, source, score`; higher scores are better.
+        method: to compare.
+        baseline: that it is compared with, on the same seeds and items.
         tasks: names of tasks to average over; all in `items` by default.
         level: of the two-sided interval, in (0, 1).
 
     Raises:
-        InputError: as `paired_differences`, or differences that do not vary.
+        InputError: a missing column, an unknown method or task, fewer than two shared seeds,
+            different items, an item with two sources, or differences that do not vary.
+
+    Example:
+        >>> from geodistill.analysis import compare, simulate_items
+        >>> items = simulate_items({"kd": 0.0, "new": 0.1}, n_seeds=5, n_items=200)
+        >>> result = compare(items, "new", "kd")
+        >>> print(f"{result.estimate:.2f} ({result.low:.2f} to {result.high:.2f})")
+        0.10 (0.06 to 0.14)
     """
     paired = paired_differences(items, method, baseline, tasks)
-    some = next(iter(paired.tables.values()))
-    asked = items["task"].isin(paired.tables) & items["method"].isin((method, baseline))
-    used = asked & items["seed"].isin(some.index)
+    first = next(iter(paired.tables.values()))
+    used = items["task"].isin(paired.tables) & items["method"].isin((method, baseline))
+    used &= items["seed"].isin(first.index)
     try:
-        tables, dfs = list(paired.by_source.values()), list(paired.df_sources.values())
-        found = estimate(tables, level, dfs)
+        tables, dfs = list(paired.by_cluster.values()), list(paired.df_clusters.values())
+        estimated = estimate(tables, level, dfs)
     except InputError as error:
         raise InputError(f"{error} ({method} against {baseline})") from error
     return Comparison(
-        **vars(found),
+        **vars(estimated),
         method=method,
         baseline=baseline,
         tasks=tuple(paired.tables),
-        n_seeds=len(some),
+        n_seeds=len(first),
         n_items=sum(table.shape[1] for table in paired.tables.values()),
-        n_sources=sum(table.shape[1] for table in paired.by_source.values()),
+        n_clusters=sum(table.shape[1] for table in tables),
         seeds_left_out=paired.seeds_left_out,
         run_ids=tuple(sorted(items.loc[used, "run_id"].unique())),
-        rows_used=int(used.sum()),
-        rows_left_out=int((asked & ~used).sum()),
     )
 
 
@@ -201,42 +212,51 @@ def compare_family(
     """`compare` for each (method, baseline), with p-values corrected over all of them.
 
     Args:
-        items: as in `compare`.
-        pairs: the tests made together.
-        tasks: as in `compare`.
+        items: `run_id, task, method, seed, item, source, score`; higher scores are better.
+        pairs: the tests of the family.
+        tasks: names of tasks to average over; all in `items` by default.
         correction: "holm" for the primary family (any dependence), "bh" (Benjamini and Hochberg
             1995) for secondary questions.
 
     Raises:
         InputError: as `compare`, or no pair at all.
+
+    Example:
+        >>> from geodistill.analysis import compare_family, simulate_items
+        >>> items = simulate_items({"kd": 0.0, "a": 0.1, "b": 0.0})
+        >>> family = compare_family(items, [("a", "kd"), ("b", "kd")])
+        >>> [result.p_holm < 0.05 for result in family], family[0].correction
+        ([True, False], 'Holm over 2')
     """
-    answers = [compare(items, method, baseline, tasks) for method, baseline in pairs]
-    if not answers:
+    comparisons = [compare(items, method, baseline, tasks) for method, baseline in pairs]
+    if not comparisons:
         raise InputError("a family of comparisons needs at least one (method, baseline) pair")
-    return corrected(answers, correction)
+    return adjust_family(comparisons, correction)
 
 
-def corrected(answers: Sequence[Comparison], correction: Correction) -> tuple[Comparison, ...]:
-    """The comparisons as one family of tests, `correction` as in `compare_family`."""
-    if not answers:
+def adjust_family(
+    comparisons: Sequence[Comparison], correction: Correction
+) -> tuple[Comparison, ...]:
+    """The comparisons with their p-values corrected as one family of tests."""
+    if not comparisons:
         return ()
     holm = correction == "holm"
-    adjusted = multipletests([answer.p for answer in answers], method="holm" if holm else "fdr_bh")
+    adjusted = multipletests([c.p for c in comparisons], method="holm" if holm else "fdr_bh")[1]
     return tuple(
-        replace(answer, family=len(answers), p_holm=p if holm else None, p_bh=None if holm else p)
-        for answer, p in zip(answers, adjusted[1].tolist(), strict=True)
+        replace(c, family=len(comparisons), p_holm=p if holm else None, p_bh=None if holm else p)
+        for c, p in zip(comparisons, adjusted.tolist(), strict=True)
     )
 
 
 def _scores(items: pd.DataFrame, task: str, method: str) -> pd.DataFrame:
-    """(seeds, items) of one method's scores in one task, complete."""
+    """(seeds, items) scores of one method in one task, without gaps."""
     for column, name in (("task", task), ("method", method)):
         known = sorted(items[column].unique())
         if name not in known:
             raise InputError(f"unknown {column} {name!r}; the rows hold {', '.join(known)}")
     rows = items[(items["task"] == task) & (items["method"] == method)]
     if rows.duplicated(["seed", "item"]).any():
-        raise InputError(f"{task}/{method} has an item twice under one seed; keep one run a seed")
+        raise InputError(f"{task}/{method} has an item twice under one seed; keep one run per seed")
     scores = rows.pivot(index="seed", columns="item", values="score")
     gaps = int(scores.isna().sum().sum())
     if gaps:
@@ -246,11 +266,11 @@ def _scores(items: pd.DataFrame, task: str, method: str) -> pd.DataFrame:
     return scores
 
 
-def _sources(items: pd.DataFrame, task: str, differences: pd.DataFrame) -> list[str]:
-    """The source of each column of the differences."""
+def _clusters(items: pd.DataFrame, task: str, differences: pd.DataFrame) -> list[str]:
+    """The cluster of each column of the differences."""
     known = items.loc[items["task"] == task, ["item", "source"]].drop_duplicates()
-    twice = known[known["item"].duplicated()]
-    if len(twice):
-        raise InputError(f"item {twice['item'].iloc[0]} of {task} has two sources; it needs one")
+    repeated = known[known["item"].duplicated()]
+    if len(repeated):
+        raise InputError(f"item {repeated['item'].iloc[0]} of {task} has two sources; it needs one")
     sources = known.set_index("item")["source"].loc[list(differences.columns)]
     return sources.astype(str).tolist()

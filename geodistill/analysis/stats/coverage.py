@@ -1,7 +1,7 @@
-"""Differences with a known truth, to judge the judges: coverage and errors of any interval."""
+"""Simulated differences with a known effect: coverage and error rates of the intervals."""
 
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -9,20 +9,26 @@ import numpy as np
 import pandas as pd
 
 from geodistill.analysis.stats import sensitivity
-from geodistill.analysis.stats.bootstrap import bootstrap_means
-from geodistill.analysis.stats.crossed_anova import Array, estimate
+from geodistill.analysis.stats.bootstrap import two_way_bootstrap
+from geodistill.analysis.stats.crossed_anova import Array, Estimate, estimate
 from geodistill.errors import InputError
+from geodistill.paths import data_dir
 
 COMMAND = "python -m geodistill.experiments.coverage"
-STORED = Path(__file__).resolve().parents[3] / "data" / "results" / "coverage" / "rows.csv"
+"""Makes the stored simulation."""
 Interval = Callable[[Array], tuple[float, float]]
+"""Maps a (seeds, items) table of differences to the ends of an interval."""
 
 
 @dataclass(frozen=True)
-class Truth:
-    """A world in which the answer is known: D_si = effect + A_s + B_i + E_si, all normal.
+class SimulationTruth:
+    """The model D_si = effect + A_s + B_i + E_si with independent normal terms.
 
-    seed, item, residual: standard deviations of A, B and E, in the unit of the effect.
+    Attributes:
+        effect: true mean difference.
+        seed: standard deviation of A, in the unit of the effect.
+        item: standard deviation of B.
+        residual: standard deviation of E.
     """
 
     effect: float = 0.0
@@ -38,18 +44,57 @@ class Truth:
         return np.asarray(self.effect + seeds + items + rest)
 
 
-def coverage(
+def simulate_items(
+    effects: Mapping[str, float], n_seeds: int = 5, n_items: int = 100, seed: int = 0
+) -> pd.DataFrame:
+    """Item scores of methods with known effects, for examples and trials of a planned analysis.
+
+    Args:
+        effects: true mean score by method.
+        n_seeds: number of runs of each method.
+        n_items: number of test items, the same for all methods.
+        seed: of the random numbers.
+
+    Returns:
+        `run_id, task, method, seed, item, source, score`, one row per run and item.
+
+    Example:
+        >>> from geodistill.analysis import simulate_items
+        >>> items = simulate_items({"kd": 0.0, "new": 0.1}, n_seeds=5, n_items=100)
+        >>> items.groupby("method")["score"].agg(["size", "mean"]).round(1).loc["new"].tolist()
+        [500.0, 0.1]
+    """
+    rng = np.random.default_rng(seed)
+    axes = [list(effects), range(n_seeds), range(n_items)]
+    index = pd.MultiIndex.from_product(axes, names=["method", "seed", "item"])
+    items = index.to_frame(index=False)
+    scores = [SimulationTruth(effect).draw(rng, n_seeds, n_items) for effect in effects.values()]
+    run_id = items["method"] + "-" + items["seed"].astype(str)
+    return items.assign(
+        run_id=run_id, task="simulated", source=items["item"], score=np.ravel(scores)
+    )
+
+
+def interval_coverage(
     interval: Interval,
-    truth: Truth,
+    truth: SimulationTruth,
     n_seeds: int,
     n_items: int,
     repeats: int,
     rng: np.random.Generator,
 ) -> float:
-    """Share of `repeats` new experiments whose interval holds the true effect, in [0, 1].
+    """Share of simulated experiments whose interval contains the true effect, in [0, 1].
 
     Its Monte Carlo standard error at 95 % is √(0.95 · 0.05 / repeats). With effect 0, one minus it
-    is the rate of false alarms.
+    is the type I error rate.
+
+    Args:
+        interval: under test.
+        truth: model of the differences.
+        n_seeds: of each experiment.
+        n_items: of each experiment.
+        repeats: number of experiments.
+        rng: random numbers.
     """
     hits = 0
     for _ in range(repeats):
@@ -58,72 +103,67 @@ def coverage(
     return hits / repeats
 
 
-def power(
-    truth: Truth, n_seeds: int, n_items: int, repeats: int, rng: np.random.Generator
+def rejection_rate(
+    truth: SimulationTruth, n_seeds: int, n_items: int, repeats: int, rng: np.random.Generator
 ) -> float:
-    """Share of `repeats` new experiments whose primary test rejects no difference at 5 %."""
+    """Share of simulated experiments in which the primary test rejects no difference at 5 %."""
     draws = (truth.draw(rng, n_seeds, n_items) for _ in range(repeats))
     return sum(estimate([table]).p <= 0.05 for table in draws) / repeats
 
 
-def _primary(table: Array) -> tuple[float, float]:
-    found = estimate([table])
-    return found.low, found.high
-
-
-def _seeds_only(table: Array) -> tuple[float, float]:
-    found = sensitivity.over_seeds(table)
-    return found.low, found.high
-
-
-def _items_only(table: Array) -> tuple[float, float]:
-    found = sensitivity.over_items(table)
-    return found.low, found.high
+def _ends(result: Estimate | sensitivity.TestResult) -> tuple[float, float]:
+    return result.low, result.high
 
 
 INTERVALS: dict[str, Interval] = {
-    "primary": _primary,
-    "seeds only": _seeds_only,
-    "items only": _items_only,
-    "bootstrap, naive": lambda table: bootstrap_means([table], 300).interval(corrected=False),
-    "bootstrap, corrected": lambda table: bootstrap_means([table], 300).interval(),
+    "primary": lambda table: _ends(estimate([table])),
+    "seeds only": lambda table: _ends(sensitivity.paired_t_seeds(table)),
+    "items only": lambda table: _ends(sensitivity.paired_t_items(table)),
+    "bootstrap, naive": lambda table: two_way_bootstrap([table], 300).interval(corrected=False),
+    "bootstrap, corrected": lambda table: two_way_bootstrap([table], 300).interval(),
 }
 N_ITEMS, N_SEEDS = 100, (5, 10)
-# Seeds of no, little, like and large weight beside 100 items; and mostly seed × item noise, where
-# the naive bootstrap triples it.
+# Seed effects of zero, small, similar and large weight beside 100 items; and mostly seed × item
+# noise, which the naive bootstrap triples.
 TRUTHS = (
-    *(Truth(seed=seed) for seed in (0.0, 0.01, 0.05, 0.2)),
-    Truth(seed=0.02, item=0.05, residual=0.3),
+    *(SimulationTruth(seed=seed) for seed in (0.0, 0.01, 0.05, 0.2)),
+    SimulationTruth(seed=0.02, item=0.05, residual=0.3),
 )
 EFFECTS = (0.0, 0.02, 0.04, 0.06, 0.08, 0.1, 0.14)
 
 
-def rows(repeats: int = 2000, effects: tuple[float, ...] = EFFECTS) -> Iterator[dict[str, object]]:
-    """The committed rows: coverage by interval, design and truth, then a power curve.
+def simulate_rows(
+    repeats: int = 2000, effects: tuple[float, ...] = EFFECTS
+) -> Iterator[dict[str, object]]:
+    """The stored rows: coverage by interval, design and truth, then a power curve.
 
-    Each has its own random stream, named by what it measures; `error` is the binomial standard
-    error of `share`. The bootstraps are tried in a quarter of the repeats.
+    Each has its own random stream; `error` is the binomial standard error of `share`.
+
+    Args:
+        repeats: experiments per row; a quarter of it for the bootstraps.
+        effects: true effects of the power curve.
     """
     for n_seeds in N_SEEDS:
         for truth in TRUTHS:
             for name, interval in INTERVALS.items():
                 times = repeats // 4 if name.startswith("bootstrap") else repeats
                 rng = _stream(name, n_seeds, truth)
-                share = coverage(interval, truth, n_seeds, N_ITEMS, times, rng)
+                share = interval_coverage(interval, truth, n_seeds, N_ITEMS, times, rng)
                 yield _row("coverage", name, n_seeds, truth, times, share)
         for effect in effects:
-            truth = Truth(effect=effect, seed=0.03)
+            truth = SimulationTruth(effect=effect, seed=0.03)
             rng = _stream("power", n_seeds, truth)
-            share = power(truth, n_seeds, N_ITEMS, repeats, rng)
+            share = rejection_rate(truth, n_seeds, N_ITEMS, repeats, rng)
             yield _row("power", "primary", n_seeds, truth, repeats, share)
 
 
-def _stream(name: str, n_seeds: int, truth: Truth) -> np.random.Generator:
-    return np.random.default_rng(zlib.crc32(f"{name} {n_seeds} {truth}".encode()))
+def _stream(name: str, n_seeds: int, truth: SimulationTruth) -> np.random.Generator:
+    former_name = repr(truth).removeprefix("Simulation")  # the stored rows were drawn under it
+    return np.random.default_rng(zlib.crc32(f"{name} {n_seeds} {former_name}".encode()))
 
 
 def _row(
-    quantity: str, interval: str, n_seeds: int, truth: Truth, repeats: int, share: float
+    quantity: str, interval: str, n_seeds: int, truth: SimulationTruth, repeats: int, share: float
 ) -> dict[str, object]:
     error = round((share * (1 - share) / repeats) ** 0.5, 5)
     design = {"n_seeds": n_seeds, "n_items": N_ITEMS, **asdict(truth)}
@@ -131,11 +171,17 @@ def _row(
     return {"quantity": quantity, "interval": interval, **design, **outcome}
 
 
-def stored() -> pd.DataFrame:
-    """The committed simulation of this checkout, as `rows` makes it.
+def stored_path() -> Path:
+    """Where the stored simulation is."""
+    return data_dir() / "results" / "coverage" / "rows.csv"
 
-    Raises InputError where the package lies apart from its checkout.
+
+def load_simulation() -> pd.DataFrame:
+    """The stored simulation, with the columns of `simulate_rows`.
+
+    Raises:
+        InputError: there is none.
     """
-    if not STORED.is_file():
-        raise InputError(f"no simulated rows at {STORED}: make them with `{COMMAND}`")
-    return pd.read_csv(STORED)
+    if not stored_path().is_file():
+        raise InputError(f"no simulated rows at {stored_path()}: make them with `{COMMAND}`")
+    return pd.read_csv(stored_path())

@@ -1,14 +1,14 @@
-"""The primary analysis: method − baseline with items and seeds *crossed*.
+"""The primary analysis: paired differences with seeds and items as crossed random effects.
 
 Every seed is scored on the same items, so the paired difference of seed s on item i is
 
-    D_si = μ + A_s + B_i + E_si,   variances σ²_A, σ²_B, σ²_E,
+    D_si = μ + A_s + B_i + E_si,   with variances σ²_A, σ²_B, σ²_E,
 
-and the mean over S seeds and I items varies by σ²_A/S + σ²_B/I + σ²_E/(S·I). In a balanced table
-the mean squares give it in closed form, (MS_seed + MS_item − MS_rest)/(S·I), with Satterthwaite's
-degrees of freedom (Satterthwaite 1946; Searle, Casella, McCulloch, *Variance Components*, ch. 4).
-An interval from the items alone leaves out σ²_A: it speaks of these trained models, not of the
-method. How well the intervals keep their promise at 5 and 10 seeds is simulated in
+and its mean over S seeds and I items has the variance σ²_A/S + σ²_B/I + σ²_E/(S·I). In a balanced
+table the mean squares estimate it in closed form, (MS_seed + MS_item − MS_rest)/(S·I), with
+Satterthwaite's degrees of freedom (Satterthwaite 1946; Searle, Casella, McCulloch, *Variance
+Components*, ch. 4). An interval from the items alone omits σ²_A: it describes these trained models,
+not the method. The coverage of the intervals at 5 and 10 seeds is simulated in
 data/results/coverage (`python -m geodistill.experiments.coverage`).
 """
 
@@ -27,7 +27,16 @@ Array = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class MeanSquares:
-    """Two-way table of differences without replicates: its mean and its three mean squares."""
+    """Mean squares of a two-way table of differences without replicates.
+
+    Attributes:
+        mean: of all differences.
+        seed: mean square between seeds.
+        item: mean square between items.
+        residual: mean square of the seed × item residuals.
+        n_seeds: rows of the table.
+        n_items: columns of the table.
+    """
 
     mean: float
     seed: float
@@ -39,11 +48,16 @@ class MeanSquares:
 
 @dataclass(frozen=True)
 class Components:
-    """Variance of the mean difference in its three parts, at the items measured.
+    """Variance components of the mean difference at the items measured.
 
-    seed: σ²_A; item: σ²_B/I; residual: σ²_E/I, the part of one seed that more items remove. Pooled
-    over tasks each is that of the tasks' mean. Negative estimates are set to 0, which raises the
-    variance; for the degrees of freedom see `df`.
+    For several tasks each component is that of the tasks' mean. Negative estimates are set to 0,
+    which raises the variance; `df` says what that means for the degrees of freedom.
+
+    Attributes:
+        seed: σ²_A.
+        item: σ²_B/I.
+        residual: σ²_E/I, the part of one seed's variance that more items reduce.
+        df_item: degrees of freedom of the item mean square.
     """
 
     seed: float
@@ -57,26 +71,26 @@ class Components:
         return per_seed / n_seeds + self.item / times_items
 
     def df(self, n_seeds: int, times_items: float = 1.0) -> float:
-        """Satterthwaite's degrees of freedom of that variance.
+        """Satterthwaite's degrees of freedom of `variance`.
 
-        Where a component is 0 its mean square was replaced by that of the rest, with the rest's
-        degrees of freedom: else five equal seeds would count as five numbers in all.
+        Where a component is 0, its mean square was replaced by the residual one and takes the
+        residual degrees of freedom; otherwise five equal seeds would count as five numbers.
         """
         rest = self.residual / (n_seeds * times_items)
         by_seed = self.seed / n_seeds + rest
         by_item = self.item / times_items + rest
         return self._satterthwaite(by_seed, by_item, rest, n_seeds, self.df_item * times_items)
 
-    def new_pair(self, n_seeds: int) -> tuple[float, float]:
-        """Variance and df of (difference of one new pair of runs on new items) − (the mean here).
+    def p_better(self, mean: float, n_seeds: int) -> float:
+        """Probability that a new pair of runs, on as many new items, differs by more than 0.
 
-        The new pair shares one seed and is scored on as many new items.
+        A predictive t probability: it includes the uncertainty of the mean over `n_seeds` seeds.
         """
         rest = 2 * self.residual / n_seeds
         by_seed = (1 + 1 / n_seeds) * (self.seed + self.residual)
         by_item = 2 * self.item + rest
         df = self._satterthwaite(by_seed, by_item, rest, n_seeds, self.df_item)
-        return self.variance(1) + self.variance(n_seeds), df
+        return float(stats.t.cdf(mean / np.sqrt(self.variance(1) + self.variance(n_seeds)), df))
 
     def _satterthwaite(
         self, by_seed: float, by_item: float, rest: float, n_seeds: int, df_item: float
@@ -90,12 +104,19 @@ class Components:
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean difference with its interval, in the item score's own unit.
+    """A mean difference with its interval and test, in the unit of the item score.
 
-    level: of the two-sided interval (low, high); se: standard error; df: Satterthwaite's degrees of
-    freedom; p: two-sided; p_better: chance, given these rows, that a new run of the method beats a
-    new run of the baseline of the same seed on as many new items; it counts the doubt about the
-    mean itself (a predictive t; the plug-in Φ(mean/σ) is too sure at 5 seeds).
+    Attributes:
+        estimate: mean difference.
+        low: lower end of the two-sided interval.
+        high: upper end of the interval.
+        level: of the interval, in (0, 1).
+        se: standard error.
+        df: degrees of freedom of the t distribution.
+        p: two-sided p-value of no difference.
+        p_better: probability that a new run of the method scores higher than a new run of the
+            baseline with the same seed, on as many new items.
+        components: variance components behind `se`.
     """
 
     estimate: float
@@ -110,7 +131,7 @@ class Estimate:
 
 
 def mean_squares(differences: Array) -> MeanSquares:
-    """Mean squares of a (seeds, items) table, each row a seed; needs two of each."""
+    """Mean squares of a (seeds, items) table with at least two of each."""
     n_seeds, n_items = differences.shape
     mean = float(differences.mean())
     seeds, items = differences.mean(1) - mean, differences.mean(0) - mean
@@ -125,32 +146,39 @@ def mean_squares(differences: Array) -> MeanSquares:
     )
 
 
-def fold_sources(differences: Array, sources: Sequence[str]) -> Array:
-    """(seeds, items) to (seeds, sources), where items of one source are not independent.
+def collapse_clusters(differences: Array, clusters: Sequence[str]) -> Array:
+    """Replace items by clusters where the items of one cluster are not independent.
 
-    A source counts by its number of items, and the table keeps every seed's mean over items: the
-    linearised ratio estimator of cluster samples (Cochran, *Sampling Techniques*, 3rd ed., ch. 9A),
-    each seed about its own mean, so that a seed's luck does not look like noise of large sources.
-    Deviations are stretched until the variance is unbiased when whole sources vary alike (see
-    `source_df`). With one item a source it changes nothing.
+    A cluster is weighted by its number of items, and every seed keeps its mean over items: the
+    linearised ratio estimator of cluster sampling (Cochran, *Sampling Techniques*, 3rd ed.,
+    ch. 9A), each seed about its own mean, so that a seed effect does not look like noise of large
+    clusters. Deviations are scaled so that the variance is unbiased if the cluster effects have
+    equal variance (see `cluster_df`). Clusters of one item change nothing.
+
+    Args:
+        differences: (seeds, items).
+        clusters: name of each item's cluster.
+
+    Returns:
+        (seeds, clusters).
     """
-    codes, names = pd.factorize(np.asarray(sources, dtype=object))
+    codes, names = pd.factorize(np.asarray(clusters, dtype=object))
     sizes = np.bincount(codes).astype(np.float64)
     totals = np.zeros((len(differences), len(names)))
     np.add.at(totals.T, codes, differences.T)
     mean = differences.mean(1, keepdims=True)
     n = len(names)
-    stretch = np.sqrt((sizes @ sizes) / _moments(sizes)[0] * (n - 1) / n) if n > 1 else 1.0
-    return np.asarray(mean + stretch * (totals - sizes * mean) * n / len(codes))
+    scale = np.sqrt((sizes @ sizes) / _moments(sizes)[0] * (n - 1) / n) if n > 1 else 1.0
+    return np.asarray(mean + scale * (totals - sizes * mean) * n / len(codes))
 
 
-def source_df(sources: Sequence[str]) -> float:
-    """Degrees of freedom that the mean square of sources of these sizes is worth.
+def cluster_df(clusters: Sequence[str]) -> float:
+    """Effective degrees of freedom between clusters of these sizes.
 
-    G − 1 for G equal sources, less for unequal ones, 1 where one source holds nearly all items: the
-    df of Bell and McCaffrey (2002) under the working model that source means have one variance.
+    G − 1 for G equal clusters, fewer for unequal ones, 1 if one cluster holds nearly all items
+    (Bell and McCaffrey 2002, under the working model that cluster means have one variance).
     """
-    sizes = np.bincount(pd.factorize(np.asarray(sources, dtype=object))[0]).astype(np.float64)
+    sizes = np.bincount(pd.factorize(np.asarray(clusters, dtype=object))[0]).astype(np.float64)
     if len(sizes) < 2:
         return 1.0  # such a table is refused by `estimate`
     first, second = _moments(sizes)
@@ -158,7 +186,7 @@ def source_df(sources: Sequence[str]) -> float:
 
 
 def _moments(sizes: Array) -> tuple[float, float]:
-    """Traces of M² and M⁴, M = diag(n) − nnᵀ/N: the quadratic form of the sources' mean square."""
+    """Traces of M² and M⁴, M = diag(n) − nnᵀ/N: quadratic form of the cluster mean square."""
     total = sizes.sum()
     s2, s3, s4, s5 = (float((sizes**k).sum()) for k in (2, 3, 4, 5))
     first = s2 - 2 * s3 / total + (s2 / total) ** 2
@@ -167,12 +195,14 @@ def _moments(sizes: Array) -> tuple[float, float]:
 
 
 def components(tables: Sequence[Array], df_items: Sequence[float] | None = None) -> Components:
-    """Variance components of the equally weighted mean over tasks, one (seeds, items) table each.
+    """Variance components of the equally weighted mean over tasks.
 
-    df_items: what each table's item mean square is worth, items − 1 by default (`source_df`).
+    Tasks are fixed. A seed is one draw for all tasks, so its variance is measured on their mean:
+    tasks with a common seed effect do not count as independent.
 
-    Tasks are fixed. A seed is one draw for all tasks, so what it does to their mean is measured
-    on the mean, and tasks that share luck are not counted as independent.
+    Args:
+        tables: (seeds, items) differences of each task.
+        df_items: degrees of freedom of each item mean square; items − 1 by default.
     """
     squares = [mean_squares(table) for table in tables]
     weight = 1 / len(tables) ** 2
@@ -193,12 +223,15 @@ def components(tables: Sequence[Array], df_items: Sequence[float] | None = None)
 def estimate(
     tables: Sequence[Array], level: float = 0.95, df_items: Sequence[float] | None = None
 ) -> Estimate:
-    """Mean over tasks of the mean difference, one (seeds, items) table a task, same seeds in each.
+    """Mean over tasks of the mean difference.
 
-    df_items: as in `components`.
+    Args:
+        tables: (seeds, items) differences of each task, with the same seeds.
+        level: of the two-sided interval, in (0, 1).
+        df_items: degrees of freedom of each item mean square; items − 1 by default.
 
     Raises:
-        InputError: tables with fewer than two seeds or items, unlike numbers of seeds, or
+        InputError: tables with fewer than two seeds or items, different numbers of seeds, or
             differences that do not vary at all.
     """
     shapes = [table.shape for table in tables]
@@ -206,16 +239,22 @@ def estimate(
         raise InputError(
             f"tables of differences need 2 or more shared seeds and 2 or more items; got {shapes}"
         )
-    n_seeds = shapes[0][0]
-    parts = components(tables, df_items)
     mean = float(np.mean([table.mean() for table in tables]))
+    return t_estimate(mean, components(tables, df_items), shapes[0][0], level)
+
+
+def t_estimate(mean: float, parts: Components, n_seeds: int, level: float = 0.95) -> Estimate:
+    """The t interval and test of a mean difference with these variance components.
+
+    Raises:
+        InputError: the variance is 0.
+    """
     variance = parts.variance(n_seeds)
     if variance <= 1e-24 * max(1.0, mean**2):
         raise InputError(
             f"the differences are all {mean:g}: no variance to judge by; are these the same runs?"
         )
     se, df = float(np.sqrt(variance)), parts.df(n_seeds)
-    of_new, df_new = parts.new_pair(n_seeds)
     half = float(stats.t.ppf((1 + level) / 2, df)) * se
     return Estimate(
         estimate=mean,
@@ -225,6 +264,6 @@ def estimate(
         se=se,
         df=df,
         p=float(2 * stats.t.sf(abs(mean) / se, df)),
-        p_better=float(stats.t.cdf(mean / np.sqrt(of_new), df_new)),
+        p_better=parts.p_better(mean, n_seeds),
         components=parts,
     )

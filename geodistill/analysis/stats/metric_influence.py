@@ -1,9 +1,10 @@
-"""Scores that are no mean over items: their value on weighted items, and each item's influence.
+"""Metrics that are no mean over items: their value on weighted items, and each item's influence.
 
-A score T is a function of the distribution of (label, prediction) pairs. Item i's influence is its
-derivative when i gains weight: IF_i = d/dε T((1 − ε)F + ε·i) at ε = 0, with mean 0 over items. Then
-T + IF_i is an item score whose mean is T itself and whose variance is that of T to first order (the
-infinitesimal jackknife: Efron, *The Jackknife, the Bootstrap and Other Resampling Plans*, ch. 6).
+A metric T is a function of the distribution of (label, prediction) pairs. The influence of item i
+is its derivative with respect to the item's weight, IF_i = d/dε T((1 − ε)F + ε·i) at ε = 0, with
+mean 0 over items. Then T + IF_i is an item score whose mean is T itself and whose variance is that
+of T to first order (the infinitesimal jackknife: Efron, *The Jackknife, the Bootstrap and Other
+Resampling Plans*, ch. 6), so the primary analysis applies to it.
 """
 
 from collections.abc import Callable
@@ -12,6 +13,7 @@ from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 
 from geodistill.analysis.stats.crossed_anova import Array
 from geodistill.errors import InputError
@@ -20,40 +22,47 @@ Column = npt.NDArray[np.generic]
 STEP = 1e-6  # of the central difference, between truncation (h²) and rounding (1e-16/h)
 
 
-class Score(Protocol):
-    """A score in which higher is better."""
+class Metric(Protocol):
+    """A metric of labels and predictions in which higher is better."""
 
-    @property
-    def columns(self) -> tuple[str, str]:
-        """The two item columns that it reads."""
+    def values(self, label: Column, prediction: Column, weights: Array) -> Array:
+        """The metric under R weightings.
+
+        Args:
+            label: (items,).
+            prediction: (items,).
+            weights: (R, items), ≥ 0.
+
+        Returns:
+            (R,).
+        """
         ...
 
-    def values(self, first: Column, second: Column, weights: Array) -> Array:
-        """(R,) scores under R weightings, weights (R, items) ≥ 0."""
-        ...
-
-    def influence(self, first: Column, second: Column) -> Array:
+    def influence(self, label: Column, prediction: Column) -> Array:
         """(items,) influences at equal weights."""
         ...
 
 
 @dataclass(frozen=True)
-class OfMeans:
-    """A score that is a function of means over items, `of_means((..., K)) -> (...)`.
+class MetricOfMeans:
+    """A metric that is a function of means over items.
 
-    Where it is undefined (0/0, a constant prediction) it counts as 0 and no item has influence.
+    Where it is undefined (0/0, a constant prediction) it is 0 and no item has influence.
+
+    Attributes:
+        features: maps labels and predictions to (items, K) features.
+        of_means: maps the (..., K) means of the features to the metric.
     """
 
     features: Callable[[Column, Column], Array]
     of_means: Callable[[Array], Array]
-    columns: tuple[str, str] = ("label", "prediction")
 
-    def values(self, first: Column, second: Column, weights: Array) -> Array:
-        means = weights @ self.features(first, second) / weights.sum(1, keepdims=True)
+    def values(self, label: Column, prediction: Column, weights: Array) -> Array:
+        means = weights @ self.features(label, prediction) / weights.sum(1, keepdims=True)
         return np.nan_to_num(self._at(means))
 
-    def influence(self, first: Column, second: Column) -> Array:
-        features = self.features(first, second)
+    def influence(self, label: Column, prediction: Column) -> Array:
+        features = self.features(label, prediction)
         means = features.mean(0)
         if np.isnan(self._at(means)):
             return np.zeros(len(features))
@@ -67,30 +76,28 @@ class OfMeans:
 
 
 class Spearman:
-    """Rank correlation with mid-ranks; ranks move with the weights, and the influence says so."""
+    """Rank correlation with mid-ranks, which change with the weights; the influence includes it."""
 
-    columns = ("label", "prediction")
-
-    def values(self, first: Column, second: Column, weights: Array) -> Array:
+    def values(self, label: Column, prediction: Column, weights: Array) -> Array:
         weights = weights / weights.sum(1, keepdims=True)
-        u, v = (_ranks(x, weights) - 0.5 for x in (first, second))
+        u, v = (_ranks(x, weights) - 0.5 for x in (label, prediction))
         up, down = (weights * u * v).sum(1), (weights * u**2).sum(1) * (weights * v**2).sum(1)
         return np.asarray(np.divide(up, np.sqrt(down), out=np.zeros_like(up), where=down > 0))
 
-    def influence(self, first: Column, second: Column) -> Array:
-        even = np.full((1, len(first)), 1 / len(first))
-        u, v = _ranks(first, even)[0], _ranks(second, even)[0]
-        ties = [_share(x) for x in (first, second)]
+    def influence(self, label: Column, prediction: Column) -> Array:
+        equal = np.full((1, len(label)), 1 / len(label))
+        u, v = _ranks(label, equal)[0], _ranks(prediction, equal)[0]
+        ties = [_tied_share(x) for x in (label, prediction)]
         var_u, var_v = ((1 - (p**2).mean()) / 12 for p in ties)
         if var_u * var_v == 0:
             return np.zeros(len(u))
-        # An item moves the product by its own ranks and by the ranks of all items above it.
-        together = (u * v).mean()
-        moved = u * v + _above(first, v) + _above(second, u) - 3 * together
+        # An item changes the product by its own ranks and by the ranks of all items above it.
+        product = (u * v).mean()
+        change = u * v + _mean_above(label, v) + _mean_above(prediction, u) - 3 * product
         spread = [-(p**2 - (p**2).mean()) / 4 for p in ties]
-        rho = (together - 0.25) / np.sqrt(var_u * var_v)
+        rho = (product - 0.25) / np.sqrt(var_u * var_v)
         scale = spread[0] / var_u + spread[1] / var_v
-        return np.asarray(moved / np.sqrt(var_u * var_v) - rho / 2 * scale)
+        return np.asarray(change / np.sqrt(var_u * var_v) - rho / 2 * scale)
 
 
 def _ranks(x: Column, weights: Array) -> Array:
@@ -104,13 +111,13 @@ def _ranks(x: Column, weights: Array) -> Array:
     return np.asarray((mass.cumsum(1) - mass / 2)[:, code])
 
 
-def _share(x: Column) -> Array:
-    """(items,): the share of all items that have this value."""
+def _tied_share(x: Column) -> Array:
+    """(items,): share of all items that have this value."""
     _, code, counts = np.unique(x, return_inverse=True, return_counts=True)
     return np.asarray(counts[code] / len(x))
 
 
-def _above(x: Column, v: Array) -> Array:
+def _mean_above(x: Column, v: Array) -> Array:
     """(items,): mean over j of v_j · (1 where x_j > x_i, ½ where equal)."""
     _, code = np.unique(x, return_inverse=True)
     mass = np.bincount(code, weights=v) / len(v)
@@ -126,7 +133,7 @@ def _confusion(label: Column, prediction: Column) -> Array:
 
 
 def _matthews(means: Array) -> Array:
-    """Gorodkin's R_K of a confusion table with shares in the last axis; K = 2 is Matthews'."""
+    """Gorodkin's R_K of a confusion table with shares in the last axis; for K = 2 Matthews' MCC."""
     k = int(np.sqrt(means.shape[-1]))
     table = means.reshape(*means.shape[:-1], k, k)
     total = means.sum(-1)
@@ -137,9 +144,9 @@ def _matthews(means: Array) -> Array:
 
 
 def _hits(label: Column, prediction: Column) -> Array:
-    kinds = sorted({*np.unique(label).tolist(), *np.unique(prediction).tolist()})
-    if not set(kinds) <= {0, 1}:
-        raise InputError(f"f1 needs labels and predictions of 0 and 1; got {kinds[:5]}")
+    values = sorted({*np.unique(label).tolist(), *np.unique(prediction).tolist()})
+    if not set(values) <= {0, 1}:
+        raise InputError(f"f1 needs labels and predictions of 0 and 1; got {values[:5]}")
     truth, guess = label.astype(np.float64), prediction.astype(np.float64)
     return np.stack([truth * guess, truth, guess], axis=-1)
 
@@ -160,26 +167,32 @@ def _pearson(m: Array) -> Array:
     return np.asarray((ab - a * b) / np.sqrt((aa - a**2) * (bb - b**2)))
 
 
-SCORES: dict[str, Score] = {
-    "matthews": OfMeans(_confusion, _matthews),
-    "f1": OfMeans(_hits, lambda m: 2 * m[..., 0] / (m[..., 1] + m[..., 2])),
-    "pearson": OfMeans(_products, _pearson),
+METRICS: dict[str, Metric] = {
+    "matthews": MetricOfMeans(_confusion, _matthews),
+    "f1": MetricOfMeans(_hits, lambda m: 2 * m[..., 0] / (m[..., 1] + m[..., 2])),
+    "pearson": MetricOfMeans(_products, _pearson),
     "spearman": Spearman(),
-    # A corpus score from per-item counts: Rouge F is Σ 2·overlap / Σ (answer + reference lengths).
-    "ratio": OfMeans(
-        lambda top, bottom: np.stack([top, bottom], axis=-1).astype(np.float64),
-        lambda m: m[..., 0] / m[..., 1],
-        columns=("numerator", "denominator"),
-    ),
 }
 
 
-def score(name: str) -> Score:
-    """The score of that name; higher is better in all of them.
+def score_by_influence(items: pd.DataFrame, name: str) -> pd.DataFrame:
+    """Items whose `score` is the run's metric plus the item's influence on it.
+
+    Args:
+        items: `task, method, seed, label, prediction`.
+        name: of the metric: "matthews", "f1", "pearson" or "spearman".
 
     Raises:
-        InputError: an unknown name.
+        InputError: an unknown metric, or items without labels or predictions.
     """
-    if name not in SCORES:
-        raise InputError(f"unknown score {name!r}; known, higher better: {', '.join(SCORES)}")
-    return SCORES[name]
+    if name not in METRICS:
+        raise InputError(f"unknown metric {name!r}; known, higher better: {', '.join(METRICS)}")
+    absent = [column for column in ("label", "prediction") if column not in items]
+    if absent:
+        raise InputError(f"{name} needs label and prediction; the items lack {', '.join(absent)}")
+    metric, scores = METRICS[name], np.zeros(len(items))
+    for index in items.groupby(["task", "method", "seed"]).indices.values():
+        label, prediction = (items[c].to_numpy()[index] for c in ("label", "prediction"))
+        value = metric.values(label, prediction, np.ones((1, len(index))))[0]
+        scores[index] = value + metric.influence(label, prediction)
+    return items.assign(score=scores)

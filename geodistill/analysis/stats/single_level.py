@@ -1,7 +1,7 @@
-"""What can still be said where seeds or items are lacking; each answer says to what it speaks.
+"""Tests for tables in which only seeds or only items vary; each result names its population.
 
-`by_seed`: metrics of whole runs only, so the test items are held fixed. `by_item`: one trained
-model a method, so the answer is about these two models and not about the methods.
+`compare_over_seeds` takes metrics of whole runs, so the test items are fixed. `compare_over_items`
+takes one trained model per method, so the result is about these models, not about the methods.
 """
 
 from dataclasses import dataclass
@@ -11,13 +11,21 @@ import pandas as pd
 from scipy import stats
 
 from geodistill.analysis.stats.compare import Comparison
-from geodistill.analysis.stats.crossed_anova import Components, fold_sources
+from geodistill.analysis.stats.crossed_anova import Components, collapse_clusters, t_estimate
 from geodistill.errors import InputError
 
 
 @dataclass(frozen=True)
-class ItemsOnly(Components):
-    """Components of two given models: more seeds change nothing."""
+class SingleLevel(Components):
+    """Components of which one alone is measured."""
+
+    def p_better(self, mean: float, n_seeds: int) -> float:
+        return float(stats.norm.cdf(mean / np.sqrt(self.variance(1))))
+
+
+@dataclass(frozen=True)
+class ItemsOnly(SingleLevel):
+    """Components of two trained models: more seeds change nothing."""
 
     def variance(self, n_seeds: int, times_items: float = 1.0) -> float:
         return self.item / times_items
@@ -26,13 +34,13 @@ class ItemsOnly(Components):
         return self.df_item * times_items
 
 
-def by_seed(metrics: pd.DataFrame, method: str, baseline: str) -> Comparison:
-    """Paired t-test over the seeds that both ran in every task, tasks weighted equally.
+def compare_over_seeds(metrics: pd.DataFrame, method: str, baseline: str) -> Comparison:
+    """Paired t-test over the seeds that both methods ran in every task, tasks weighted equally.
 
     Args:
-        metrics: `run_id, task, method, seed, score`, one row a run; a higher score is better.
-        method: the method that is asked about.
-        baseline: the method it is compared with.
+        metrics: `run_id, task, method, seed, score`, one row per run; higher scores are better.
+        method: to compare.
+        baseline: that it is compared with.
 
     Raises:
         InputError: fewer than two shared seeds, or differences that do not vary.
@@ -40,23 +48,23 @@ def by_seed(metrics: pd.DataFrame, method: str, baseline: str) -> Comparison:
     table = metrics.pivot(index="seed", columns=["task", "method"], values="score").dropna()
     if len(table) < 2:
         raise InputError(
-            f"{method} and {baseline} share {len(table)} seeds and no items: one number a method "
-            "says nothing of its noise; give items, or 2 or more seeds"
+            f"{method} and {baseline} share {len(table)} seeds and no items: one number per method "
+            "does not show its noise; give items, or 2 or more seeds"
         )
-    tasks = tuple(sorted(metrics["task"].unique()))
+    tasks = sorted(metrics["task"].unique())
     differences = np.mean([table[t][method] - table[t][baseline] for t in tasks], axis=0)
-    parts = Components(float(differences.var(ddof=1)), 0.0, 0.0, df_item=1.0)
+    parts = SingleLevel(float(differences.var(ddof=1)), 0.0, 0.0, df_item=1.0)
     test = "paired t over seeds; the test items are held fixed"
     return _comparison(differences.mean(), parts, len(table), metrics, (method, baseline), test)
 
 
-def by_item(items: pd.DataFrame, method: str, baseline: str) -> Comparison:
-    """Paired t-test over items (sources, where items share one), tasks weighted equally.
+def compare_over_items(items: pd.DataFrame, method: str, baseline: str) -> Comparison:
+    """Paired t-test over items (clusters, where items share one), tasks weighted equally.
 
     Args:
         items: `run_id, task, method, seed, item, source, score` of one seed.
-        method: the method that is asked about.
-        baseline: the method it is compared with.
+        method: to compare.
+        baseline: that it is compared with.
 
     Raises:
         InputError: fewer than two items, or differences that do not vary.
@@ -64,12 +72,13 @@ def by_item(items: pd.DataFrame, method: str, baseline: str) -> Comparison:
     means, variances, dfs = [], [], []
     for _, rows in items.groupby("task"):
         table = rows.pivot(index="item", columns="method", values="score")
-        sources = rows.drop_duplicates("item").set_index("item")["source"].loc[table.index]
+        clusters = rows.drop_duplicates("item").set_index("item")["source"].loc[table.index]
         difference = (table[method] - table[baseline]).to_numpy(np.float64)
-        folded = fold_sources(difference[None], sources.astype(str).tolist())[0]
+        by_cluster = collapse_clusters(difference[None], clusters.astype(str).tolist())[0]
+        n = len(by_cluster)
         means.append(difference.mean())
-        variances.append(folded.var(ddof=1) / len(folded) if len(folded) > 1 else np.nan)
-        dfs.append(len(folded) - 1)
+        variances.append(by_cluster.var(ddof=1) / n if n > 1 else np.nan)
+        dfs.append(n - 1)
     if min(dfs) < 1:
         raise InputError(f"{method} and {baseline} share fewer than 2 items in some task")
     variance = np.array(variances) / len(means) ** 2
@@ -88,32 +97,22 @@ def _comparison(
     pair: tuple[str, str],
     test: str,
 ) -> Comparison:
-    variance = parts.variance(n_seeds)
-    if variance <= 1e-24 * max(1.0, mean**2):
-        raise InputError(
-            f"the differences of {pair[0]} and {pair[1]} are all {mean:g}: no variance to judge "
-            "by; are these the same runs?"
-        )
-    se, df = float(np.sqrt(variance)), parts.df(n_seeds)
-    half = float(stats.t.ppf(0.975, df)) * se
-    n_items = rows.groupby("task")["item"].nunique().sum() if "item" in rows else 0
-    n_sources = rows.groupby("task")["source"].nunique().sum() if "item" in rows else 0
+    try:
+        estimated = t_estimate(float(mean), parts, n_seeds)
+    except InputError as error:
+        raise InputError(f"{error} ({pair[0]} against {pair[1]})") from error
+    n_items, n_clusters = (
+        int(rows.groupby("task")[name].nunique().sum()) if "item" in rows else 0
+        for name in ("item", "source")
+    )
     return Comparison(
-        estimate=float(mean),
-        low=float(mean - half),
-        high=float(mean + half),
-        level=0.95,
-        se=se,
-        df=df,
-        p=float(2 * stats.t.sf(abs(mean) / se, df)),
-        p_better=float(stats.norm.cdf(mean / np.sqrt(parts.variance(1)))),
-        components=parts,
+        **vars(estimated),
         method=pair[0],
         baseline=pair[1],
         tasks=tuple(sorted(rows["task"].unique())),
         n_seeds=n_seeds,
-        n_items=int(n_items),
-        n_sources=int(n_sources),
+        n_items=n_items,
+        n_clusters=n_clusters,
         seeds_left_out=rows["seed"].nunique() - n_seeds,
         run_ids=tuple(sorted(rows["run_id"].unique())),
         test=test,

@@ -1,35 +1,38 @@
-"""One ordered rule from a comparison to a word.
+"""The ordered rule that assigns a verdict to a comparison.
 
 1. The superiority test at α, corrected over its family (Holm for the primary one, Benjamini and
    Hochberg for secondary ones): *better* or *worse*; "by less than the margin" is added where the
-   tests of step 2 say so too.
-2. Else two one-sided tests (Schuirmann 1987) at α, that the difference lies inside ± the margin:
-   *equivalent*.
-3. Else *cannot tell*, with the seeds and items that would settle it.
+   tests of step 2 reject too.
+2. Otherwise two one-sided tests (Schuirmann 1987) at α, that the difference lies inside ± the
+   margin: *equivalent*.
+3. Otherwise *inconclusive*; `required_design` gives the seeds and items that would decide it.
 
 Step 2 needs no correction for step 1: no difference is both 0 and beyond the margin, so at most one
 of the two null hypotheses is true. Intervals shown beside a verdict are not adjusted.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from scipy import stats
 
 from geodistill.analysis.stats.compare import Comparison
+from geodistill.analysis.stats.power import smallest_sufficient
 from geodistill.errors import InputError
 
-BETTER, WORSE, EQUIVALENT, CANNOT_TELL = "better", "worse", "equivalent", "cannot tell"
-WORDS = (BETTER, WORSE, EQUIVALENT, CANNOT_TELL)
-MOST_TIMES = 10_000  # beyond so many times the present design, no number is said
+BETTER, WORSE, EQUIVALENT, INCONCLUSIVE = "better", "worse", "equivalent", "inconclusive"
+WORDS = (BETTER, WORSE, EQUIVALENT, INCONCLUSIVE)
+MAX_FACTOR = 10_000
+"""Designs beyond so many times the present one are not reported."""
 
 
 @dataclass(frozen=True)
-class Settle:
-    """Designs after which the rule cannot answer "cannot tell", whatever the estimate.
+class RequiredDesign:
+    """Designs that rule out an inconclusive verdict, whatever the estimate.
 
-    seeds: with the present items; items: with the present seeds; both: (seeds, items), the present
-    design scaled up alike. None: no number in reach is enough.
+    Attributes:
+        seeds: number of seeds with the present items; None if no number within reach is enough.
+        items: number of items with the present seeds; None likewise.
+        both: (seeds, items) of the present design scaled in proportion; None likewise.
     """
 
     seeds: int | None
@@ -37,95 +40,95 @@ class Settle:
     both: tuple[int, int] | None
 
     def __str__(self) -> str:
-        ways = {
+        options = {
             "seeds": self.seeds and f"{self.seeds:,} seeds with these items",
             "items": self.items and f"{self.items:,} items with these seeds",
             "both": self.both and f"{self.both[0]:,} seeds × {self.both[1]:,} items",
         }
-        enough = [way for way in ways.values() if way]
-        short = [f"more {name} alone" for name in ("seeds", "items") if not ways[name]]
+        enough = [option for option in options.values() if option]
         if not enough:
-            return "more than any number of seeds or items in reach"
-        beside = f" ({' or '.join(short)} would not do)" if short else ""
-        return ", or ".join(enough) + beside
+            return "more than any number of seeds or items within reach"
+        short = [f"more {name} alone" for name in ("seeds", "items") if not options[name]]
+        note = f" ({' or '.join(short)}: not enough)" if short else ""
+        return ", or ".join(enough) + note
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """word: of WORDS; reason: the step of the rule that gave it; settle: for "cannot tell".
+    """The verdict on one comparison.
 
-    by_less: better or worse, yet inside ± the margin.
+    Attributes:
+        word: one of `WORDS`.
+        p_equivalent: p of the two one-sided tests.
+        within_margin: better or worse, but by less than the margin.
     """
 
     word: str
-    reason: str
     p_equivalent: float
-    margin: float
-    settle: Settle | None = None
-    by_less: bool = False
+    within_margin: bool = False
 
     def __str__(self) -> str:
-        return f"{self.word} by less than the margin" if self.by_less else self.word
+        return f"{self.word} by less than the margin" if self.within_margin else self.word
 
 
-def p_equivalent(answer: Comparison, margin: float) -> float:
+def p_equivalent(comparison: Comparison, margin: float) -> float:
     """TOST: the larger p of the two tests that the difference is beyond −margin or +margin."""
-    nearest = (margin - abs(answer.estimate)) / answer.se
-    return float(stats.t.sf(nearest, answer.df))
+    nearest = (margin - abs(comparison.estimate)) / comparison.se
+    return float(stats.t.sf(nearest, comparison.df))
 
 
-def verdict(answer: Comparison, margin: float, alpha: float = 0.05) -> Verdict:
-    """The rule above for one comparison; `margin` > 0 in the score's unit, the least that matters.
+def verdict(comparison: Comparison, margin: float, alpha: float = 0.05) -> Verdict:
+    """The verdict of the rule on one comparison.
+
+    Args:
+        comparison: whose adjusted p-value counts, if it belongs to a family.
+        margin: smallest difference that matters, above 0, in the unit of the score.
+        alpha: level of each test, in (0, 1).
 
     Raises:
         InputError: a margin that is not above 0.
+
+    Example:
+        >>> from geodistill.analysis import compare, simulate_items, verdict
+        >>> items = simulate_items({"kd": 0.0, "new": 0.1})
+        >>> str(verdict(compare(items, "new", "kd"), margin=0.01))
+        'better'
     """
     if not margin > 0:
         raise InputError(f"margin is {margin}; it must be above 0, in the unit of the score")
-    p, same = answer.p_decisive, p_equivalent(answer, margin)
-    if p <= alpha:
-        word = BETTER if answer.estimate > 0 else WORSE
-        less = ", by less than the margin" if same <= alpha else ""
-        reason = f"differs from 0{less} (p = {p:.2g})"
-        return Verdict(word, reason, same, margin, by_less=same <= alpha)
-    if same <= alpha:
-        return Verdict(EQUIVALENT, f"lies inside ± the margin (TOST p = {same:.2g})", same, margin)
-    reason = (
-        f"neither differs from 0 (p = {p:.2g}) nor lies inside ± the margin (TOST p = {same:.2g})"
-    )
-    return Verdict(CANNOT_TELL, reason, same, margin, settle(answer, margin, alpha))
+    p_tost = p_equivalent(comparison, margin)
+    if comparison.p_adjusted <= alpha:
+        word = BETTER if comparison.estimate > 0 else WORSE
+        return Verdict(word, p_tost, within_margin=p_tost <= alpha)
+    return Verdict(EQUIVALENT if p_tost <= alpha else INCONCLUSIVE, p_tost)
 
 
-def settle(answer: Comparison, margin: float, alpha: float = 0.05) -> Settle:
-    """The least designs whose intervals are too short to hold both 0 and a margin.
+def required_design(comparison: Comparison, margin: float, alpha: float = 0.05) -> RequiredDesign:
+    """The smallest designs whose intervals are too short to contain both 0 and a margin.
 
-    That is t(1 − α/2m)·se + t(1 − α)·se ≤ margin, m tests in the family, from the variance
-    components measured here: a plan that inherits their uncertainty, not a promise.
+    That is t(1 − α/2m)·se + t(1 − α)·se ≤ margin for m tests in the family, from the variance
+    components measured here: a plan with their uncertainty, not a guarantee.
+
+    Args:
+        comparison: with the present seeds, items and variance components.
+        margin: smallest difference that matters, above 0, in the unit of the score.
+        alpha: level of each test, in (0, 1).
+
+    Example:
+        >>> from geodistill.analysis import compare, required_design, simulate_items
+        >>> items = simulate_items({"kd": 0.0, "new": 0.0})
+        >>> print(required_design(compare(items, "new", "kd"), margin=0.02))
+        6 seeds
     """
-    parts, seeds, items = answer.components, answer.n_seeds, answer.n_items
+    parts, seeds, items = comparison.components, comparison.n_seeds, comparison.n_items
 
     def enough(n_seeds: int, times: float) -> bool:
         df = parts.df(n_seeds, times)
-        t = stats.t.ppf(1 - alpha / (2 * answer.family), df) + stats.t.ppf(1 - alpha, df)
+        t = stats.t.ppf(1 - alpha / (2 * comparison.family), df) + stats.t.ppf(1 - alpha, df)
         return bool(t * parts.variance(n_seeds, times) ** 0.5 <= margin)
 
-    more_seeds = _least(lambda n: enough(n, 1.0), seeds)
-    more_items = _least(lambda n: enough(seeds, n / items), items)
-    alike = _least(lambda n: enough(n, n / seeds), seeds)
-    both = None if alike is None else (alike, -(-items * alike // seeds))
-    return Settle(more_seeds, more_items, both)
-
-
-def _least(enough: Callable[[int], bool], present: int) -> int | None:
-    """The smallest n ≥ `present` with `enough(n)`, found by doubling; None if none is in reach."""
-    if enough(present):
-        return present
-    low, high = present, 2 * present
-    while not enough(high):
-        low, high = high, 2 * high
-        if high > MOST_TIMES * present:
-            return None
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if enough(middle) else (middle, high)
-    return high
+    more_seeds = smallest_sufficient(lambda n: enough(n, 1.0), seeds, MAX_FACTOR * seeds)
+    more_items = smallest_sufficient(lambda n: enough(seeds, n / items), items, MAX_FACTOR * items)
+    scaled = smallest_sufficient(lambda n: enough(n, n / seeds), seeds, MAX_FACTOR * seeds)
+    both = None if scaled is None else (scaled, -(-items * scaled // seeds))
+    return RequiredDesign(more_seeds, more_items, both)

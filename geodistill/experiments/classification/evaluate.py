@@ -1,133 +1,138 @@
-"""A trained student's marks: a row a test item, the task's metrics, the geometry kept."""
+"""Evaluation of a student: metrics of the task, geometry scores, and one row per test item."""
 
+from __future__ import annotations
+
+from collections.abc import Callable
 from typing import Any
 
 import pandas as pd
 import torch
+from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
 from torch import Tensor
 
-from geodistill.experiments.classification.setup import ClassificationSetup, geometry_kept
-from geodistill.experiments.training import beside, in_batches
+from geodistill.distill.collate import batches_by_length, to_device
+from geodistill.experiments.classification.setup import ClassificationSetup
+from geodistill.experiments.feature_scores import normalized_scores
 from geodistill.geometry import cka
 
-BINS = 15
+N_BINS, BATCH_SIZE = 15, 128
+METRICS: dict[str, Callable[[pd.Series, pd.Series], float]] = {
+    "accuracy": accuracy_score,
+    "f1": f1_score,
+    "matthews_correlation": matthews_corrcoef,
+    "pearson": lambda labels, predictions: labels.corr(predictions),
+}
 
 
 @torch.no_grad()
-def score(room: ClassificationSetup, student: Any) -> tuple[dict[str, float], pd.DataFrame]:
-    """Metrics on the scored part, and a row an item.
+def evaluate_student(
+    setup: ClassificationSetup, student: Any
+) -> tuple[dict[str, float], pd.DataFrame]:
+    """Metrics of a student on the scored split, and one row per item.
+
+    Args:
+        setup: the task with its teacher.
+        student: a trained classifier.
 
     Returns:
-        For classes: accuracy, nll, calibration_error, agreement, the majority's and the teacher's
-        accuracy; for scores (standardised): mse, pearson, spearman, agreement (Pearson with the
-        teacher). Both: the task's metric, the teacher's, geometry kept (of the last layer by three
-        measures; `geometry_kept/procrustes/layer1` and so on of those before it). The items'
-        `score` is 1 for a right answer and 0 for a wrong one, or minus the squared error.
+        The metrics of `class_scores` or `regression_scores`; the task's own metric and the
+        teacher's; `cka` and `geometry_kept/<measure>` of the last layer, and
+        `geometry_kept/procrustes/layer1`, ... of those before it. The items have item, source,
+        label, prediction, score, and nll where there are classes.
     """
-    logits, layers = _run(room, student)
-    features = layers[-1]
-    said = torch.tensor(room.test_cache.array("logits"))
-    labels = torch.tensor(room.test["labels"])
-    judge = _classes if room.classes else _scores
-    items, metrics = judge(logits, said, labels)
-    items.insert(0, "item", room.test["item"])
-    items.insert(1, "source", room.test["source"])
-    own = METRICS[room.metric]
-    metrics[room.metric] = own(items["label"], items["prediction"])
-    teacher = said.argmax(-1) if room.classes else said[:, 0]
-    metrics[f"teacher_{room.metric}"] = own(items["label"], pd.Series(teacher.numpy()))
-    kept = geometry_kept(room.calibrations, features)
-    for layer, calibration in room.earlier.items():
-        kept |= geometry_kept({f"procrustes/layer{layer}": calibration}, layers[layer - 1])
-    return metrics | kept | {"cka": float(cka(room.probe_features(), features))}, items
+    logits, layers = _run(setup, student)
+    teacher_logits = torch.tensor(setup.test_cache.array("logits"))
+    scores = class_scores if setup.n_classes else regression_scores
+    items, metrics = scores(logits, teacher_logits, torch.tensor(setup.test["labels"]))
+    items.insert(0, "item", setup.test["item"])
+    items.insert(1, "source", setup.test["source"])
+    metric, labels = METRICS[setup.metric], items["label"]
+    metrics[setup.metric] = float(metric(labels, items["prediction"]))
+    teacher = teacher_logits.argmax(-1) if setup.n_classes else teacher_logits[:, 0]
+    metrics[f"teacher_{setup.metric}"] = float(metric(labels, pd.Series(teacher.numpy())))
+    metrics |= normalized_scores(setup.score_ranges, layers[-1])
+    for layer, score_range in setup.layer_score_ranges.items():
+        metrics |= normalized_scores({f"procrustes/layer{layer}": score_range}, layers[layer - 1])
+    return metrics | {"cka": float(cka(setup.probe_features(), layers[-1]))}, items
 
 
-def _run(room: ClassificationSetup, student: Any) -> tuple[Tensor, list[Tensor]]:
-    """Logits of every item, and the features of the probe's tokens, layer by layer."""
+def _run(setup: ClassificationSetup, student: Any) -> tuple[Tensor, list[Tensor]]:
+    """Logits of every item, and by layer the features of the probe's tokens, (tokens, d)."""
     student.eval()
-    ids = room.test["input_ids"]
-    logits = torch.empty(len(ids), student.config.num_labels)
+    examples = [{"input_ids": ids} for ids in setup.test["input_ids"]]
+    logits = torch.empty(len(examples), student.config.num_labels)
     probe: dict[int, Tensor] = {}
-    for batch in in_batches([{"input_ids": e} for e in ids], 128, room.pad_id):
+    for batch in batches_by_length(examples, BATCH_SIZE, setup.pad_id):
         rows = batch.pop("row")
-        batch = beside(student, batch)
+        batch = to_device(student, batch)
         mask = batch["attention_mask"].bool()
-        out = student(**batch, output_hidden_states=True)
-        logits[rows] = out.logits.cpu()
-        features = torch.stack(out.hidden_states[1:], dim=2)  # (b, t, layer, d)
-        for row, sentence, kept in zip(rows.tolist(), features, mask, strict=True):
-            if row < room.setting.probe:
-                probe[row] = sentence[kept].cpu()
-    return logits, list(torch.cat([probe[i] for i in range(len(probe))]).unbind(1))
+        outputs = student(**batch, output_hidden_states=True)
+        logits[rows] = outputs.logits.cpu()
+        features = torch.stack(outputs.hidden_states[1:], dim=2)  # (b, t, layer, d)
+        for row, sentence, valid in zip(rows.tolist(), features, mask, strict=True):
+            if row < setup.settings.n_probe_items:
+                probe[row] = sentence[valid].cpu()
+    return logits, list(torch.cat([probe[row] for row in sorted(probe)]).unbind(1))
 
 
-def _classes(logits: Tensor, said: Tensor, labels: Tensor) -> tuple[pd.DataFrame, dict[str, float]]:
-    scores = logits.log_softmax(-1)
-    nll = -scores.gather(1, labels[:, None])[:, 0]
-    predicted, teacher = scores.argmax(-1), said.argmax(-1)
-    right = (predicted == labels).double()
-    items = pd.DataFrame(
-        {
-            "label": labels.numpy(),
-            "prediction": predicted.numpy(),
-            "score": right.numpy(),
-            "nll": nll.double().numpy(),
-        }
-    )
+def class_scores(
+    logits: Tensor, teacher_logits: Tensor, labels: Tensor
+) -> tuple[pd.DataFrame, dict[str, float]]:
+    """Items and metrics of a task with classes.
+
+    Args:
+        logits: of the student, (n, classes).
+        teacher_logits: (n, classes).
+        labels: (n,), indices of the classes.
+
+    Returns:
+        label, prediction, score (1 if right, else 0) and nll (nats) of each item; the metrics
+        accuracy, nll, calibration_error, agreement (the share of items with the teacher's
+        prediction), teacher_accuracy and majority_accuracy.
+    """
+    log_p = logits.log_softmax(-1)
+    nll = -log_p.gather(1, labels[:, None])[:, 0]
+    predictions, teacher = log_p.argmax(-1), teacher_logits.argmax(-1)
+    correct = (predictions == labels).double()
+    columns = {"label": labels, "prediction": predictions, "score": correct, "nll": nll.double()}
+    items = pd.DataFrame({name: values.numpy() for name, values in columns.items()})
     return items, {
-        "accuracy": float(right.mean()),
+        "accuracy": float(correct.mean()),
         "nll": float(items["nll"].mean()),
-        "calibration_error": calibration_error(scores.amax(-1).exp(), right),
-        "agreement": float((predicted == teacher).double().mean()),
+        "calibration_error": expected_calibration_error(log_p.amax(-1).exp(), correct),
+        "agreement": float((predictions == teacher).double().mean()),
         "teacher_accuracy": float((teacher == labels).double().mean()),
         "majority_accuracy": float(labels.bincount().max() / len(labels)),
     }
 
 
-def _scores(logits: Tensor, said: Tensor, labels: Tensor) -> tuple[pd.DataFrame, dict[str, float]]:
-    predicted, labels = logits[:, 0].double(), labels.double()
-    squared = (predicted - labels) ** 2
-    items = pd.DataFrame(
-        {"label": labels.numpy(), "prediction": predicted.numpy(), "score": -squared.numpy()}
-    )
+def regression_scores(
+    logits: Tensor, teacher_logits: Tensor, labels: Tensor
+) -> tuple[pd.DataFrame, dict[str, float]]:
+    """Items and metrics of a task whose labels are scores; shapes (n, 1), (n, 1), (n,).
+
+    Returns:
+        label, prediction and score (minus the squared error) of each item; the metrics mse,
+        spearman and agreement (Pearson's correlation with the teacher).
+    """
+    predictions, labels = logits[:, 0].double(), labels.double()
+    columns = {"label": labels, "prediction": predictions, "score": -((predictions - labels) ** 2)}
+    items = pd.DataFrame({name: values.numpy() for name, values in columns.items()})
     return items, {
-        "mse": float(squared.mean()),
+        "mse": -float(columns["score"].mean()),
         "spearman": float(items["label"].corr(items["prediction"], method="spearman")),
-        "agreement": float(items["prediction"].corr(pd.Series(said[:, 0].double().numpy()))),
+        "agreement": float(items["prediction"].corr(pd.Series(teacher_logits[:, 0].double()))),
     }
 
 
-def calibration_error(confidence: Tensor, right: Tensor) -> float:
-    """Expected calibration error over 15 equal bins of confidence (Guo et al., 2017)."""
-    place = (confidence.double() * BINS).long().clamp_max(BINS - 1)
-    gap = torch.zeros(BINS, dtype=torch.float64)
-    gap.index_add_(0, place, right.double() - confidence.double())
-    return float(gap.abs().sum() / len(right))
+def expected_calibration_error(confidence: Tensor, correct: Tensor) -> float:
+    """Expected calibration error over 15 equal bins of confidence (Guo et al., 2017).
 
-
-def _accuracy(labels: Any, predictions: Any) -> float:
-    return float((labels == predictions).mean())
-
-
-def _f1(labels: Any, predictions: Any) -> float:
-    from sklearn.metrics import f1_score
-
-    return float(f1_score(labels, predictions))
-
-
-def _matthews(labels: Any, predictions: Any) -> float:
-    from sklearn.metrics import matthews_corrcoef
-
-    return float(matthews_corrcoef(labels, predictions))
-
-
-def _pearson(labels: pd.Series, predictions: pd.Series) -> float:
-    return float(labels.corr(predictions))
-
-
-METRICS = {
-    "accuracy": _accuracy,
-    "f1": _f1,
-    "matthews_correlation": _matthews,
-    "pearson": _pearson,
-}
+    Args:
+        confidence: probability of the predicted class, (n,).
+        correct: 1 for right predictions, else 0, (n,).
+    """
+    bins = (confidence.double() * N_BINS).long().clamp_max(N_BINS - 1)
+    gaps = torch.zeros(N_BINS, dtype=torch.float64)
+    gaps.index_add_(0, bins, correct.double() - confidence.double())
+    return float(gaps.abs().sum() / len(correct))

@@ -1,178 +1,172 @@
-"""Classification: a fine-tuned BERT teaches a small one from few labelled sentences.
+"""Train and evaluate one student of the classification study.
 
-The teacher of a task is trained once on the task's training part and runs once; each student then
+The teacher of a task is trained once on the whole training split and run once; each student then
 learns from `n_train` of those sentences. Methods of one seed share the subsample, the student's
-start and the order of the batches: their difference is paired.
+initialisation and the order of the batches, so that their difference is paired.
 """
 
+from __future__ import annotations
+
 import time
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from geodistill.distill import FeatureDistillationTrainer, FeatureTerm
-from geodistill.experiments.classification.evaluate import score
-from geodistill.experiments.classification.setup import (
-    ClassificationSetting,
-    ClassificationSetup,
-    cached_rows,
-    open_classroom,
-    smoke,
-)
-from geodistill.experiments.classification.teacher import TeacherSetting
+from geodistill.distill.collate import batches_by_length, pad, to_device
+from geodistill.experiments.classification.evaluate import evaluate_student
+from geodistill.experiments.classification.settings import INIT_SEED_OFFSET, ORDER_SEED_OFFSET
+from geodistill.experiments.classification.setup import ClassificationSetup, cached_features
 from geodistill.experiments.methods import (
     CLASSIFICATION_METHODS,
-    Geometry,
+    build_feature_loss,
     check_method,
-    feature_loss,
     uses_teacher_logits,
 )
-from geodistill.experiments.run_store import Run, run_config
-from geodistill.experiments.training import (
-    beside,
-    collate,
-    fit,
-    in_batches,
-    scratch,
-    threads,
-    training_arguments,
-)
-from geodistill.losses import KLDivergenceLoss
+from geodistill.experiments.run_store import Run
+from geodistill.experiments.settings import run_config
+from geodistill.experiments.training import fit, temporary_folder, torch_threads, training_arguments
+from geodistill.losses import KLDivergenceLoss, SquaredErrorLoss
 from geodistill.tasks import stratified_subsample
 
-__all__ = [
-    "STUDY",
-    "ClassificationSetting",
-    "TeacherSetting",
-    "classification_config",
-    "open_classroom",
-    "run_classification",
-    "smoke",
-]
-STUDY = "exploratory/classification"
-INIT, ORDER = 1_000, 2_000
-"""Added to a run's seed: its seeds of subsample, start and order never coincide."""
-LATER = {
-    "rows": "all", "part": "test", "memory": 0.0, "teacher_layers": (-1,), "start_seed": None,
-    "student": "bert",
-}  # fmt: skip
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from transformers import TrainerCallback
 
 
 def run_classification(
-    room: ClassificationSetup, method: str, seed: int, study: str = STUDY
+    setup: ClassificationSetup,
+    method: str,
+    seed: int,
+    study: str = "classification",
+    callbacks: Sequence[TrainerCallback] = (),
 ) -> tuple[Run, Any]:
-    """Train and score one student.
+    """Train and evaluate one student.
 
     Args:
-        room: the task and its teacher.
+        setup: the task with its teacher.
         method: one of `CLASSIFICATION_METHODS`.
-        seed: of the subsample, the start and the order.
-        study: under whose name the run is stored.
+        seed: of the subsample, the initialisation and the order of the batches.
+        study: folder of the run under the results folder, such as "classification/primary".
+        callbacks: of the Trainer.
 
     Returns:
         The run, and the trained student.
 
     Raises:
-        InputError: unknown method, more sentences asked for than there are.
+        InputError: unknown method, or fewer training sentences than `n_train`.
     """
     check_method(method, CLASSIFICATION_METHODS)
     started = time.perf_counter()
-    setting = room.setting
-    shots = stratified_subsample(room.train, setting.n_train or len(room.train), seed)
-    start = seed if setting.start_seed is None else setting.start_seed
-    student = room.student(INIT + start)
-    with scratch() as folder, threads(1):
+    settings = setup.settings
+    train_subset = stratified_subsample(setup.train, settings.n_train or len(setup.train), seed)
+    start_seed = seed if settings.start_seed is None else settings.start_seed
+    student = setup.build_student(INIT_SEED_OFFSET + start_seed)
+    with temporary_folder() as folder, torch_threads(1):
         trainer = FeatureDistillationTrainer(
             model=student,
             args=training_arguments(
                 Path(folder),
-                seed=ORDER + start,
-                num_train_epochs=setting.epochs,
-                per_device_train_batch_size=setting.batch_size,
-                learning_rate=setting.learning_rate,
+                seed=ORDER_SEED_OFFSET + start_seed,
+                num_train_epochs=settings.epochs,
+                per_device_train_batch_size=settings.batch_size,
+                learning_rate=settings.learning_rate,
             ),
-            train_dataset=shots,
-            data_collator=partial(collate, room.pad_id, ("input_ids", "labels", "row")),
-            **_distillation(room, method, seed, shots),
+            train_dataset=train_subset,
+            data_collator=partial(pad, pad_id=setup.pad_id),
+            callbacks=list(callbacks),
+            **_distillation(setup, method, seed, train_subset),
         )
         fit(trainer)
-    metrics, items = score(room, student)
-    metrics |= trainer.term_weights()
-    config = classification_config(setting, method)
+    metrics, items = evaluate_student(setup, student)
     run = Run(
-        study, setting.task, method, seed, config, room.data_hash, metrics, items,
+        study=study,
+        task=settings.task,
+        method=method,
+        seed=seed,
+        config=run_config(settings, method),
+        data_hash=setup.data_hash,
+        metrics=metrics | trainer.term_weights(),
+        items=items,
         wall_seconds=time.perf_counter() - started,
-    )  # fmt: skip
+    )
     return run, student
 
 
-def _distillation(room: ClassificationSetup, method: str, seed: int, shots: Any) -> dict[str, Any]:
-    """Arguments of the mixin for one method; none for learning from labels alone."""
-    setting = room.setting
-    terms = _terms(room, method, seed, shots)
-    given: dict[str, Any] = {"teacher_cache": room.train_cache, "terms": terms}
+def _distillation(
+    setup: ClassificationSetup, method: str, seed: int, train_subset: Dataset
+) -> dict[str, Any]:
+    """Arguments of `FeatureDistillation`; none for a method that uses the labels alone."""
+    settings = setup.settings
+    terms = feature_terms(setup, method, seed, train_subset)
+    arguments: dict[str, Any] = {"teacher_cache": setup.train_cache, "terms": terms}
     if uses_teacher_logits(method):
-        given |= {
-            "logit_loss": KLDivergenceLoss(temperature=setting.temperature)
-            if room.classes
-            else SquaredError(),
-            "task_weight": 1 - setting.kd_share,
-            "logit_weight": setting.kd_share,
+        divergence = KLDivergenceLoss(temperature=settings.temperature)
+        arguments |= {
+            "logit_loss": divergence if setup.n_classes else SquaredErrorLoss(),
+            "task_weight": 1 - settings.kd_weight,
+            "logit_weight": settings.kd_weight,
         }
-    return given if terms or uses_teacher_logits(method) else {}
+    return arguments if terms or uses_teacher_logits(method) else {}
 
 
-def _terms(room: ClassificationSetup, method: str, seed: int, shots: Any) -> list[FeatureTerm]:
-    """One feature term for each of the matched layers, or none."""
-    setting = room.setting
-    layers = setting.teacher_layers
-    terms = []
-    for place, layer in enumerate(layers):
-        geometry = Geometry(
-            room.width,
-            room.teacher.config.hidden_size,
-            partial(cached_rows, room.train_cache, shots, room.pad_id, place),
-            seed,
-            setting.memory,
-            partial(teacher_gradients, room, shots, layer),
+def feature_terms(
+    setup: ClassificationSetup, method: str, seed: int, train_subset: Dataset
+) -> list[FeatureTerm]:
+    """One feature term per matched layer, or none where the method has no term.
+
+    Args:
+        setup: the task with its teacher.
+        method: one of `CLASSIFICATION_METHODS`.
+        seed: for the losses that draw.
+        train_subset: examples to which some losses are fitted.
+    """
+    settings, terms = setup.settings, []
+    n_layers = len(settings.teacher_layers)
+    for index, layer in enumerate(settings.teacher_layers):
+        loss = build_feature_loss(
+            method,
+            setup.width,
+            setup.teacher.config.hidden_size,
+            teacher_features=partial(
+                cached_features, setup.train_cache, train_subset, setup.pad_id, index
+            ),
+            teacher_gradients=partial(teacher_gradients, setup, train_subset, layer),
+            seed=seed,
+            decay=settings.decay,
         )
-        loss = feature_loss(method, geometry)
         if loss is not None:
-            student_layer = place - len(layers)
             terms.append(
                 FeatureTerm(
-                    layer, student_layer, loss, weight=setting.factor / len(layers),
-                    rows=setting.rows, balance=setting.balance,
+                    teacher_layer=layer,
+                    student_layer=index - n_layers,
+                    loss=loss,
+                    weight=settings.weight_multiplier / n_layers,
+                    pooling=settings.pooling,
+                    weight_warmup_batches=settings.weight_warmup_batches,
                 )
-            )  # fmt: skip
+            )
     return terms
 
 
-def teacher_gradients(room: ClassificationSetup, shots: Any, layer: int) -> Tensor:
-    """Gradients of the teacher's own loss at its features of the tokens of `shots`, (tokens, d)."""
-    found = []
-    for batch in in_batches(list(shots.select_columns(["input_ids", "labels"])), 32, room.pad_id):
+def teacher_gradients(setup: ClassificationSetup, examples: Dataset, layer: int) -> Tensor:
+    """Gradients of the teacher's own loss at its features of all tokens, (tokens, d).
+
+    Args:
+        setup: the task with its teacher.
+        examples: with input_ids and labels.
+        layer: of the teacher.
+    """
+    inputs = list(examples.select_columns(["input_ids", "labels"]))
+    gradients = []
+    for batch in batches_by_length(inputs, 32, setup.pad_id):
         del batch["row"]
-        batch = beside(room.teacher, batch)
-        mask = batch["attention_mask"].bool()
-        out = room.teacher(**batch, output_hidden_states=True)
-        found.append(torch.autograd.grad(out.loss, out.hidden_states[layer])[0][mask].cpu())
-    return torch.cat(found)
-
-
-class SquaredError(nn.Module):
-    """The logit loss of a score: mean squared difference of student and teacher."""
-
-    requires_hidden_states = False
-    temperature = 1.0
-
-    def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
-        return nn.functional.mse_loss(student, teacher)
-
-
-def classification_config(setting: ClassificationSetting, method: str) -> dict[str, Any]:
-    """Everything that a run of `method` depends on besides its seed and the data."""
-    return run_config(setting, method, LATER)
+        batch = to_device(setup.teacher, batch)
+        outputs = setup.teacher(**batch, output_hidden_states=True)
+        (gradient,) = torch.autograd.grad(outputs.loss, outputs.hidden_states[layer])
+        gradients.append(gradient[batch["attention_mask"].bool()].cpu())
+    return torch.cat(gradients)

@@ -1,129 +1,114 @@
-"""A classification task's teacher: fine-tuned once, found again by its folder."""
+"""The teacher of a classification task: fine-tuned once, then loaded from its folder."""
 
-import errno
-import os
+from __future__ import annotations
+
 import shutil
 import warnings
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError
 
+from geodistill.distill.collate import pad
 from geodistill.errors import InputError
-from geodistill.experiments.training import collate, fit, scratch, threads, training_arguments
+from geodistill.experiments.classification.settings import TeacherSettings
+from geodistill.experiments.training import fit, temporary_folder, torch_threads, training_arguments
+from geodistill.files import atomic_folder, disk_full, first_line
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 TEACHER_THREADS = 2
-_FULL = [os.strerror(number) for number in (errno.ENOSPC, errno.EDQUOT)]
-
-
-@dataclass(frozen=True)
-class TeacherSetting:
-    """Fine-tuning of an encoder on the task's training part.
-
-    Attributes:
-        model: "minilm", the embedded 6-layer BERT, or a folder or hub name of another encoder.
-        max_train: training sentences used, by the teacher and by students; 0 for all.
-    """
-
-    model: str = "minilm"
-    epochs: float = 2.0
-    batch_size: int = 32
-    learning_rate: float = 1e-4
-    max_train: int = 0
-    seed: int = 0
 
 
 def train_teacher(
-    base: Path | str,
-    outputs: int,
-    train: Any,
-    setting: TeacherSetting,
-    pad_id: int,
-    folder: Path,
+    base: str, n_labels: int, train: Dataset, settings: TeacherSettings, pad_id: int, folder: Path
 ) -> None:
-    """Fine-tune `base` on tokenised examples and save it in `folder`.
+    """Fine-tune an encoder and save it whole or not at all; two processes may do it at once.
 
-    By rename, so that a killed training leaves no half teacher, and of two processes that train the
-    same one either may be first.
+    Args:
+        base: folder or hub name of the encoder.
+        n_labels: of the task; 1 for a score.
+        train: examples with input_ids and labels.
+        settings: of the training.
+        pad_id: token for padding.
+        folder: where the teacher is saved.
 
     Raises:
         InputError: the disk is full.
     """
     from transformers import AutoModelForSequenceClassification, Trainer, set_seed
 
-    set_seed(setting.seed)
-    model = AutoModelForSequenceClassification.from_pretrained(base, num_labels=outputs)
-    with scratch() as folder_of_run:
+    set_seed(settings.seed)
+    model = AutoModelForSequenceClassification.from_pretrained(base, num_labels=n_labels)
+    with temporary_folder() as scratch, torch_threads(TEACHER_THREADS):
         arguments = training_arguments(
-            Path(folder_of_run),
-            seed=setting.seed,
-            num_train_epochs=setting.epochs,
-            per_device_train_batch_size=setting.batch_size,
-            learning_rate=setting.learning_rate,
+            Path(scratch),
+            seed=settings.seed,
+            num_train_epochs=settings.epochs,
+            per_device_train_batch_size=settings.batch_size,
+            learning_rate=settings.learning_rate,
         )
-        padded = partial(collate, pad_id, ("input_ids", "labels"))
-        trainer = Trainer(model=model, args=arguments, train_dataset=train, data_collator=padded)
-        with threads(TEACHER_THREADS):
-            fit(trainer)
-    _save(model, folder)
-
-
-def _save(model: Any, folder: Path) -> None:
-    """Write beside `folder`, then rename; InputError on a full disk, which keeps nothing."""
-    partial_folder = folder.with_name(f"{folder.name}.{os.getpid()}.partial")
+        examples = train.select_columns(["input_ids", "labels"])
+        collate = partial(pad, pad_id=pad_id)
+        fit(Trainer(model=model, args=arguments, train_dataset=examples, data_collator=collate))
     try:
-        model.save_pretrained(partial_folder)
-        if folder.exists() and not is_teacher(folder):
-            shutil.rmtree(folder)
-        partial_folder.rename(folder)
+        with atomic_folder(folder) as partial_folder:
+            model.save_pretrained(partial_folder)
     except (OSError, SafetensorError) as error:
-        told = next((reason for reason in _FULL if reason in str(error)), None)
-        if told:  # safetensors has no number of the error, only its words
+        if reason := disk_full(error):
             raise InputError(
-                f"teacher {folder}: {told} while writing, nothing is kept; "
+                f"teacher {folder}: {reason} while writing, nothing is kept; "
                 "set GEODISTILL_CACHE to a larger disk"
             ) from error
-        if not is_teacher(folder):  # else another process trained the same one: its is as good
+        if not is_complete(folder):  # else another process has just saved the same teacher
             raise
-    finally:
-        shutil.rmtree(partial_folder, ignore_errors=True)
 
 
-def stored_teacher(folder: Path) -> Any:
-    """The classifier that `train_teacher` saved in `folder`, or None where there is none.
+def load_teacher(folder: Path) -> Any:
+    """The classifier that `train_teacher` saved, or None if there is none.
 
-    A damaged one is removed, with a warning: it is trained again.
+    A damaged one is removed with a warning.
     """
     from transformers import AutoModelForSequenceClassification
 
-    if not is_teacher(folder):
+    if not is_complete(folder):
         return None
     try:
         return AutoModelForSequenceClassification.from_pretrained(folder)
     except (SafetensorError, OSError, ValueError) as error:
         if isinstance(error, OSError) and error.errno is not None:
-            raise  # no right to read it, a disk that fails: the teacher itself may be whole
-        reason = str(error).partition("\n")[0]
+            raise  # no permission or a failing disk: the teacher itself may be intact
+        reason = first_line(error)
         warnings.warn(f"training the teacher {folder} again, it is damaged: {reason}", stacklevel=3)
         shutil.rmtree(folder, ignore_errors=True)
         return None
 
 
-def is_teacher(folder: Path) -> bool:
-    """Whether a whole model is stored there."""
+def is_complete(folder: Path) -> bool:
+    """Whether a folder holds both files of a saved model."""
     return all((folder / name).is_file() for name in ("config.json", "model.safetensors"))
 
 
-def check_labels(base: Path | str, outputs: int, task: str, what: str = "teacher.model") -> None:
-    """A model that was fine-tuned already must have as many labels as the task."""
+def check_n_labels(model: str, n_labels: int, task: str, role: str = "teacher.model") -> None:
+    """Check that a fine-tuned model has as many labels as the task.
+
+    Args:
+        model: folder or hub name.
+        n_labels: of the task.
+        task: its name.
+        role: the setting that names the model.
+
+    Raises:
+        InputError: it has another number of labels.
+    """
     from transformers import AutoConfig
 
-    config = AutoConfig.from_pretrained(base)
+    config = AutoConfig.from_pretrained(model)
     fine_tuned = any("SequenceClassification" in name for name in config.architectures or ())
-    if fine_tuned and config.num_labels != outputs:
+    if fine_tuned and config.num_labels != n_labels:
         raise InputError(
-            f"{what} {str(base)!r} was fine-tuned for {config.num_labels} labels, "
-            f"the task {task!r} has {outputs}; expected as many, or a model without a head"
+            f"{role} {model!r} was fine-tuned for {config.num_labels} labels, "
+            f"the task {task!r} has {n_labels}; expected as many, or a model without a head"
         )

@@ -1,17 +1,17 @@
-"""The instruction teacher's LoRA adapter: SmolLM2-135M-Instruct fitted to a task's prompts.
+"""The LoRA adapter of the instruction teacher: SmolLM2-135M-Instruct fitted to an instruction set.
 
     python -m geodistill.experiments.instruction.adapter embedded | t0
 
-writes `data/adapters/smollm2-<task>`: float16 weights, the recipe, and held-out scores before and
-after. It needs minutes to an hour on a laptop; the committed adapter saves a reader that. Killed,
-the same command goes on from its last checkpoint in the user's cache.
+writes `data/adapters/smollm2-<task>`: float16 weights, the recipe, and validation scores before and
+after. It takes minutes to an hour on a laptop; the committed adapters save a reader that. If it is
+killed, the same command continues from the last checkpoint in the user's cache.
 """
 
-import hashlib
+from __future__ import annotations
+
 import json
 import shutil
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -19,27 +19,38 @@ from pathlib import Path
 from typing import Any
 
 from safetensors.torch import load_file, save_file
-from transformers import TrainerCallback
 
-from geodistill.distill import FeatureDistillationTrainer
 from geodistill.distill.teacher_cache import cache_key
-from geodistill.experiments.instruction.evaluate import Example, score
+from geodistill.experiments.instruction.evaluate import evaluate_model
+from geodistill.experiments.instruction.generate import Example
 from geodistill.experiments.instruction.models import load_teacher
-from geodistill.experiments.instruction.setup import choose, collate
-from geodistill.experiments.run_store import data_dir, provenance
-from geodistill.experiments.training import fit, last_checkpoint, threads, training_arguments
+from geodistill.experiments.instruction.setup import select_pairs
+from geodistill.experiments.instruction.train import ProgressCallback, train_on_answers
+from geodistill.experiments.provenance import provenance
+from geodistill.experiments.training import torch_threads
+from geodistill.files import Progress, atomic_file, atomic_folder, sha256
+from geodistill.paths import data_dir
 from geodistill.tasks import assets, load_instructions
-
-Report = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class AdapterSetting:
-    """LoRA of every linear layer; prompts from the training part only, scored on validation.
+class AdapterSettings:
+    """LoRA of every linear layer, on training prompts; scored on validation prompts.
 
     Attributes:
+        task: name of an instruction set.
+        n_train: training pairs.
+        n_validation: pairs that the scores are taken on.
+        rank: of the LoRA matrices.
+        alpha: scale of the LoRA update, which is multiplied by alpha / rank.
+        epochs: passes over the training pairs.
+        batch_size: pairs per optimiser step.
+        learning_rate: peak of the linear schedule.
+        max_length: longest prompt with answer, in tokens; longer pairs are left out.
+        max_new_tokens: longest answer generated for the scores.
+        seed: of the initialisation and of the order of pairs.
         save_steps: optimiser steps between two checkpoints, and between two lines of progress.
-        threads: of the computation; sums depend on it, so it belongs to the recipe.
+        threads: of the computation; floating-point sums depend on it.
     """
 
     task: str = "embedded"
@@ -51,36 +62,49 @@ class AdapterSetting:
     batch_size: int = 16
     learning_rate: float = 5e-4
     max_length: int = 160
-    new_tokens: int = 32
+    max_new_tokens: int = 32
     seed: int = 0
     save_steps: int = 10
     threads: int = 2
 
 
-def fit_adapter(setting: AdapterSetting, folder: Path, report: Report) -> None:
-    """Fit the adapter and write it to `folder`, whole or not at all."""
+RECIPES = {
+    "embedded": AdapterSettings(),
+    "t0": AdapterSettings("t0", n_train=4000, n_validation=200),
+}
+
+
+def fit_adapter(settings: AdapterSettings, folder: Path, progress: Progress) -> None:
+    """Fit an adapter and write it to a folder, completely or not at all.
+
+    Args:
+        settings: of the adapter.
+        folder: to write; an older one is replaced.
+        progress: called with a line for each stage.
+    """
     made_by = provenance()  # before the weights written here count as a change
-    data = load_instructions(setting.task)
-    recipe = asdict(setting)
+    data = load_instructions(settings.task)
+    recipe = asdict(settings)
     key = cache_key(json.dumps(recipe), data.data_hash)
-    work = assets.cache_dir() / "adapters" / f"{setting.task}-{key}"
-    work.mkdir(parents=True, exist_ok=True)
-    report("loading the teacher")
+    work = assets.cache_dir() / "adapters" / f"{settings.task}-{key}"
+    progress("loading the teacher")
     teacher, tokenizer = load_teacher("smollm2", "")
-    rows, _ = choose(data.train, setting.n_train, tokenizer, setting.max_length)
-    held_out, _ = choose(data.validation, setting.n_validation, tokenizer, setting.max_length)
-    with threads(setting.threads):
-        before = _kept(
-            work / "before.json",
-            lambda: score(teacher, tokenizer, held_out, setting.new_tokens)[0],
-        )
-        report(f"before: {before}")
+    limit = settings.max_length
+    train, _ = select_pairs(data.train, settings.n_train, tokenizer, limit)
+    validation, _ = select_pairs(data.validation, settings.n_validation, tokenizer, limit)
+
+    def scores(model: Any) -> dict[str, float]:
+        return evaluate_model(model, tokenizer, validation, settings.max_new_tokens)[0]
+
+    with torch_threads(settings.threads):
+        before = _computed_once(work / "before.json", partial(scores, teacher))
+        progress(f"before: {before}")
         model, seconds = train_adapter(
-            teacher, rows, tokenizer.pad_token_id, setting, work / "checkpoints", report
+            teacher, train, tokenizer.pad_token_id, settings, work / "checkpoints", progress
         )
-        after, _ = score(model, tokenizer, held_out, setting.new_tokens)
-    report(f"after: {after}")
-    written = {
+        after = scores(model)
+    progress(f"after: {after}")
+    result = {
         "base": "SmolLM2-135M-Instruct (Q4_1), Apache-2.0",
         "recipe": recipe,
         "data_hash": data.data_hash,
@@ -89,110 +113,85 @@ def fit_adapter(setting: AdapterSetting, folder: Path, report: Report) -> None:
         "train_seconds": seconds,
         **made_by,
     }
-    save_adapter(model, written, folder)
+    save_adapter(model, result, folder)
     shutil.rmtree(work)
 
 
-def _kept(path: Path, make: Callable[[], dict[str, float]]) -> dict[str, float]:
-    """The scores stored at `path`; made and stored where there are none yet."""
-    if not path.is_file():
-        partial_file = path.with_suffix(".partial")
-        partial_file.write_text(json.dumps(make()))
-        partial_file.replace(path)
-    scores: dict[str, float] = json.loads(path.read_text())
+def _computed_once(file: Path, compute: Callable[[], dict[str, float]]) -> dict[str, float]:
+    """The scores in a JSON file; computed and stored if there is none."""
+    if not file.is_file():
+        with atomic_file(file) as partial_file:
+            partial_file.write_text(json.dumps(compute()))
+    scores: dict[str, float] = json.loads(file.read_text())
     return scores
 
 
 def train_adapter(
     model: Any,
-    rows: list[Example],
+    examples: list[Example],
     pad_id: int,
-    setting: AdapterSetting,
+    settings: AdapterSettings,
     checkpoints: Path,
-    report: Report,
+    progress: Progress,
 ) -> tuple[Any, float]:
-    """LoRA training that goes on from the last whole checkpoint, to the same weights.
+    """Train a LoRA adapter; a killed training is resumed and ends at the same weights.
+
+    Args:
+        model: a causal language model.
+        examples: with `input_ids` and `labels`.
+        pad_id: token for padding.
+        settings: of the adapter.
+        checkpoints: folder of the checkpoints.
+        progress: called with a line at each checkpoint.
 
     Returns:
-        The model with its adapter, and the seconds of training, of all attempts that were kept.
+        The model with its adapter, and the seconds of training up to it, over all attempts.
     """
     from peft import LoraConfig, get_peft_model
     from transformers import set_seed
 
-    set_seed(setting.seed)
+    set_seed(settings.seed)
     lora = LoraConfig(
-        r=setting.rank, lora_alpha=setting.alpha, target_modules="all-linear", task_type="CAUSAL_LM"
+        r=settings.rank,
+        lora_alpha=settings.alpha,
+        target_modules="all-linear",
+        task_type="CAUSAL_LM",
     )
-    arguments = training_arguments(
+    trainer = train_on_answers(
+        get_peft_model(model, lora),
+        examples,
+        pad_id,
         checkpoints,
-        seed=setting.seed,
-        num_train_epochs=setting.epochs,
-        per_device_train_batch_size=setting.batch_size,
-        learning_rate=setting.learning_rate,
-        remove_unused_columns=False,
+        seed=settings.seed,
+        callbacks=[ProgressCallback(progress)],
+        num_train_epochs=settings.epochs,
+        per_device_train_batch_size=settings.batch_size,
+        learning_rate=settings.learning_rate,
         save_strategy="steps",
-        save_steps=setting.save_steps,
+        save_steps=settings.save_steps,
         save_total_limit=2,
-        logging_steps=setting.save_steps,
+        logging_steps=settings.save_steps,
     )
-    # Without a teacher it is a plain trainer, with the head computed for the answers alone.
-    trainer = FeatureDistillationTrainer(
-        model=get_peft_model(model, lora),
-        args=arguments,
-        train_dataset=rows,
-        data_collator=partial(collate, pad_id),
-        callbacks=[Progress(report)],
-    )
-    fit(trainer, resume=last_checkpoint(checkpoints))
-    spent = [log["seconds"] for log in trainer.state.log_history if "seconds" in log]
-    return trainer.model, sum(spent)
-
-
-class Progress(TrainerCallback):
-    """A line a log: step, loss, minutes left; the seconds since the last one are kept."""
-
-    def __init__(self, report: Report) -> None:
-        self.report = report
-        self.since = 0.0
-
-    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self.since = time.perf_counter()
-        if state.global_step:
-            self.report(f"going on from step {state.global_step}")
-
-    def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        logs = kwargs["logs"]
-        if "loss" not in logs:
-            return
-        now = time.perf_counter()
-        seconds, self.since = now - self.since, now
-        state.log_history[-1]["seconds"] = seconds
-        left = (state.max_steps - state.global_step) * seconds / args.logging_steps / 60
-        self.report(
-            f"step {state.global_step} of {state.max_steps}, loss {logs['loss']:.3f}, "
-            f"about {left:.0f} minutes left"
-        )
+    return trainer.model, sum(log.get("seconds", 0.0) for log in trainer.state.log_history)
 
 
 def save_adapter(model: Any, recipe: dict[str, Any], folder: Path) -> None:
-    """Weights in float16 with their recipe; by rename, so that no half adapter is ever found."""
+    """Write the weights in float16 with their recipe, completely or not at all.
+
+    Args:
+        model: with its adapter.
+        recipe: written to `recipe.json`, with the hash of the weights.
+        folder: to write; an older one is replaced.
+    """
     model.peft_config["default"].base_model_name_or_path = "SmolLM2-135M-Instruct"  # no local path
-    unfinished = folder.with_name(f"{folder.name}.partial")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    model.save_pretrained(str(unfinished))
-    weights = unfinished / "adapter_model.safetensors"
-    save_file({k: v.half() for k, v in load_file(weights).items()}, weights)
-    (unfinished / "README.md").unlink(missing_ok=True)  # peft's empty template
-    recipe = {**recipe, "sha256": hashlib.sha256(weights.read_bytes()).hexdigest()}
-    (unfinished / "recipe.json").write_text(json.dumps(recipe, indent=2) + "\n")
-    shutil.rmtree(folder, ignore_errors=True)
-    unfinished.rename(folder)
+    with atomic_folder(folder) as partial_folder:
+        model.save_pretrained(str(partial_folder))
+        weights = partial_folder / "adapter_model.safetensors"
+        save_file({k: v.half() for k, v in load_file(weights).items()}, weights)
+        (partial_folder / "README.md").unlink(missing_ok=True)  # peft's empty template
+        recipe = {**recipe, "sha256": sha256(weights)}
+        (partial_folder / "recipe.json").write_text(json.dumps(recipe, indent=2) + "\n")
 
-
-RECIPES = {
-    "embedded": AdapterSetting(),
-    "t0": AdapterSetting("t0", n_train=4000, n_validation=200),
-}
 
 if __name__ == "__main__":
     if len(sys.argv) != 2 or sys.argv[1] not in RECIPES:

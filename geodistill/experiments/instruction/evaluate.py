@@ -1,271 +1,165 @@
-"""What a language model answers, and how well: likelihood of the right answer, own answers."""
+"""Evaluation of a language model: likelihood of the reference answers, scores of its answers."""
 
-import json
-import os
+from __future__ import annotations
+
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
 
 from geodistill.distill.checks import check_length
-from geodistill.distill.feature_term import kept_rows
-from geodistill.distill.hooks import head_on_rows
-from geodistill.distill.teacher_cache import cache_key
-from geodistill.errors import InputError
-from geodistill.experiments.training import beside, in_batches
+from geodistill.distill.collate import batches_by_length, to_device
+from geodistill.distill.feature_term import loss_mask
+from geodistill.distill.hooks import lm_head_on_positions
+from geodistill.experiments.instruction.generate import BATCH_SIZE, Example, generate
 
-Example = dict[str, Any]
-BATCH = 32
-GRAM = 4
-"""Words of a run whose repetition is counted."""
-SAMPLED = 100
-"""Examples, the first ones, that are answered by sampling too: it costs most of a scoring."""
+NGRAM_SIZE = 4
+"""Words of the n-grams whose repetition is counted."""
+N_SAMPLED = 100
+"""Examples, the first ones, that are also answered by sampling, which takes most of the time."""
 
 
-def model_inputs(example: Example) -> Example:
-    """The part of an example that a model sees."""
-    return {"input_ids": example["input_ids"], "labels": example["labels"]}
-
-
-def score(
+def evaluate_model(
     model: Any,
     tokenizer: Any,
     examples: list[Example],
-    new_tokens: int,
-    decodings: tuple[int, ...] = (),
+    max_new_tokens: int,
+    sampling_seeds: tuple[int, ...] = (),
 ) -> tuple[dict[str, float], pd.DataFrame]:
-    """Likelihood of the right answers, and marks of the model's own, greedy and sampled.
+    """Likelihood of the reference answers, and scores of greedy and sampled answers.
 
     Args:
         model: a causal language model.
-        tokenizer: its own.
-        examples: as `instruction_room.choose` gives them.
-        new_tokens: longest answer.
-        decodings: seeds; each adds `rougeL/seed<s>` to metrics and items, and `answer/seed<s>`, of
-            the first `SAMPLED` examples.
+        tokenizer: of the model.
+        examples: with `input_ids`, `labels`, `prompt_ids`, `completion`, `item` and `source`.
+        max_new_tokens: longest answer, in tokens.
+        sampling_seeds: each adds `rougeL/seed<s>` to metrics and items and `answer/seed<s>` to the
+            items, for the first `N_SAMPLED` examples.
 
     Returns:
-        Metrics: `nll` in nats over all answer tokens; means of `rougeL`, `exact_match`,
-        `repetition` (all 0..1) and `words` over the greedy answers. And a row an item, whose
-        `score` is minus its NLL a token.
+        The metrics: `nll`, in nats per token over all answer tokens; over the greedy answers the
+        means of `rougeL`, `exact_match`, `repetition` (all in 0..1) and `words`. And one row per
+        example, with columns of these names, `item`, `source`, `answer`, and `score`, minus the
+        NLL per token.
     """
     model.eval()
-    total, count = likelihoods(model, examples, tokenizer.pad_token_id)
-    marks = marked(examples, generate(model, tokenizer, examples, new_tokens))
-    items = pd.concat([likelihood_items(examples, total, count), marks], axis=1)
-    for seed in decodings:
-        few = examples[:SAMPLED]
-        sampled = marked(few, generate(model, tokenizer, few, new_tokens, seed=seed))
-        sampled = sampled[["rougeL", "answer"]]
+    nll, n_tokens = answer_nll(model, examples, tokenizer.pad_token_id)
+    greedy = score_answers(examples, generate(model, tokenizer, examples, max_new_tokens))
+    items = pd.concat([nll_items(examples, nll, n_tokens), greedy], axis=1)
+    for seed in sampling_seeds:
+        first = examples[:N_SAMPLED]
+        answers = generate(model, tokenizer, first, max_new_tokens, seed=seed)
+        sampled = score_answers(first, answers)[["rougeL", "answer"]]
         items = items.join(sampled.add_suffix(f"/seed{seed}"))
-    sampled_marks = [f"rougeL/seed{seed}" for seed in decodings]
-    metrics = {"nll": float(total.sum() / count.sum())}
-    for name in ("rougeL", *sampled_marks, "exact_match", "repetition", "words"):
+    metrics = {"nll": float(nll.sum() / n_tokens.sum())}
+    sampled_metrics = [f"rougeL/seed{seed}" for seed in sampling_seeds]
+    for name in ("rougeL", *sampled_metrics, "exact_match", "repetition", "words"):
         metrics[name] = float(items[name].mean())
     return metrics, items
 
 
 @torch.no_grad()
-def answer_logits(
-    model: Any, examples: list[Example], pad_id: int
-) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
-    """A batch at a time: places of its examples, their answer tokens' number, logits, the tokens.
+def answer_nll(model: Any, examples: list[Example], pad_id: int) -> tuple[Tensor, Tensor]:
+    """The negative log-likelihood of each example's reference answer.
 
-    Logits (tokens, vocabulary), float32, are those that predict the answer tokens.
+    Args:
+        model: a causal language model.
+        examples: with `input_ids` and `labels`.
+        pad_id: token for padding.
+
+    Returns:
+        The NLL in nats, summed over the tokens of each answer, and the number of these tokens;
+        both (n,) in float64.
+
+    Raises:
+        InputError: an example that exceeds the model's positions.
     """
-    for batch in in_batches([model_inputs(e) for e in examples], BATCH, pad_id):
+    nll = torch.zeros(len(examples), dtype=torch.float64)
+    n_tokens = torch.zeros(len(examples), dtype=torch.float64)
+    for batch in batches_by_length(examples, BATCH_SIZE, pad_id):
         rows = batch.pop("row")
         check_length(batch, model, "model")
-        batch = beside(model, batch)
-        mask, labels = kept_rows(batch), batch.pop("labels")
-        with head_on_rows(model, mask):
+        batch = to_device(model, batch)
+        mask, labels = loss_mask(batch), batch.pop("labels")
+        with lm_head_on_positions(model, mask):
             logits = model(**batch).logits.float()
-        yield rows, mask.sum(1).cpu(), logits, labels[:, 1:][mask[:, :-1]]
+        targets = labels[:, 1:][mask[:, :-1]]
+        losses = torch.nn.functional.cross_entropy(logits, targets, reduction="none").double()
+        counts = mask.sum(1).cpu()
+        nll.index_add_(0, rows.repeat_interleave(counts), losses.cpu())
+        n_tokens[rows] = counts.double()
+    return nll, n_tokens
 
 
-def likelihoods(model: Any, examples: list[Example], pad_id: int) -> tuple[Tensor, Tensor]:
-    """Nats of each example's answer, summed over its tokens, and their number; float64."""
-    total = torch.zeros(len(examples), dtype=torch.float64)
-    count = torch.zeros(len(examples), dtype=torch.float64)
-    for rows, kept, logits, targets in answer_logits(model, examples, pad_id):
-        nll = torch.nn.functional.cross_entropy(logits, targets, reduction="none").double()
-        total.index_add_(0, rows.repeat_interleave(kept), nll.cpu())
-        count[rows] = kept.double()
-    return total, count
+def nll_items(examples: list[Example], nll: Tensor, n_tokens: Tensor) -> pd.DataFrame:
+    """One row per example: item, source, score (minus the NLL per token) and nll (per token).
 
-
-def likelihood_items(examples: list[Example], total: Tensor, count: Tensor) -> pd.DataFrame:
-    """A row an item: item, source, score (minus NLL a token), nll."""
-    nll: np.ndarray[Any, Any] = (total / count).numpy()
+    Args:
+        examples: with `item` and `source`.
+        nll: summed over the answer tokens of each example, (n,).
+        n_tokens: of each answer, (n,).
+    """
+    per_token = (nll / n_tokens).numpy()
     names = {key: [e[key] for e in examples] for key in ("item", "source")}
-    return pd.DataFrame({**names, "score": -nll, "nll": nll})
+    return pd.DataFrame({**names, "score": -per_token, "nll": per_token})
 
 
 def unigram_nll(
-    train: list[Example], test: list[Example], vocabulary: int
+    train: list[Example], test: list[Example], vocab_size: int
 ) -> tuple[Tensor, Tensor]:
-    """As `likelihoods`, of a model that knows only how often a token stands in an answer.
+    """The NLL under a unigram model of the training answers, with add-one smoothing.
 
-    Counts over the training answers, one added to each of the `vocabulary` tokens.
+    Args:
+        train: examples whose answer tokens are counted.
+        test: examples that are scored.
+        vocab_size: number of tokens.
+
+    Returns:
+        The NLL in nats of each test example's answer, and its number of tokens; both (n,).
     """
-    counts = torch.ones(vocabulary, dtype=torch.float64)
+    counts = torch.ones(vocab_size, dtype=torch.float64)
     for example in train:
-        counts += torch.bincount(_answer(example), minlength=vocabulary)
-    nats = -(counts / counts.sum()).log()
-    answers = [_answer(example) for example in test]
-    total = torch.stack([nats[answer].sum() for answer in answers])
-    return total, torch.tensor([float(len(a)) for a in answers], dtype=torch.float64)
+        counts += torch.bincount(_answer_tokens(example), minlength=vocab_size)
+    token_nll = -(counts / counts.sum()).log()
+    answers = [_answer_tokens(example) for example in test]
+    nll = torch.stack([token_nll[answer].sum() for answer in answers])
+    return nll, torch.tensor([float(len(a)) for a in answers], dtype=torch.float64)
 
 
-def _answer(example: Example) -> Tensor:
+def _answer_tokens(example: Example) -> Tensor:
     return torch.tensor([label for label in example["labels"] if label != -100])
 
 
-def marked(examples: list[Example], answers: list[str], *, stemmer: bool = False) -> pd.DataFrame:
-    """A row an answer: rougeL, exact_match (ends stripped), words, repetition, the answer.
+def score_answers(
+    examples: list[Example], answers: list[str], *, stemmer: bool = False
+) -> pd.DataFrame:
+    """One row per answer: rougeL, exact_match (ends stripped), words, repetition and answer.
 
-    Rouge-L compares words as they are, or, with `stemmer`, without their endings (Porter's), as
-    MiniLLM and DistiLLM do; scores of the two do not compare.
+    Args:
+        examples: whose `completion` is the reference answer.
+        answers: one per example.
+        stemmer: whether Rouge-L compares Porter stems, as in the evaluations of MiniLLM and
+            DistiLLM; scores with and without stems are not comparable.
     """
     from rouge_score.rouge_scorer import RougeScorer
 
-    rouge = RougeScorer(["rougeL"], use_stemmer=stemmer)
-    wanted = [e["completion"] for e in examples]
-    pairs = list(zip(wanted, answers, strict=True))
+    scorer = RougeScorer(["rougeL"], use_stemmer=stemmer)
+    pairs = list(zip([e["completion"] for e in examples], answers, strict=True))
     return pd.DataFrame(
         {
-            "rougeL": [rouge.score(a, b)["rougeL"].fmeasure for a, b in pairs],
+            "rougeL": [scorer.score(a, b)["rougeL"].fmeasure for a, b in pairs],
             "exact_match": [float(a.strip() == b.strip()) for a, b in pairs],
             "words": [float(len(b.split())) for b in answers],
-            "repetition": [repetition(b) for b in answers],
+            "repetition": [repeated_ngram_rate(b) for b in answers],
             "answer": answers,
         }
     )
 
 
-def repetition(text: str) -> float:
-    """Share of the text's runs of four words that stood in it before, in [0, 1)."""
+def repeated_ngram_rate(text: str) -> float:
+    """Share of the text's 4-grams of words that repeat an earlier one, in [0, 1)."""
     words = text.split()
-    runs = Counter(tuple(words[i : i + GRAM]) for i in range(len(words) - GRAM + 1))
-    return 1 - len(runs) / runs.total() if runs else 0.0
-
-
-def generate(
-    model: Any,
-    tokenizer: Any,
-    examples: list[Example],
-    new_tokens: int,
-    *,
-    seed: int | None = None,
-    stored: Path | None = None,
-    report: Callable[[int, int], None] = lambda done, total: None,
-) -> list[str]:
-    """Answers in batches, with padding on the left and a key-value cache.
-
-    Args:
-        model: as for `score`, like tokenizer, examples and new_tokens.
-        tokenizer: see there.
-        examples: see there.
-        new_tokens: see there.
-        seed: None for greedy answers, else of samples at temperature 1 from all tokens.
-        stored: a file of finished batches, a line each, which an interrupted call goes on from.
-        report: called with answers done and their total.
-
-    Raises:
-        InputError: no examples; prompts with their answers that exceed the model's positions;
-            `stored` answers to other prompts, or of another seed or length.
-    """
-    if not examples:
-        raise InputError("examples is empty: expected at least one")
-    order = sorted(range(len(examples)), key=lambda i: len(examples[i]["prompt_ids"]))
-    _check_room(model, max(len(e["prompt_ids"]) for e in examples), new_tokens)
-    batches = [order[start : start + BATCH] for start in range(0, len(order), BATCH)]
-    answers = [""] * len(examples)
-    done, key = [], ""
-    if stored:
-        prompts = json.dumps([e["prompt_ids"] for e in examples])
-        key = cache_key(prompts, str(new_tokens), str(seed))
-        done = _stored_batches(stored, batches, key)
-    for place, batch in enumerate(batches):
-        if place < len(done):
-            texts = done[place]
-        else:
-            with _seeded(None if seed is None else seed * 100_000 + place):
-                own = [examples[i]["prompt_ids"] for i in batch]
-                texts = _generate_batch(model, tokenizer, own, new_tokens, seed is not None)
-            if stored:
-                _store_batch(stored, batch, texts, key)
-        for i, text in zip(batch, texts, strict=True):
-            answers[i] = text
-        report(min((place + 1) * BATCH, len(examples)), len(examples))
-    return answers
-
-
-def _check_room(model: Any, longest: int, new_tokens: int) -> None:
-    positions = getattr(model.config, "max_position_embeddings", None)
-    if positions is not None and longest + new_tokens > positions:
-        raise InputError(
-            f"the longest prompt has {longest} tokens; with {new_tokens} new ones it exceeds the "
-            f"model's {positions} positions: leave it out, or give fewer new_tokens"
-        )
-
-
-@contextmanager
-def _seeded(seed: int | None) -> Iterator[None]:
-    """Draw from `seed`, and leave no trace on other draws."""
-    with torch.random.fork_rng():
-        if seed is not None:
-            torch.manual_seed(seed)
-        yield
-
-
-@torch.no_grad()
-def _generate_batch(
-    model: Any, tokenizer: Any, prompts: list[list[int]], new_tokens: int, sample: bool
-) -> list[str]:
-    length = max(map(len, prompts))
-    blank = [length - len(p) for p in prompts]
-    padded = [[tokenizer.pad_token_id] * k + p for k, p in zip(blank, prompts, strict=True)]
-    seen = [[0] * k + [1] * len(p) for k, p in zip(blank, prompts, strict=True)]
-    batch = {"input_ids": torch.tensor(padded), "attention_mask": torch.tensor(seen)}
-    out = model.generate(
-        **beside(model, batch),
-        max_new_tokens=new_tokens,
-        do_sample=sample,
-        **({"temperature": 1.0, "top_p": 1.0, "top_k": 0} if sample else {}),
-        pad_token_id=tokenizer.pad_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-    )
-    texts: list[str] = tokenizer.batch_decode(out[:, length:], skip_special_tokens=True)
-    return texts
-
-
-def _stored_batches(path: Path, batches: list[list[int]], key: str) -> list[list[str]]:
-    """The batches of an interrupted call; a last line that was cut off is taken away."""
-    if not path.is_file():
-        return []
-    stored = path.read_bytes()
-    whole = stored[: stored.rfind(b"\n") + 1]
-    os.truncate(path, len(whole))
-    try:
-        found = [json.loads(line) for line in whole.splitlines()]
-    except ValueError as error:
-        raise InputError(f"{path} is damaged ({error}); delete it") from error
-    rows = [batch["rows"] for batch in found]
-    if rows != batches[: len(found)] or {batch.get("key") for batch in found} - {key}:
-        raise InputError(
-            f"{path} holds answers to other prompts, or of another seed or length; delete it"
-        )
-    return [batch["answers"] for batch in found]
-
-
-def _store_batch(path: Path, rows: list[int], answers: list[str], key: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a") as file:
-        file.write(json.dumps({"rows": rows, "answers": answers, "key": key}) + "\n")
+    ngrams = Counter(tuple(words[i : i + NGRAM_SIZE]) for i in range(len(words) - NGRAM_SIZE + 1))
+    return 1 - len(ngrams) / ngrams.total() if ngrams else 0.0

@@ -1,4 +1,6 @@
-"""The instruction study's models, read and checked: teacher with adapter, a student by name."""
+"""The models of the instruction study, loaded and checked: the teacher, and a student by name."""
+
+from __future__ import annotations
 
 import json
 import warnings
@@ -7,120 +9,120 @@ from typing import Any
 
 import torch
 
-from geodistill.distill.teacher_cache import file_hash
 from geodistill.errors import AssetError, InputError
-from geodistill.experiments.run_store import data_dir
-from geodistill.experiments.training import device, quiet
+from geodistill.experiments.training import default_device, silence_libraries
+from geodistill.files import sha256
+from geodistill.paths import data_dir
 from geodistill.tasks import assets
+
+EXPECTED = "expected a folder or hub name of a causal language model with its tokenizer"
 
 
 def load_teacher(name: str, adapter: str) -> tuple[Any, Any]:
-    """A causal language model, with an adapter of data/adapters merged in, and its tokenizer.
+    """A causal language model in evaluation mode, and its tokenizer.
+
+    Args:
+        name: "smollm2", the embedded one, or a folder or hub name.
+        adapter: folder name under data/adapters of a LoRA adapter to merge in, or empty.
 
     Raises:
         InputError: no such adapter, or one that is damaged or of another model.
-        AssetError: a model file that can't be read.
+        AssetError: a model that can't be read.
     """
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    stored = data_dir() / "adapters" / adapter if adapter else None
-    if stored and not (stored / "adapter_model.safetensors").is_file():
-        raise InputError(f"adapter is {adapter!r}; {stored} has no adapter_model.safetensors")
-    quiet()
-    where: dict[str, Any] = {"pretrained_model_name_or_path": name}
+    adapter_folder = data_dir() / "adapters" / adapter if adapter else None
+    if adapter_folder and not (adapter_folder / "adapter_model.safetensors").is_file():
+        raise InputError(
+            f"adapter is {adapter!r}; {adapter_folder} has no adapter_model.safetensors"
+        )
+    silence_libraries()
+    source: dict[str, Any] = {"pretrained_model_name_or_path": name}
+    remedy = EXPECTED
     if name == "smollm2":
-        folder, file = assets.path("smollm2"), assets.SMOLLM2_GGUF
-        where = {"pretrained_model_name_or_path": folder, "gguf_file": file}
+        folder = assets.path("smollm2")
+        source = {"pretrained_model_name_or_path": folder, "gguf_file": assets.SMOLLM2_GGUF}
+        remedy = f"if it is damaged, delete the folder {folder} and run `geodistill download`"
     try:
-        if name == "smollm2":
-            _check_digest(folder / file, assets.SMOLLM2_SHA256)
-        tokenizer = AutoTokenizer.from_pretrained(**where)
-        model: Any = AutoModelForCausalLM.from_pretrained(**where, dtype=torch.float32)
-        if not all(bool(p.isfinite().all()) for p in model.parameters()):
-            raise ValueError("weights that are not finite")
-    except Exception as error:  # the readers of GGUF and safetensors raise whatever they meet
-        folder = Path(where["pretrained_model_name_or_path"])
-        remedy = "expected a folder or hub name of a causal language model with its tokenizer"
-        if name == "smollm2":
-            remedy = f"if it is damaged, delete the folder {folder} and run `geodistill assets`"
+        tokenizer = AutoTokenizer.from_pretrained(**source)
+        model: Any = AutoModelForCausalLM.from_pretrained(**source, dtype=torch.float32)
+        _check_finite(model)
+    except Exception as error:  # the readers of GGUF and safetensors raise errors of any type
         raise AssetError(
-            f"teacher {name!r} can't be read from {folder / where.get('gguf_file', '')} "
-            f"({_one_line(error)}); {remedy}"
+            f"teacher {name!r} can't be read from {'/'.join(map(str, source.values()))} "
+            f"({summarize(error)}); {remedy}"
         ) from error
-    if tokenizer.pad_token_id is None:  # GPT-2's, Llama's; the attention mask tells padding
+    if tokenizer.pad_token_id is None:  # as of GPT-2 and Llama; the attention mask marks padding
         tokenizer.pad_token = tokenizer.eos_token
-    model.is_quantized = False  # GGUF weights are whole again once loaded, and may be trained
-    if stored:
-        model = _with_adapter(model, stored)
+    model.is_quantized = False  # GGUF weights are dequantised at loading, and may be trained
+    if adapter_folder:
+        model = _with_adapter(model, adapter_folder)
     model.train(False)
-    return model.to(device()), tokenizer
+    return model.to(default_device()), tokenizer
 
 
 def _with_adapter(model: Any, folder: Path) -> Any:
     from peft import PeftModel
-    from safetensors import SafetensorError
 
+    weights, recipe = folder / "adapter_model.safetensors", folder / "recipe.json"
     try:
-        if (folder / "recipe.json").is_file():  # `adapter.save_adapter` writes one
-            recipe = json.loads((folder / "recipe.json").read_text())
-            _check_digest(folder / "adapter_model.safetensors", recipe["sha256"])
+        if recipe.is_file():  # wrong weights may be finite
+            recorded, actual = json.loads(recipe.read_text())["sha256"], sha256(weights)
+            if actual != recorded:
+                raise ValueError(
+                    f"{weights.name} has sha256 {actual[:12]}, {recorded[:12]} is recorded"
+                )
         with warnings.catch_warnings():
-            # Of an adapter with weights missing peft would go on without them.
+            # peft only warns of an adapter that lacks weights.
             warnings.filterwarnings("error", "Found missing adapter keys")
             merged = PeftModel.from_pretrained(model, folder).merge_and_unload()
-        if not all(bool(p.isfinite().all()) for p in merged.parameters()):
-            raise ValueError("weights that are not finite")
-        return merged
-    except (
-        *(OSError, SafetensorError, RuntimeError, ValueError, KeyError, TypeError),
-        UserWarning,
-    ) as error:
+        _check_finite(merged)
+    except Exception as error:
         raise InputError(
-            f"adapter {folder} is damaged or of another model ({_one_line(error)}); restore it, or "
+            f"adapter {folder} is damaged or of another model ({summarize(error)}); restore it, or "
             "make it again with `python -m geodistill.experiments.instruction.adapter`"
         ) from error
+    return merged
 
 
-def given_student(name: str, tokenizer: Any, positions: int) -> Any:
-    """A causal language model to be trained on, with the teacher's tokens.
+def load_student(name: str, tokenizer: Any, positions: int) -> Any:
+    """A pretrained causal language model to be trained as a student.
 
     Args:
-        name: folder, or name of the hub.
-        tokenizer: the teacher's.
+        name: folder or hub name.
+        tokenizer: of the teacher.
         positions: tokens of the longest prompt with its answer.
 
     Raises:
-        InputError: a model that cannot be read, has fewer positions, or other tokens.
+        InputError: a model that can't be read, has fewer positions, or another vocabulary.
     """
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    quiet()
-    expected = "expected a folder or hub name of a causal language model with its tokenizer"
+    silence_libraries()
     try:
         model: Any = AutoModelForCausalLM.from_pretrained(name, dtype=torch.float32)
-        own = AutoTokenizer.from_pretrained(name).get_vocab()
-    except Exception as error:  # the readers of configs and weights raise whatever they meet
-        raise InputError(f"student is {name!r}; {expected} ({_one_line(error)})") from error
-    if own != tokenizer.get_vocab():
+        vocabulary = AutoTokenizer.from_pretrained(name).get_vocab()
+    except Exception as error:  # the readers of configs and weights raise errors of any type
+        raise InputError(f"student is {name!r}; {EXPECTED} ({summarize(error)})") from error
+    if vocabulary != tokenizer.get_vocab():
         raise InputError(
-            f"student {name!r} has other tokens than the teacher ({len(own)} in its vocabulary, "
-            f"{len(tokenizer.get_vocab())} in the teacher's); expected the same"
+            f"student {name!r} has another vocabulary than the teacher ({len(vocabulary)} tokens, "
+            f"the teacher has {len(tokenizer.get_vocab())}); expected the same"
         )
-    room = getattr(model.config, "max_position_embeddings", None) or positions
-    if room < positions:
+    available = getattr(model.config, "max_position_embeddings", None) or positions
+    if available < positions:
         raise InputError(
-            f"student {name!r} takes {room} tokens; expected at least {positions}, which prompts "
-            "with their answers have (max_length + new_tokens)"
+            f"student {name!r} takes {available} tokens; expected at least {positions}, the length "
+            "of prompts with answers (max_length + max_new_tokens)"
         )
     return model
 
 
-def _check_digest(file: Path, recorded: str) -> None:
-    """Raise ValueError for other bytes than those recorded: weights may be wrong and finite."""
-    found = file_hash(file)
-    if found != recorded:
-        raise ValueError(f"{file.name} has sha256 {found[:12]}, {recorded[:12]} is recorded")
+def _check_finite(model: Any) -> None:
+    if not all(bool(p.isfinite().all()) for p in model.parameters()):
+        raise ValueError("weights that are not finite")
 
 
-def _one_line(error: Exception) -> str:
+def summarize(error: Exception) -> str:
+    """The type and the message of an error in one line of at most 200 characters of message."""
     return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"

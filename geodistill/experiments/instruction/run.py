@@ -1,9 +1,12 @@
-"""Instruction following: an instruction-tuned language model teaches a small OPT.
+"""Train and evaluate one student of the instruction study.
 
 The teacher is SmolLM2-135M-Instruct with the project's LoRA adapter; the student has the OPT
-architecture, untrained but for its embeddings, and the teacher's tokenizer. All methods of one seed
-share the start and the order of batches; the prompts are the same for every seed.
+architecture and the teacher's tokenizer, and is untrained but for its embeddings. Methods of one
+seed share the student's initialisation and the order of the batches, so that their difference is
+paired; the prompts are the same for every seed.
 """
+
+from __future__ import annotations
 
 import os
 import shutil
@@ -16,165 +19,144 @@ from typing import Any
 
 import pandas as pd
 
-from geodistill.distill import FeatureDistillationTrainer, FeatureTerm, TeacherCache
-from geodistill.experiments.instruction.evaluate import (
-    Example,
-    likelihood_items,
-    score,
-    unigram_nll,
+from geodistill.distill import TeacherCache
+from geodistill.experiments.instruction.evaluate import evaluate_model, nll_items, unigram_nll
+from geodistill.experiments.instruction.feature_metrics import (
+    ParticipationRatioCallback,
+    feature_metrics,
+    teacher_features,
 )
-from geodistill.experiments.instruction.feature_metrics import SpreadOnTheWay, geometry, stored_rows
+from geodistill.experiments.instruction.generate import Example
+from geodistill.experiments.instruction.settings import ORDER_SEED_OFFSET
 from geodistill.experiments.instruction.setup import (
-    InstructionRoom,
-    InstructionSetting,
-    collate,
-    open_instruction_room,
-    outputs_of,
-    own_words,
-    start_student,
+    InstructionSetup,
+    build_student,
+    cache_teacher_outputs,
+    teacher_generations,
 )
+from geodistill.experiments.instruction.train import distillation_losses, train_on_answers
 from geodistill.experiments.methods import (
     INSTRUCTION_METHODS,
     INSTRUCTION_REFERENCES,
-    LOGIT_KINDS,
-    Geometry,
     check_method,
-    feature_loss,
 )
-from geodistill.experiments.run_store import Run, run_config
-from geodistill.experiments.training import device, fit, training_arguments
-from geodistill.losses import KLDivergenceLoss
+from geodistill.experiments.run_store import Run
+from geodistill.experiments.settings import run_config
+from geodistill.experiments.training import default_device
 from geodistill.tasks import assets
-
-__all__ = [
-    "STUDY",
-    "InstructionSetting",
-    "instruction_config",
-    "open_instruction_room",
-    "run_instruction",
-    "smoke",
-    "start_student",
-]
-STUDY = "exploratory/instruction"
-ORDER = 2_000
-"""Added to a run's seed: its seeds of start and order never coincide."""
-LATER = {
-    "part": "test", "decodings": (), "also": (), "tied": True, "stages": 1, "accumulate": 1,
-    "start_seed": None, "student": "opt",
-}  # fmt: skip
-
-
-def smoke() -> InstructionSetting:
-    """The smallest setting that runs every line with the real teacher: half a minute."""
-    return InstructionSetting(
-        n_train=16, n_test=8, epochs=1.0, batch_size=8, width=64, layers=1, new_tokens=4
-    )
 
 
 def run_instruction(
-    room: InstructionRoom, method: str, seed: int, study: str = STUDY
+    setup: InstructionSetup, method: str, seed: int, study: str = "instruction"
 ) -> tuple[Run, Any]:
-    """Train and score one student, or score what students are held against.
+    """Train and evaluate one student, or evaluate a reference.
 
     Args:
-        room: the prompts and their teacher.
+        setup: the prompts with their teacher.
         method: one of `INSTRUCTION_METHODS`, or of `INSTRUCTION_REFERENCES`: a unigram model of the
             answers, the untrained student, the teacher.
-        seed: of the start and the order.
-        study: under whose name the run is stored.
+        seed: of the initialisation and of the order of the batches.
+        study: folder of the run under the results folder, such as "instruction/primary".
 
     Returns:
-        The run, whose items carry the generated `answer`, and the model (None for "unigram").
+        The run, whose items hold the generated `answer`, and the model (None for "unigram").
 
     Raises:
         InputError: unknown method.
-        FloatingPointError: a loss that is not finite; loss, step and the saved batch are named.
+        FloatingPointError: a loss that is not finite; the message names the loss, the step and the
+            file of the batch.
     """
     check_method(method, (*INSTRUCTION_METHODS, *INSTRUCTION_REFERENCES))
     started = time.perf_counter()
-    setting = room.setting
-    model = None
+    settings, model = setup.settings, None
     if method == "unigram":
-        total, count = unigram_nll(room.train, room.test, room.teacher.config.vocab_size)
-        metrics = {"nll": float(total.sum() / count.sum())}
-        items = likelihood_items(room.test, total, count)
+        nll, n_tokens = unigram_nll(setup.train, setup.test, setup.teacher.config.vocab_size)
+        metrics = {"nll": float(nll.sum() / n_tokens.sum())}
+        items = nll_items(setup.test, nll, n_tokens)
     else:
-        model, watched = _model(room, method, seed)
-        metrics, items = score_on_all(room, model)
-        metrics |= watched | ({} if method == "teacher" else geometry(room, model))
+        model, training_metrics = _model_of(setup, method, seed)
+        metrics, items = _evaluate_on_all_sets(setup, model)
+        metrics |= training_metrics
+        if method != "teacher":
+            metrics |= feature_metrics(setup, model)
     run = Run(
-        study, setting.task, method, seed, instruction_config(setting, method), room.data_hash,
-        metrics, items, wall_seconds=time.perf_counter() - started,
-    )  # fmt: skip
+        study=study,
+        task=settings.task,
+        method=method,
+        seed=seed,
+        config=run_config(settings, method),
+        data_hash=setup.data_hash,
+        metrics=metrics,
+        items=items,
+        wall_seconds=time.perf_counter() - started,
+    )
     return run, model
 
 
-def _model(room: InstructionRoom, method: str, seed: int) -> tuple[Any, dict[str, float]]:
-    """The model that a method stands for, and what was watched in its training."""
+def _model_of(setup: InstructionSetup, method: str, seed: int) -> tuple[Any, dict[str, float]]:
+    """The model of a method, and the metrics taken while it was trained."""
     if method == "teacher":
-        return room.teacher, {}
+        return setup.teacher, {}
     if method == "start":
-        return start_student(room, seed).to(device()), {}
-    return _train(room, method, seed)
+        return build_student(setup, seed).to(default_device()), {}
+    return _train(setup, method, seed)
 
 
-def score_on_all(room: InstructionRoom, model: Any) -> tuple[dict[str, float], pd.DataFrame]:
-    """`answers.score` on the scored part and on further sets, whose metrics are `<set>/<metric>`.
+def _evaluate_on_all_sets(
+    setup: InstructionSetup, model: Any
+) -> tuple[dict[str, float], pd.DataFrame]:
+    """Metrics and items of the test set and of the further sets.
 
-    Items of further sets have the set's name as their `task`.
+    Metrics of a further set are named `<set>/<metric>`; its items have the set's name as `task`.
     """
-    setting = room.setting
-    given = (setting.new_tokens, setting.decodings)
-    metrics, own = score(model, room.tokenizer, room.test, *given)
-    items = [own.assign(task=setting.task)]
-    for name, examples in room.also.items():
-        further, answered = score(model, room.tokenizer, examples, *given)
-        metrics |= {f"{name}/{key}": value for key, value in further.items()}
-        items.append(answered.assign(task=name))
+    settings = setup.settings
+    limits = settings.max_new_tokens, settings.sampling_seeds
+    metrics, test_items = evaluate_model(model, setup.tokenizer, setup.test, *limits)
+    items = [test_items.assign(task=settings.task)]
+    for name, examples in setup.extra_eval_sets.items():
+        set_metrics, set_items = evaluate_model(model, setup.tokenizer, examples, *limits)
+        metrics |= {f"{name}/{metric}": value for metric, value in set_metrics.items()}
+        items.append(set_items.assign(task=name))
     return metrics, pd.concat(items, ignore_index=True)
 
 
-def _train(room: InstructionRoom, method: str, seed: int) -> tuple[Any, dict[str, float]]:
-    """The trained student, and its participation ratio on the way."""
-    setting = room.setting
-    student = start_student(room, seed)
-    examples, cache = _lesson(room, method)
-    watch = SpreadOnTheWay(room, setting.stages)
-    for stage in range(setting.stages):
-        with _work_folder(f"{setting.task}-{method}-s{seed}") as folder:
-            trainer = FeatureDistillationTrainer(
-                model=student,
-                args=training_arguments(
-                    folder,
-                    seed=ORDER + seed,
-                    num_train_epochs=setting.epochs / setting.stages,
-                    per_device_train_batch_size=setting.batch_size,
-                    gradient_accumulation_steps=setting.accumulate,
-                    learning_rate=setting.learning_rate,
-                    remove_unused_columns=False,
-                ),
-                train_dataset=examples,
-                data_collator=partial(collate, room.tokenizer.pad_token_id),
-                callbacks=[watch],
-                **_distillation(room, method, seed, cache, stage, student.config.hidden_size),
+def _train(setup: InstructionSetup, method: str, seed: int) -> tuple[Any, dict[str, float]]:
+    """The trained student, and its participation ratio during training."""
+    settings = setup.settings
+    student = build_student(setup, seed)
+    examples, cache = _training_data(setup, method)
+    ratios = ParticipationRatioCallback(setup, settings.stages)
+    for stage in range(settings.stages):
+        with _training_folder(f"{settings.task}-{method}-s{seed}") as folder:
+            train_on_answers(
+                student,
+                examples,
+                setup.tokenizer.pad_token_id,
+                folder,
+                seed=ORDER_SEED_OFFSET + seed,
+                callbacks=[ratios],
+                distillation=_distillation(setup, method, seed, cache, stage, student),
+                num_train_epochs=settings.epochs / settings.stages,
+                per_device_train_batch_size=settings.batch_size,
+                gradient_accumulation_steps=settings.gradient_accumulation_steps,
+                learning_rate=settings.learning_rate,
             )
-            fit(trainer)
-    return student, watch.values
+    return student, ratios.values
 
 
-def _lesson(room: InstructionRoom, method: str) -> tuple[list[Example], TeacherCache]:
-    """What a method learns from: the right answers, or (SeqKD) the teacher's own."""
+def _training_data(setup: InstructionSetup, method: str) -> tuple[list[Example], TeacherCache]:
+    """The reference answers, or (SeqKD) the teacher's, with the teacher's outputs on them."""
     if not method.startswith("seqkd"):
-        return room.train, room.cache
-    examples = own_words(room)
+        return setup.train, setup.train_cache
+    examples = teacher_generations(setup)
     if method == "seqkd":
-        return examples, room.cache  # never read: no term, no logits
-    return examples, outputs_of(room.teacher, room.tokenizer, room.setting, examples, "own")
+        return examples, setup.train_cache  # not read: neither a term nor logits
+    return examples, cache_teacher_outputs(setup.teacher, setup.tokenizer, setup.settings, examples)
 
 
 @contextmanager
-def _work_folder(name: str) -> Iterator[Path]:
-    """A folder of the user's cache for one training; it stays only if a loss was not finite."""
+def _training_folder(name: str) -> Iterator[Path]:
+    """A folder of the user's cache for one training; it is kept only if a loss was not finite."""
     folder = assets.cache_dir() / "trainings" / f"{name}.{os.getpid()}"
     failed = False
     try:
@@ -187,38 +169,24 @@ def _work_folder(name: str) -> Iterator[Path]:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def instruction_config(setting: InstructionSetting, method: str) -> dict[str, Any]:
-    """Everything that a run of `method` depends on besides its seed and the data."""
-    return run_config(setting, method, LATER)
-
-
 def _distillation(
-    room: InstructionRoom, method: str, seed: int, cache: TeacherCache, stage: int, width: int
+    setup: InstructionSetup, method: str, seed: int, cache: TeacherCache, stage: int, student: Any
 ) -> dict[str, Any]:
-    """Arguments of the mixin for one method, stage and width; none for the answers alone.
+    """Arguments of `FeatureDistillation` for one stage; none for the answers alone.
 
-    In one stage the loss is (1 - kd_share) of the answers' and kd_share of the logits', plus the
-    term. In two, the first has no answers and the second nothing but them.
+    In two stages the first trains without the answers, and the second on them alone.
     """
-    setting = room.setting
-    kind = LOGIT_KINDS.get(method.partition("+")[0])
-    loss = feature_loss(method, _geometry(cache, seed, width))
-    if (kind is None and loss is None) or stage == 1:
+    if stage == 1:
         return {}
-    given: dict[str, Any] = {"teacher_cache": cache}
-    if loss is not None:
-        given["terms"] = [FeatureTerm(-1, -1, loss, weight=setting.weight)]
-    if kind is not None:
-        share = setting.kd_share if setting.stages == 1 else 1.0
-        given |= {
-            "logit_loss": KLDivergenceLoss(kind),
-            "task_weight": 1 - share,
-            "logit_weight": share,
-        }
-    return given
-
-
-def _geometry(cache: TeacherCache, seed: int, width: int) -> Geometry:
-    rows = partial(stored_rows, cache)
+    settings = setup.settings
     (layer,) = cache.manifest["layers"]
-    return Geometry(width, cache.array(f"features_{layer}").shape[1], rows, seed)
+    losses = distillation_losses(
+        method,
+        student.config.hidden_size,
+        cache.array(f"features_{layer}").shape[1],
+        weight=settings.weight,
+        kd_weight=settings.kd_weight if settings.stages == 1 else 1.0,
+        seed=seed,
+        teacher_features=partial(teacher_features, cache),
+    )
+    return {"teacher_cache": cache, **losses} if losses else {}

@@ -1,47 +1,57 @@
-"""The real pairs of the literature: their settings, their students, what is published of them.
+"""Published pairs of teacher and student: their settings, their students, their published scores.
 
-`data/presets/opt.yaml` has the settings, each with its source; `data/presets/published.csv` the
-published scores of the same pair. `preset_stages` trains, `preset_scores` scores.
+`data/presets/opt.yaml` has the settings, each with its source; `data/presets/published.csv` has the
+published scores of the same pairs.
 """
+
+from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from geodistill.errors import InputError
-from geodistill.experiments.instruction.evaluate import Example
-from geodistill.experiments.methods import check_method
-from geodistill.experiments.run_store import data_dir
+from geodistill.experiments.methods import check_method, term_of
+from geodistill.paths import data_dir
 
-Report = Callable[[str], None]
+if TYPE_CHECKING:
+    from geodistill.experiments.instruction.generate import Example
+
 START = "sft-start"
 METHODS = (START, "kd", "kd+procrustes", "kd+procrustes-shuffled", "kd+isotropy")
-"""The start on the answers alone, KD from it, the term, and two controls of the term: the teacher's
-rows in random order; no teacher."""
-SEED = 10
-"""Of a training, as in the scripts that the settings come from; the teacher's is always this."""
+"""Training on the answers alone; from there KD, KD with the term, and with two controls of it: the
+teacher's rows in random order, and no teacher."""
+DEFAULT_SEED = 10
+"""Of a student's training, as in the scripts that the settings come from; always the teacher's."""
 
 
 @dataclass(frozen=True)
-class Preset:
-    """One pair with its settings.
+class PublishedPair:
+    """A teacher and a student with their settings.
 
     Attributes:
-        teacher, student: hub names; the teacher is fine-tuned first, for `teacher_epochs` at
-            `teacher_learning_rate`.
-        task: instruction set learned from.
-        sft_epochs: of the student's start on the answers alone; `epochs` follow with distillation.
-        batch_size, accumulation: examples a micro-batch, micro-batches a step. A geometry term
-            compares the answer tokens of a micro-batch.
-        kd_share: weight of the logit loss (forward KL); that of the answers is the rest.
-        weight: of the geometry term and of its controls, where a call gives no other.
-        max_length, max_prompt: tokens; answers are generated up to `max_length` in all.
-        decodings: seeds of the sampled answers, temperature 1 and all tokens.
-        evaluation: instruction sets whose test prompts are answered.
+        teacher: hub name; the teacher is fine-tuned first.
+        teacher_epochs: of its fine-tuning.
+        teacher_learning_rate: of its fine-tuning.
+        student: hub name.
+        task: instruction set of the training.
+        sft_epochs: of the student's training on the answers alone.
+        epochs: of the distillation that follows.
+        learning_rate: of the student.
+        weight_decay: of AdamW.
+        lr_schedule: name of the Trainer's schedule.
+        batch_size: examples per batch, whose answer tokens a feature term compares.
+        gradient_accumulation_steps: batches per optimiser step.
+        kd_weight: of the logit loss (forward KL); the answers have the rest.
+        weight: of the feature term and its controls, unless a call gives another.
+        max_length: prompt with answer, in tokens.
+        max_prompt_length: in tokens.
+        sampling_seeds: of the answers, sampled at temperature 1 from all tokens.
+        eval_sets: instruction sets whose test prompts are answered.
     """
 
     teacher: str
@@ -53,45 +63,47 @@ class Preset:
     epochs: float
     learning_rate: float
     weight_decay: float
-    schedule: str
+    lr_schedule: str
     batch_size: int
-    accumulation: int
-    kd_share: float
+    gradient_accumulation_steps: int
+    kd_weight: float
     weight: float
     max_length: int
-    max_prompt: int
-    decodings: list[int]
-    evaluation: list[str]
+    max_prompt_length: int
+    sampling_seeds: list[int]
+    eval_sets: list[str]
 
 
 @dataclass(frozen=True)
-class Parts:
-    """What a preset runs on: models, tokenizer, encoded examples.
+class ModelsAndData:
+    """What a pair is trained and evaluated with.
 
     Attributes:
-        load_teacher, load_student: a model to be trained, or that of the folder it is given; a
-            teacher's folder holds one that is frozen.
-        tests: examples by instruction set.
-        tuned_teacher: folder of a fine-tuned teacher; None fine-tunes it first.
+        load_teacher: returns the teacher of a folder, frozen; of None, the one to fine-tune.
+        load_student: returns the student of a folder; of None, the pretrained one.
+        tokenizer: of both models.
+        train: training examples.
+        eval_sets: test examples by instruction set.
+        finetuned_teacher: folder of a fine-tuned teacher; None fine-tunes it first.
     """
 
     load_teacher: Callable[[Path | None], Any]
     load_student: Callable[[Path | None], Any]
     tokenizer: Any
     train: list[Example]
-    tests: dict[str, list[Example]]
-    tuned_teacher: Path | None = None
+    eval_sets: dict[str, list[Example]]
+    finetuned_teacher: Path | None = None
 
 
 @dataclass(frozen=True)
-class Student:
-    """One training of a preset's student.
+class StudentRun:
+    """One training of a pair's student.
 
     Attributes:
         method: one of `METHODS`.
-        seed: of the order of examples, of dropout and of the shuffled rows; its start has the same.
-        weight: of the method's term; None where it has none.
-        name: of method and weight in tables: the method, with a weight that is not the preset's.
+        seed: of the order of examples, of dropout and of the shuffled rows.
+        weight: of the method's term; None without a term.
+        name: in tables: the method, followed by a weight that is not the pair's.
     """
 
     method: str
@@ -100,19 +112,25 @@ class Student:
     name: str
 
     @property
-    def stage(self) -> Path:
-        """Folder of the training in that of the preset, such as seed10/kd+isotropy_weight1.0."""
+    def folder(self) -> Path:
+        """Where the training is stored under the pair's folder: `seed10/kd+isotropy_weight1.0`."""
         weight = "" if self.weight is None else f"_weight{self.weight}"
         return Path(f"seed{self.seed}", self.method + weight)
 
 
-def students(
-    chosen: Preset, methods: Sequence[str] = METHODS, *, seed: int, weight: float | None
-) -> list[Student]:
-    """The students of some methods, in the order of `METHODS`; a weight of None is the preset's.
+def plan_students(
+    pair: PublishedPair, methods: Sequence[str] = METHODS, *, seed: int, weight: float | None
+) -> list[StudentRun]:
+    """The students of some methods, in the order of `METHODS`.
+
+    Args:
+        pair: the published pair.
+        methods: some of `METHODS`.
+        seed: of the trainings.
+        weight: of the terms; None is the pair's.
 
     Raises:
-        InputError: no method or an unknown one, a weight or a seed that is none.
+        InputError: no method or an unknown one, or a weight or a seed out of range.
     """
     if not methods:
         raise InputError(f"methods is empty; expected some of {', '.join(METHODS)}")
@@ -120,50 +138,44 @@ def students(
         check_method(method, METHODS)
     if not 0 <= seed < 2**32:
         raise InputError(f"seed is {seed}; expected a whole number from 0 to 2**32 - 1")
-    own = float(chosen.weight if weight is None else weight)
-    if not (math.isfinite(own) and own >= 0):
-        raise InputError(f"weight is {own}; expected a finite number of at least 0")
-    found = []
-    for method in METHODS:
-        if method in methods:
-            term = own if "+" in method else None
-            suffix = "" if term in (None, chosen.weight) else f", weight {term}"
-            found.append(Student(method, seed, term, method + suffix))
-    return found
+    term_weight = float(pair.weight if weight is None else weight)
+    if not (math.isfinite(term_weight) and term_weight >= 0):
+        raise InputError(f"weight is {term_weight}; expected a finite number of at least 0")
+    suffix = "" if term_weight == pair.weight else f", weight {term_weight}"
+    with_term = {method: bool(term_of(method)) for method in METHODS if method in methods}
+    return [
+        StudentRun(method, seed, term_weight if term else None, method + (suffix if term else ""))
+        for method, term in with_term.items()
+    ]
 
 
-def _table() -> dict[str, dict[str, dict[str, Any]]]:
-    import yaml
-
-    text = (data_dir() / "presets" / "opt.yaml").read_text(encoding="utf-8")
-    table: dict[str, dict[str, dict[str, Any]]] = yaml.safe_load(text)
-    return table
-
-
-def preset(name: str) -> Preset:
-    """The preset `name`.
+def load_pair(name: str) -> PublishedPair:
+    """The published pair of a name.
 
     Raises:
         InputError: there is none of that name.
     """
-    given = _settings(name)
-    return Preset(**{field.name: given[field.name]["value"] for field in fields(Preset)})
+    settings = _settings(name)
+    return PublishedPair(**{f.name: settings[f.name]["value"] for f in fields(PublishedPair)})
 
 
-def sources(name: str) -> pd.DataFrame:
-    """setting, value, source of each setting of a preset."""
-    rows = [{"setting": key, **given} for key, given in _settings(name).items()]
+def settings_table(name: str) -> pd.DataFrame:
+    """The settings of a pair: columns setting, value and source."""
+    rows = [{"setting": key, **spec} for key, spec in _settings(name).items()]
     return pd.DataFrame(rows, columns=["setting", "value", "source"])
 
 
 def _settings(name: str) -> dict[str, dict[str, Any]]:
-    table = _table()
-    if name not in table:
-        raise InputError(f"preset is {name!r}; expected one of {', '.join(table)}")
-    return table[name]
+    import yaml
+
+    text = (data_dir() / "presets" / "opt.yaml").read_text(encoding="utf-8")
+    pairs: dict[str, dict[str, dict[str, Any]]] = yaml.safe_load(text)
+    if name not in pairs:
+        raise InputError(f"published pair is {name!r}; expected one of {', '.join(pairs)}")
+    return pairs[name]
 
 
-def published(name: str) -> pd.DataFrame:
-    """method, task, rougeL (0..100) and source of the published scores of a preset's pair."""
+def published_scores(name: str) -> pd.DataFrame:
+    """The published scores of a pair: columns method, task, rougeL (0..100) and source."""
     table = pd.read_csv(data_dir() / "presets" / "published.csv")
     return table[table["preset"] == name].drop(columns="preset").reset_index(drop=True)

@@ -1,140 +1,150 @@
-"""Scores of a preset's students: Rouge-L by decoding, a row an item, ours beside published ones."""
+"""Scores of a pair's students: Rouge-L of sampled answers, next to the published scores."""
+
+from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import pandas as pd
 
-from geodistill.analysis.figures.style import look
-from geodistill.experiments.instruction.evaluate import (
-    generate,
-    likelihood_items,
-    likelihoods,
-    marked,
-)
+from geodistill.analysis.figures.style import method_style
+from geodistill.experiments.instruction.evaluate import answer_nll, nll_items, score_answers
+from geodistill.experiments.instruction.generate import generate
+from geodistill.experiments.provenance import provenance
 from geodistill.experiments.published_pairs.config import (
     START,
-    Parts,
-    Preset,
-    Report,
-    Student,
-    published,
+    ModelsAndData,
+    PublishedPair,
+    StudentRun,
+    published_scores,
 )
-from geodistill.experiments.run_store import provenance
-from geodistill.experiments.training import device
+from geodistill.experiments.training import default_device
+from geodistill.files import Progress, atomic_file
 
 SCORES, ITEMS = "scores.csv", "items.parquet"
 SD = "sd (decodings)"
 
 
-def scored(
-    chosen: Preset, parts: Parts, one: Student, stage: Path, report: Report
+def evaluate_student(
+    pair: PublishedPair,
+    materials: ModelsAndData,
+    student: StudentRun,
+    folder: Path,
+    progress: Progress,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """One student's answers to every set, marked with stemmed words as in the published scripts.
+    """Score one student's sampled answers to every set, on stems as the published scripts do.
 
     Args:
-        chosen: the preset.
-        parts: what it runs on.
-        one: the student.
-        stage: its folder; the answers stay there as JSON lines.
-        report: gets a line on every batch of answers.
+        pair: the published pair.
+        materials: its models and data.
+        student: the student.
+        folder: of its training; the answers are stored there as JSON lines.
+        progress: called with a line for each batch of answers.
 
     Returns:
-        A row a set and decoding: task, method, seed (of the training), weight (NaN where the
-        method has none), decoding (the seed of its answers), rougeL (their mean, 0..100). And a row
-        an item: task, method, seed, item, source, score (Rouge-L, 0..1, the mean over decodings),
-        nll (nats a token of the right answer).
+        One row per set and sampling seed: task, method, seed (of the training), weight (NaN for a
+        method without a term), decoding (the sampling seed), rougeL (mean over items, 0..100). And
+        one row per item: task, method, seed, item, source, score (Rouge-L in 0..1, mean over
+        sampling seeds), nll (nats per token of the reference answer).
     """
-    model = parts.load_student(stage / "model").eval().to(device())
-    weight = math.nan if one.weight is None else one.weight
+    model = materials.load_student(folder / "model").eval().to(default_device())
+    weight = math.nan if student.weight is None else student.weight
     rows, items = [], []
-    for task, examples in parts.tests.items():
-        key = {"task": task, "method": one.name, "seed": one.seed}
-        marks = {}
-        for decoding in chosen.decodings:
-            what = f"{label(one.name)}, seed {one.seed}: answers to {task}, decoding {decoding}"
+    for task, examples in materials.eval_sets.items():
+        key = {"task": task, "method": student.name, "seed": student.seed}
+        rouge = {}
+        for sampling_seed in pair.sampling_seeds:
+            name = f"{student_label(student.name)}, seed {student.seed}, {task}"
             answers = generate(
-                model, parts.tokenizer, examples, chosen.max_length - chosen.max_prompt,
-                seed=decoding, stored=stage / f"answers_{task}_{decoding}.jsonl",
-                report=partial(_answered, report, what),
-            )  # fmt: skip
-            marks[decoding] = marked(examples, answers, stemmer=True)["rougeL"]
-            mean = 100 * float(marks[decoding].mean())
-            rows.append({**key, "weight": weight, "decoding": decoding, "rougeL": mean})
-        nats = likelihoods(model, examples, parts.tokenizer.pad_token_id)
-        table = likelihood_items(examples, *nats).assign(score=pd.DataFrame(marks).mean(axis=1))
+                model,
+                materials.tokenizer,
+                examples,
+                pair.max_length - pair.max_prompt_length,
+                seed=sampling_seed,
+                file=folder / f"answers_{task}_{sampling_seed}.jsonl",
+                progress=partial(_report, progress, f"{name}, decoding {sampling_seed}"),
+            )
+            rouge[sampling_seed] = score_answers(examples, answers, stemmer=True)["rougeL"]
+            mean = 100 * float(rouge[sampling_seed].mean())
+            rows.append({**key, "weight": weight, "decoding": sampling_seed, "rougeL": mean})
+        nll = answer_nll(model, examples, materials.tokenizer.pad_token_id)
+        table = nll_items(examples, *nll).assign(score=pd.DataFrame(rouge).mean(axis=1))
         items.append(pd.DataFrame(key, index=table.index).join(table))
     return pd.DataFrame(rows), pd.concat(items, ignore_index=True)
 
 
-def _answered(report: Report, what: str, done: int, total: int) -> None:
-    report(f"{what}, {done} of {total}")
+def _report(progress: Progress, name: str, line: str) -> None:
+    progress(f"{name}: {line}")
 
 
-def keep(folder: Path, scores: pd.DataFrame, items: pd.DataFrame) -> None:
-    """Write both tables of `scored` into `folder`, beside rows of other students kept there.
+def store_scores(folder: Path, scores: pd.DataFrame, items: pd.DataFrame) -> None:
+    """Add both tables of `evaluate_student` to those in a folder; newer rows replace older ones.
 
-    scores.csv has provenance; of one score the newest row stays.
+    Args:
+        folder: of the pair.
+        scores: one row per set and sampling seed, stored with provenance.
+        items: one row per item.
     """
     key = ["task", "method", "seed"]
+    scores = scores.assign(**provenance())
     file = folder / SCORES
-    former = [pd.read_csv(file)] if file.is_file() else []
-    table = pd.concat([*former, scores.assign(**provenance())])
-    table = table.drop_duplicates([*key, "decoding"], keep="last")
-    _replace(file, partial(table.to_csv, index=False))
+    if file.is_file():
+        scores = pd.concat([pd.read_csv(file), scores])
+    with atomic_file(file) as partial_file:
+        scores.drop_duplicates([*key, "decoding"], keep="last").to_csv(partial_file, index=False)
     file = folder / ITEMS
-    former = [pd.read_parquet(file)] if file.is_file() else []
-    table = pd.concat([*former, items]).drop_duplicates([*key, "item"], keep="last")
-    _replace(file, partial(table.to_parquet, index=False))
+    if file.is_file():
+        items = pd.concat([pd.read_parquet(file), items])
+    with atomic_file(file) as partial_file:
+        items.drop_duplicates([*key, "item"], keep="last").to_parquet(partial_file, index=False)
 
 
-def _replace(file: Path, write: Callable[[Path], object]) -> None:
-    """Write a file whole or not at all."""
-    half = file.with_name(f".{file.name}.partial")
-    write(half)
-    half.replace(file)
-
-
-def seeds(folder: Path) -> list[int]:
-    """The training seeds that a folder has scores of."""
+def stored_seeds(folder: Path) -> list[int]:
+    """The training seeds with scores in a folder."""
     return sorted({int(seed) for seed in pd.read_csv(folder / SCORES)["seed"]})
 
 
-def label(name: str) -> str:
-    """A student's `name` as tables print it: KD + Procrustes, weight 0.5."""
+def student_label(name: str) -> str:
+    """The name of a student as tables print it, such as "KD + Procrustes, weight 0.5"."""
     method, comma, rest = name.partition(", ")
-    return look(method).label + comma + rest
+    return method_style(method).label + comma + rest
 
 
-def beside_published(name: str, scores: pd.DataFrame) -> pd.DataFrame:
-    """method, task, rougeL, `SD`, source: ours, means over decodings, then the published rows."""
-    ours = scores.groupby(["method", "task"], sort=False)["rougeL"].agg(["mean", "std"])
-    ours = ours.reset_index().rename(columns={"mean": "rougeL", "std": SD})
-    ours["method"] = ours["method"].map(label)
-    seed = ", ".join(map(str, scores["seed"].unique()))
-    ours["source"] = f"this run, seed {seed}"
-    return pd.concat([ours, published(name)], ignore_index=True)
+def comparison_table(name: str, scores: pd.DataFrame) -> pd.DataFrame:
+    """Scores of this run, as means over sampling seeds, followed by the published ones.
+
+    Args:
+        name: of the pair.
+        scores: first table of `evaluate_student`.
+
+    Returns:
+        Columns method, task, rougeL, `SD` and source.
+    """
+    means = scores.groupby(["method", "task"], sort=False)["rougeL"].agg(["mean", "std"])
+    table = means.reset_index().rename(columns={"mean": "rougeL", "std": SD})
+    table["method"] = table["method"].map(student_label)
+    table["source"] = f"this run, seed {', '.join(map(str, scores['seed'].unique()))}"
+    return pd.concat([table, published_scores(name)], ignore_index=True)
 
 
-def remarks(table: pd.DataFrame) -> list[str]:
-    """What keeps the rows of `beside_published` from being one measurement, a sentence each."""
-    said = [
-        f"{SD}: over several samplings of the answers of one training; another training moves the "
-        "mean too, and no column here says by how much",
+def caveats(table: pd.DataFrame) -> list[str]:
+    """Why the rows of a `comparison_table` are not directly comparable, one sentence each."""
+    sentences = [
+        f"{SD}: over several samplings of the answers of one training; another training changes "
+        "the mean too, by an amount that no column here shows",
     ]
     if table["source"].str.startswith("this run").all():
-        return said
-    said.append(
-        f"{label(START)}: the short training that our other students start from; the "
-        "published SFT is a training of its own, and longer"
+        return sentences
+    sentences.append(
+        f"{student_label(START)}: the short training that the other students of this run start "
+        "from; the published SFT is a separate, longer training"
     )
-    told = {
-        "dolly": "dolly: our test rows are another part of Dolly than theirs",
-        "vicuna": "vicuna: ours are the ten questions that have a reference answer (mathematics "
-        "and programming), theirs all eighty",
-        "s_ni": "s_ni: ours is against the first reference, MiniLLM's script takes the best of "
-        "several",
+    by_task = {
+        "dolly": "dolly: this run has other test rows of Dolly than the published scores",
+        "vicuna": "vicuna: this run has the ten questions with a reference answer (mathematics and "
+        "programming), the published scores are on all eighty",
+        "s_ni": "s_ni: this run compares with the first reference, MiniLLM's script with the best "
+        "of several",
     }
-    return said + [line for task, line in told.items() if (table["task"] == task).any()]
+    return sentences + [line for task, line in by_task.items() if (table["task"] == task).any()]

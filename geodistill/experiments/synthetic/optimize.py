@@ -1,111 +1,67 @@
-"""Free students: teachers of controlled orthogonality, one loss at a time, seeds as one batch.
+"""Students without a network: feature vectors that one loss alone moves.
 
-A student is a matrix of n feature vectors moved by one loss alone, with no network between, so that
-what it ends with is the doing of the loss. Every loss has the same optimiser and number of steps.
-All seeds of a cell are trained together: Adam acts element by element, so the gradient of the
-summed loss moves each member as if it were alone.
+A student is a matrix of n feature vectors, so that its final geometry is due to the loss. Every
+loss has the same optimiser and number of steps. All seeds are optimised as one batch: Adam works
+element by element, so the gradient of the summed loss moves each member as if it were alone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize, pad
 
-from geodistill.errors import InputError
-from geodistill.geometry import antiparallel, best, controlled_teacher, welch_bound
-from geodistill.geometry.measures import (
-    cka,
+from geodistill.experiments.finite_samples import power_law
+from geodistill.experiments.synthetic.settings import (
+    LEARNING_RATES,
+    OBJECTIVES,
+    TWO_DIRECTIONS,
+    SyntheticSettings,
+    check_name,
+)
+from geodistill.geometry import antiparallel, ceiling, controlled_teacher, nearly_orthogonal_teacher
+from geodistill.geometry.formulas import (
     cka_value,
-    feature_gram_distance,
     gram_squared,
-    procrustes_distance,
     procrustes_squared,
     spectra_overlap,
 )
+from geodistill.geometry.measures import cka, feature_gram_distance, procrustes_distance
 from geodistill.geometry.moments import RowMoments, row_moments, standardised
 
-TEACHER_SEED, START_SEED = 0, 10_000
+START_SEED_OFFSET = 10_000
 """Added to a seed: its teacher and its student's start are drawn independently."""
-NEAR = 0.5  # a start "near" has the solution plus noise of half its norm
-
-
-@dataclass(frozen=True)
-class Setting:
-    """Sizes, the optimiser's budget, and the ε of ε-orthogonality.
-
-    Attributes:
-        n, d_teacher, d_student: feature vectors and the two widths.
-        steps: updates by Adam, at the rate of each objective (`LEARNING_RATES`).
-        eps: cosine up to which two vectors count as orthogonal.
-    """
-
-    n: int = 128
-    d_teacher: int = 32
-    d_student: int = 8
-    steps: int = 600
-    eps: float = 0.25
+NOISE = 0.5
+"""Norm of the noise of a noisy PCA start; the solution has norm 1."""
 
 
 # --- teachers ------------------------------------------------------------------------------------
 
 
-def incoherent(n: int, d: int, eps: float, seed: int, sweeps: int = 300) -> Tensor:
-    """Unit vectors (n, d), n > d, with pairwise |cos| near eps or below.
-
-    Alternating projections (Tropp et al., 2005): clip the cosines at eps, return to rank d. Near
-    the Welch bound eps is only approached. Raises InputError for eps below that bound.
-    """
-    bound = welch_bound(n, d)
-    if not bound <= eps < 1:
-        raise InputError(
-            f"eps = {eps}, n = {n}, d = {d}: expected √((n − d)/(d(n − 1))) = {bound:.4f} ≤ eps < 1"
-        )
-    vectors = _unit(n, d, seed)
-    for _ in range(sweeps):
-        cosines = (vectors @ vectors.mT).clamp(-eps, eps).fill_diagonal_(1)
-        values, axes = torch.linalg.eigh(cosines)
-        vectors = normalize(axes[:, -d:] * values[-d:].clamp_min(0).sqrt(), dim=-1)
-    return vectors
-
-
-def power_law(n: int, d: int, seed: int) -> Tensor:
-    """Gaussian rows (n, d) whose k-th variance is 1/k, as those of trained networks nearly are."""
-    generator = torch.Generator().manual_seed(seed)
-    rows = torch.randn(n, d, generator=generator, dtype=torch.float64)
-    return rows / torch.arange(1, d + 1, dtype=torch.float64).sqrt()
-
-
-def _unit(n: int, d: int, seed: int) -> Tensor:
+def _unit_vectors(n: int, d: int, seed: int) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
     return normalize(torch.randn(n, d, generator=generator, dtype=torch.float64), dim=-1)
 
 
-TWO = "two directions, perturbed"
-TEACHERS: dict[str, Callable[[int, int, int], Tensor]] = {
-    TWO: lambda n, d, _: antiparallel(n, d, 1, d // 4 - 1, size=3.0).teacher,
+_BUILDERS: dict[str, Callable[[int, int, int], Tensor]] = {
+    TWO_DIRECTIONS: lambda n, d, _: antiparallel(n, d, 1, d // 4 - 1, size=3.0).teacher,
     "8 orthogonal": lambda n, d, seed: controlled_teacher(n, d, 8, seed=seed),
     "24 orthogonal": lambda n, d, seed: controlled_teacher(n, d, 24, seed=seed),
-    "random": _unit,
-    "ε-orthogonal": lambda n, d, seed: incoherent(n, d, 0.25, seed),
-    "nearly orthonormal": lambda n, d, seed: incoherent(n, d, 0.2, seed),
-    "power law": power_law,
+    "random": _unit_vectors,
+    "ε-orthogonal": lambda n, d, seed: nearly_orthogonal_teacher(n, d, 0.25, seed=seed),
+    "nearly orthonormal": lambda n, d, seed: nearly_orthogonal_teacher(n, d, 0.2, seed=seed),
+    "power law": lambda n, d, seed: power_law(n, d, 1.0, seed),
 }
 
 
-def make_teachers(name: str, setting: Setting, seeds: Sequence[int]) -> Tensor:
-    """Teachers (s, n, d_teacher), centred and with rows of mean square 1, one a seed.
-
-    Raises InputError for an unknown name.
-    """
-    make = _known("teacher", name, TEACHERS)
-    rows = [make(setting.n, setting.d_teacher, TEACHER_SEED + seed) for seed in seeds]
-    return _rms(torch.stack(rows)).float()
+def make_teachers(settings: SyntheticSettings) -> Tensor:
+    """One teacher per seed, (s, n, d_teacher), centred and with rows of mean square 1."""
+    build = _BUILDERS[settings.teacher]
+    teachers = [build(settings.n, settings.d_teacher, seed) for seed in settings.seeds]
+    return _rms(torch.stack(teachers)).float()
 
 
 def _rms(x: Tensor) -> Tensor:
@@ -115,51 +71,53 @@ def _rms(x: Tensor) -> Tensor:
 # --- starts --------------------------------------------------------------------------------------
 
 
-def principal_scores(teachers: Tensor, d_student: int) -> Tensor:
-    """The teachers' top principal scores (s, n, d_student), zeros past the teacher's width."""
+def pca_scores(teachers: Tensor, d_student: int) -> Tensor:
+    """Top principal scores of each teacher, rows of mean square 1.
+
+    Args:
+        teachers: features (s, n, d_teacher).
+        d_student: number of components; those beyond the teacher's width are zero.
+
+    Returns:
+        Scores (s, n, d_student), float64.
+    """
     _, axes = torch.linalg.eigh(teachers.double().mT @ teachers.double())
     scores = teachers.double() @ axes.flip(-1)[..., :d_student]
     return _rms(pad(scores, (0, d_student - scores.shape[-1])))
 
 
-def _pca_start(teachers: Tensor, noise: Tensor, axes: Tensor, amount: float = 0.0) -> Tensor:
-    return _rms(principal_scores(teachers, noise.shape[-1]) @ axes + amount * noise)
+def make_students(settings: SyntheticSettings, teachers: Tensor) -> Tensor:
+    """The students before the first step, (s, n, d_student), in a random orthogonal basis.
 
-
-STARTS: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
-    "random": lambda _teachers, noise, _axes: noise,
-    "pca": _pca_start,
-    "near": partial(_pca_start, amount=NEAR),
-}
-
-
-def make_start(name: str, teachers: Tensor, d_student: int, seeds: Sequence[int]) -> Tensor:
-    """Students (s, n, d_student) before the first step, in coordinates turned at random.
-
-    Raises InputError for an unknown name.
+    Args:
+        settings: name the start and the seeds.
+        teachers: features (s, n, d_teacher).
     """
-    start = _known("start", name, STARTS)
-    noise, axes = [], []
-    for seed in seeds:
-        generator = torch.Generator().manual_seed(START_SEED + seed)
+    d_student, noise, rotations = settings.d_student, [], []
+    for seed in settings.seeds:
+        generator = torch.Generator().manual_seed(START_SEED_OFFSET + seed)
         shape = (teachers.shape[-2], d_student)
         noise.append(normalize(torch.randn(shape, generator=generator).double(), dim=-1))
         square = torch.randn(d_student, d_student, generator=generator).double()
-        axes.append(torch.linalg.qr(square)[0])
-    students: Tensor = start(teachers, torch.stack(noise), torch.stack(axes))
+        rotations.append(torch.linalg.qr(square)[0])
+    students = torch.stack(noise)
+    if settings.start != "random":
+        amount = NOISE if settings.start == "noisy_pca" else 0.0
+        solution = pca_scores(teachers, d_student) @ torch.stack(rotations)
+        students = _rms(solution + amount * students)
     return students.float()
 
 
 # --- objectives ----------------------------------------------------------------------------------
 
 
-def residual(m: RowMoments, weight: Tensor) -> Tensor:
-    """‖X − YW‖² of each member, W (s, d_student, d_teacher)."""
+def projection_residual(m: RowMoments, weight: Tensor) -> Tensor:
+    """‖X − YW‖² of each member (s,), for maps W (s, d_student, d_teacher)."""
     value: Tensor = (m.x - m.y @ weight).square().sum((-2, -1))
     return value
 
 
-def orthonormal(weight: Tensor) -> Tensor:
+def orthonormalize(weight: Tensor) -> Tensor:
     """The (semi-)orthogonal factor of each W (s, p, q), by QR with a positive diagonal."""
     tall = weight if weight.shape[-2] >= weight.shape[-1] else weight.mT
     q, r = torch.linalg.qr(tall)
@@ -168,32 +126,23 @@ def orthonormal(weight: Tensor) -> Tensor:
     return factor
 
 
-OBJECTIVES: dict[str, Callable[[Any, Tensor], Tensor]] = {
+_LOSSES: dict[str, Callable[[RowMoments, Tensor], Tensor]] = {
     "procrustes": lambda m, _: procrustes_squared(m),
     "gram": lambda m, _: gram_squared(m),
     "cka": lambda m, _: 1 - cka_value(m),
-    "projection": residual,
-    "orthogonal-projection": lambda m, weight: residual(m, orthonormal(weight)),
+    "projection": projection_residual,
+    "orthogonal-projection": lambda m, weight: projection_residual(m, orthonormalize(weight)),
     "pca": lambda m, _: (m.x - m.y).square().sum((-2, -1)),
     "spectrum": lambda m, _: m.size_x + m.size_y - 2 * spectra_overlap(m),
-}
-LEARNING_RATES: dict[str, float] = {  # by the rule in data/protocol/synthetic.yaml
-    "procrustes": 0.05,
-    "gram": 0.1,
-    "cka": 0.1,
-    "projection": 0.05,
-    "orthogonal-projection": 0.1,
-    "pca": 0.05,
-    "spectrum": 0.005,
 }
 
 
 @dataclass(frozen=True)
-class Path:
-    """What one objective did to a batch of students.
+class Trajectory:
+    """Students on their way, at c checkpoints.
 
     Attributes:
-        steps: c checkpoints, the first 0.
+        steps: of the checkpoints, the first 0.
         loss: (c, s).
         students: (c, s, n, d_student).
     """
@@ -203,60 +152,63 @@ class Path:
     students: Tensor
 
 
-def descend(
-    objective: str,
-    teachers: Tensor,
-    start: Tensor,
-    *,
-    steps: int,
-    learning_rate: float | None = None,
-    seed: int = 0,
-) -> Path:
-    """Move the students `start` (s, n, d_s) downhill for teachers (s, n, d_t), by Adam.
+def optimize_students(
+    objective: str, teachers: Tensor, students: Tensor, *, steps: int
+) -> Trajectory:
+    """Minimise one objective over the students by Adam.
 
-    `learning_rate` is the objective's own unless given; `seed` is of the learned maps. Raises
-    InputError for an unknown objective.
+    Args:
+        objective: one of `OBJECTIVES`.
+        teachers: features (s, n, d_teacher).
+        students: features (s, n, d_student) before the first step.
+        steps: updates.
+
+    Raises:
+        InputError: unknown objective.
     """
-    loss = _known("objective", objective, OBJECTIVES)
-    target = _target(objective, teachers, start.shape[-1])
-    student, weight = start.clone().requires_grad_(), _weights(teachers, start, seed)
-    rate = LEARNING_RATES[objective] if learning_rate is None else learning_rate
-    optimiser = torch.optim.Adam([student, weight], lr=rate, fused=True)
-    kept, losses, students = checkpoints(steps), [], []
+    check_name("objective", objective, OBJECTIVES)
+    if objective == "pca":
+        teachers = pca_scores(teachers, students.shape[-1]).float()
+    student, weight = students.clone().requires_grad_(), _projections(teachers, students)
+    optimizer = torch.optim.Adam([student, weight], lr=LEARNING_RATES[objective], fused=True)
+    recorded, losses, trajectory = checkpoints(steps), [], []
     for step in range(steps + 1):
-        optimiser.zero_grad()
-        value = loss(row_moments(target, student, center=True, scale="frobenius"), weight)
-        if step in kept:
-            losses.append(value.detach().clone())
-            students.append(student.detach().clone())
-        value.sum().backward()
-        optimiser.step()
-    return Path(kept, torch.stack(losses), torch.stack(students))
+        optimizer.zero_grad()
+        m = row_moments(teachers, student, center=True, scale="frobenius")
+        loss = _LOSSES[objective](m, weight)
+        if step in recorded:
+            losses.append(loss.detach().clone())
+            trajectory.append(student.detach().clone())
+        loss.sum().backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+    return Trajectory(recorded, torch.stack(losses), torch.stack(trajectory))
 
 
-def evaluate(objective: str, teachers: Tensor, students: Tensor, seed: int = 0) -> Tensor:
-    """The objective (s,) of students that have not moved."""
-    return descend(objective, teachers, students, steps=0, seed=seed).loss[0]
+def initial_loss(objective: str, teachers: Tensor, students: Tensor) -> Tensor:
+    """The objective (s,) of students (s, n, d_student) that have not moved."""
+    return optimize_students(objective, teachers, students, steps=0).loss[0]
 
 
-def _target(objective: str, teachers: Tensor, d_student: int) -> Tensor:
-    return principal_scores(teachers, d_student).float() if objective == "pca" else teachers
+def _projections(teachers: Tensor, students: Tensor) -> Tensor:
+    """Learned maps (s, d_student, d_teacher), (semi-)orthogonal at first."""
+    generator = torch.Generator().manual_seed(START_SEED_OFFSET - 1)
+    shape = (len(students), students.shape[-1], teachers.shape[-1])
+    return orthonormalize(torch.randn(shape, generator=generator)).requires_grad_()
 
 
-def _weights(teachers: Tensor, start: Tensor, seed: int) -> Tensor:
-    """Learned maps (s, d_s, d_t), (semi-)orthogonal at first."""
-    generator = torch.Generator().manual_seed(START_SEED - 1 - seed)
-    shape = (len(start), start.shape[-1], teachers.shape[-1])
-    return orthonormal(torch.randn(shape, generator=generator)).requires_grad_()
+def min_loss(objective: str, teacher: Tensor, d_student: int) -> float:
+    """The least value of an objective over all students of a width.
 
-
-def floor(objective: str, teacher: Tensor, d_student: int) -> float:
-    """The least value of the objective that any student of this width can reach."""
-    procrustes = best(procrustes_distance, teacher, d_student) ** 2
+    Args:
+        objective: one of `OBJECTIVES`.
+        teacher: features (n, d_teacher).
+        d_student: width of the students.
+    """
+    procrustes = ceiling(procrustes_distance, teacher, d_student) ** 2
     if objective == "gram":
-        return best(feature_gram_distance, teacher, d_student) ** 2
+        return ceiling(feature_gram_distance, teacher, d_student) ** 2
     if objective == "cka":
-        return 1 - best(cka, teacher, d_student)
+        return 1 - ceiling(cka, teacher, d_student)
     if objective == "projection":
         return 1 - (1 - procrustes / 2) ** 2  # τ: the variance beyond the first d_student
     return 0.0 if objective == "pca" else procrustes  # all others share their best student
@@ -265,9 +217,3 @@ def floor(objective: str, teacher: Tensor, d_student: int) -> float:
 def checkpoints(steps: int, count: int = 30) -> list[int]:
     """About `count` steps from 0 to `steps`, evenly spaced in the logarithm."""
     return sorted({0, *(round(steps ** (i / (count - 1))) for i in range(count)), steps})
-
-
-def _known(kind: str, name: str, known: dict[str, Any]) -> Any:
-    if name not in known:
-        raise InputError(f"{kind} is {name!r}: expected one of {', '.join(known)}")
-    return known[name]

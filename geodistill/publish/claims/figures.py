@@ -1,67 +1,104 @@
-"""Figures that chapters draw from comparisons on stored rows, in the unit and margin of a claim."""
+"""Figures and tables of comparisons on stored results, in the unit and margin of a claim."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import pandas as pd
+
 from geodistill.analysis.figures.style import geodistill_style
 from geodistill.analysis.report import format
-from geodistill.analysis.report.gain_tables import grouped
 from geodistill.analysis.stats.compare import Comparison
-from geodistill.publish.claims.judge import StoredTest
-from geodistill.publish.provenance import show
+from geodistill.publish.claims.judge import ClaimTest, Judge, claim_test, find_claim
+from geodistill.publish.provenance import show, show_table
+
+
+def show_claim(judge: Judge, key: str, name: str) -> None:
+    """The comparisons of a claim as a table with their verdicts; a line if they are incomplete.
+
+    Args:
+        judge: which evaluates the claim.
+        key: of the claim.
+        name: of the table.
+    """
+    comparisons, test = judge.comparisons(key), claim_test(key)
+    if not comparisons:
+        return print(f"{key} is not yet tested: its sections are incomplete")
+    show_table(
+        format.comparison_table(comparisons, test.margin, test.unit),
+        caption=f"{find_claim(key).statement} "
+        f"{format.comparison_caption(comparisons, test.margin, test.unit)}",
+        name=name,
+        **judge.provenance(key),
+    )
 
 
 def show_forest(
-    answers: Sequence[Comparison], test: StoredTest, name: str, source: Mapping[str, Any]
+    comparisons: Sequence[Comparison], test: ClaimTest, name: str, provenance: Mapping[str, Any]
 ) -> None:
-    """Comparisons as a figure.
+    """Comparisons as a forest plot.
 
     Args:
-        answers: the comparisons, a line each.
+        comparisons: one row each.
         test: whose unit and margin count.
         name: of the figure.
-        source: provenance of the rows, as `Sections.source` gives it.
+        provenance: of the results, as `StoredSections.provenance` gives it.
     """
     from matplotlib import pyplot
 
     from geodistill.analysis.figures import common
 
     with geodistill_style():
-        fig, ax = pyplot.subplots(figsize=(7, 0.42 * len(answers) + 1))
+        fig, ax = pyplot.subplots(figsize=(7, 0.42 * len(comparisons) + 1))
         margin = test.margin * test.unit.factor
-        common.forest(ax, format.tidy(answers, test.unit), test.unit.name, margin)
-    told = format.in_words(answers, test.unit)
-    show(fig, alt=f"Forest plot. {told}.", name=name, **source)
+        common.forest(ax, format.estimates_table(comparisons, test.unit), test.unit.name, margin)
+    text = format.describe_comparisons(comparisons, test.unit)
+    show(fig, alt=f"Forest plot. {text}.", name=name, **provenance)
 
 
 def show_groups(
     groups: Mapping[str, Sequence[Comparison]],
-    test: StoredTest,
+    test: ClaimTest,
     name: str,
-    source: Mapping[str, Any],
-    over: str = "KD",
-    along: str = "",
+    provenance: Mapping[str, Any],
+    baseline: str = "KD",
+    xlabel: str = "",
 ) -> None:
-    """Gains in groups, side by side, as a figure; each group says how many seeds it has.
+    """Gains in groups, side by side; each group is labelled with its number of seeds.
 
     Args:
         groups: comparisons by name of their group.
         test: whose unit and margin count.
         name: of the figure.
-        source: provenance of the rows, as `Sections.source` gives it.
-        over: what the gains are over, for the axis label.
-        along: what the groups are, for the other axis.
+        provenance: of the results, as `StoredSections.provenance` gives it.
+        baseline: what the gains are over, for the axis label.
+        xlabel: what the groups are.
     """
     from matplotlib import pyplot
 
-    from geodistill.analysis.figures.instruction import gains_in_groups
+    from geodistill.analysis.figures import common
 
-    groups = {f"{n}\n({min(a.n_seeds for a in g)} seeds)": g for n, g in groups.items()}
-    table, unit = grouped(groups, test.unit), f"{test.unit.name} over {over}"
+    labels = {
+        label: f"{label}\n({min(c.n_seeds for c in group)} seeds)"
+        for label, group in groups.items()
+    }
+    table = pd.concat(
+        format.estimates_table(group, test.unit).assign(group=labels[label])
+        for label, group in groups.items()
+    )
+    by_method = {method: table[table["method"] == method] for method in table["method"].unique()}
+    margin = test.margin * test.unit.factor
     with geodistill_style():
         fig, ax = pyplot.subplots(figsize=(7.5, 3.4))
-        gains_in_groups(ax, table, unit, test.margin * test.unit.factor)
-        ax.set_xlabel(along)
-    words = [f"{' '.join(n.split())}: {format.in_words(a, test.unit)}" for n, a in groups.items()]
-    alt = f"Gain over {over}, by group. {'; '.join(words)}."
-    show(fig, alt=alt, name=name, **source)
+        ax.axhspan(-margin, margin, color="#EFEFEF", zorder=0)
+        ax.axhline(0, color="black", linewidth=0.8)
+        common.grouped_errorbars(ax, by_method, "group", list(labels.values()), 0.14)
+        ax.set_xlim(-0.6, len(groups) - 0.4)
+        ax.set_xlabel(xlabel)
+        ax.set_ylabel(f"gain over {baseline}, {test.unit.name}\n(line: 95 % interval)")
+        ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
+    texts = [
+        f"{' '.join(label.split())}: {format.describe_comparisons(group, test.unit)}"
+        for label, group in groups.items()
+    ]
+    alt = f"Gain over {baseline}, by group. {'; '.join(texts)}."
+    show(fig, alt=alt, name=name, **provenance)

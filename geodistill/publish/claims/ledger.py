@@ -1,7 +1,7 @@
-"""The claims ledger: notebooks record verdicts, the home page and README show them.
+"""The ledger of claims: notebooks record verdicts, the home page and README show them.
 
-A record lives in the metadata of the cell output that shows it, so it is as fresh as the executed
-page and needs no store of its own. `python -m geodistill.publish.claims.ledger` prints README's block.
+A record is kept in the metadata of the cell output that shows it, and is as recent as the executed
+page. `python -m geodistill.publish.claims.ledger` prints the block of README.
 """
 
 from __future__ import annotations
@@ -14,24 +14,31 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from geodistill.analysis.stored_results import digest
+from geodistill.analysis.stored_results import hash_run_ids
 from geodistill.publish.claims.judge import (
-    CLAIMS,
-    EXPLORATORY,
-    HARM,
-    YET,
+    NOT_YET,
+    WORSE_THAN_KD,
     Claim,
+    Judge,
     Record,
-    StoredTest,
-    claim,
-    decided_by,
-    judge,
+    all_claims,
+    claim_test,
+    find_claim,
 )
 
 KEY = "geodistill-claim"
+_HEAD = """````{list-table}
+:header-rows: 1
+:class: gd-ledger
+:widths: 30 22 30 18
+
+* - Claim
+  - Our test
+  - Verdict
+  - Where"""
 
 
-def record(
+def record_verdict(
     claim: str,
     verdict: str,
     value: float | None = None,
@@ -43,18 +50,18 @@ def record(
     run_ids: Sequence[str] = (),
     note: str = "",
 ) -> None:
-    """Record a computed verdict for the ledger and show it in one line; call it from a cell.
+    """Record a computed verdict and show it in one line; called from a cell of a notebook.
 
     Args:
-        claim: key of one of `CLAIMS`.
-        verdict: "better", "worse", "equivalent", "cannot tell", "holds" or "does not hold".
-        value: the measured number, in `unit`, with its interval `low` to `high`.
-        low: lower end of the interval.
-        high: upper end of the interval.
+        claim: key of a claim.
+        verdict: "better", "worse", "equivalent", "inconclusive", "holds" or "does not hold".
+        value: the measured number, in `unit`.
+        low: lower end of its interval.
+        high: upper end of its interval.
         unit: of the three numbers.
-        detail: which part of the claim this is, where it has several.
-        rows: the stored table behind it; nothing for what the page computes live.
-        run_ids: of those rows.
+        detail: which part of the claim this is, if it has several.
+        rows: folders of the stored results behind it; empty for what the page computes.
+        run_ids: of these results.
         note: what a reader has to know beside it.
 
     Raises:
@@ -62,143 +69,123 @@ def record(
     """
     from IPython.display import display
 
-    found = Record(claim, verdict, value, low, high, unit, detail, rows, tuple(run_ids), note)
-    text = f"Claim {claim}: {_plain(found)}"
+    record = Record(claim, verdict, value, low, high, unit, detail, rows, tuple(run_ids), note)
+    text = f"Claim {claim}: {_text(record)}"
     display(  # type: ignore[no-untyped-call]
         {
-            "text/html": f'<p class="gd-claim" id="{_anchor(found)}">{escape(text)}</p>',
+            "text/html": f'<p class="gd-claim" id="{_anchor(record)}">{escape(text)}</p>',
             "text/plain": text,
         },
         raw=True,
-        metadata={KEY: asdict(found)},
+        metadata={KEY: asdict(record)},
     )
 
 
-def read(executed: Path) -> list[Record]:
-    """The records in an executed notebook, in order; a later one of the same part replaces."""
-    found: dict[tuple[str, str], Record] = {}
-    for cell in json.loads(executed.read_text())["cells"]:
+def read_records(executed: Path) -> list[Record]:
+    """The records of an executed notebook, in order; of one part of a claim the last counts."""
+    records: dict[tuple[str, str], Record] = {}
+    for cell in json.loads(executed.read_text(encoding="utf-8"))["cells"]:
         for output in cell.get("outputs", []):
-            if KEY in output.get("metadata", {}):
-                one = _record(output["metadata"][KEY])
-                found[one.claim, one.detail] = one
-    return list(found.values())
+            fields: dict[str, Any] | None = output.get("metadata", {}).get(KEY)
+            if fields:
+                record = Record(**{**fields, "run_ids": tuple(fields["run_ids"])})
+                records[record.claim, record.detail] = record
+    return list(records.values())
 
 
 def render(executed: Sequence[Path]) -> str:
-    """The ledger as a MyST table, from the executed notebooks of one book.
+    """The ledger as a MyST table; a claim that no page has recorded stands as "not yet tested".
 
-    A claim that no page has recorded stands there as "cannot tell yet". Links are relative to a
-    page in `book/`.
+    Args:
+        executed: the executed notebooks of one book. Links are relative to a page in `book/`.
     """
-    pages = {path.stem: read(path) for path in executed}
-    lines = [
-        "````{list-table}",
-        ":header-rows: 1",
-        ":class: gd-ledger",
-        ":widths: 30 22 30 18",
-        "",
-        "* - Claim",
-        "  - Our test",
-        "  - Verdict",
-        "  - Where",
-    ]
-    for one in CLAIMS:
-        records = [r for found in pages.values() for r in found if r.claim == one.key]
+    pages = {path.stem: read_records(path) for path in executed}
+    lines = [_HEAD]
+    for claim in all_claims():
+        records = [r for page in pages.values() for r in page if r.claim == claim.key]
         lines += [
-            f"* - **{one.key}** ({one.whose}) {one.statement}",
-            f"  - {one.test}",
-            f"  - {'<br>'.join(map(_verdict, records)) or f'**{YET}**'}",
-            f"  - {_where(one, records, one.page in pages)}",
+            f"* - **{claim.key}** ({claim.origin}) {claim.statement}",
+            f"  - {claim.test}",
+            f"  - {'<br>'.join(map(_markdown, records)) or f'**{NOT_YET}**'}",
+            f"  - {_where(claim, records, claim.page in pages)}",
         ]
     return "\n".join([*lines, "````"])
 
 
-def verdict_block(results: Path) -> str:
-    """README's lines: the verdict words of the claims that the committed rows decide.
-
-    The line says whether rows made by a protocol decide, or exploratory ones stand in for them.
-    """
-    lines = ["| claim | verdict on the committed rows |", "|---|---|"]
-    for one in CLAIMS:
-        if one.stored is not None:
-            records, rows = _standing(one, one.stored, results)
-            words = [_words(r) for r in records] or [f"**{YET}**"]
-            told = f"{one.key}: {one.statement}<br>*{one.test}*"
-            lines.append(f"| {told} | {'<br>'.join([*words, *rows])} |")
+def verdict_block() -> str:
+    """README's table: the verdicts of the claims that stored results decide."""
+    judge = Judge(log=lambda line: None)
+    lines = ["| claim | verdict on the stored results |", "|---|---|"]
+    for claim in all_claims():
+        if claim.comparisons is not None:
+            records = judge.evaluate(claim.key)
+            verdicts = [_without_numbers(record) for record in records] or [f"**{NOT_YET}**"]
+            folders = _folders(records)
+            statement = f"{claim.key}: {claim.statement}<br>*{claim.test}*"
+            lines.append(f"| {statement} | {'<br>'.join([*verdicts, *folders])} |")
     return "\n".join(lines)
 
 
-def in_short(keys: Sequence[str], results: Path) -> str:
-    """What a chapter's rows say on some claims, as a Markdown list: for the head of its page.
+def summary_list(keys: Sequence[str]) -> str:
+    """The verdicts on some claims as a Markdown list, for the head of a chapter.
+
+    Args:
+        keys: of the claims.
 
     Raises:
-        InputError: an unknown claim, or one that stored rows do not decide.
+        InputError: an unknown claim, or one that stored results do not decide.
     """
+    judge = Judge(log=lambda line: None)
     lines = []
-    for one in map(claim, keys):
-        records, rows = _standing(one, decided_by(one.key), results)
-        lines.append(f"- {one.statement}")
-        lines += [f"  - {r.detail}: {_verdict(replace(r, detail=''))}" for r in records]
-        lines += [f"  - {told}" for told in rows] if records else [f"  - **{YET}**"]
+    for key in keys:
+        claim_test(key)
+        records = judge.evaluate(key)
+        lines.append(f"- {find_claim(key).statement}")
+        lines += [f"  - {r.detail}: {_markdown(replace(r, detail=''))}" for r in records]
+        lines += [f"  - {folders}" for folders in _folders(records)] or [f"  - **{NOT_YET}**"]
     return "\n".join(lines)
 
 
-def _standing(one: Claim, test: StoredTest, results: Path) -> tuple[list[Record], list[str]]:
-    """A claim's records from the committed rows, none where there are none, and what rows."""
-    rows = test.rows(results)
-    if not rows:
-        return [], []
-    folders = ", ".join(f"`data/results/{folder}`" for folder in rows)
-    if not rows[0].startswith(EXPLORATORY):
-        return list(judge(one.key, results)), [f"(by the protocol's rows, {folders})"]
-    if (results / rows[0] / "rows.parquet").is_file():
-        told = f"(exploratory, {folders}: the protocol's rows are not whole)"
-        return list(judge(one.key, results)), [told]
-    return [], []
+def _folders(records: Sequence[Record]) -> list[str]:
+    """The stored results behind records, in one line; no line without records."""
+    folders = dict.fromkeys(name for record in records for name in record.rows.split(", "))
+    return [f"({', '.join(f'`{name}`' for name in folders)})"] if folders else []
 
 
-def _record(facts: dict[str, Any]) -> Record:
-    return Record(**{**facts, "run_ids": tuple(facts["run_ids"])})
+def _text(record: Record) -> str:
+    text = ", ".join(filter(None, (record.verdict, record.detail, record.number)))
+    return f"{text} ({record.note})" if record.note else text
 
 
-def _plain(found: Record) -> str:
-    told = ", ".join(part for part in (found.verdict, found.detail, found.number) if part)
-    return f"{told} ({found.note})" if found.note else told
+def _markdown(record: Record) -> str:
+    return f"**{record.verdict}**{_text(record).removeprefix(record.verdict)}"
 
 
-def _words(found: Record) -> str:
-    """Without numbers, which README does not type; but a control that does harm is told."""
-    harm = " (the control does harm of its own)" if HARM in found.note else ""
-    return f"{found.detail}: **{found.verdict}**{harm}"
+def _without_numbers(record: Record) -> str:
+    """For README, which types no numbers; a control that is worse than KD is said."""
+    worse = f" (the control is {WORSE_THAN_KD})" if WORSE_THAN_KD in record.note else ""
+    return f"{record.detail}: **{record.verdict}**{worse}"
 
 
-def _anchor(found: Record) -> str:
-    words = f"claim {found.claim} {found.detail}".lower()
-    return "-".join(re.findall(r"[a-z0-9]+", words))
+def _anchor(record: Record) -> str:
+    return "-".join(re.findall(r"[a-z0-9]+", f"claim {record.claim} {record.detail}".lower()))
 
 
-def _verdict(found: Record) -> str:
-    return f"**{found.verdict}**{_plain(found).removeprefix(found.verdict)}"
-
-
-def _where(one: Claim, records: Sequence[Record], published: bool) -> str:
+def _where(claim: Claim, records: Sequence[Record], published: bool) -> str:
     if not published:
-        return f"notebook {one.page}, not in this book"
-    anchor = f"#{_anchor(records[0])}" if records else ""
-    link = f'<a href="../notebooks/{one.page}.html{anchor}">{one.page[3:].replace("_", " ")}</a>'
-    ids = [run_id for found in records for run_id in found.run_ids]
-    if not ids:
+        return f"notebook {claim.page}, not in this book"
+    anchor, title = f"#{_anchor(records[0])}" if records else "", claim.page[3:].replace("_", " ")
+    link = f'<a href="../notebooks/{claim.page}.html{anchor}">{title}</a>'
+    run_ids = [run_id for record in records for run_id in record.run_ids]
+    if not run_ids:
         return f"{link}, live"
-    folders = dict.fromkeys(found.rows.replace("/", "/<wbr>") for found in records if found.rows)
-    return f"{link}, stored rows <code>{', '.join(folders)}</code>, hash `{digest(ids)}`"
+    folders = dict.fromkeys(r.rows.replace("/", "/<wbr>") for r in records if r.rows)
+    return f"{link}, stored results <code>{', '.join(folders)}</code>, hash `{hash_run_ids(run_ids)}`"
 
 
 def main() -> None:
-    """Print README's verdict block."""
-    from geodistill.experiments.run_store import results_dir
-
-    print(verdict_block(results_dir()))
+    """Print the block of README."""
+    print(verdict_block())
 
 
 if __name__ == "__main__":

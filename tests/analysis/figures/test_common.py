@@ -8,14 +8,14 @@ import pytest
 from matplotlib.colors import to_hex
 
 from geodistill.analysis.figures import common
-from geodistill.analysis.figures.style import METHOD_STYLE, geodistill_style, look, versus
+from geodistill.analysis.figures.style import METHOD_STYLE, geodistill_style, method_style, comparison_label
 from geodistill.analysis.report.format import (
     NATS,
     POINTS,
-    caption,
+    comparison_caption,
     comparison_table,
-    in_words,
-    tidy,
+    describe_comparisons,
+    estimates_table,
 )
 from geodistill.analysis.stats.compare import compare_family
 
@@ -67,20 +67,20 @@ def test_methods_differ_in_marker_or_colour():
 
 
 def test_a_method_that_is_not_ours_keeps_its_name_and_its_look():
-    assert look("theirs").label == "theirs"
-    assert look("theirs") == look("theirs")
-    assert len({(look(f"m{i}").color, look(f"m{i}").marker) for i in range(40)}) > 20
-    assert versus("theirs", "kd") == "theirs vs KD"
+    assert method_style("theirs").label == "theirs"
+    assert method_style("theirs") == method_style("theirs")
+    assert len({(method_style(f"m{i}").color, method_style(f"m{i}").marker) for i in range(40)}) > 20
+    assert comparison_label("theirs", "kd") == "theirs vs KD"
 
 
 def test_forest_draws_each_interval_in_the_methods_colour(ax, answers):
-    data = tidy(answers, POINTS)
+    data = estimates_table(answers, POINTS)
     assert common.forest(ax, data, "points", margin=1.0) is ax
     lines = [line for line in ax.lines if line.get_linewidth() == 2.4]
     assert len(lines) == 2
     for line, row in zip(lines, data.itertuples(), strict=True):
         assert list(line.get_xdata()) == [row.low, row.high]
-        assert to_hex(line.get_color()).upper() == look(row.method).color
+        assert to_hex(line.get_color()).upper() == method_style(row.method).color
     assert ax.get_yticklabels()[0].get_text() == "KD + Procrustes\nvs KD, pooled"
     assert "points" in ax.get_xlabel()
 
@@ -99,23 +99,23 @@ def test_kept_against_score_marks_the_mean(ax):
     common.kept_against_score(ax, runs, "kept", "accuracy")
     means = [line for line in ax.lines if line.get_markersize() == 9]
     assert [(*m.get_xdata(), *m.get_ydata()) for m in means] == [(1, 5), (2, 6)]
-    assert [t.get_text() for t in ax.get_legend().get_texts()] == [look(m).label for m in METHODS]
+    assert [t.get_text() for t in ax.get_legend().get_texts()] == [method_style(m).label for m in METHODS]
 
 
 def test_table_and_caption_say_what_was_done(answers):
     table = comparison_table(answers, 0.01, POINTS)
-    assert table["verdict"].tolist() == ["better", "cannot tell"]
+    assert table["verdict"].tolist() == ["better", "inconclusive"]
     shown = float(table["points (95% interval)"][0].split()[0])
     assert shown == pytest.approx(100 * answers[0].estimate, abs=0.051)
-    text = caption(answers, 0.01, POINTS)
+    text = comparison_caption(answers, 0.01, POINTS)
     assert text.startswith("5 seeds; 80 test items from 80 sources. Test: paired")
     for part in ("crossed", "Holm over 2", "Margin: 1 (points)", "not adjusted", "30 runs"):
         assert part in text
 
 
 def test_units_scale_and_round():
-    assert POINTS.show(0.0123) == "+1.2"
-    assert NATS.show(-0.01234) == "-0.012"
+    assert POINTS.format(0.0123) == "+1.2"
+    assert NATS.format(-0.01234) == "-0.012"
 
 
 def test_repeated_intervals_show_the_misses(ax):
@@ -127,9 +127,9 @@ def test_repeated_intervals_show_the_misses(ax):
 
 
 def test_alternative_text_holds_the_numbers(answers):
-    text = in_words(answers, POINTS)
-    assert f"KD + Gram vs KD, pooled: {POINTS.show(answers[1].estimate)} (" in text
-    assert POINTS.show(answers[0].high) in text
+    text = describe_comparisons(answers, POINTS)
+    assert f"KD + Gram vs KD, pooled: {POINTS.format(answers[1].estimate)} (" in text
+    assert POINTS.format(answers[0].high) in text
 
 
 def test_smallest_gains_draw_one_line_a_number_of_seeds(ax):
@@ -144,6 +144,6 @@ def test_false_alarms_beyond_the_promise_are_red(ax):
     data = pd.DataFrame(
         {"way": ["a", "b"], "rate": [0.05, 0.4], "low": [0.02, 0.3], "high": [0.1, 0.5]}
     )
-    common.false_alarms(ax, data, 0.05)
+    common.type1_error_rates(ax, data, 0.05)
     assert [line.get_color() for line in ax.lines[1:]] == ["#7F7F7F"] * 2 + ["#D55E00"] * 2
     assert [t.get_text() for t in ax.get_yticklabels()] == ["a", "b"]

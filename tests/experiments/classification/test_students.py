@@ -1,127 +1,107 @@
-"""Students of every kind in the classification study, refused early where they do not fit."""
+"""Students of every kind in the classification study, refused early if they do not fit."""
 
 from dataclasses import replace
 
 import pytest
 import torch
 from support.own_cache import own_cache
+from support.tiny_classification import MINILM, small_config, tiny_settings
 from transformers import (
     AutoModel,
-    AutoTokenizer,
-    BertConfig,
     BertForSequenceClassification,
     DistilBertConfig,
     DistilBertModel,
 )
 
 from geodistill.errors import InputError
-from geodistill.experiments.classification import setup as classification_setup
-from geodistill.experiments.classification import teacher
-from geodistill.experiments.classification.evaluate import score
-from geodistill.experiments.classification.run import (
-    classification_config,
-    open_classroom,
-    run_classification,
-    smoke,
-)
-from geodistill.geometry.normalized_score import calibrate
-from geodistill.tasks import assets, stratified_subsample, load_classification
+from geodistill.experiments.classification.evaluate import evaluate_student
+from geodistill.experiments.classification.run import run_classification
+from geodistill.experiments.classification.settings import smoke
+from geodistill.experiments.classification.setup import prepare_classification
+from geodistill.experiments.settings import run_config
+from geodistill.geometry import procrustes_distance, score_range
+from geodistill.tasks import assets, load_classification, stratified_subsample
 
 pytestmark = [pytest.mark.smoke, pytest.mark.xdist_group("classification")]
-SMOKE = replace(smoke("product"), epochs=1.0, balance=1)
-MINILM = AutoTokenizer.from_pretrained(assets.path("minilm"))
+SMOKE = replace(smoke("product"), epochs=1.0, weight_warmup_batches=1)
 
 
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory):
-    with own_cache(tmp_path_factory.mktemp("pupils") / "cache"), pytest.MonkeyPatch.context() as p:
-        p.setattr(teacher, "TEACHER_THREADS", 1)
-        yield
+def block_weights(student):
+    return [block.output.dense.weight for block in student.bert.encoder.layer]
 
 
-def small_config(vocabulary=30522, **settings):
-    return BertConfig(
-        vocab_size=vocabulary, hidden_size=48, num_hidden_layers=2, num_attention_heads=2,
-        intermediate_size=96, **settings,
-    )  # fmt: skip
-
-
-def test_a_teacher_cut_to_all_its_layers_says_what_it_says(cache):
-    room = open_classroom(replace(SMOKE, student="truncate", layers=6))
-    metrics, _ = score(room, room.student(0))
-    assert (room.width, room.layers) == (384, 6)
+def test_a_teacher_cut_to_all_its_layers_is_the_teacher(cache):
+    setup = prepare_classification(replace(SMOKE, student="truncate", layers=6))
+    metrics, _ = evaluate_student(setup, setup.build_student(0))
+    assert (setup.width, setup.layers) == (384, 6)
     assert metrics["agreement"] == 1
-    kept = {name: value for name, value in metrics.items() if name.startswith("geometry_kept")}
-    assert set(kept) == {f"geometry_kept/{name}" for name in ("procrustes", "gram", "cka")} | {
+    scores = {name: value for name, value in metrics.items() if name.startswith("geometry_kept")}
+    assert set(scores) == {f"geometry_kept/{name}" for name in ("procrustes", "gram", "cka")} | {
         f"geometry_kept/procrustes/layer{layer}" for layer in range(1, 6)
     }
-    assert min(kept.values()) > 0.99  # cached features are halves
+    assert min(scores.values()) > 0.99  # cached features are in half precision
 
 
-def test_a_truncated_student_learns_beside_its_teacher(cache):
-    room = open_classroom(replace(SMOKE, student="truncate", layers=2))
-    before = room.teacher.bert.encoder.layer[5].output.dense.weight.clone()
-    start = room.student(0)
-    run, student = run_classification(room, "kd+projection", 0)
-    for one in (start, student):
-        assert len(one.bert.encoder.layer) == 2
-    own = student.bert.encoder.layer[1].output.dense.weight
-    assert torch.equal(start.bert.encoder.layer[1].output.dense.weight, before)
-    assert not torch.equal(own, before)
-    assert torch.equal(room.teacher.bert.encoder.layer[5].output.dense.weight, before)
+def test_a_truncated_student_leaves_its_teacher_unchanged(cache):
+    setup = prepare_classification(replace(SMOKE, student="truncate", layers=2))
+    before = block_weights(setup.teacher)[5].clone()
+    start = setup.build_student(0)
+    run, student = run_classification(setup, "kd+projection", 0)
+    assert len(block_weights(start)) == len(block_weights(student)) == 2
+    assert torch.equal(block_weights(start)[1], before)
+    assert not torch.equal(block_weights(student)[1], before)
+    assert torch.equal(block_weights(setup.teacher)[5], before)
     assert run.config["student"] == "truncate"
 
 
-def test_a_pretrained_student_is_cut_from_what_the_teacher_was_before(cache):
-    room = open_classroom(replace(SMOKE, student="pretrained", layers=2))
-    one, same, other = (room.student(seed) for seed in (1, 1, 2))
+def test_a_pretrained_student_is_cut_from_the_teachers_base_model(cache):
+    setup = prepare_classification(replace(SMOKE, student="pretrained", layers=2))
+    first, same, other = (setup.build_student(seed) for seed in (1, 1, 2))
     base = AutoModel.from_pretrained(assets.path("minilm"))
-    kept = [base.encoder.layer[k].output.dense.weight for k in (2, 5)]
-    for layer, weight in zip(one.bert.encoder.layer, kept, strict=True):
-        assert torch.equal(layer.output.dense.weight, weight)
-    assert not torch.equal(room.teacher.bert.encoder.layer[5].output.dense.weight, kept[1])
-    assert torch.equal(one.get_input_embeddings().weight, base.get_input_embeddings().weight)
-    assert torch.equal(one.classifier.weight, same.classifier.weight)  # the head alone is drawn
-    assert not torch.equal(one.classifier.weight, other.classifier.weight)
-    run, _ = run_classification(room, "kd+procrustes", 0)
-    assert (room.width, room.layers) == (384, 2)
-    assert run.metrics["geometry_kept/procrustes"] > 0.3  # it has seen what the teacher saw
+    layers = [base.encoder.layer[k].output.dense.weight for k in (2, 5)]
+    assert all(map(torch.equal, block_weights(first), layers))
+    assert not torch.equal(block_weights(setup.teacher)[5], layers[1])
+    assert torch.equal(first.get_input_embeddings().weight, base.get_input_embeddings().weight)
+    assert torch.equal(first.classifier.weight, same.classifier.weight)
+    assert not torch.equal(first.classifier.weight, other.classifier.weight)  # the head is random
+    run, _ = run_classification(setup, "kd+procrustes", 0)
+    assert (setup.width, setup.layers) == (384, 2)
+    assert run.metrics["geometry_kept/procrustes"] > 0.3  # it has the teacher's pretraining
 
 
 def test_a_configuration_alone_starts_from_the_teachers_embeddings(cache, tmp_path):
     small_config().save_pretrained(tmp_path)
-    room = open_classroom(replace(SMOKE, student=str(tmp_path)))
-    assert (room.width, room.layers) == (48, 2)
-    one, same, other = (room.student(seed) for seed in (1, 1, 2))
-    words = [s.get_input_embeddings().weight.detach() for s in (one, same, other)]
-    teacher = room.teacher.get_input_embeddings().weight.detach().double()
+    setup = prepare_classification(replace(SMOKE, student=str(tmp_path)))
+    assert (setup.width, setup.layers) == (48, 2)
+    first, same, other = (setup.build_student(seed) for seed in (1, 1, 2))
+    embeddings = first.get_input_embeddings().weight.detach()
+    teacher = setup.teacher.get_input_embeddings().weight.detach().double()
     top = torch.linalg.svdvals(teacher - teacher.mean(0))[:48]
-    assert torch.allclose(torch.linalg.svdvals(words[0].double() - words[0].double().mean(0)), top)
-    assert torch.equal(words[0], words[2])
-    dense = [s.bert.encoder.layer[0].output.dense.weight for s in (one, same, other)]
-    assert torch.equal(dense[0], dense[1])
-    assert not torch.equal(dense[0], dense[2])
-    run, _ = run_classification(room, "kd+procrustes", 0)
-    by_hand = calibrate(classification_setup.procrustes_distance, room.probe_features(), 48)
-    assert room.calibrations["procrustes"].best == pytest.approx(by_hand.best)
+    centred = embeddings.double() - embeddings.double().mean(0)
+    assert torch.allclose(torch.linalg.svdvals(centred), top)
+    assert torch.equal(embeddings, other.get_input_embeddings().weight)
+    assert all(map(torch.equal, block_weights(first), block_weights(same)))
+    assert not torch.equal(block_weights(first)[0], block_weights(other)[0])
+    run, _ = run_classification(setup, "kd+procrustes", 0)
+    by_hand = score_range(procrustes_distance, setup.probe_features(), 48)
+    assert setup.score_ranges["procrustes"].ceiling == pytest.approx(by_hand.ceiling)
     assert -1 < run.metrics["geometry_kept/procrustes"] < 1
     assert "geometry_kept/procrustes/layer1" in run.metrics
 
 
 def test_a_model_in_a_folder_keeps_its_weights(cache, tmp_path):
     torch.manual_seed(7)
-    own = BertForSequenceClassification(small_config(num_labels=2))
-    own.save_pretrained(tmp_path)
+    model = BertForSequenceClassification(small_config(num_labels=2))
+    model.save_pretrained(tmp_path)
     MINILM.save_pretrained(tmp_path)
-    room = open_classroom(replace(SMOKE, student=str(tmp_path)))
-    for one, other in zip(own.parameters(), room.student(3).parameters(), strict=True):
-        assert torch.equal(one, other)
-    run, _ = run_classification(room, "kd+gram", 0)
+    setup = prepare_classification(replace(SMOKE, student=str(tmp_path)))
+    assert all(map(torch.equal, model.parameters(), setup.build_student(3).parameters()))
+    run, _ = run_classification(setup, "kd+gram", 0)
     assert 0 <= run.metrics["accuracy"] <= 1
     three = tmp_path / "three"
     BertForSequenceClassification(small_config(num_labels=3)).save_pretrained(three)
     with pytest.raises(InputError, match=r"student '.*three' was fine-tuned for 3 labels"):
-        open_classroom(replace(SMOKE, student=str(three)))
+        prepare_classification(replace(SMOKE, student=str(three)))
 
 
 def test_a_teacher_of_another_family(cache, tmp_path):
@@ -129,18 +109,18 @@ def test_a_teacher_of_another_family(cache, tmp_path):
     config = DistilBertConfig(dim=64, n_layers=2, n_heads=2, hidden_dim=64)
     DistilBertModel(config).save_pretrained(tmp_path)
     MINILM.save_pretrained(tmp_path)
-    setting = replace(SMOKE, width=32, teacher=replace(SMOKE.teacher, model=str(tmp_path)))
-    room = open_classroom(setting)
-    assert type(room.teacher).__name__ == "DistilBertForSequenceClassification"
-    run, student = run_classification(room, "kd+procrustes", 0)
+    settings = replace(SMOKE, width=32, teacher=replace(SMOKE.teacher, model=str(tmp_path)))
+    setup = prepare_classification(settings)
+    assert type(setup.teacher).__name__ == "DistilBertForSequenceClassification"
+    run, student = run_classification(setup, "kd+procrustes", 0)
     assert type(student).__name__ == "BertForSequenceClassification"
-    assert room.test_cache.manifest["layers"] == [2]
+    assert setup.test_cache.manifest["layers"] == [2]
     assert len(run.items) == 64
 
 
-def test_a_small_bert_is_the_default_and_names_no_run_anew():
-    assert "student" not in classification_config(SMOKE, "kd")
-    assert classification_config(replace(SMOKE, student="truncate"), "kd")["student"] == "truncate"
+def test_a_small_bert_is_the_default_and_changes_no_run_id():
+    assert "student" not in run_config(SMOKE, "kd")
+    assert run_config(replace(SMOKE, student="truncate"), "kd")["student"] == "truncate"
 
 
 REFUSED = {
@@ -156,33 +136,37 @@ REFUSED = {
 }
 
 
-@pytest.mark.parametrize("told", REFUSED)
-def test_what_cannot_be_made_is_refused_before_a_teacher_is_trained(tmp_path, monkeypatch, told):
-    monkeypatch.setattr(classification_setup, "train_teacher", None)
-    with own_cache(tmp_path / "cache"), pytest.raises(InputError, match=told):
-        open_classroom(replace(SMOKE, **REFUSED[told]))
+@pytest.mark.parametrize("message", REFUSED)
+def test_what_cannot_be_made_is_refused_before_a_teacher_is_trained(tmp_path, message):
+    with own_cache(tmp_path / "cache"), pytest.raises(InputError, match=message):
+        prepare_classification(replace(SMOKE, **REFUSED[message]))
+    assert not (tmp_path / "cache" / "teachers").exists()
 
 
-@pytest.mark.parametrize("words", [30522, 999])
-def test_a_student_that_reads_other_tokens(tmp_path, monkeypatch, words):
-    """As many but other ones, where it has a tokenizer; another number of them."""
-    monkeypatch.setattr(classification_setup, "train_teacher", None)
-    small_config(vocabulary=words).save_pretrained(tmp_path)
-    if words == 30522:
-        MINILM.train_new_from_iterator(["another text"], 40).save_pretrained(tmp_path)
+@pytest.mark.parametrize("vocabulary", [30522, 999])
+def test_a_student_with_other_tokens(tmp_path, vocabulary):
+    """Equally many but other ones, by its tokenizer; another number of them."""
+    student = tmp_path / "student"
+    small_config(vocabulary=vocabulary).save_pretrained(student)
+    if vocabulary == 30522:
+        MINILM.train_new_from_iterator(["another text"], 40).save_pretrained(student)
     with own_cache(tmp_path / "cache"), pytest.raises(InputError) as caught:
-        open_classroom(replace(SMOKE, student=str(tmp_path)))
-    assert f"(vocabulary: {words}) has other tokens than the teacher (voc" in str(caught.value)
+        prepare_classification(replace(SMOKE, student=str(student)))
+    message = f"(vocabulary: {vocabulary}) has other tokens than the teacher (vocabulary"
+    assert message in str(caught.value)
+    assert not (tmp_path / "cache" / "teachers").exists()
 
 
-def test_only_texts_that_lose_something_are_counted_as_cut(cache):
-    lines = []
-    room = open_classroom(replace(SMOKE, max_length=24), lines.append)
+def test_only_texts_that_lose_tokens_are_counted_as_cut(tmp_path):
+    lines, settings = [], tiny_settings(tmp_path / "base")
+    settings = replace(settings, max_length=24, teacher=replace(settings.teacher, max_train=64))
+    with own_cache(tmp_path / "cache"):
+        setup = prepare_classification(settings, lines.append)
     data = load_classification("product")
-    train = stratified_subsample(data.train, 64, SMOKE.teacher.seed)
+    train = stratified_subsample(data.train, 64, settings.teacher.seed)
     lengths = [len(MINILM(text)["input_ids"]) for text in train["sentence"]]
-    assert len(room.train) == 64
+    assert len(setup.train) == 64
     longer = sum(n > 24 for n in lengths)
     assert 0 < longer < sum(n >= 24 for n in lengths), "no text fits exactly"
-    told = f"product: {longer} of 64 train texts are longer than 24 tokens and are cut there"
-    assert told in lines
+    line = f"product: {longer} of 64 train texts are longer than 24 tokens and are cut there"
+    assert line in lines

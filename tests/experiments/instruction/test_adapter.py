@@ -1,4 +1,4 @@
-"""The adapter's fit: killed it goes on to the same weights; its folder is whole or absent."""
+"""The adapter: a killed fit resumes to the same weights; its folder is complete or absent."""
 
 import json
 from dataclasses import replace
@@ -12,15 +12,16 @@ from support.tiny_models import answers, moved, tiny_opt, weights
 from geodistill.experiments.instruction import adapter
 from geodistill.experiments.instruction.adapter import (
     RECIPES,
-    AdapterSetting,
-    Progress,
+    AdapterSettings,
     fit_adapter,
-    last_checkpoint,
     save_adapter,
     train_adapter,
 )
+from geodistill.experiments.instruction.train import ProgressCallback
+from geodistill.experiments.training import last_checkpoint
+from geodistill.files import no_progress
 
-SETTING = AdapterSetting(n_train=24, batch_size=4, save_steps=2, rank=2, threads=1)  # six steps
+SETTINGS = AdapterSettings(n_train=24, batch_size=4, save_steps=2, rank=2, threads=1)  # six steps
 ROWS = answers([7, 9, 8, 12, 6, 10] * 4, [3, 4, 2, 5, 2, 3] * 4)
 
 
@@ -28,16 +29,16 @@ def lora(model):
     return {name: value for name, value in weights(model).items() if "lora" in name}
 
 
-def train(folder, report=lambda line: None):
-    return train_adapter(tiny_opt(0), ROWS, 0, SETTING, folder, report)
+def train(folder, progress=no_progress):
+    return train_adapter(tiny_opt(0), ROWS, 0, SETTINGS, folder, progress)
 
 
 class Killed(Exception):
     """Stands for a signal."""
 
 
-def test_killed_it_goes_on_from_the_last_checkpoint_to_the_same_weights(tmp_path):
-    whole, _ = train(tmp_path / "whole")
+def test_a_killed_fit_resumes_from_the_last_checkpoint_to_the_same_weights(tmp_path):
+    complete, _ = train(tmp_path / "complete")
     lines = []
 
     def dies(line):
@@ -50,18 +51,18 @@ def test_killed_it_goes_on_from_the_last_checkpoint_to_the_same_weights(tmp_path
     assert last_checkpoint(tmp_path / "killed").name == "checkpoint-2"
     resumed, seconds = train(tmp_path / "killed", lines.append)
     assert [line.partition(",")[0] for line in lines] == [
-        "step 2 of 6", "step 4 of 6", "going on from step 2", "step 4 of 6", "step 6 of 6",
+        "step 2 of 6", "step 4 of 6", "resumed at step 2", "step 4 of 6", "step 6 of 6",
     ]  # fmt: skip
     assert "minutes left" in lines[-1]
     assert seconds > 0
-    assert moved(lora(whole), lora(resumed)) == 0
+    assert moved(lora(complete), lora(resumed)) == 0
     fresh, _ = train_adapter(
-        tiny_opt(0), ROWS, 0, replace(SETTING, learning_rate=0.0), tmp_path / "0", lambda line: None
+        tiny_opt(0), ROWS, 0, replace(SETTINGS, learning_rate=0.0), tmp_path / "0", no_progress
     )
-    assert moved(lora(fresh), lora(whole)) > 1e-3
+    assert moved(lora(fresh), lora(complete)) > 1e-3
 
 
-def test_a_checkpoint_that_was_cut_off_is_passed_over(tmp_path):
+def test_an_incomplete_checkpoint_is_not_used(tmp_path):
     train(tmp_path)
     newest = last_checkpoint(tmp_path)
     assert newest.name == "checkpoint-6"
@@ -84,7 +85,7 @@ def test_only_the_answers_are_learned(tmp_path):
     assert first == pytest.approx(sum(values) / len(values), rel=0.1)
 
 
-def test_the_folder_is_replaced_whole(tmp_path):
+def test_the_folder_is_replaced_completely(tmp_path):
     model, _ = train(tmp_path / "work")
     folder = tmp_path / "smollm2-x"
     folder.mkdir()
@@ -96,46 +97,44 @@ def test_the_folder_is_replaced_whole(tmp_path):
     stored = load_file(folder / "adapter_model.safetensors")
     assert {value.dtype for value in stored.values()} == {torch.float16}
     assert str(tmp_path) not in (folder / "adapter_config.json").read_text()
-    assert not folder.with_name("smollm2-x.partial").exists()
+    assert [path.name for path in tmp_path.iterdir() if "partial" in path.name] == []
 
 
-def test_the_recipe_holds_scores_before_and_after_and_is_not_scored_twice(tmp_path, monkeypatch):
-    scores = []
+def test_the_recipe_has_scores_before_and_after_and_is_not_scored_twice(tmp_path, monkeypatch):
+    calls = []
 
-    def score(model, tokenizer, rows, new_tokens):
-        scores.append(len(rows))
-        return {"nll": 4.0 - len(scores)}, None
+    def evaluate(model, tokenizer, examples, max_new_tokens):
+        calls.append(len(examples))
+        return {"nll": 4.0 - len(calls)}, None
 
     class Tokenizer:
         pad_token_id = 0
 
-    monkeypatch.setattr(adapter, "load_teacher", lambda *given: (tiny_opt(0), Tokenizer()))
-    monkeypatch.setattr(adapter, "choose", lambda rows, n, *given: (ROWS[:n], 0))
-    monkeypatch.setattr(adapter, "score", score)
-    monkeypatch.setattr(Progress, "on_train_begin", _dies_once(Progress.on_train_begin))
+    class DiesOnce(ProgressCallback):
+        deaths = 0
+
+        def on_train_begin(self, *args, **kwargs):
+            if not DiesOnce.deaths:
+                DiesOnce.deaths += 1
+                raise Killed
+            super().on_train_begin(*args, **kwargs)
+
+    monkeypatch.setattr(adapter, "load_teacher", lambda name, adapter: (tiny_opt(0), Tokenizer()))
+    monkeypatch.setattr(adapter, "select_pairs", lambda rows, n, *others: (ROWS[:n], 0))
+    monkeypatch.setattr(adapter, "evaluate_model", evaluate)
+    monkeypatch.setattr(adapter, "ProgressCallback", DiesOnce)
     with own_cache(tmp_path / "cache"):
-        setting = replace(SETTING, n_validation=5)
+        settings = replace(SETTINGS, n_validation=5)
         with pytest.raises(Killed):
-            fit_adapter(setting, tmp_path / "made", lambda line: None)
+            fit_adapter(settings, tmp_path / "made", no_progress)
         assert not (tmp_path / "made").exists()
-        fit_adapter(setting, tmp_path / "made", lambda line: None)
+        fit_adapter(settings, tmp_path / "made", no_progress)
         assert not list((tmp_path / "cache" / "adapters").iterdir())
     recipe = json.loads((tmp_path / "made" / "recipe.json").read_text())
-    assert scores == [5, 5]
+    assert calls == [5, 5]
     assert (recipe["validation_before"], recipe["validation_after"]) == ({"nll": 3.0}, {"nll": 2.0})
     assert recipe["recipe"]["threads"] == 1
     assert recipe["train_seconds"] > 0
-
-
-def _dies_once(then):
-    left = [Killed()]
-
-    def method(*given, **named):
-        if left:
-            raise left.pop()
-        return then(*given, **named)
-
-    return method
 
 
 def test_the_recipes_keep_their_numbers():

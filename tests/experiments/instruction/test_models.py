@@ -1,4 +1,4 @@
-"""The instruction study's models: what is damaged, or does not fit, is named before it is used."""
+"""The models of the instruction study: what is damaged or does not fit is refused early."""
 
 import hashlib
 import json
@@ -8,14 +8,15 @@ from dataclasses import replace
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from support.tiny_instructions import SETTING, letters_world
+from support.tiny_instructions import SETTINGS, letters_world
 
 from geodistill.errors import AssetError, InputError
 from geodistill.experiments.instruction import models
 from geodistill.experiments.instruction import setup as instruction_setup
-from geodistill.experiments.instruction.models import given_student, load_teacher
-from geodistill.experiments.instruction.run import instruction_config, run_instruction
-from geodistill.experiments.instruction.setup import open_instruction_room
+from geodistill.experiments.instruction.models import load_student, load_teacher
+from geodistill.experiments.instruction.run import run_instruction
+from geodistill.experiments.instruction.setup import prepare_instruction
+from geodistill.experiments.settings import run_config
 from geodistill.tasks import assets
 
 
@@ -72,8 +73,8 @@ def test_a_damaged_teacher_or_adapter_is_named(monkeypatch, tmp_path):
     weights.write_bytes(weights.read_bytes()[:40])
     with pytest.raises(InputError, match=r"adapters/good is damaged or of another model \(Safe"):
         load_teacher(str(tmp_path / "teacher"), "good")
-    whole = tmp_path / "teacher" / "model.safetensors"
-    whole.write_bytes(whole.read_bytes()[:40])
+    weights = tmp_path / "teacher" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:40])
     with pytest.raises(
         AssetError, match=r"teacher .* can't be read from .*expected a folder or hu"
     ):
@@ -93,48 +94,48 @@ def test_a_damaged_gguf_is_named(monkeypatch, tmp_path):
 # ---- a student by name ----
 
 
-def words(folder, tokens=30):
+def word_tokenizer(folder, n_tokens=30):
     from tokenizers import Tokenizer, models
     from transformers import PreTrainedTokenizerFast
 
-    known = Tokenizer(models.WordLevel({f"w{i}": i for i in range(tokens)}, unk_token="w0"))
-    own = PreTrainedTokenizerFast(tokenizer_object=known, eos_token="w1")
-    own.save_pretrained(folder)
-    return own
+    words = Tokenizer(models.WordLevel({f"w{i}": i for i in range(n_tokens)}, unk_token="w0"))
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, eos_token="w1")
+    tokenizer.save_pretrained(folder)
+    return tokenizer
 
 
-def test_a_student_in_a_folder_goes_on_from_its_own_weights(tmp_path):
+def test_a_student_in_a_folder_starts_from_its_own_weights(tmp_path):
     from support.tiny_models import tiny_opt
 
-    tokenizer = words(tmp_path)
+    tokenizer = word_tokenizer(tmp_path)
     tiny_opt(4, vocabulary=30).save_pretrained(tmp_path)
-    found = given_student(str(tmp_path), tokenizer, 16)
-    for own, stored in zip(
-        found.parameters(), tiny_opt(4, vocabulary=30).parameters(), strict=True
-    ):
-        assert torch.equal(own, stored)
-    assert all(p.requires_grad for p in found.parameters())
-    positions = found.config.max_position_embeddings
-    with pytest.raises(InputError, match=rf"takes {positions} tokens; expected at least 999, wh"):
-        given_student(str(tmp_path), tokenizer, 999)
-    with pytest.raises(InputError, match=r"other tokens than the teacher \(30 .*, 31 in the t"):
-        given_student(str(tmp_path), words(tmp_path / "other", 31), 16)
+    student = load_student(str(tmp_path), tokenizer, 16)
+    stored = tiny_opt(4, vocabulary=30)
+    for loaded, expected in zip(student.parameters(), stored.parameters(), strict=True):
+        assert torch.equal(loaded, expected)
+    assert all(p.requires_grad for p in student.parameters())
+    positions = student.config.max_position_embeddings
+    with pytest.raises(InputError, match=rf"takes {positions} tokens; expected at least 999, the"):
+        load_student(str(tmp_path), tokenizer, 999)
+    with pytest.raises(InputError, match=r"another vocabulary than the teacher \(30 .* has 31\)"):
+        load_student(str(tmp_path), word_tokenizer(tmp_path / "other", 31), 16)
     with pytest.raises(InputError, match=r"student is '.*none'; expected a folder or hub name"):
-        given_student(str(tmp_path / "none"), tokenizer, 16)
+        load_student(str(tmp_path / "none"), tokenizer, 16)
 
 
-def test_the_study_trains_a_given_student_of_any_width(tmp_path, monkeypatch):
+def test_the_study_trains_a_pretrained_student_of_any_width(tmp_path, monkeypatch):
     from support.tiny_models import tiny_opt
 
     with letters_world(tmp_path / "cache"):
-        own = tiny_opt(4, width=96, vocabulary=30)
-        monkeypatch.setattr(instruction_setup, "given_student", lambda *given: deepcopy(own))
-        setting = replace(SETTING, student="a folder")
-        room = open_instruction_room(setting)
-        run, student = run_instruction(room, "kd+projection", 0)
-    assert student.config.hidden_size == 96 != SETTING.width
+        pretrained = tiny_opt(4, width=96, vocabulary=30)
+        monkeypatch.setattr(
+            instruction_setup, "load_student", lambda name, *others: deepcopy(pretrained)
+        )
+        setup = prepare_instruction(replace(SETTINGS, student="a folder"))
+        run, student = run_instruction(setup, "kd+projection", 0)
+    assert student.config.hidden_size == 96 != SETTINGS.width
     assert run.config["student"] == "a folder"
-    assert "student" not in instruction_config(SETTING, "kd")
+    assert "student" not in run_config(SETTINGS, "kd")
     layer = student.model.decoder.layers[0].fc1.weight
-    assert not torch.equal(layer, own.model.decoder.layers[0].fc1.weight)
+    assert not torch.equal(layer, pretrained.model.decoder.layers[0].fc1.weight)
     assert -1 < run.metrics["geometry_kept/procrustes"] <= 1

@@ -1,0 +1,93 @@
+"""Tables of gains by method and outcome, and of mean metrics by method, as text for a page."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+import pandas as pd
+from scipy import stats
+
+from geodistill.analysis.figures.style import comparison_label, method_style
+from geodistill.analysis.report.format import Unit
+from geodistill.analysis.stats.compare import compare, paired_differences
+from geodistill.errors import InputError
+
+Outcome = Callable[[pd.DataFrame], pd.DataFrame]
+"""Maps items to the items that have an outcome, with it as their `score`."""
+
+
+def as_score(items: pd.DataFrame, column: str) -> pd.DataFrame:
+    """The items that have a value in `column`, with it as their `score`.
+
+    Raises:
+        InputError: no such column.
+    """
+    if column not in items:
+        names = ", ".join(map(str, items))
+        raise InputError(f"items have no score {column!r}; their columns are {names}")
+    scored = items[items[column].notna()]
+    return scored.assign(score=scored[column].astype(float))
+
+
+def gain_table(
+    items: pd.DataFrame,
+    pairs: Sequence[tuple[str, str]],
+    outcomes: Mapping[str, Outcome],
+    unit: Unit,
+) -> pd.DataFrame:
+    """The difference of each (method, baseline) with its interval, one column per outcome.
+
+    Args:
+        items: `run_id, task, method, seed, item, source` and the columns that the outcomes need.
+        pairs: the comparisons, one per row.
+        outcomes: by the name of their column.
+        unit: of all outcomes.
+    """
+    names = [comparison_label(*pair) for pair in pairs]
+    columns = {}
+    for name, outcome in outcomes.items():
+        scored = outcome(items)
+        columns[name] = [_format_gain(scored, pair, unit) for pair in pairs]
+    return pd.DataFrame({f"difference, {unit.name}": names, **columns})
+
+
+def _format_gain(items: pd.DataFrame, pair: tuple[str, str], unit: Unit) -> str:
+    tables = paired_differences(items, *pair).tables.values()
+    if all((table == 0).all(axis=None) for table in tables):
+        return "equal on every item"
+    return unit.format_difference(compare(items, *pair))
+
+
+def mean_table(runs: pd.DataFrame, metrics: Mapping[str, str], digits: int = 3) -> pd.DataFrame:
+    """The mean of each metric by method, with a 95 % t interval over seeds if there are several.
+
+    Args:
+        runs: one row per run.
+        metrics: title of the column by name of the metric.
+        digits: decimals.
+    """
+    table = {"student": [method_style(method).label for method in dict.fromkeys(runs["method"])]}
+    for metric, title in metrics.items():
+        by_method = runs.groupby("method", sort=False)[metric]
+        table[title] = [_format_mean(values.dropna(), digits) for _, values in by_method]
+    return pd.DataFrame(table)
+
+
+def _format_mean(values: "pd.Series[float]", digits: int) -> str:
+    if values.empty:
+        return "–"
+    mean, n = values.mean(), len(values)
+    if n == 1:
+        return f"{mean:.{digits}f}"
+    half = stats.t.ppf(0.975, n - 1) * values.sem()
+    return f"{mean:.{digits}f} ({mean - half:.{digits}f} to {mean + half:.{digits}f})"
+
+
+def order_rows(frame: pd.DataFrame, methods: Iterable[str]) -> pd.DataFrame:
+    """The rows of these methods, in their order."""
+    return pd.concat([frame[frame["method"] == method] for method in methods], ignore_index=True)
+
+
+def to_percent(runs: pd.DataFrame) -> pd.DataFrame:
+    """Runs with their shares (Rouge-L, exact match, repetition, of every set) times 100."""
+    shares = ("rougeL", "exact_match", "repetition")
+    names = [name for name in map(str, runs) if any(share in name for share in shares)]
+    return runs.assign(**{name: 100 * runs[name] for name in names})

@@ -1,0 +1,91 @@
+"""Where the sources, executed notebooks and pages of a checkout are."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from geodistill.errors import InputError
+from geodistill.paths import find_checkout, results_dir
+
+PROFILES = ("smoke", "laptop", "paper")
+
+
+@dataclass(frozen=True)
+class Project:
+    """A checkout and the folders that builds are written to.
+
+    Attributes:
+        root: the checkout; holds `_toc.yml`, `notebooks/` and `book/`.
+        build: takes the executed notebooks and the staged book.
+        output: takes `_build/html`.
+    """
+
+    root: Path
+    build: Path
+    output: Path
+
+    @classmethod
+    def at(cls, root: Path, build: Path | None = None, output: Path | None = None) -> Project:
+        """The project at `root`, built into `root/_build` and `root/book` by default."""
+        return cls(root, build or root / "_build", output or root / "book")
+
+    @property
+    def html(self) -> Path:
+        """The pages of the built book."""
+        return self.output / "_build" / "html"
+
+    @property
+    def staged(self) -> Path:
+        """The sources as Jupyter Book gets them."""
+        return self.build / "src"
+
+    @property
+    def results(self) -> Path:
+        """The stored results: `$GEODISTILL_RESULTS`, else `data/results` of the checkout."""
+        if os.environ.get("GEODISTILL_RESULTS"):
+            return results_dir()
+        return self.root / "data" / "results"
+
+    def executed(self, profile: str) -> Path:
+        """The notebooks executed under a profile."""
+        return self.build / "executed" / profile
+
+    def sources(self) -> list[Path]:
+        """All notebook sources, in the order of their numbers."""
+        return sorted((self.root / "notebooks").glob("[0-9]*.py"))
+
+    def find_notebook(self, name: str) -> Path:
+        """Find a notebook source by its name, with or without number, or by a unique part of it.
+
+        Raises:
+            InputError: none or several match; the message lists them.
+        """
+        stems = {path.stem: path for path in self.sources()}
+        name = name.removesuffix(".py")
+        exact = [stem for stem in stems if name in (stem, stem.partition("_")[2])]
+        matches = exact or [stem for stem in stems if name and name in stem]
+        if len(matches) == 1:
+            return stems[matches[0]]
+        problem = f"matches {', '.join(matches)}" if matches else "is unknown"
+        raise InputError(f"notebook {name!r} {problem}; the notebooks are: {', '.join(stems)}")
+
+
+def find_project() -> Project:
+    """The checkout around the working directory, else the one that holds this package.
+
+    Raises:
+        InputError: there is neither.
+    """
+    return Project.at(find_checkout())
+
+
+def check_profile(profile: object) -> None:
+    """Check the name of a profile.
+
+    Raises:
+        InputError: it is not one of `PROFILES`.
+    """
+    if profile not in PROFILES:
+        raise InputError(f"profile {profile!r} is unknown; the profiles are: {', '.join(PROFILES)}")

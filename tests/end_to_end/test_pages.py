@@ -1,0 +1,221 @@
+"""The code blocks of README and of the page "Use it in your own loop" run as they are printed."""
+
+import json
+import re
+import subprocess
+import sys
+from itertools import product
+from pathlib import Path
+
+import pytest
+from support.tiny_project import REPOSITORY
+
+
+def python_blocks(document: str) -> list[str]:
+    text = (REPOSITORY / document).read_text()
+    return re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
+
+
+def block_with(words: str) -> str:
+    """The one block of use_it.md that holds these words."""
+    (block,) = [block for block in python_blocks("book/use_it.md") if words in block]
+    return block
+
+
+def test_the_eight_lines_run_and_learn_with_the_base_install():
+    (code,) = python_blocks("README.md")
+    assert code == python_blocks("book/use_it.md")[0]
+    assert len([line for line in code.splitlines() if line.strip()]) <= 8
+    probe = (
+        "import sys, torch; torch.manual_seed(0); losses = []\n"
+        + code.replace(
+            "    optimizer.zero_grad()", "    losses.append(loss.item()); optimizer.zero_grad()"
+        )
+        + "assert losses[-1] < 0.7 * losses[0], losses\n"
+        "assert not {'transformers', 'pandas', 'matplotlib'} & set(sys.modules)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", probe], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_table_is_compared(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    rows = [
+        f"{method},{seed},{item},{(item * 7 + seed) % 10 < 5 + gain}"
+        for method, gain in (("kd", 0), ("new", 3))
+        for seed in range(4)
+        for item in range(40)
+    ]
+    table = "\n".join(["method,seed,item,accuracy", *rows]).replace("True", "1")
+    Path("rows.csv").write_text(table.replace("False", "0"))
+    (block,) = python_blocks("book/compare.md")
+    exec(block, {})
+    assert "new" in capsys.readouterr().out
+
+
+@pytest.mark.smoke
+def test_masks_trainer_and_layer_map_run(tmp_path):
+    namespace: dict[str, object] = {}
+    masks = block_with("torch.arange(20) <")
+    exec("import torch\nfrom geodistill import ProcrustesLoss\n" + masks, namespace)
+    assert 0 < float(namespace["loss"]) < 2
+    exec(MODELS.format(folder=tmp_path), namespace)
+    before = namespace["student"].state_dict()["bert.embeddings.word_embeddings.weight"].clone()
+    exec(block_with("train_dataset=dataset"), namespace)
+    after = namespace["student"].state_dict()["bert.embeddings.word_embeddings.weight"]
+    assert not before.equal(after)
+    layers = block_with("compare_layers(")
+    exec("import matplotlib; matplotlib.use('agg')\n" + layers, namespace)
+    assert list(namespace["matches"]["layer_a"]) == list(range(7))
+
+
+# What the blocks of the page take for granted: models, data and settings of the reader.
+MODELS = """
+from datasets import Dataset
+from support.tiny_tokenizers import word_tokenizer
+from transformers import BertConfig, BertForSequenceClassification, TrainingArguments
+
+def bert(width, layers):
+    return BertForSequenceClassification(BertConfig(vocab_size=50, hidden_size=width,
+        num_hidden_layers=layers, num_attention_heads=2, intermediate_size=16))
+
+teacher, student = bert(24, 6), bert(16, 3)
+rows = [{{"input_ids": [1, i, i + 1, 2], "labels": i % 2}} for i in range(8)]
+dataset = Dataset.from_list(rows)
+training_arguments = TrainingArguments("{folder}", max_steps=2, per_device_train_batch_size=4,
+    report_to=[], disable_tqdm=True, save_strategy="no", use_cpu=True)
+words = [f"w{{i}}" for i in range(2, 50)]
+tokenizer = word_tokenizer(words)
+texts = [" ".join(words[i : i + 4]) for i in range(0, 40, 2)]
+"""
+TRL = """
+from datasets import Dataset
+from support.tiny_models import tiny_opt
+from support.tiny_tokenizers import CHATML, byte_tokenizer, word_tokenizer
+from transformers import TrainingArguments
+from trl import SFTConfig
+from trl.experimental.gkd import GKDConfig
+student, teacher = (tiny_opt(i, width=16 * i, vocabulary=300, positions=96) for i in (1, 2))
+common = dict(max_steps=1, per_device_train_batch_size=2, logging_steps=1, max_length=48,
+    report_to="none", disable_tqdm=True, save_strategy="no", use_cpu=True, bf16=False)
+"""
+SFT = """
+tokenizer = byte_tokenizer()
+pairs = Dataset.from_list([{"prompt": "Ask", "completion": f" Say {i}"} for i in range(4)])
+sft_config = SFTConfig("sft", **common)
+"""
+GKD = """
+tokenizer = byte_tokenizer(CHATML)
+chats = Dataset.from_list([{"messages": [{"role": "user", "content": "Ask"},
+    {"role": "assistant", "content": f"Say {i}"}]} for i in range(4)])
+gkd_config = GKDConfig("gkd", lmbda=1.0, max_new_tokens=8, **common)
+"""
+TWO_TOKENIZERS = """
+tokenizer, teacher_tokenizer = byte_tokenizer(), word_tokenizer(["Ask", "Say"])
+student, teacher = (tiny_opt(i, width=16 * i, vocabulary=300, positions=96) for i in (1, 2))
+training_arguments = TrainingArguments("two", max_steps=1, per_device_train_batch_size=16,
+    logging_steps=1, report_to="none", disable_tqdm=True, save_strategy="no", use_cpu=True)
+"""
+
+
+@pytest.mark.smoke
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_trl_trainers_and_another_tokenizer_run(tmp_path, monkeypatch, capsys):
+    pytest.importorskip("trl")
+    monkeypatch.chdir(tmp_path)
+    lines = [{"prompt": f"Ask {i}", "completion": f"Say {i}"} for i in range(300)]
+    Path("mine.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    namespace: dict[str, object] = {}
+    imports = block_with("train_dataset=dataset").split("\n\n")[0]
+    exec("import torch\nfrom geodistill import ProcrustesLoss\n" + imports, namespace)
+    for words, config in (("SFTTrainer", SFT), ("GKDTrainer", GKD)):
+        exec(TRL + config, namespace)
+        before = {name: p.clone() for name, p in namespace["student"].named_parameters()}
+        exec(block_with(words), namespace)
+        after = dict(namespace["student"].named_parameters())
+        assert any(not before[name].equal(after[name]) for name in before)
+        (first,) = [row for row in namespace["trainer"].state.log_history if "loss" in row]
+        assert first["loss"] == pytest.approx(
+            first["loss/task"] + first["loss/ProcrustesLoss[-1--1]"], rel=1e-4
+        )
+    exec(block_with("print(lengths)"), namespace)
+    assert str(namespace["lengths"]) in capsys.readouterr().out
+    assert len(namespace["examples"]) > 200
+    check_cache_equals_live_teacher(namespace)
+
+
+def check_cache_equals_live_teacher(namespace):
+    """A teacher that reads words, a student that reads bytes: live and cached, the same loss."""
+    two_tokenizers, cache = block_with("data_collator=partial"), block_with("cache = build_cache")
+    exec(TWO_TOKENIZERS, namespace)
+    exec(two_tokenizers, namespace)
+    live = namespace["trainer"].state.log_history[0]["loss/ProcrustesLoss[-1--1]"]
+    assert 0.01 < live < 2
+    exec(cache, namespace)
+    exec(TWO_TOKENIZERS, namespace)  # the student as it was
+    exec(two_tokenizers.replace("teacher_model=teacher", "teacher_cache=cache"), namespace)
+    cached = namespace["trainer"].state.log_history[0]["loss/ProcrustesLoss[-1--1]"]
+    assert cached == pytest.approx(live, abs=2e-3)
+
+
+def scores(printed: str) -> dict[str, float]:
+    """The first number behind each method."""
+    words = [line.split() for line in printed.splitlines() if line.startswith("kd")]
+    return {method: float(first) for method, first, *_ in words}
+
+
+@pytest.mark.smoke
+def test_own_instructions_are_distilled(tmp_path, monkeypatch, capsys):
+    from support.own_cache import own_cache
+    from support.tiny_instructions import letters_teacher
+    from support.tiny_models import tiny_opt
+
+    from geodistill.experiments.instruction import setup
+
+    monkeypatch.chdir(tmp_path)
+    loaded = []
+
+    def load_student(name, tokenizer, positions):
+        loaded.append(name)
+        return tiny_opt(4, vocabulary=30, positions=positions)
+
+    monkeypatch.setattr(setup, "load_teacher", letters_teacher)
+    monkeypatch.setattr(setup, "load_student", load_student)
+    words = ["".join(pair) for pair in product("abcdefghijklmnopqr", repeat=2)]
+    lines = [{"prompt": f"{a}{b}", "completion": b} for a, b in words]
+    Path("mine.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    block = block_with("run_instruction")
+    assert "n_train=200, n_test=25" in block
+    namespace: dict[str, object] = {}
+    with own_cache(tmp_path / "cache"):
+        exec(block.replace("n_test=25", "n_test=25, epochs=1.0, top_k=8"), namespace)
+    nll = scores(capsys.readouterr().out)
+    assert list(nll) == ["kd", "kd+procrustes"]
+    assert 0 < nll["kd"] < 20
+    assert loaded == ["my-student"] * 2
+    assert len(namespace["run"].items) == 25
+
+
+@pytest.mark.smoke
+def test_own_sentences_are_distilled(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    words = ("fine good great", "bad dull poor")
+    lines = [
+        f"{words[i % 2]} film {i},{'good' if i % 2 == 0 else 'bad'},a{i // 2}" for i in range(200)
+    ]
+    Path("mine.csv").write_text("\n".join(["review,kind,author", *lines]) + "\n")
+    block = block_with('"mine.csv"')
+    assert "n_train=200" in block
+    small = "n_train=60, epochs=2.0, width=32, layers=1, weight_warmup_batches=1"
+    namespace: dict[str, object] = {}
+    exec(block.replace("n_train=200", small), namespace)
+    accuracy = scores(capsys.readouterr().out)
+    assert list(accuracy) == ["kd", "kd+procrustes"]
+    assert 0.4 <= accuracy["kd"] <= 1
+    assert set(namespace["run"].items["source"]) == set(namespace["data"].test["source"])
+    exec(block_with("layers=2"), namespace)
+    assert len(namespace["student"].bert.encoder.layer) == 2
+    name, accuracy, kept = capsys.readouterr().out.splitlines()[-1].split()
+    assert (name, float(accuracy) <= 1, float(kept) <= 1) == ("truncate", True, True)

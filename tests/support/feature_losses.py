@@ -1,0 +1,54 @@
+"""One loss of each kind, and features on which none of them is zero."""
+
+import torch
+from torch import Tensor, nn
+
+from geodistill.losses import (
+    CKALoss,
+    CosineLoss,
+    FeatureGramLoss,
+    FlexLoss,
+    IsotropyLoss,
+    OrthogonalProjectionLoss,
+    PatientLoss,
+    PCATargetLoss,
+    ProcrustesLoss,
+    ProjectionLoss,
+    RelationalLoss,
+    ShuffledRows,
+    SpectrumLoss,
+)
+
+D_S, D_T = 4, 7
+
+
+def normal(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+TEACHER = normal(3, 10, D_T) * torch.arange(1, D_T + 1) + 1
+STUDENT = normal(3, 10, D_S, seed=1) - 2
+
+
+def build_losses() -> dict[str, nn.Module]:
+    torch.manual_seed(0)
+    return {
+        "procrustes": ProcrustesLoss(),
+        "gram": FeatureGramLoss(),
+        "cka": CKALoss(),
+        "cka-root": CKALoss(root=True),
+        "cka-debiased": CKALoss(debiased=True),
+        "projection": ProjectionLoss(D_S, D_T),
+        "orthogonal": OrthogonalProjectionLoss(D_S, D_T),
+        "cosine": CosineLoss(nn.Linear(D_S, D_T)),
+        "patient": PatientLoss(nn.Linear(D_S, D_T)),
+        "relational": RelationalLoss(),
+        "flex": FlexLoss.fit(TEACHER, D_S),
+        "pca": PCATargetLoss.fit(TEACHER, D_S),
+        "spectrum": SpectrumLoss(),
+        "isotropy": IsotropyLoss(),
+        "shuffled": ShuffledRows(ProcrustesLoss()),
+    }
+
+
+NAMES = list(build_losses())

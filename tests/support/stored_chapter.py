@@ -1,0 +1,43 @@
+"""The part of a chapter that reads stored results, run without its live part."""
+
+import re
+
+import nbclient
+import nbformat
+
+from geodistill.publish.notebook_source import read_source
+from support.tiny_project import REPOSITORY
+
+
+def run_stored_part(name, folder, monkeypatch):
+    """The outputs of a chapter from its study on, on the results in a folder.
+
+    name: stem of the notebook, whose heading "## The study" begins the stored part.
+    """
+    monkeypatch.setenv("GEODISTILL_RESULTS", str(folder))
+    cells = read_source(REPOSITORY / "notebooks" / f"{name}.py").cells
+    (start,) = [i for i, cell in enumerate(cells) if cell.source.startswith("## The study")]
+    imports = next(c.source for c in cells if "import matplotlib" in c.source)
+    head = nbformat.v4.new_code_cell(imports.partition("settings = {")[0])
+    notebook = nbformat.v4.new_notebook(cells=[head, *cells[start:]])
+    client = nbclient.NotebookClient(notebook, timeout=300, kernel_name="python3")
+    client.execute(cwd=str(REPOSITORY / "notebooks"))
+    return [output for cell in notebook.cells for output in cell.get("outputs", [])]
+
+
+def figures(outputs):
+    """The provenance of each figure and table, by name."""
+    found = [output.get("metadata", {}).get("geodistill") for output in outputs]
+    return {one["name"]: one for one in found if one}
+
+
+def text(outputs):
+    """What the outputs print, and their Markdown and HTML."""
+    data = [output.get("data", {}) for output in outputs]
+    shown = [one.get("text/markdown", "") + one.get("text/html", "") for one in data]
+    return "\n".join([*(output.get("text", "") for output in outputs), *shown])
+
+
+def estimate(figure, comparison):
+    """An estimate that the text of a figure gives for a comparison, such as "A vs B"."""
+    return float(re.search(rf"{re.escape(comparison)}, \w+: (\S+) \(", figure["text"])[1])

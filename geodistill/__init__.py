@@ -31,6 +31,7 @@ _NAMES = {
         "search_test",
     ),
     "losses": (
+        "AlignmentLoss",
         "CKALoss",
         "CosineLoss",
         "FeatureGramLoss",

@@ -23,6 +23,7 @@ from geodistill.geometry import projection_distance as projection_distance
 from geodistill.geometry import score_range as score_range
 from geodistill.geometry import search_test as search_test
 from geodistill.layers import compare_layers as compare_layers
+from geodistill.losses import AlignmentLoss as AlignmentLoss
 from geodistill.losses import CKALoss as CKALoss
 from geodistill.losses import CosineLoss as CosineLoss
 from geodistill.losses import FeatureGramLoss as FeatureGramLoss

@@ -316,7 +316,7 @@ x, y = spread_mass(n=320, directions=300, lost=tau, d_teacher=301)
 wide = pad(y, (0, 300))
 preserved = geometry_kept(procrustes_distance, x, wide)
 reachable = ceiling(procrustes_distance, x, 301)
-print(f"best D_P at this width {reachable:.1e}; CKA {cka(x, wide):.5f}; geometry kept {preserved:.2f}")
+print(f"best D_P {reachable:.1e}; CKA {cka(x, wide):.5f}; geometry kept {preserved:.2f}")
 assert reachable < 1e-6
 assert cka(x, wide) > 0.999
 assert preserved < 0.75
@@ -773,8 +773,8 @@ assert growth > 10
 # shuffled = [procrustes_distance(x, y[torch.randperm(400)], **unit) for _ in range(16)]
 # chance, best = sum(shuffled) / 16, ceiling(procrustes_distance, x, 16)
 # biased = (chance - procrustes_distance(x, y, **unit)) / (chance - best)
-# kept = geometry_kept(procrustes_distance, x, y)
-# print(f"geometry kept {kept:.2f}, with its own chance level {float(biased):.2f}")
-# assert kept + 0.03 < biased
+# preserved = geometry_kept(procrustes_distance, x, y)
+# print(f"geometry kept {preserved:.2f}, with its own chance level {float(biased):.2f}")
+# assert preserved + 0.03 < biased
 # ```
 # :::

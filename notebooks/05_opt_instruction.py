@@ -158,7 +158,7 @@ columns = {
 }
 live = pd.DataFrame(scores).T[list(columns)].astype(float)
 show_table(
-    live.rename(columns=columns).rename_axis("student").reset_index(),
+    live.rename(columns=columns).astype(object).fillna("–").rename_axis("student").reset_index(),
     caption=f"One run each, seed {seed}, {len(setup.train)} training pairs; greedy answers.",
     source="live",
 )

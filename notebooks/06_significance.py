@@ -244,7 +244,7 @@ display(
 simulated = simulations.load_simulation().query("quantity == 'coverage' and n_seeds == 5")
 by_effects = simulated.pivot(index=["seed", "item"], columns="interval", values="share")
 show_table(
-    by_effects.reset_index(),
+    by_effects.reset_index().rename_axis(columns=None),
     caption="Coverage of 95 % intervals at five seeds, by the standard deviations of seed and item "
     "effects",
     source="stored",

@@ -37,8 +37,8 @@ table = earlier_sections(data_dir() / "results")
 # ## Why they are set aside
 #
 # - **The students were weak.** They barely exceed, or do not reach, what simple baselines do on the same
-#   data: a linear classifier on words for sentences, the most frequent answer of a prompt's template for
-#   instructions. A gain there says little about students that can do the task.
+#   data: for sentences a linear classifier on word embeddings, for instructions the most frequent answer
+#   of a prompt's template. A gain there says little about students that can do the task.
 # - **Controls collapsed.** Some controls, at the weight tuned for Procrustes, made students that predict
 #   one class only. To beat such a control is no evidence.
 # - **Any feature match gained.** A PCA target gained more than the Procrustes term wherever both ran, and

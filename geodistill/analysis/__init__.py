@@ -8,16 +8,20 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from geodistill.analysis.figures.style import method_style
-    from geodistill.analysis.report.comparison_report import compare_all
-    from geodistill.analysis.report.export import report_table
-    from geodistill.analysis.score_tables import read_scores
-    from geodistill.analysis.stats.compare import compare, compare_family
-    from geodistill.analysis.stats.coverage import simulate_items
-    from geodistill.analysis.stats.power import Design, components_from_sd
-    from geodistill.analysis.stats.sensitivity import sensitivity_table
-    from geodistill.analysis.stats.verdict import required_design, verdict
-    from geodistill.analysis.stored_results import load_items, load_rows
+    from geodistill.analysis.figures.style import method_style as method_style
+    from geodistill.analysis.report.comparison_report import compare_all as compare_all
+    from geodistill.analysis.report.export import report_table as report_table
+    from geodistill.analysis.score_tables import read_scores as read_scores
+    from geodistill.analysis.stats.compare import compare as compare
+    from geodistill.analysis.stats.compare import compare_family as compare_family
+    from geodistill.analysis.stats.coverage import simulate_items as simulate_items
+    from geodistill.analysis.stats.power import Design as Design
+    from geodistill.analysis.stats.power import components_from_sd as components_from_sd
+    from geodistill.analysis.stats.sensitivity import sensitivity_table as sensitivity_table
+    from geodistill.analysis.stats.verdict import required_design as required_design
+    from geodistill.analysis.stats.verdict import verdict as verdict
+    from geodistill.analysis.stored_results import load_items as load_items
+    from geodistill.analysis.stored_results import load_rows as load_rows
 
 _MODULES = {
     "Design": "stats.power",
@@ -35,22 +39,7 @@ _MODULES = {
     "simulate_items": "stats.coverage",
     "verdict": "stats.verdict",
 }
-__all__ = [
-    "Design",
-    "compare",
-    "compare_all",
-    "compare_family",
-    "components_from_sd",
-    "load_items",
-    "load_rows",
-    "method_style",
-    "read_scores",
-    "report_table",
-    "required_design",
-    "sensitivity_table",
-    "simulate_items",
-    "verdict",
-]
+__all__ = list(_MODULES)
 
 
 def __getattr__(name: str) -> Any:

@@ -18,7 +18,9 @@ MATCHING_TERMS = ("projection", "pca", "cka", "procrustes", "gram")
 CONTROLS = ("procrustes-shuffled", "spectrum", "isotropy")
 """Procrustes on shuffled teacher rows, its spectrum part alone, and isotropy without a teacher."""
 OTHER_PAPERS = ("orthogonal-projection", "root-cka", "flex", "rkd", "pkd")
-FEATURE_TERMS = (*MATCHING_TERMS, *CONTROLS, *OTHER_PAPERS)
+ALIGNMENT = "alignment"
+"""The part of Procrustes that the spectrum part leaves."""
+FEATURE_TERMS = (*MATCHING_TERMS, *CONTROLS, ALIGNMENT, *OTHER_PAPERS)
 CLASSIFICATION_METHODS = (
     "ce",
     *(f"ce+{term}" for term in ("cka", "procrustes", "gram")),
@@ -105,6 +107,7 @@ def build_feature_loss(
         "gram": lambda: losses.FeatureGramLoss(decay=moments),
         "procrustes-shuffled": lambda: losses.ShuffledRows(losses.ProcrustesLoss(), seed=seed),
         "spectrum": losses.SpectrumLoss,
+        ALIGNMENT: lambda: losses.AlignmentLoss(decay=moments),
         "isotropy": losses.IsotropyLoss,
         "orthogonal-projection": lambda: losses.OrthogonalProjectionLoss(d_student, d_teacher),
         "root-cka": lambda: losses.CKALoss(root=True),

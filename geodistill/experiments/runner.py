@@ -25,13 +25,7 @@ import pandas as pd
 from geodistill.analysis.stored_results import read_stored
 from geodistill.errors import InputError
 from geodistill.experiments.provenance import provenance
-from geodistill.experiments.run_store import (
-    Run,
-    finished_runs,
-    locked,
-    merge_runs,
-    write_run,
-)
+from geodistill.experiments.run_store import Run, finished_runs, locked, merge_runs, write_run
 from geodistill.files import Progress
 from geodistill.paths import results_dir
 

@@ -1,8 +1,7 @@
 """Normalised scores: where a value lies between chance and the best that a width allows.
 
-All of it holds for features centred and scaled as `center` and `scale` say, by default to mean 0
-and unit Frobenius norm (CKA always is). λ are the eigenvalues of the teacher's K = XXᵀ, τ their sum
-beyond the first d_s.
+Features are centred and scaled as `center` and `scale` say (CKA always to mean 0 and unit norm). λ
+are the eigenvalues of the teacher's K = XXᵀ, τ their sum beyond the first d_s.
 """
 
 from __future__ import annotations
@@ -110,8 +109,8 @@ class ScoreRange:
             n = torch.tensor(len(y), device=y.device)
             if not standardised(y, n, center=self.center, scale=self.scale).any():
                 return math.nan
-        above_chance = self.chance_level - float(self.measure(self.teacher, student))
-        return above_chance / (self.chance_level - self.ceiling)
+        value = float(self.measure(self.teacher, student))
+        return (self.chance_level - value) / (self.chance_level - self.ceiling)
 
 
 def score_range(
@@ -264,8 +263,8 @@ def geometry_kept(
     paired(teacher, student, mask, torch.float64, ("teacher", "student"))
     if mask is not None:
         teacher, student = teacher[mask.bool()], student[mask.bool()]
-    width = student.shape[-1]
-    scores = score_range(measure, teacher, width, center=center, scale=scale, seed=seed)
+    d_student = student.shape[-1]
+    scores = score_range(measure, teacher, d_student, center=center, scale=scale, seed=seed)
     share = scores.normalize(student)
     if math.isnan(share):
         raise InputError(f"student's {len(student)} rows are all equal: expected rows that vary")

@@ -60,10 +60,8 @@ class SecondMoments:
         device: torch.device | str = "cpu",
     ) -> None:
         if min(d_x, d_y) < 1 or dtype not in (torch.float32, torch.float64):
-            raise InputError(
-                f"d_x = {d_x}, d_y = {d_y}, dtype = {dtype}: expected widths of at least 1 and "
-                "torch.float32 or torch.float64"
-            )
+            expected = "expected widths of at least 1 and torch.float32 or torch.float64"
+            raise InputError(f"d_x = {d_x}, d_y = {d_y}, dtype = {dtype}: {expected}")
         if sample_size < 0 or not 0 <= seed < 2**31:
             expected = "expected sample_size ≥ 0, 0 ≤ seed < 2³¹"
             raise InputError(f"sample_size = {sample_size}, seed = {seed}: {expected}")
@@ -240,7 +238,7 @@ class SecondMoments:
     def _about(self, mean_x: Tensor, mean_y: Tensor) -> dict[str, Tensor]:
         """The sums of the same rows about other means: u becomes u + a, v becomes v + b."""
         n, a, b = self.n, self.mean_x - mean_x, self.mean_y - mean_y
-        xx, yy, xy = self.xx.double(), self.yy.double(), self.xy.double()
+        xx, yy, xy = (m.double() for m in (self.xx, self.yy, self.xy))
         sizes = torch.stack([trace(xx), trace(yy)])  # Σs
         shift = torch.cat([a, b])
         norms = torch.stack([a @ a, b @ b])
@@ -248,17 +246,14 @@ class SecondMoments:
         mixed = torch.stack([torch.cat([xx @ a, a @ xy]), torch.cat([xy @ b, yy @ b])], dim=1)
         zero_a, zero_b = torch.zeros_like(a), torch.zeros_like(b)
         sides = torch.stack([torch.cat([a, zero_b]), torch.cat([zero_a, b])], dim=1)
+        by_size = 4 * sides.mT @ mixed + n * norms.outer(norms)
         crossed = 2 * self.third.mT @ sides + sizes.outer(norms)
         return {
             "xx": self.xx + (n * a.outer(a)).to(self.xx),
             "yy": self.yy + (n * b.outer(b)).to(self.yy),
             "xy": self.xy + (n * a.outer(b)).to(self.xy),
             "third": self.third + 2 * mixed + shift.outer(sizes + n * norms),
-            "fourth": self.fourth
-            + crossed
-            + crossed.mT
-            + 4 * sides.mT @ mixed
-            + n * norms.outer(norms),
+            "fourth": self.fourth + crossed + crossed.mT + by_size,
         }
 
     def _new_keys(self, count: int) -> Tensor:

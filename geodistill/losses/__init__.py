@@ -1,7 +1,7 @@
 """Distillation losses on features and on logits. Needs torch alone."""
 
 from geodistill.losses.base import FeatureLoss
-from geodistill.losses.controls import IsotropyLoss, ShuffledRows, SpectrumLoss
+from geodistill.losses.controls import AlignmentLoss, IsotropyLoss, ShuffledRows, SpectrumLoss
 from geodistill.losses.geometry import CKALoss, FeatureGramLoss, ProcrustesLoss
 from geodistill.losses.logits import KLDivergenceLoss, SquaredErrorLoss
 from geodistill.losses.moment_loss import MomentLoss
@@ -10,6 +10,7 @@ from geodistill.losses.projection import OrthogonalProjectionLoss, ProjectionLos
 from geodistill.losses.relational import RelationalLoss
 
 __all__ = [
+    "AlignmentLoss",
     "CKALoss",
     "CosineLoss",
     "FeatureGramLoss",

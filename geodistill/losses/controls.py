@@ -43,6 +43,35 @@ class SpectrumLoss(MomentLoss):
         return m.size_x + m.size_y - 2 * spectra_overlap(m)
 
 
+class AlignmentLoss(MomentLoss):
+    """2(Σσ_i(X)σ_i(Y) − ‖XᵀY‖_*), in [0, 2]: the part of D_P² that depends on which row is which.
+
+    The rest of D_P² is `SpectrumLoss`. 0 where the principal directions of both sides agree on all
+    rows, whatever their variances; unchanged when every row is repeated. Source: von Neumann's
+    trace inequality; chapter 1, "Procrustes has two parts".
+
+    Args:
+        decay: of the moments of past batches, in (0, 1]; None for the batch alone.
+        group: process group whose batches are joined.
+
+    Raises:
+        InputError: decay is out of its range.
+
+    Example:
+        >>> x = torch.eye(5)[:, :3]
+        >>> stretched = x * torch.tensor([3.0, 2.0, 1.0])
+        >>> loss = AlignmentLoss()(x.flip(0), stretched)
+        >>> f"{abs(AlignmentLoss()(x @ torch.eye(3).flip(0), x)):.4f} {float(loss) > 0.1}"
+        '0.0000 True'
+    """
+
+    def __init__(self, *, decay: float | None = None, group: Group = None) -> None:
+        super().__init__(decay=decay, group=group)
+
+    def compare(self, m: AnyMoments) -> Tensor:
+        return 2 * (spectra_overlap(m) - nuclear_norm(m.xy))
+
+
 class IsotropyLoss(FeatureLoss):
     """2 − 2‖Y‖_*/√min(n, d_s), in [0, 2]: distance from a flat spectrum, without a teacher.
 

@@ -1,4 +1,4 @@
-"""Other people's tables: each shape gives the same scores, and what is unfit is said."""
+"""Score tables of any origin: each shape gives the same scores; unfit tables are refused."""
 
 import numpy as np
 import pandas as pd
@@ -39,16 +39,15 @@ def same(scores, long):
 def test_every_format_gives_the_same_scores(long, tmp_path, ending):
     scores = read(long, tmp_path, f"x.{ending}")
     same(scores, long)
-    assert (scores.rows, scores.sign_flipped, scores.has_items) == (24, False, True)
+    assert (scores.n_rows, scores.sign_flipped, scores.has_items) == (24, False, True)
     assert set(scores.left_out.values()) == {0}
 
 
-def test_other_names_by_option_and_by_habit(long, tmp_path):
-    theirs = long.rename(columns={"method": "arm", "task": "bench", "value": "v", "item": "n"})
-    ours = {"method": "arm", "task": "bench", "value": "v", "item": "n"}
-    same(read(theirs, tmp_path, columns=ours), long)
-    habits = {"method": "model", "task": "dataset", "value": "score", "item": "id"}
-    same(read(long.rename(columns=habits), tmp_path, metric=None), long)
+def test_other_names_by_option_and_by_convention(long, tmp_path):
+    columns = {"method": "arm", "task": "bench", "value": "v", "item": "n"}
+    same(read(long.rename(columns=columns), tmp_path, columns=columns), long)
+    aliases = {"method": "model", "task": "dataset", "value": "score", "item": "id"}
+    same(read(long.rename(columns=aliases), tmp_path, metric=None), long)
 
 
 def test_wide_by_method_and_wide_by_metric(long, tmp_path):
@@ -75,8 +74,8 @@ def test_one_metric_of_several_rows(long, tmp_path):
 
 
 def test_labels_and_predictions_give_correctness(long, tmp_path):
-    judged = long.assign(label=1, prediction=long["value"].astype(int)).drop(columns="value")
-    same(read(judged, tmp_path, metric=None), long)
+    labelled = long.assign(label=1, prediction=long["value"].astype(int))
+    same(read(labelled.drop(columns="value"), tmp_path, metric=None), long)
 
 
 def test_sources_seed_and_task_may_be_absent(long, tmp_path):
@@ -94,29 +93,29 @@ def test_what_is_left_out_is_counted(long, tmp_path):
     spoilt.loc[1, "value"] = np.inf
     spoilt.loc[2, "method"] = None
     scores = read(pd.concat([spoilt, spoilt.iloc[[5, 6]]]), tmp_path, "x.parquet")
-    assert scores.rows == 26
+    assert scores.n_rows == 26
     assert len(scores.frame) == 21
     assert list(scores.left_out.values()) == [1, 2, 2]
 
 
 @pytest.mark.parametrize(
-    ("metric", "flipped"),
+    ("metric", "sign_flipped"),
     [("Rouge-L", False), ("exact_match", False), ("NLL", True), ("WER", True)],
 )
-def test_directions_are_known_by_name(long, tmp_path, metric, flipped):
-    assert read(long, tmp_path, metric=metric).sign_flipped is flipped
+def test_directions_are_known_by_name(long, tmp_path, metric, sign_flipped):
+    assert read(long, tmp_path, metric=metric).sign_flipped is sign_flipped
 
 
 def test_an_unknown_direction_is_asked_for(long, tmp_path):
     for metric in (None, "zeal"):
-        with pytest.raises(InputError, match="is unknown: say --higher or --lower"):
+        with pytest.raises(InputError, match="is unknown: choose --higher or --lower"):
             read(long, tmp_path, metric=metric)
     assert read(long, tmp_path, metric="zeal", higher=False).sign_flipped
     assert not read(long, tmp_path, metric="nll", higher=True).sign_flipped
 
 
 BAD = [
-    ({"columns": {"meth": "method"}}, "column 'meth' is none of ours; these are method, task"),
+    ({"columns": {"meth": "method"}}, "unknown column 'meth'; known are method, task"),
     ({"columns": {"method": "arm"}}, "has no column 'arm'; it has task, method"),
 ]
 
@@ -139,6 +138,7 @@ def test_tables_that_cannot_be_read(long, tmp_path):
         ("x.csv", "method,seed\nkd,1\n", "has no metric 'accuracy'; its columns are method, seed"),
         ("x.csv", "method,value\nkd,much\n", "value 'much' is not a number"),
         ("x.csv", "method,metric\nkd,accuracy\n", "has a column metric and none for its value"),
+        ("x.csv", "method,metric,value\nkd,,1\n", "has no metric 'accuracy'; it has $"),
     ):
         (tmp_path / name).write_text(text)
         with pytest.raises(InputError, match=message):

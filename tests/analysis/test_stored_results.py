@@ -1,4 +1,4 @@
-"""Stored rows are checked at the door; what is left out is counted."""
+"""Stored results are checked when read; runs that are left out are counted."""
 
 import json
 
@@ -7,12 +7,9 @@ import pandas as pd
 import pytest
 
 from geodistill.analysis.stored_results import (
-    answers_beside,
-    check_complete,
     hash_run_ids,
     load_items,
     load_rows,
-    missing_cells,
     pivot_metrics,
 )
 from geodistill.errors import InputError
@@ -50,8 +47,7 @@ def test_clean_rows_come_back_whole(tmp_path):
     store(tmp_path, rows(), items())
     table, scores = load_rows(tmp_path), load_items(tmp_path)
     assert (len(table.frame), len(table.run_ids), len(scores.frame)) == (24, 12, 48)
-    assert table.summary == "12 runs used, left out: none"
-    check_complete(scores.frame)
+    assert set(table.left_out.values()) == set(scores.left_out.values()) == {0}
 
 
 @pytest.mark.parametrize("name", ["rows", "items"])
@@ -69,17 +65,10 @@ def test_unfinished_and_dirty_runs_are_left_out_and_counted(tmp_path):
     frame.loc[frame["run_id"].isin(["movie-kd-1", "movie-kd-2"]), "dirty"] = True
     store(tmp_path, frame, items().query("run_id != 'product-kd-0'"))
     table, scores = load_rows(tmp_path), load_items(tmp_path)
-    assert table.summary == "9 runs used, left out: 1 unfinished; 2 from a changed checkout"
+    assert table.left_out == {"unfinished": 1, "from a changed checkout": 2}
+    assert len(table.run_ids) == 9
     assert set(scores.run_ids) == set(table.run_ids) - {"product-kd-0"}
     assert scores.left_out["without items"] == 1
-
-
-def test_missing_cells_are_named(tmp_path):
-    frame = rows().query("not (task == 'movie' and method == 'kd' and seed == 2)")
-    assert missing_cells(rows()) == []
-    assert missing_cells(frame) == [("movie", "kd", 2)]
-    with pytest.raises(InputError, match=r"1 cells are missing \(movie/kd/seed 2"):
-        check_complete(frame)
 
 
 def test_wide_has_a_column_a_metric():
@@ -127,43 +116,22 @@ def test_no_rows_is_one_line_that_says_what_to_do(tmp_path):
     assert "\n" not in str(e.value)
 
 
-def test_one_setting_of_a_study_can_be_selected(tmp_path):
+def test_some_runs_can_be_selected(tmp_path):
     some = rows(n_train=500)
-    more = rows(n_train=2000, config=json.dumps({"n": 2000, "weight": 5}))
+    more = rows(n_train=2000, config=json.dumps({"n": 2000}))
     more["run_id"] += "-2000"
     both = pd.concat([some, more], ignore_index=True)
     scores = pd.concat([items(), items().assign(run_id=items()["run_id"] + "-2000", score=0.0)])
     store(tmp_path, both, scores)
-    with pytest.raises(InputError, match=r"two clean runs of .*select a setting by where="):
+    with pytest.raises(InputError, match=r"two clean runs of .*select runs by runs="):
         load_rows(tmp_path)
-    named = load_rows(
-        tmp_path, runs=both["run_id"].unique()[:14]
-    )  # rivals may be asked for by name
-    assert len(named.run_ids) == 14
-    assert named.left_out["of another setting"] == 10
-    assert load_items(tmp_path, runs=named.run_ids).run_ids == named.run_ids
-    table = load_rows(tmp_path, where={"n_train": 500})
-    assert set(table.run_ids) == set(some["run_id"])
-    assert table.left_out["of another setting"] == 12
-    assert load_items(tmp_path, where={"weight": 5}).frame["score"].unique().tolist() == [0.0]
-    with pytest.raises(InputError, match="no run with n_train = 3; there are 500, 2000"):
-        load_rows(tmp_path, where={"n_train": 3})
-    with pytest.raises(InputError, match="no column or setting 'colour'"):
-        load_rows(tmp_path, where={"colour": 1})
-
-
-def test_answers_stand_side_by_side_and_right_ones_are_marked():
-    frame = pd.DataFrame(
-        [
-            {"method": m, "seed": s, "item": i, "answer": f" {m}{s}{i} ", "exact_match": right}
-            for m, right in (("kd", 1.0), ("sft", 0.0), ("teacher", 1.0))
-            for s in (0, 1)
-            for i in ("a", "b")
-        ]
-    )
-    table = answers_beside(frame, 1, {"sft": "SFT", "kd": "KD"})
-    assert list(table) == ["item", "SFT", "KD"]
-    assert table.to_numpy().tolist() == [["a", "sft1a", "kd1a ✓"], ["b", "sft1b", "kd1b ✓"]]
+    selected = load_rows(tmp_path, runs=both["run_id"].unique()[:14])  # in both settings
+    assert len(selected.run_ids) == 14
+    assert selected.left_out["of another setting"] == 10
+    assert load_items(tmp_path, runs=selected.run_ids).run_ids == selected.run_ids
+    large = load_items(tmp_path, runs=more["run_id"].unique())
+    assert large.frame["score"].unique().tolist() == [0.0]
+    assert large.left_out["of another setting"] == 12
 
 
 def test_runs_that_vary_in_a_setting_are_no_rivals(tmp_path):
@@ -175,6 +143,6 @@ def test_runs_that_vary_in_a_setting_are_no_rivals(tmp_path):
         load_rows(tmp_path)
     frame = load_rows(tmp_path, vary=["n"]).frame
     assert frame.groupby("n")["run_id"].nunique().to_dict() == {1: 12, 2: 12}
-    assert len(pivot_metrics(frame, ["n"])) == 24
+    assert len(pivot_metrics(frame)) == 24
     with pytest.raises(InputError, match="no column or setting 'm'"):
         load_rows(tmp_path, vary=["m"])

@@ -1,9 +1,9 @@
 """`geodistill power`: a plan from a pilot or from standard deviations, printed and written."""
 
+import numpy as np
 import pandas as pd
 import pytest
 import yaml
-from support import simulated_results
 from typer.testing import CliRunner
 
 from geodistill.analysis.stats.crossed_anova import Components
@@ -27,25 +27,57 @@ def run(*words):
     return " ".join(result.output.split())
 
 
+def store_pilot(folder):
+    """Rows and items of three methods, in the format of stored results."""
+    rng = np.random.default_rng(0)
+    names = ["task", "method", "seed", "item"]
+    methods = ["kd", "kd+gram", "kd+procrustes"]
+    index = pd.MultiIndex.from_product([["a", "b"], methods, range(5), range(150)], names=names)
+    items = index.to_frame(index=False)
+    items["run_id"] = items["task"] + items["method"] + items["seed"].astype(str)
+    items["score"] = (rng.random(len(items)) < 0.7).astype(float)
+    items["source"] = items["item"] // 3
+    rows = items.drop_duplicates("run_id")[["run_id", "task", "method", "seed"]]
+    rows = rows.assign(metric="accuracy", value=0.7, status="finished", dirty=False)
+    folder.mkdir()
+    rows.to_parquet(folder / "rows.parquet")
+    items.to_parquet(folder / "items.parquet")
+    return items
+
+
 def test_the_command_plans_from_a_pilot_and_writes(tmp_path):
-    simulated_results.write(tmp_path, n_items=150)
-    folder, out = tmp_path / "exploratory/classification", tmp_path / "x.yaml"
-    wanted = ["--method", "kd+procrustes", "--method", "kd+gram", "--seeds", 10]
-    text = run("--pilot", folder, *wanted, "--out", out)
+    folder, out = tmp_path / "pilot", tmp_path / "x.yaml"
+    items = store_pilot(folder)
+    options = ["--method", "kd+procrustes", "--method", "kd+gram", "--seeds", 10]
+    text = run("--pilot", folder, *options, "--out", out)
     written = stored_design(out)
     assert (written.seeds, written.items, written.tests) == (10, 300, 2)
     assert f"detect a gain of {written.smallest_gain():.2g} or more" in text
     assert "the first of 2 tests under Holm" in text
-    items = pd.read_parquet(folder / "items.parquet")
+    assert "kd+procrustes, kd+gram against kd on a, b, 5 seeds × 300 items" in text
     items.to_csv(tmp_path / "x.csv", index=False)
     again = tmp_path / "again.yaml"
-    run("--pilot", tmp_path / "x.csv", *wanted, "--out", again)
+    run("--pilot", tmp_path / "x.csv", *options, "--out", again)
     assert stored_design(again) == written
+    needed = yaml.safe_load(again.read_text())["design"]["needed"]
+    assert [row["gain"] for row in needed] == [0.005, 0.01, 0.02]
+    single = run("--pilot", folder, "--method", "kd+gram", "--items", 9000)
+    assert "5 seeds × 9,000 items detect" in single
+    assert "under Holm" not in single
+
+
+def test_a_pilot_in_percent_is_planned_in_percent(tmp_path):
+    items = store_pilot(tmp_path / "pilot")
+    items.assign(score=100 * items["score"]).to_csv(tmp_path / "x.csv", index=False)
+    out = tmp_path / "x.yaml"
+    run("--pilot", tmp_path / "x.csv", "--method", "kd+gram", "--out", out)
+    needed = yaml.safe_load(out.read_text())["design"]["needed"]
+    assert [row["gain"] for row in needed] == [0.5, 1.0, 2.0]
 
 
 def test_the_command_plans_from_deviations():
     text = run("--seed-sd", 0.01, "--item-sd", 0.2, "--rest-sd", 0.3, "--gain", 0.02)
-    plan = design()
+    plan = Design(components_from_sd(0.01, 0.2, 0.3), 1, 5, 1000)
     assert f"{plan.power_at(0.02, 5, 1000):.0%} {plan.seeds_for(0.02, 1000)} " in text
     assert f"{plan.items_for(0.02, 5):,}" in text
     assert "2,941 items" in text

@@ -232,6 +232,13 @@ def test_a_truncated_decoder_finds_its_keys_in_a_cache():
     assert len(keys.layers) == 2
 
 
+def test_one_layer_is_the_last():
+    teacher = tiny_bert(1, layers=3)
+    (block,) = take_layers(teacher, 1).bert.encoder.layer
+    expected = teacher.bert.encoder.layer[2].state_dict()
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in block.state_dict().items())
+
+
 @pytest.mark.parametrize("layers", [0, -1, 4])
 def test_layers_that_the_teacher_has_not(layers):
     with pytest.raises(InputError, match=rf"layers is {layers}; expected 1 to 2, the teacher's"):

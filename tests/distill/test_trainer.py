@@ -476,6 +476,21 @@ def hooks(model):
     }
 
 
+def test_the_teacher_is_frozen_and_in_eval_mode_before_training(tmp_path):
+    teacher = tiny_bert(2).train()
+    distiller(tmp_path, tiny_bert(1), SENTENCES, teacher, [term()])
+    assert not any(p.requires_grad for p in teacher.parameters())
+    assert not any(module.training for module in teacher.modules())
+
+
+@pytest.mark.parametrize("name", ["task_weight", "logit_weight"])
+def test_a_weight_of_zero_is_allowed(tmp_path, name):
+    trainer = FeatureDistillationTrainer(
+        model=tiny_opt(1), args=arguments(tmp_path), train_dataset=ANSWERS, **{name: 0.0}
+    )
+    assert getattr(trainer, name) == 0
+
+
 @pytest.mark.parametrize(("model", "data"), MODELS)
 def test_student_and_teacher_keep_no_trace_of_the_training(tmp_path, model, data):
     student, teacher = model(1), model(2)

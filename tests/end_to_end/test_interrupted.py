@@ -49,9 +49,10 @@ def start(root: Path) -> subprocess.Popen:
     )
 
 
-def wait_for(path: Path, seconds: float = 300) -> None:
+def wait_for(path: Path, build: subprocess.Popen, seconds: float = 300) -> None:
     end = time.monotonic() + seconds
     while not (path.exists() and path.read_text()):
+        assert build.poll() is None, build.communicate()[0]
         assert time.monotonic() < end, f"{path} did not appear"
         time.sleep(0.05)
 
@@ -78,7 +79,7 @@ def test_sigkill_keeps_what_was_finished(project, point):
     before = names[: names.index(point)]
     allow(project, *before)
     build = start(project.root)
-    wait_for(project.root / f"started_{point}")
+    wait_for(project.root / f"started_{point}", build)
     build.kill()
     build.wait()
     assert gone(int((project.root / f"started_{point}").read_text())), "the kernel lives on"
@@ -101,7 +102,7 @@ def test_sigkill_keeps_what_was_finished(project, point):
 def test_ctrl_c_stops_at_once_and_keeps_what_was_finished(project):
     allow(project, "one")
     build = start(project.root)
-    wait_for(project.root / "started_two")
+    wait_for(project.root / "started_two", build)
     build.send_signal(signal.SIGINT)
     output, _ = build.communicate(timeout=300)
     assert build.returncode != 0, output

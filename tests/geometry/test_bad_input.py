@@ -22,9 +22,9 @@ Pair = tuple[Any, Any, Any]  # some of the spoilt are no tensors
 N = 24
 
 
-def _put(x: Tensor, place: int, value: float) -> Tensor:
+def _put(x: Tensor, index: int, value: float) -> Tensor:
     x = x.clone()
-    x.view(-1)[place % x.numel()] = value
+    x.view(-1)[index % x.numel()] = value
     return x
 
 
@@ -55,18 +55,18 @@ SPOILS: dict[str, tuple[Callable[[Tensor, Tensor, int], Pair], str]] = {
 @given(
     spoil=st.sampled_from(sorted(SPOILS)),
     widths=st.tuples(st.integers(1, 5), st.integers(1, 5)),
-    place=st.integers(0, 10_000),
+    index=st.integers(0, 10_000),
     dtype=st.sampled_from([torch.float32, torch.float64, torch.bfloat16]),
 )
 @settings(max_examples=60, deadline=None)
 def test_every_measure_refuses_and_names_argument_given_and_expected(
-    measure: Measure, spoil: str, widths: tuple[int, int], place: int, dtype: torch.dtype
+    measure: Measure, spoil: str, widths: tuple[int, int], index: int, dtype: torch.dtype
 ) -> None:
-    generator = torch.Generator().manual_seed(place)
+    generator = torch.Generator().manual_seed(index)
     x, y = (torch.randn(N, d, generator=generator).to(dtype) for d in widths)
     measure.function(x, y)  # as it stands it is good
     change, message = SPOILS[spoil]
-    x, y, mask = change(x, y, place)
+    x, y, mask = change(x, y, index)
     with pytest.raises(InputError, match=message):
         measure.function(x, y, mask=mask)
 
@@ -93,10 +93,10 @@ def test_geometry_kept_falls_strictly_with_the_distance() -> None:
     distances = [
         procrustes_distance(teacher, s, center=True, scale="frobenius").item() for s in students
     ]
-    kept = [float(geometry_kept(procrustes_distance, teacher, s)) for s in students]
+    scores = [float(geometry_kept(procrustes_distance, teacher, s)) for s in students]
     assert distances == sorted(distances)
     assert len(set(distances)) == 9
-    assert kept == sorted(kept, reverse=True)
-    assert len(set(kept)) == 9
-    assert kept[0] == pytest.approx(1, abs=1e-6)
-    assert abs(kept[-1]) < 0.1
+    assert scores == sorted(scores, reverse=True)
+    assert len(set(scores)) == 9
+    assert scores[0] == pytest.approx(1, abs=1e-6)
+    assert abs(scores[-1]) < 0.1

@@ -69,10 +69,10 @@ PEERS: dict[str, Callable[[Array, Array], float]] = {
 }
 
 
-@pytest.mark.parametrize("one", CONVENTIONS, ids=lambda one: one.used_by)
-def test_each_convention_is_the_peers_number(one: object) -> None:
-    ours = one.function(torch.from_numpy(X), torch.from_numpy(Y), **one.options)
-    assert float(ours) == pytest.approx(PEERS[one.used_by](X, Y), rel=1e-10)
+@pytest.mark.parametrize("convention", CONVENTIONS, ids=lambda convention: convention.used_by)
+def test_each_convention_is_the_peers_number(convention: object) -> None:
+    value = convention.function(torch.from_numpy(X), torch.from_numpy(Y), **convention.options)
+    assert float(value) == pytest.approx(PEERS[convention.used_by](X, Y), rel=1e-10)
 
 
 def test_they_are_different_numbers() -> None:
@@ -86,6 +86,6 @@ def test_gram_distance_keeps_six_digits_at_a_distance_of_1e_4(n: int) -> None:
     for size in (1e-3, 4e-5):
         y = x + size * noise
         exact = np.linalg.norm(x @ noise.T + noise @ x.T + size * noise @ noise.T) * size
-        ours = feature_gram_distance(torch.from_numpy(x), torch.from_numpy(y))
-        assert float(ours) == pytest.approx(exact, rel=1e-6)
+        value = feature_gram_distance(torch.from_numpy(x), torch.from_numpy(y))
+        assert float(value) == pytest.approx(exact, rel=1e-6)
     assert exact < 2e-4 * np.linalg.norm(x @ x.T)

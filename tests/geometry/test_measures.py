@@ -136,15 +136,15 @@ def test_forms_are_the_peers_definitions() -> None:
 def test_disparity_is_scipy_s() -> None:
     spatial = pytest.importorskip("scipy.spatial")
     y = features(30, 7, seed=3)
-    theirs = spatial.procrustes(X.numpy(), y.numpy())[2]
-    ours = procrustes_distance(X, y, center=True, form="disparity")
-    assert float(ours) == pytest.approx(theirs, rel=1e-10)
+    expected = spatial.procrustes(X.numpy(), y.numpy())[2]
+    value = procrustes_distance(X, y, center=True, form="disparity")
+    assert float(value) == pytest.approx(expected, rel=1e-10)
 
 
 def test_parts_sum_to_the_squared_distance_and_separate() -> None:
     spectrum, alignment = procrustes_parts(X, Y)
-    whole = procrustes_distance(X, Y, form="squared", **UNIT)
-    assert torch.allclose(spectrum + alignment, whole, rtol=1e-12)
+    full = procrustes_distance(X, Y, form="squared", **UNIT)
+    assert torch.allclose(spectrum + alignment, full, rtol=1e-12)
     assert spectrum > 0.01
     assert alignment > 0.01
     spectrum, alignment = procrustes_parts(X, X.flip(0))  # same variances, other rows
@@ -273,11 +273,11 @@ def test_measures_are_functions_of_sums_over_rows(name: str) -> None:
     yy = sum(y.T @ y for _, y in parts)
     xy = sum(x.T @ y for x, y in parts)
     added = Moments(torch.tensor(30), xx, yy, xy)
-    whole = moments_of(X, Y, center=False, scale=None)
+    full = moments_of(X, Y, center=False, scale=None)
     value = FORMULAS[name](added)
     assert value > 0.1
     assert MEASURES[name].additive_over_examples
-    assert torch.allclose(value, FORMULAS[name](whole), rtol=1e-10)
+    assert torch.allclose(value, FORMULAS[name](full), rtol=1e-10)
 
 
 # --- bounds of the theory, on random pairs -----------------------------------------------------
@@ -390,6 +390,14 @@ def test_r2_and_cca_are_the_textbook_formulas() -> None:
     assert torch.allclose(cca_mean(X, Y), torch.linalg.svdvals(qx.T @ qy).mean(), rtol=1e-9)
     with pytest.raises(InputError, match="direction is 'both'"):
         r2(X, Y, direction="both")
+
+
+def test_a_constant_target_has_r2_zero() -> None:
+    constant = torch.full_like(X, 3.0)
+    r2 = MEASURES["r2"].function
+    assert r2(constant, Y) == 0
+    assert r2(X, torch.full_like(Y, 3.0), direction="to_student") == 0
+    assert r2(X, Y) > 0.1
 
 
 def multiplications(name: str, n: int, d_x: int, d_y: int) -> int:

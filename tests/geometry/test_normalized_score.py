@@ -64,8 +64,8 @@ def test_ceiling_without_scaling_is_what_the_top_components_leave() -> None:
         raw = {"center": center, "scale": None}
         assert ceiling(procrustes_distance, x, 3, **raw) == pytest.approx(float(tail.sum().sqrt()))
         assert ceiling(feature_gram_distance, x, 3, **raw) == pytest.approx(float(tail.norm()))
-        kept = geometry_kept(procrustes_distance, x, y[:, :3], **raw)
-        assert kept < geometry_kept(procrustes_distance, x, y, **raw) == pytest.approx(1, abs=1e-6)
+        share = geometry_kept(procrustes_distance, x, y[:, :3], **raw)
+        assert share < geometry_kept(procrustes_distance, x, y, **raw) == pytest.approx(1, abs=1e-6)
     rms = ceiling(feature_gram_distance, x, 3, scale="rms")
     assert rms == pytest.approx(40 * ceiling(feature_gram_distance, x, 3))
 
@@ -116,9 +116,9 @@ def test_geometry_kept_is_one_at_the_ceiling_zero_at_chance_and_falls_between(
     x = teacher(200)
     y = best_student(measure, x, 3)
     noise = normal(200, 3) * y.norm() / normal(200, 3).norm()
-    kept = [geometry_kept(measure, x, y + size * noise) for size in (0, 0.3, 1, 3)]
-    assert kept[0] == pytest.approx(1, abs=1e-9)
-    assert kept == sorted(kept, reverse=True)
+    shares = [geometry_kept(measure, x, y + size * noise) for size in (0, 0.3, 1, 3)]
+    assert shares[0] == pytest.approx(1, abs=1e-9)
+    assert shares == sorted(shares, reverse=True)
     shuffled = geometry_kept(measure, x, y[torch.randperm(200)])
     assert abs(shuffled) < 0.15
 
@@ -218,22 +218,22 @@ def test_orthogonality_of_known_vectors() -> None:
 
 def test_orthogonality_counts_across_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     x = normal(50, 4)
-    whole = orthogonality(x, 0.3)
-    assert 0 < whole < 1
+    full = orthogonality(x, 0.3)
+    assert 0 < full < 1
     monkeypatch.setattr(sys.modules["geodistill.geometry.dimensionality"], "_CHUNK", 7)
-    assert orthogonality(x, 0.3) == whole
+    assert orthogonality(x, 0.3) == full
 
 
 def test_epsilon_orthogonal_subset_is_pairwise_orthogonal_and_maximal() -> None:
     x = normal(60, 5)
-    kept = epsilon_orthogonal_subset(x, 0.3)
+    subset = epsilon_orthogonal_subset(x, 0.3)
     cosines = torch.nn.functional.normalize(x, dim=-1)
     cosines = cosines @ cosines.T
-    inside = cosines[kept][:, kept].abs() - torch.eye(int(kept.sum()))
+    inside = cosines[subset][:, subset].abs() - torch.eye(int(subset.sum()))
     assert inside.max() <= 0.3
-    assert (cosines[~kept][:, kept].abs() > 0.3).any(-1).all()
-    assert 3 <= kept.sum() < 60
-    assert kept[0]  # greedy, in order
+    assert (cosines[~subset][:, subset].abs() > 0.3).any(-1).all()
+    assert 3 <= subset.sum() < 60
+    assert subset[0]  # greedy, in order
 
 
 def test_orthogonality_of_a_batch_is_that_of_each() -> None:

@@ -120,8 +120,8 @@ def test_a_batch_is_its_members(solver: str) -> None:
     assert value.shape == (2, 3)
     for i in range(2):
         for j in range(3):
-            one, slope = value_and_gradient(c[i, j], solver)
-            assert torch.allclose(value[i, j], one)
+            norm, slope = value_and_gradient(c[i, j], solver)
+            assert torch.allclose(value[i, j], norm)
             assert torch.allclose(gradient[i, j], slope, atol=1e-8)
 
 

@@ -26,19 +26,19 @@ def normal(*shape: int, seed: int = 0) -> Tensor:
 @pytest.mark.parametrize("measure", [one.function for one in MEASURES.values()])
 def test_the_null_is_the_measure_of_shuffled_rows(measure: object) -> None:
     x, y = normal(15, 3), normal(15, 2, seed=1)
-    found = permutation_test(measure, x, y, permutations=4, seed=3)
+    result = permutation_test(measure, x, y, permutations=4, seed=3)
     generator = torch.Generator().manual_seed(3)
     slow = [measure(x, y[torch.randperm(15, generator=generator)]) for _ in range(4)]
-    assert found.observed == pytest.approx(float(measure(x, y)), rel=1e-9)
-    assert torch.allclose(found.null, torch.stack(slow), rtol=1e-9)
-    assert len(set(found.null.tolist())) == 4
+    assert result.observed == pytest.approx(float(measure(x, y)), rel=1e-9)
+    assert torch.allclose(result.null, torch.stack(slow), rtol=1e-9)
+    assert len(set(result.null.tolist())) == 4
 
 
 def test_p_counts_the_observed_value_too() -> None:
     x, y = normal(15, 3), normal(15, 2, seed=1)
-    found = permutation_test(cka, x, y, permutations=99)
-    alike = int((found.null >= found.observed).sum())
-    assert found.p == (1 + alike) / 100
+    result = permutation_test(cka, x, y, permutations=99)
+    count = int((result.null >= result.observed).sum())
+    assert result.p == (1 + count) / 100
     constant = permutation_test(cka, x, torch.ones(15, 2), permutations=9)
     assert constant.p == 1  # every order is the same arrangement
 
@@ -66,12 +66,12 @@ def test_the_best_of_many_unlike_pairs_needs_the_null_of_the_search() -> None:
     naive, honest, found_at = [], [], set()
     for seed in range(120):
         xs, ys = chances(1000 * seed), chances(1000 * seed + 500)
-        found = search_test(cka, xs, ys, permutations=39, seed=seed)
-        i, j = found.best_pair
+        result = search_test(cka, xs, ys, permutations=39, seed=seed)
+        i, j = result.best_pair
         found_at.add((i, j))
-        assert found.observed == pytest.approx(float(cka(xs[i], ys[j])))
+        assert result.observed == pytest.approx(float(cka(xs[i], ys[j])))
         naive.append(permutation_test(cka, xs[i], ys[j], permutations=39, seed=seed).p)
-        honest.append(found.p)
+        honest.append(result.p)
     assert (torch.tensor(naive) <= 0.1).double().mean() > 0.4
     for level in (0.1, 0.25, 0.5, 0.75):  # within three standard errors
         share = (torch.tensor(honest) <= level).double().mean()
@@ -81,7 +81,7 @@ def test_the_best_of_many_unlike_pairs_needs_the_null_of_the_search() -> None:
 
 def test_z_is_a_pair_against_its_own_chance_and_the_null_the_largest_of_all() -> None:
     xs, ys = chances(0)[:2], chances(50)[:3]
-    found = search_test(partial(procrustes_distance, center=True), xs, ys, permutations=9, seed=2)
+    result = search_test(partial(procrustes_distance, center=True), xs, ys, permutations=9, seed=2)
     generator = torch.Generator().manual_seed(2)
     orders = [torch.arange(12), *(torch.randperm(12, generator=generator) for _ in range(9))]
     z = []
@@ -93,21 +93,21 @@ def test_z_is_a_pair_against_its_own_chance_and_the_null_the_largest_of_all() ->
             z.append([float((v - mean) / sd) for v in values])
     true = [pair[0] for pair in z]
     best = true.index(max(true))
-    assert found.best_pair == divmod(best, 3)
-    assert found.z == pytest.approx(true[best])
+    assert result.best_pair == divmod(best, 3)
+    assert result.z == pytest.approx(true[best])
     largest = [max(pair[k] for pair in z) for k in range(1, 10)]
-    assert found.null.tolist() == pytest.approx(largest)
-    assert found.p == (1 + sum(one >= true[best] for one in largest)) / 10
+    assert result.null.tolist() == pytest.approx(largest)
+    assert result.p == (1 + sum(one >= true[best] for one in largest)) / 10
 
 
 def test_a_search_finds_the_pair_that_belongs_together() -> None:
     xs = [normal(30, 3, seed=i) for i in range(3)]
     ys = [normal(30, 2, seed=9), xs[2] @ normal(3, 2, seed=8)]
     for measure in (cka, partial(procrustes_distance, center=True, scale="frobenius")):
-        found = search_test(measure, xs, ys, permutations=99)
-        assert found.best_pair == (2, 1)
-        assert found.p == 0.01
-        assert found.z > found.null.max()
+        result = search_test(measure, xs, ys, permutations=99)
+        assert result.best_pair == (2, 1)
+        assert result.p == 0.01
+        assert result.z > result.null.max()
 
 
 def test_a_search_does_not_find_what_is_near_everything() -> None:
@@ -116,17 +116,25 @@ def test_a_search_does_not_find_what_is_near_everything() -> None:
     ys = [normal(20, 60, seed=3), xs[1] + 0.8 * normal(20, 8, seed=4)]
     raw = {(i, j): float(cka(x, y)) for i, x in enumerate(xs) for j, y in enumerate(ys)}
     assert max(raw, key=lambda pair: raw[pair]) == (0, 0)
-    found = search_test(cka, xs, ys, permutations=99)
-    assert found.best_pair == (1, 1)
-    assert found.observed == pytest.approx(raw[1, 1])
-    assert found.p == 0.01
+    result = search_test(cka, xs, ys, permutations=99)
+    assert result.best_pair == (1, 1)
+    assert result.observed == pytest.approx(raw[1, 1])
+    assert result.p == 0.01
+
+
+def test_the_defaults_are_999_orders_of_seed_0() -> None:
+    x, y = normal(12, 3), normal(12, 2, seed=1)
+    test, search = permutation_test(cka, x, y), search_test(cka, [x], [y])
+    assert torch.equal(test.null, permutation_test(cka, x, y, permutations=999, seed=0).null)
+    assert torch.equal(search.null, search_test(cka, [x], [y], permutations=999, seed=0).null)
+    assert not torch.equal(test.null, permutation_test(cka, x, y, seed=1).null)
 
 
 def test_constant_layers_stand_out_nowhere() -> None:
     x, ones = normal(15, 3), torch.ones(15, 2)
-    found = search_test(cka, [ones, x], [ones, x[:, :2]], permutations=19)
-    assert found.best_pair == (1, 1)
-    assert found.p == 0.05
+    result = search_test(cka, [ones, x], [ones, x[:, :2]], permutations=19)
+    assert result.best_pair == (1, 1)
+    assert result.p == 0.05
     nothing = search_test(cka, [ones], [ones, ones], permutations=19)
     assert (nothing.z, nothing.p) == (0, 1)
 

@@ -1,4 +1,4 @@
-"""SecondMoments: any chunking, any order, any offset gives the measure of the whole."""
+"""SecondMoments: any chunking, order or offset gives the measure of all rows."""
 
 import inspect
 from pathlib import Path
@@ -41,8 +41,8 @@ def accumulated(x: Tensor, y: Tensor, cuts: list[int], dtype: torch.dtype) -> Se
 @pytest.mark.parametrize("options", [{}, {"center": True, "scale": "frobenius"}, {"scale": "rms"}])
 @pytest.mark.parametrize("name", MEASURES)
 def test_every_measure_takes_moments_for_features(name: str, options: dict[str, object]) -> None:
-    taken = inspect.signature(MEASURES[name].function).parameters
-    options = {key: value for key, value in options.items() if key in taken}
+    accepted = inspect.signature(MEASURES[name].function).parameters
+    options = {key: value for key, value in options.items() if key in accepted}
     moments = accumulated(X, Y, [10, 11, 40], torch.float64)
     value = MEASURES[name].function(moments, **options)
     assert value > 0.01
@@ -51,8 +51,8 @@ def test_every_measure_takes_moments_for_features(name: str, options: dict[str, 
 
 def test_parts_take_moments_too() -> None:
     moments = accumulated(X, Y, [20], torch.float64)
-    for ours, whole in zip(procrustes_parts(moments), procrustes_parts(X, Y), strict=True):
-        assert torch.allclose(ours, whole, rtol=1e-10)
+    for part, full in zip(procrustes_parts(moments), procrustes_parts(X, Y), strict=True):
+        assert torch.allclose(part, full, rtol=1e-10)
 
 
 @settings(max_examples=40, deadline=None)
@@ -80,9 +80,9 @@ def test_update_masks_and_flattens_as_the_losses_do() -> None:
     x = torch.where(mask[..., None], X.view(3, 20, D_X), float("nan"))
     moments = SecondMoments(D_X, D_Y)
     moments.update(x, Y.view(3, 20, D_Y), mask)
-    kept = mask.flatten()
-    assert moments.n == kept.sum()
-    assert torch.allclose(cka(moments), cka(X[kept], Y[kept]), rtol=1e-10)
+    valid = mask.flatten()
+    assert moments.n == valid.sum()
+    assert torch.allclose(cka(moments), cka(X[valid], Y[valid]), rtol=1e-10)
 
 
 def test_save_and_load_go_on_where_they_stopped(tmp_path: Path) -> None:
@@ -153,9 +153,11 @@ def test_the_sample_is_uniform_paired_and_flat_in_n() -> None:
     x = torch.arange(40.0, dtype=torch.float64)[:, None]
     counts, merged = torch.zeros(40), torch.zeros(40)
     for seed in range(400):
-        one, few, many = (sampler(part, 3 * seed + i) for i, part in enumerate((x, x[:10], x[10:])))
+        single, few, many = (
+            sampler(part, 3 * seed + i) for i, part in enumerate((x, x[:10], x[10:]))
+        )
         few.merge(many)
-        for moments, count in ((one, counts), (few, merged)):
+        for moments, count in ((single, counts), (few, merged)):
             row_x, row_y = moments.sample()
             assert torch.equal(row_y, 2 * row_x)
             assert len(row_x.unique()) == 8
@@ -169,16 +171,16 @@ def test_the_sample_is_uniform_paired_and_flat_in_n() -> None:
 
 def test_the_sample_goes_on_after_a_reload_and_refuses_a_seed_twice(tmp_path: Path) -> None:
     x = normal(40, 2)
-    whole, half = sampler(x[:28], 5), sampler(x[:14], 5)
+    full, half = sampler(x[:28], 5), sampler(x[:14], 5)
     half.save(tmp_path / "half")
     loaded = SecondMoments.load(tmp_path / "half")
     for part in x[14:28].split(7):
         loaded.update(part, 2 * part)
-    assert torch.equal(loaded.sample()[0], whole.sample()[0])
+    assert torch.equal(loaded.sample()[0], full.sample()[0])
     for call, message in (
-        (lambda: whole.merge(sampler(x, 5)), r"one seed \(this one's is 5\)"),
+        (lambda: full.merge(sampler(x, 5)), r"one seed \(this one's is 5\)"),
         (
-            lambda: whole.merge(sampler(x, 6, sample_size=3)),
+            lambda: full.merge(sampler(x, 6, sample_size=3)),
             "keeps 3 of its 40 rows: expected sample_size=8",
         ),
         (lambda: SecondMoments(2, 2).sample(), "sample of 0 rows is empty: .*sample_size=k"),
@@ -200,15 +202,15 @@ def one_process(rank: int, folder: str) -> None:
 
 def test_two_processes_are_one(tmp_path: Path) -> None:
     multiprocessing.spawn(one_process, (str(tmp_path),), nprocs=2)
-    whole = accumulated(X + 1e4, Y, [], torch.float64)
+    full = accumulated(X + 1e4, Y, [], torch.float64)
     ranks = [SecondMoments.load(tmp_path / f"rank{i}") for i in range(2)]
     for moments in ranks:
         assert moments.n == N
         assert torch.allclose(
             procrustes_distance(moments, center=True),
-            procrustes_distance(whole, center=True),
+            procrustes_distance(full, center=True),
             rtol=1e-10,
         )
-        assert torch.allclose(cka(moments, debiased=True), cka(whole, debiased=True), rtol=1e-10)
+        assert torch.allclose(cka(moments, debiased=True), cka(full, debiased=True), rtol=1e-10)
         assert len(moments.sample()[0]) == 9
     assert torch.equal(ranks[0].sample()[0], ranks[1].sample()[0])

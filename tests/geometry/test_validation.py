@@ -1,4 +1,4 @@
-"""The one door: what pairs, what is refused, and with which words."""
+"""Validation of features: what pairs, what is refused, and the messages."""
 
 import pytest
 import torch

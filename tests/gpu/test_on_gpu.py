@@ -109,8 +109,8 @@ def test_the_nuclear_norm_of_a_falling_spectrum(solver: str, shape: tuple[int, .
     value = nuclear_norm(c, solver)
     value.sum().backward()
     assert c.grad is not None
-    whole = s.sum().expand(shape[:-2]).float()
-    assert torch.allclose(value.detach().cpu(), whole, rtol=1e-5)
+    full = s.sum().expand(shape[:-2]).float()
+    assert torch.allclose(value.detach().cpu(), full, rtol=1e-5)
     assert (c.grad.double().cpu() - polar).norm() < 1e-4 * polar.norm()
 
 
@@ -134,13 +134,13 @@ def test_moments_of_a_gpus_features_give_the_distance_of_the_whole() -> None:
     for rows in range(0, 600, 100):
         part = slice(rows, rows + 100)
         moments.update(teacher[part].float().cuda(), student[part].float().cuda())
-    whole = procrustes_distance(teacher, student)
-    assert float(procrustes_distance(moments)) == pytest.approx(float(whole), rel=1e-5)
+    full = procrustes_distance(teacher, student)
+    assert float(procrustes_distance(moments)) == pytest.approx(float(full), rel=1e-5)
 
 
 @pytest.mark.parametrize("kind", ["bert", "opt"])
-@pytest.mark.parametrize("kept", [False, True])
-def test_a_training_is_the_cpus(tmp_path, kind: str, kept: bool) -> None:
+@pytest.mark.parametrize("cached", [False, True])
+def test_a_training_is_the_cpus(tmp_path, kind: str, cached: bool) -> None:
     """The same losses step by step, with a live teacher and with its cached outputs."""
     lengths = [8, 7, 8, 6, 9, 8, 7, 6]
     if kind == "bert":
@@ -153,7 +153,7 @@ def test_a_training_is_the_cpus(tmp_path, kind: str, kept: bool) -> None:
     logs = {}
     for device in ("cpu", "cuda"):
         source = {"teacher_model": deepcopy(teacher).to(device)}
-        if kept:
+        if cached:
             cache = build_cache(
                 source["teacher_model"],
                 batches_by_length(data, 4, 0),

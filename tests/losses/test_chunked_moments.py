@@ -32,13 +32,13 @@ def test_sums_are_those_of_all_rows_at_once(index: Tensor | None) -> None:
     x_sum, y_sum = column_sums(Rows(X, Y, index))
     assert torch.allclose(x_sum, x.sum(0))
     assert torch.allclose(y_sum, y.sum(0))
-    found = products(Rows(X, Y, index), MEANS, NAMES)
+    sums = products(Rows(X, Y, index), MEANS, NAMES)
     x, y = x - MEANS[0], y - MEANS[1]
     expected = {"size_x": (x * x).sum(), "size_y": (y * y).sum()}
     expected |= {"xx": x.T @ x, "yy": y.T @ y, "xy": x.T @ y}
-    assert found.keys() == expected.keys()
+    assert sums.keys() == expected.keys()
     for name, value in expected.items():
-        assert torch.allclose(found[name], value), name
+        assert torch.allclose(sums[name], value), name
 
 
 @pytest.mark.parametrize("index", [None, INDEX])
@@ -53,9 +53,9 @@ def test_dropped_rows_count_nowhere_whatever_they_hold() -> None:
     x, y = torch.full_like(X, torch.nan), torch.full_like(Y, torch.inf)
     x[INDEX], y[INDEX] = X[INDEX], Y[INDEX]
     y.requires_grad_()
-    found = products(Rows(x, y, INDEX), MEANS, NAMES)
-    sum(value.sum() for value in found.values()).backward()
-    assert torch.isfinite(torch.stack([value.sum() for value in found.values()])).all()
+    sums = products(Rows(x, y, INDEX), MEANS, NAMES)
+    sum(value.sum() for value in sums.values()).backward()
+    assert torch.isfinite(torch.stack([value.sum() for value in sums.values()])).all()
     dropped = torch.ones(len(Y), dtype=torch.bool)
     dropped[INDEX] = False
     assert (y.grad[dropped] == 0).all()
@@ -75,10 +75,10 @@ def test_a_row_that_is_not_finite_or_too_large_is_told() -> None:
 
 def test_half_precision_is_summed_in_float32() -> None:
     x, y = normal(900, 4).bfloat16() + 5, normal(900, 3, seed=1).bfloat16()
-    found = products(Rows(x, y, None), (x.float().mean(0), y.float().mean(0)), ("xy",))
+    sums = products(Rows(x, y, None), (x.float().mean(0), y.float().mean(0)), ("xy",))
     a, b = (f.double() - f.float().mean(0) for f in (x, y))
-    assert found["xy"].dtype == torch.float32
-    assert torch.allclose(found["xy"].double(), a.T @ b, rtol=1e-4, atol=1e-3)
+    assert sums["xy"].dtype == torch.float32
+    assert torch.allclose(sums["xy"].double(), a.T @ b, rtol=1e-4, atol=1e-3)
 
 
 class Largest(TorchDispatchMode):
@@ -90,10 +90,10 @@ class Largest(TorchDispatchMode):
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
         out = func(*args, **(kwargs or {}))
-        given = {a.untyped_storage().data_ptr() for a in args if isinstance(a, Tensor)}
+        inputs = {a.untyped_storage().data_ptr() for a in args if isinstance(a, Tensor)}
         for t in out if isinstance(out, tuple | list) else (out,):
             counts = isinstance(t, Tensor) and t.is_floating_point() and t.shape != self.but
-            if counts and t.untyped_storage().data_ptr() not in given:
+            if counts and t.untyped_storage().data_ptr() not in inputs:
                 self.most = max(self.most, t.numel())
         return out
 

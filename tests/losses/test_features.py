@@ -26,6 +26,7 @@ from geodistill.geometry import (
     procrustes_parts,
 )
 from geodistill.losses import (
+    AlignmentLoss,
     CKALoss,
     CosineLoss,
     FlexLoss,
@@ -106,8 +107,8 @@ def test_masked_rows_are_dropped_exactly(name: str) -> None:
     mask[0, 4:] = mask[2, 0] = 0
     student, teacher = STUDENT.clone(), TEACHER.clone()
     student[0, 4:], teacher[2, 0] = float("nan"), float("inf")
-    kept = mask.flatten().bool()
-    masked, short = in_double(name)(student, teacher, mask), in_double(name)(Y[kept], X[kept])
+    valid = mask.flatten().bool()
+    masked, short = in_double(name)(student, teacher, mask), in_double(name)(Y[valid], X[valid])
     assert torch.equal(masked, short)
     assert not torch.allclose(masked, in_double(name)(STUDENT, TEACHER), rtol=1e-6)
 
@@ -150,13 +151,13 @@ def test_float32_is_as_close_to_float64_as_stated(
         for d in (768, d_student)
     )
     for name in ("procrustes", "gram", "cka", "spectrum", "isotropy"):
-        found = []
+        results = []
         for dtype in (torch.float64, torch.float32):
             y = student.float().to(dtype).requires_grad_()
             value = build_losses()[name](y, teacher.float().to(dtype))
             value.backward()
-            found.append((float(value.detach()), y.grad.double()))
-        (exact, gradient), (value, approximate) = found
+            results.append((float(value.detach()), y.grad.double()))
+        (exact, gradient), (value, approximate) = results
         loose = name == "spectrum" or (name == "isotropy" and offset)
         assert value == pytest.approx(exact, abs=1e-5), name
         assert (approximate - gradient).norm() < (2e-3 if loose else 1e-4) * gradient.norm(), name
@@ -182,10 +183,10 @@ def test_no_second_derivative_comes_out_as_zeros(name: str) -> None:
 @pytest.mark.parametrize("map_dtype", [torch.float64, torch.float32, torch.bfloat16])
 def test_a_projection_of_another_precision_is_cast_to(kind: type, map_dtype: torch.dtype) -> None:
     linear = nn.Linear(D_S, D_T, bias=False).to(map_dtype)
-    found = kind(linear)(STUDENT, TEACHER)
+    results = kind(linear)(STUDENT, TEACHER)
     expected = kind()((Y @ linear.weight.double().T).view(*STUDENT.shape[:-1], D_T), TEACHER)
-    assert torch.allclose(found, expected, atol=1e-2 if map_dtype == torch.bfloat16 else 1e-6)
-    found.backward()
+    assert torch.allclose(results, expected, atol=1e-2 if map_dtype == torch.bfloat16 else 1e-6)
+    results.backward()
     assert linear.weight.grad.abs().sum() > 0
 
 
@@ -233,6 +234,11 @@ def test_unusable_features_are_refused_by_name(name: str) -> None:
             in_double(name)(student, teacher, mask)
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_every_feature_loss_asks_for_hidden_states(name: str) -> None:
+    assert build_losses()[name].requires_hidden_states is True
+
+
 # --- what each is for --------------------------------------------------------------------------
 
 
@@ -260,6 +266,8 @@ def test_zero_of_the_pca_target_is_the_procrustes_floor() -> None:
 
 def test_pca_target_survives_a_large_offset_in_float32() -> None:
     loss = PCATargetLoss.fit(X + 1e3, D_S)
+    target, _ = loss.prepare((X + 1e3).float(), Y.float())
+    assert target.mean(0).abs().max() < 1e-2 < target.std()  # the offset is subtracted first
     student = best_student(procrustes_distance, X, D_S)
     expected = PCATargetLoss.fit(X, D_S)(student, X)
     assert torch.allclose(loss(student.float(), (X + 1e3).float()).double(), expected, atol=1e-3)
@@ -285,6 +293,39 @@ def test_projection_weight_is_a_parameter_that_gets_a_gradient() -> None:
     loss(STUDENT.float(), TEACHER.float()).backward()
     assert loss.weight.grad.norm() > 1e-3
     assert {n for n, m in build_losses().items() if list(m.parameters())} == WITH_PARAMETERS
+
+
+@pytest.mark.parametrize("n", [6, 30, 400])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_spectrum_and_alignment_part_sum_to_procrustes(n: int, dtype: torch.dtype) -> None:
+    """Fewer rows than columns, and many; and the alignment part by a formula of its own."""
+    x = normal(n, D_T) * torch.arange(1, D_T + 1) + 3
+    y = normal(n, D_S, seed=1) + x[:, :D_S]
+    student = y.to(dtype).requires_grad_()
+    parts = [loss(student, x.to(dtype)) for loss in (SpectrumLoss(), AlignmentLoss())]
+    total = ProcrustesLoss()(student, x.to(dtype))
+    assert float(sum(parts).detach()) == pytest.approx(float(total.detach()), abs=1e-6)
+    gradients = [torch.autograd.grad(value, student)[0] for value in (sum(parts), total)]
+    assert torch.allclose(*gradients, rtol=1e-3, atol=1e-3 * float(gradients[1].norm()))
+    unit = [rows - rows.mean(0) for rows in (x, y)]
+    unit = [rows / rows.norm() for rows in unit]
+    singular = [torch.linalg.svdvals(rows)[: min(D_T, D_S)] for rows in unit]
+    overlap = (singular[0] * singular[1]).sum()
+    expected = float(2 * (overlap - torch.linalg.svdvals(unit[0].T @ unit[1]).sum()).detach())
+    assert float(parts[1].detach()) == pytest.approx(expected, abs=1e-6)
+    assert expected > 0.01
+
+
+def test_alignment_is_zero_for_any_variances_and_knows_the_order_of_rows() -> None:
+    basis = torch.linalg.qr(normal(20, 3) - normal(20, 3).mean(0))[0]
+    stretched = basis * torch.tensor([5.0, 2.0, 1.0])
+    flatter = basis * torch.tensor([1.5, 1.2, 1.0])
+    assert abs(AlignmentLoss()(flatter, stretched)) < 1e-9
+    assert float(SpectrumLoss()(flatter, stretched)) > 0.01
+    rotation = torch.linalg.qr(normal(3, 3, seed=5))[0]
+    assert abs(AlignmentLoss()(stretched @ rotation, stretched)) < 1e-9
+    assert float(AlignmentLoss()(stretched.flip(0), stretched)) > 0.1
+    assert float(SpectrumLoss()(stretched.flip(0), stretched)) < 1e-9
 
 
 def test_controls_are_invariant_to_what_they_ignore() -> None:

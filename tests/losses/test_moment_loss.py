@@ -12,6 +12,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from geodistill.errors import InputError
 from geodistill.losses import (
+    AlignmentLoss,
     CKALoss,
     FeatureGramLoss,
     MomentLoss,
@@ -29,6 +30,7 @@ LOSSES = {
     "cka": CKALoss,
     "cka-root": lambda **k: CKALoss(root=True, **k),
     "spectrum": SpectrumLoss,
+    "alignment": AlignmentLoss,
 }
 OF_UNIT_NORM = [name for name in LOSSES if name not in ("procrustes-raw", "procrustes-rms")]
 
@@ -87,8 +89,8 @@ def test_mean_gradient_over_later_passes_approaches_that_of_all_the_data() -> No
     _, full = value_and_gradient(ProcrustesLoss(), Y, X)
     loss, errors = ProcrustesLoss(decay=1.0), []
     for _ in range(32):
-        found = [value_and_gradient(loss, y, x)[1] * len(x) / len(X) for y, x in split()]
-        errors.append(float((sum(found) - full).norm() / full.norm()))
+        results = [value_and_gradient(loss, y, x)[1] * len(x) / len(X) for y, x in split()]
+        errors.append(float((sum(results) - full).norm() / full.norm()))
     assert errors[0] > errors[2] > errors[8] > errors[31]
     assert errors[31] < 0.05
 
@@ -211,7 +213,7 @@ def joined(name: str, decay: float | None) -> tuple[Tensor, Tensor]:
 def one_rank(rank: int, folder: str) -> None:
     os.environ["GLOO_SOCKET_IFNAME"] = "lo"
     dist.init_process_group("gloo", f"file://{folder}/rendezvous", rank=rank, world_size=2)
-    rows, found = RANK_ROWS[rank], {}
+    rows, results = RANK_ROWS[rank], {}
     for name in LOSSES:
         for decay in DECAYS:
             layer = nn.Linear(4, 4, bias=False).double()
@@ -222,19 +224,19 @@ def one_rank(rank: int, folder: str) -> None:
                 student.zero_grad()
                 value = loss(student(Y[rows]), x[rows])
                 value.backward()
-            found[name, decay] = (value.detach(), layer.weight.grad.T)
-    torch.save(found, f"{folder}/{rank}.pt")
+            results[name, decay] = (value.detach(), layer.weight.grad.T)
+    torch.save(results, f"{folder}/{rank}.pt")
     dist.destroy_process_group()
 
 
 def test_two_ranks_give_the_loss_and_gradient_of_the_joined_batch(tmp_path: Path) -> None:
     torch.multiprocessing.spawn(one_rank, (str(tmp_path),), nprocs=2)
-    found = [torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1)]
-    assert len(found[0]) == len(LOSSES) * len(DECAYS)
-    for key in found[0]:
+    results = [torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1)]
+    assert len(results[0]) == len(LOSSES) * len(DECAYS)
+    for key in results[0]:
         value, gradient = joined(*key)
         for rank in (0, 1):
-            assert torch.allclose(found[rank][key][0], value, rtol=1e-6), key
-            assert (found[rank][key][1] - gradient).norm() < 1e-5 * gradient.norm(), key
+            assert torch.allclose(results[rank][key][0], value, rtol=1e-6), key
+            assert (results[rank][key][1] - gradient).norm() < 1e-5 * gradient.norm(), key
         alone = value_and_gradient(LOSSES[key[0]](), Y[:23], X[:23])[1]
         assert (alone - gradient).norm() > 1e-3 * gradient.norm(), key

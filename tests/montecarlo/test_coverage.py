@@ -60,6 +60,15 @@ def test_a_rerun_with_as_many_repeats_gives_the_stored_number(stored):
     assert stored.loc[same, "share"].tolist() == [first["share"]]
 
 
+def test_simulated_items_have_the_effects_and_the_sizes_that_are_asked_for():
+    items = coverage.simulate_items({"kd": 0.0, "new": 5.0})
+    assert items.groupby("method", sort=False).size().to_dict() == {"kd": 500, "new": 500}
+    assert (items["seed"].nunique(), items["item"].nunique()) == (5, 100)
+    means = items.groupby("method")["score"].mean()
+    assert means["new"] - means["kd"] == pytest.approx(5, abs=0.2)
+    assert not items.equals(coverage.simulate_items({"kd": 0.0, "new": 5.0}, seed=1))
+
+
 def test_a_missing_simulation_is_refused_with_the_command(monkeypatch, tmp_path):
     monkeypatch.setattr(coverage, "stored_path", lambda: tmp_path / "rows.csv")
     with pytest.raises(InputError, match=r"no simulated rows at .*: make them with `python -m geo"):

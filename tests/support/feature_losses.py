@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from geodistill.losses import (
+    AlignmentLoss,
     CKALoss,
     CosineLoss,
     FeatureGramLoss,
@@ -46,6 +47,7 @@ def build_losses() -> dict[str, nn.Module]:
         "flex": FlexLoss.fit(TEACHER, D_S),
         "pca": PCATargetLoss.fit(TEACHER, D_S),
         "spectrum": SpectrumLoss(),
+        "alignment": AlignmentLoss(),
         "isotropy": IsotropyLoss(),
         "shuffled": ShuffledRows(ProcrustesLoss()),
     }

@@ -34,6 +34,7 @@ _LOSSES = {
     "projection": MethodStyle(GREEN, "D", "learned projection"),
     "pca": MethodStyle(SKY, "v", "PCA target"),
     "spectrum": MethodStyle(PURPLE, "P", "spectrum part"),
+    "alignment": MethodStyle(GREEN, "p", "alignment part"),
     "isotropy": MethodStyle(SKY, "*", "isotropy, no teacher"),
     "orthogonal-projection": MethodStyle(GREY, "h", "orthogonal projection"),
     "root-cka": MethodStyle(ORANGE, ">", "√CKA"),

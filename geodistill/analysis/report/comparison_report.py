@@ -87,7 +87,7 @@ def compare_all(
     Example:
         >>> from pathlib import Path
         >>> from geodistill.analysis import compare_all, read_scores, simulate_items
-        >>> simulate_items({"kd": 0.0, "new": 0.1}).to_csv("scores.csv")
+        >>> simulate_items({"kd": 0.0, "new": 0.2}).to_csv("scores.csv")
         >>> report = compare_all(read_scores(Path("scores.csv"), "kd", metric="reward"), "kd")
         >>> [(row.comparison.method, row.verdict.word) for row in report.rows]
         [('new', 'better')]

@@ -24,11 +24,11 @@ def report_table(report: ComparisonReport) -> pd.DataFrame:
     Example:
         >>> from pathlib import Path
         >>> from geodistill.analysis import compare_all, read_scores, report_table, simulate_items
-        >>> simulate_items({"kd": 0.0, "new": 0.1}).to_csv("scores.csv")
+        >>> simulate_items({"kd": 0.0, "new": 0.2}).to_csv("scores.csv")
         >>> scores = read_scores(Path("scores.csv"), "kd", metric="reward")
         >>> report_table(compare_all(scores, "kd"))[["method", "adjusted p", "verdict"]]
           method     adjusted p verdict
-        0    new  0.00041 Holm  better
+        0    new  < 0.0001 Holm  better
     """
     unit = report.unit
     return pd.DataFrame(

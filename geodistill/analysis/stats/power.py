@@ -45,8 +45,8 @@ class Design:
     Example:
         >>> from geodistill.analysis import Design, components_from_sd
         >>> design = Design(components_from_sd(0.01, 0.2, 0.3), 1, seeds=5, items=1000)
-        >>> round(design.power_at(0.02, seeds=5, items=1000), 2), design.seeds_for(0.02, 2000)
-        (0.46, 8)
+        >>> round(design.smallest_gain(), 3), design.items_for(0.02, seeds=5)
+        (0.026, 2776)
     """
 
     components: Components
@@ -117,8 +117,9 @@ def components_from_sd(seed: float, item: float, residual: float) -> Components:
 
     Example:
         >>> from geodistill.analysis import components_from_sd
-        >>> components_from_sd(0.01, 0.2, 0.3).variance(n_seeds=5, times_items=1000)
-        7.8e-05
+        >>> parts = components_from_sd(0.01, 0.2, 0.3)
+        >>> round(parts.variance(n_seeds=5, times_items=1000) ** 0.5, 4)
+        0.0088
     """
     deviations = {"seed": seed, "item": item, "residual": residual}
     for name, value in deviations.items():

@@ -90,7 +90,7 @@ def verdict(comparison: Comparison, margin: float, alpha: float = 0.05) -> Verdi
 
     Example:
         >>> from geodistill.analysis import compare, simulate_items, verdict
-        >>> items = simulate_items({"kd": 0.0, "new": 0.1})
+        >>> items = simulate_items({"kd": 0.0, "new": 0.2})
         >>> str(verdict(compare(items, "new", "kd"), margin=0.01))
         'better'
     """
@@ -117,8 +117,8 @@ def required_design(comparison: Comparison, margin: float, alpha: float = 0.05) 
     Example:
         >>> from geodistill.analysis import compare, required_design, simulate_items
         >>> items = simulate_items({"kd": 0.0, "new": 0.0})
-        >>> print(required_design(compare(items, "new", "kd"), margin=0.02))
-        6 seeds
+        >>> print(required_design(compare(items, "new", "kd"), margin=0.06))
+        563 items with these seeds, or 16 seeds × 320 items (more seeds alone: not enough)
     """
     parts, seeds, items = comparison.components, comparison.n_seeds, comparison.n_items
 

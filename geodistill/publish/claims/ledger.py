@@ -180,7 +180,8 @@ def _where(claim: Claim, records: Sequence[Record], published: bool) -> str:
     if not run_ids:
         return f"{link}, live"
     folders = dict.fromkeys(r.rows.replace("/", "/<wbr>") for r in records if r.rows)
-    return f"{link}, stored results <code>{', '.join(folders)}</code>, hash `{hash_run_ids(run_ids)}`"
+    short_hash = hash_run_ids(run_ids)
+    return f"{link}, stored results <code>{', '.join(folders)}</code>, hash `{short_hash}`"
 
 
 def main() -> None:

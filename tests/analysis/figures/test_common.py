@@ -1,4 +1,6 @@
-"""Figures draw what they are given, in the method's own look, and leave matplotlib as it was."""
+"""Figures draw what they are given, in the style of each method, and restore matplotlib."""
+
+from dataclasses import replace
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
@@ -8,7 +10,12 @@ import pytest
 from matplotlib.colors import to_hex
 
 from geodistill.analysis.figures import common
-from geodistill.analysis.figures.style import METHOD_STYLE, geodistill_style, method_style, comparison_label
+from geodistill.analysis.figures.style import (
+    METHOD_STYLE,
+    comparison_label,
+    geodistill_style,
+    method_style,
+)
 from geodistill.analysis.report.format import (
     NATS,
     POINTS,
@@ -16,6 +23,7 @@ from geodistill.analysis.report.format import (
     comparison_table,
     describe_comparisons,
     estimates_table,
+    format_p,
 )
 from geodistill.analysis.stats.compare import compare_family
 
@@ -37,7 +45,7 @@ def items():
 
 
 @pytest.fixture
-def answers(items):
+def comparisons(items):
     return compare_family(items, [(m, "kd") for m in METHODS])
 
 
@@ -60,21 +68,23 @@ def test_style_is_applied_and_restored():
 
 
 def test_methods_differ_in_marker_or_colour():
-    looks = {name: (s.color, s.marker) for name, s in METHOD_STYLE.items()}
-    added = [looks[name] for name in looks if name.startswith("kd") or name == "ce"]
+    styles = {name: (s.color, s.marker) for name, s in METHOD_STYLE.items()}
+    added = [styles[name] for name in styles if name.startswith("kd") or name == "ce"]
     assert len(set(added)) == len(added) > 8
-    assert looks["gram"] == looks["kd+gram"]
+    assert styles["gram"] == styles["kd+gram"]
 
 
-def test_a_method_that_is_not_ours_keeps_its_name_and_its_look():
-    assert method_style("theirs").label == "theirs"
-    assert method_style("theirs") == method_style("theirs")
-    assert len({(method_style(f"m{i}").color, method_style(f"m{i}").marker) for i in range(40)}) > 20
-    assert comparison_label("theirs", "kd") == "theirs vs KD"
+def test_an_unknown_method_keeps_its_name_and_has_a_style():
+    assert method_style("unknown").label == "unknown"
+    assert method_style("unknown") == method_style("unknown")
+    assert (
+        len({(method_style(f"m{i}").color, method_style(f"m{i}").marker) for i in range(40)}) > 20
+    )
+    assert comparison_label("unknown", "kd") == "unknown vs KD"
 
 
-def test_forest_draws_each_interval_in_the_methods_colour(ax, answers):
-    data = estimates_table(answers, POINTS)
+def test_forest_draws_each_interval_in_the_methods_colour(ax, comparisons):
+    data = estimates_table(comparisons, POINTS)
     assert common.forest(ax, data, "points", margin=1.0) is ax
     lines = [line for line in ax.lines if line.get_linewidth() == 2.4]
     assert len(lines) == 2
@@ -85,29 +95,12 @@ def test_forest_draws_each_interval_in_the_methods_colour(ax, answers):
     assert "points" in ax.get_xlabel()
 
 
-def test_seed_dots_show_every_seed(ax):
-    data = pd.DataFrame(
-        {"method": METHODS * 3, "seed": [0, 0, 1, 1, 2, 2], "difference": np.arange(6.0)}
-    )
-    common.seed_dots(ax, data, "points")
-    dots = np.concatenate([line.get_ydata() for line in ax.lines[1:]])
-    assert sorted(dots) == list(range(6))
-
-
-def test_kept_against_score_marks_the_mean(ax):
-    runs = pd.DataFrame({"method": METHODS * 2, "kept": [0, 1, 2, 3], "accuracy": [4, 5, 6, 7]})
-    common.kept_against_score(ax, runs, "kept", "accuracy")
-    means = [line for line in ax.lines if line.get_markersize() == 9]
-    assert [(*m.get_xdata(), *m.get_ydata()) for m in means] == [(1, 5), (2, 6)]
-    assert [t.get_text() for t in ax.get_legend().get_texts()] == [method_style(m).label for m in METHODS]
-
-
-def test_table_and_caption_say_what_was_done(answers):
-    table = comparison_table(answers, 0.01, POINTS)
+def test_table_and_caption_say_what_was_done(comparisons):
+    table = comparison_table(comparisons, 0.01, POINTS)
     assert table["verdict"].tolist() == ["better", "inconclusive"]
     shown = float(table["points (95% interval)"][0].split()[0])
-    assert shown == pytest.approx(100 * answers[0].estimate, abs=0.051)
-    text = comparison_caption(answers, 0.01, POINTS)
+    assert shown == pytest.approx(100 * comparisons[0].estimate, abs=0.051)
+    text = comparison_caption(comparisons, 0.01, POINTS)
     assert text.startswith("5 seeds; 80 test items from 80 sources. Test: paired")
     for part in ("crossed", "Holm over 2", "Margin: 1 (points)", "not adjusted", "30 runs"):
         assert part in text
@@ -126,10 +119,10 @@ def test_repeated_intervals_show_the_misses(ax):
     assert sorted(red) == [(-3, -1), (0.5, 2)]
 
 
-def test_alternative_text_holds_the_numbers(answers):
-    text = describe_comparisons(answers, POINTS)
-    assert f"KD + Gram vs KD, pooled: {POINTS.format(answers[1].estimate)} (" in text
-    assert POINTS.format(answers[0].high) in text
+def test_alternative_text_holds_the_numbers(comparisons):
+    text = describe_comparisons(comparisons, POINTS)
+    assert f"KD + Gram vs KD, pooled: {POINTS.format(comparisons[1].estimate)} (" in text
+    assert POINTS.format(comparisons[0].high) in text
 
 
 def test_smallest_gains_draw_one_line_a_number_of_seeds(ax):
@@ -142,8 +135,56 @@ def test_smallest_gains_draw_one_line_a_number_of_seeds(ax):
 
 def test_false_alarms_beyond_the_promise_are_red(ax):
     data = pd.DataFrame(
-        {"way": ["a", "b"], "rate": [0.05, 0.4], "low": [0.02, 0.3], "high": [0.1, 0.5]}
+        {"analysis": ["a", "b"], "rate": [0.05, 0.4], "low": [0.02, 0.3], "high": [0.1, 0.5]}
     )
     common.type1_error_rates(ax, data, 0.05)
+    assert ax.get_xlim() == (0, 1)
     assert [line.get_color() for line in ax.lines[1:]] == ["#7F7F7F"] * 2 + ["#D55E00"] * 2
     assert [t.get_text() for t in ax.get_yticklabels()] == ["a", "b"]
+
+
+def test_groups_are_drawn_with_their_methods_side_by_side(ax):
+    table = pd.DataFrame(
+        [(g, m, v, v - 1, v + 2) for g, v in (("KD", 1.0), ("SFT", 3.0)) for m in METHODS],
+        columns=["group", "method", "estimate", "low", "high"],
+    )
+    by_method = {m: table[table["method"] == m] for m in METHODS}
+    common.grouped_errorbars(ax, by_method, "group", ["KD", "SFT"], 0.2)
+    assert [t.get_text() for t in ax.get_xticklabels()] == ["KD", "SFT"]
+    first, second = ax.containers
+    assert first.lines[0].get_ydata().tolist() == [1.0, 3.0]
+    assert first.lines[0].get_xdata() == pytest.approx([-0.1, 0.9])
+    assert second.lines[0].get_xdata() == pytest.approx([0.1, 1.1])
+    assert to_hex(first.lines[0].get_color()).upper() == method_style(METHODS[0]).color
+    segments = first.lines[2][0].get_segments()
+    assert [segment[:, 1].tolist() for segment in segments] == [[0.0, 3.0], [2.0, 5.0]]
+
+
+def test_the_forest_fills_pooled_marks_and_shades_the_margin(ax):
+    row = {"method": "kd+gram", "baseline": "kd", "estimate": 1.0, "low": 0.0, "high": 2.0}
+    data = pd.DataFrame([{**row, "task": "pooled"}, {**row, "task": "movie"}])
+    common.forest(ax, data, "points", margin=0.5)
+    marks = [line for line in ax.lines if line.get_marker() == "s"]
+    assert [mark.get_markerfacecolor() for mark in marks] == [
+        method_style("kd+gram").color,
+        "white",
+    ]
+    (band,) = ax.patches
+    assert (band.get_x(), band.get_width()) == (-0.5, 1.0)
+    assert ax.get_ylim() == (1.5, -0.5)  # the first row on top
+
+
+def test_ranges_of_seeds_stand_in_the_caption(comparisons):
+    fewer = [comparisons[0], replace(comparisons[1], n_seeds=3, n_items=1200)]
+    text = comparison_caption(fewer, 0.01, POINTS)
+    assert text.startswith("3 to 5 seeds; 80 to 1,200 test items")
+    single = comparison_table([replace(c, family=1) for c in comparisons], 0.01, POINTS)
+    assert "p" in single
+    assert "p (Holm)" in comparison_table(comparisons, 0.01, POINTS)
+
+
+@pytest.mark.parametrize(
+    ("p", "text"), [(0.0449, "0.045"), (1e-4, "0.0001"), (9.9e-5, "< 0.0001"), (1.0, "1")]
+)
+def test_p_values_have_two_digits(p, text):
+    assert format_p(p) == text

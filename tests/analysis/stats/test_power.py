@@ -2,7 +2,6 @@
 
 import math
 
-import numpy as np
 import pytest
 from scipy import stats
 from statsmodels.stats.power import TTestPower
@@ -75,6 +74,7 @@ def test_one_pair_of_runs_needs_the_items_of_the_rule_of_thumb():
     assert items == pytest.approx(plain, rel=0.01)
     assert round(items, -2) == 2900
     assert f"{items:,} items" in rule_of_thumb()
+    assert mcnemar_sample_size(0.02) == items
     assert str(RTE_DEV) == "277"
     assert "277" in rule_of_thumb()
 

@@ -70,6 +70,15 @@ def test_mcnemar_is_that_of_statsmodels():
     assert len(table) == 2  # with one seed the items speak alone
 
 
+def test_seeds_that_gain_as_much_as_they_lose_have_p_one():
+    items = classifiers(n_items=8, tasks=("a",))
+    number = items["item"].str[1:].astype(int)
+    items["score"] = ((number < 4) == (items["method"] == "m")).astype(float)
+    mcnemar = line(sensitivity_table(items, "m", "kd"), "McNemar by item: a")
+    assert mcnemar["p"] == 1.0
+    assert mcnemar["note"].startswith("0 of 4 seeds alone have p ≤ 0.05; p is twice their median")
+
+
 def test_the_bayesian_interval_is_the_dirichlets():
     draws = np.random.default_rng(2).dirichlet([12.5, 3.5, 20.5, 30.5], 200_000)
     expected = np.quantile(draws[:, 0] - draws[:, 1], [0.025, 0.975])
@@ -129,6 +138,21 @@ def test_one_cluster_has_no_mixed_model():
     table = sensitivity_table(items, "m", "kd")
     assert not table["test"].str.contains("mixed model").any()
     assert table["note"].str.contains("shared sources ignored").any()
+
+
+def test_a_task_without_any_difference_has_no_mixed_model():
+    items = classifiers(n_items=6, tasks=("a", "b"))
+    items.loc[items["task"] == "a", "score"] = 1.0
+    both = sensitivity_table(items, "m", "kd")
+    assert line(both, "tasks better")["note"].startswith("not available: the differences are all 0")
+    assert both["test"].tolist()[-2:] == ["mixed model: b", "tasks better"]
+    rows = items[items["task"] == "a"]
+    table = sensitivity_table(rows, "m", "kd")
+    assert table["test"].tolist()[:2] == [
+        "sign-flip test over seeds",
+        "two-way bootstrap, corrected",
+    ]
+    assert not table["test"].str.contains("paired t|mixed model").any()
 
 
 def test_the_dense_model_is_not_fitted_to_a_large_table():

@@ -57,7 +57,7 @@ from geodistill.geometry import (
 )
 from geodistill.losses import CKALoss, FeatureGramLoss, ProcrustesLoss
 from geodistill.publish.claims.ledger import record_verdict
-from geodistill.publish.provenance import show
+from geodistill.publish.display import show
 
 torch.manual_seed(seed)
 torch.set_default_dtype(torch.float64)

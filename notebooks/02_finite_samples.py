@@ -49,7 +49,7 @@ from geodistill.experiments.finite_samples import (
     power_law,
     sample_size_for,
 )
-from geodistill.publish.provenance import show
+from geodistill.publish.display import show
 
 torch.manual_seed(seed)
 seeds = range({"smoke": 3, "laptop": 10, "paper": 50}[profile])

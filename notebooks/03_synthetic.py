@@ -69,7 +69,7 @@ from geodistill.geometry import (
     procrustes_distance,
 )
 from geodistill.publish.claims.ledger import record_verdict
-from geodistill.publish.provenance import show, show_table
+from geodistill.publish.display import show, show_table
 
 torch.set_num_threads(1)  # the matrices are small
 settings = SyntheticSettings()

@@ -55,7 +55,7 @@ from geodistill.experiments.classification.setup import prepare_classification
 from geodistill.publish.claims import ledger
 from geodistill.publish.claims.figures import show_claim, show_forest, show_groups
 from geodistill.publish.claims.judge import Judge, claim_test
-from geodistill.publish.provenance import show, show_table
+from geodistill.publish.display import show, show_table
 from geodistill.tasks import load_classification, stratified_subsample
 
 warnings.filterwarnings("ignore", message=".*does not support non-writable.*")

@@ -53,7 +53,7 @@ from geodistill.experiments.instruction.setup import build_student, prepare_inst
 from geodistill.publish.claims import ledger
 from geodistill.publish.claims.figures import show_claim, show_forest
 from geodistill.publish.claims.judge import Judge, claim_test
-from geodistill.publish.provenance import show, show_table
+from geodistill.publish.display import show, show_table
 
 settings = {
     "smoke": smoke(),

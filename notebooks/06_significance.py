@@ -37,7 +37,7 @@ from scipy import stats
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint
 
-from geodistill.analysis.figures import common
+from geodistill.analysis.figures import comparison_plots
 from geodistill.analysis.figures.style import comparison_label, geodistill_style
 from geodistill.analysis.stats import coverage as simulations
 from geodistill.analysis.stats import power, sensitivity
@@ -48,7 +48,7 @@ from geodistill.cli.power import plan_table
 from geodistill.publish.claims import ledger
 from geodistill.publish.claims.figures import show_claim, show_forest
 from geodistill.publish.claims.judge import Judge, all_claims, claim_test
-from geodistill.publish.provenance import show, show_table
+from geodistill.publish.display import show, show_table
 
 rng = np.random.default_rng(seed)
 repeats = {"smoke": 300, "laptop": 1000, "paper": 10000}[profile]
@@ -164,7 +164,7 @@ with geodistill_style():
     fig, axes = plt.subplots(1, 2, sharex=True)
     for ax, (name, interval) in zip(axes, intervals_of.items(), strict=True):
         ends = 100 * np.array([interval(table) for table in forty])
-        common.repeated_intervals(ax, ends, 0.0, "points", name)
+        comparison_plots.repeated_intervals(ax, ends, 0.0, "points", name)
 seen = "; ".join(ax.get_title("left") for ax in axes)
 show(fig, alt=f"Intervals of simulated experiments around a true zero. {seen}.", source="live")
 
@@ -329,7 +329,7 @@ assert rate.iloc[0] < 0.05 + 3 * np.sqrt(0.05 * 0.95 / times), "the crossed test
 assert (rate.iloc[1:] > 0.08).all(), "and each other one exceeds it"
 with geodistill_style():
     fig, ax = plt.subplots(figsize=(6.4, 2.6))
-    common.type1_error_rates(ax, alarms, 0.05)
+    comparison_plots.type1_error_rates(ax, alarms, 0.05)
 texts = "; ".join(f"{way}: {share:.0%}" for way, share in rate.items())
 show(
     fig,
@@ -386,7 +386,7 @@ assert most[3] > most[20] > 0, "items alone reach a floor, and only seeds lower 
 with geodistill_style():
     fig, ax = plt.subplots()
     ax.axvline(power.RTE_DEV, color="black", linestyle=":", label="RTE's dev set")
-    common.smallest_gains(ax, gains, "points")
+    comparison_plots.smallest_gains(ax, gains, "points")
 floors = ", ".join(f"{s} seeds {gain:.1f}" for s, gain in most.items())
 show(
     fig,

@@ -29,7 +29,7 @@ from IPython.display import Markdown, display
 from geodistill.analysis.figures.style import method_style
 from geodistill.analysis.report.earlier_sections import earlier_sections, format_earlier
 from geodistill.paths import data_dir
-from geodistill.publish.provenance import show_table
+from geodistill.publish.display import show_table
 
 table = earlier_sections(data_dir() / "results")
 

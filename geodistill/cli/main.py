@@ -210,7 +210,7 @@ def provenance(
     figure: Annotated[str, typer.Argument(help="name printed under the figure or table")],
 ) -> None:
     """Show the command, stored tables and run ids behind a figure or table of the book."""
-    from geodistill.publish.provenance import describe_figure
+    from geodistill.publish.display import describe_figure
 
     typer.echo(describe_figure(figure))
 

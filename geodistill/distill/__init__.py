@@ -1,6 +1,6 @@
 """Feature distillation for any `transformers` trainer: terms, teacher cache, students."""
 
-from geodistill.distill.build_cache import build_cache
+from geodistill.distill.build_teacher_cache import build_cache
 from geodistill.distill.collate import batches_by_length, count_valid_tokens, pad, teacher_inputs
 from geodistill.distill.feature_term import FeatureTerm
 from geodistill.distill.students import bert_student, opt_student, pca_init_embeddings, take_layers

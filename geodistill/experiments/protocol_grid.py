@@ -9,7 +9,7 @@ section gives each term its weight.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import cache
@@ -20,7 +20,7 @@ from typing import Any
 import pandas as pd
 
 from geodistill.analysis.protocol_file import read_protocol
-from geodistill.analysis.stored_results import read_stored
+from geodistill.analysis.stored_results import load_rows, read_stored
 from geodistill.errors import InputError
 from geodistill.experiments.methods import FEATURE_TERMS, term_of
 from geodistill.experiments.settings import RunSettings, from_names, run_config, run_id
@@ -123,15 +123,15 @@ class ProtocolGrid(ABC):
         Raises:
             InputError: it is not complete.
         """
-        path, planned = self.rows_file(TUNING), {run.run_id for run in self.runs(TUNING)}
-        rows = read_stored(path) if path.is_file() else pd.DataFrame({"run_id": []})
-        n_missing = len(planned - set(rows["run_id"]))
+        planned = [run.run_id for run in self.runs(TUNING)]
+        folder = self.rows_file(TUNING).parent
+        n_missing = len(planned) - len(complete_runs(folder, planned))
         if n_missing:
             raise InputError(
-                f"the tuning section lacks {n_missing} runs, and it sets the weights; make them by "
+                f"the tuning section lacks {n_missing} runs, and it sets the weights; make them with "
                 f"`geodistill experiments {self.study} --section {TUNING}`"
             )
-        return rows[rows["run_id"].isin(planned)]
+        return load_rows(folder, runs=planned).frame
 
     def rows_file(self, name: str) -> Path:
         """Where the rows of a section are stored."""
@@ -165,6 +165,23 @@ def _read(path: Path, modified_ns: int) -> dict[str, Any]:
         if missing:
             raise InputError(f"section {name} of {path} lacks {missing[0]!r}")
     return protocol
+
+
+def complete_runs(folder: Path, run_ids: Collection[str]) -> set[str]:
+    """Those of some runs that are finished, made by committed code and stored with their items.
+
+    Args:
+        folder: of the section.
+        run_ids: of the runs.
+
+    Raises:
+        InputError: a table is damaged.
+    """
+    items = folder / "items.parquet"
+    if not (items.is_file() and (folder / "rows.parquet").is_file()):
+        return set()
+    rows = load_rows(folder, runs=run_ids)
+    return set(rows.run_ids) & set(read_stored(items, ["run_id"])["run_id"])
 
 
 def expand_settings(spec: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -13,9 +13,9 @@ from typing import Any
 
 import pandas as pd
 
-from geodistill.analysis.stored_results import load_items, load_rows, pivot_metrics, read_stored
+from geodistill.analysis.stored_results import load_items, load_rows, pivot_metrics
 from geodistill.errors import InputError
-from geodistill.experiments.protocol_grid import PlannedRun
+from geodistill.experiments.protocol_grid import PlannedRun, complete_runs
 from geodistill.experiments.registry import GRIDS
 
 
@@ -123,20 +123,16 @@ class StoredSections:
 
     def _read(self, name: str) -> Section | str:
         """The section, or how much of it is stored."""
-        path = self._grid.rows_file(name)
-        n_stored = read_stored(path, ["run_id"])["run_id"].nunique() if path.is_file() else 0
+        folder = self._grid.rows_file(name).parent
         try:
             planned = {run.run_id: run for run in self._grid.runs(name)}
         except InputError as error:  # the tuning section is not complete
-            n_planned = self._grid.n_planned(name)
-            return f"section {name}: {n_stored} of {n_planned} runs are stored ({error})"
-        if not n_stored:
-            return f"section {name}: 0 of {len(planned)} runs are stored"
-        rows = load_rows(path.parent, runs=list(planned)).frame
-        items = load_items(path.parent, runs=list(planned)).frame
-        n_whole = len(set(rows["run_id"]) & set(items["run_id"]))
-        if n_whole < len(planned):
-            return f"section {name}: {n_whole} of {len(planned)} runs are stored with their items"
+            return f"section {name}: {self._grid.n_planned(name)} runs are planned ({error})"
+        n_complete = len(complete_runs(folder, planned))
+        if n_complete < len(planned):
+            return f"section {name}: {n_complete} of {len(planned)} runs are stored"
+        rows = load_rows(folder, runs=planned).frame
+        items = load_items(folder, runs=planned).frame
         settings = self._settings(planned)
         rows = rows.drop(columns="factor", errors="ignore").merge(settings, on="run_id")
         items = items.merge(settings, on="run_id")

@@ -15,6 +15,7 @@ from geodistill.geometry.dimensionality import (
     orthogonality,
     participation_ratio,
 )
+from geodistill.geometry.measure_properties import CONVENTIONS, MEASURES, Convention, Measure
 from geodistill.geometry.measures import (
     cka,
     feature_gram_distance,
@@ -39,7 +40,6 @@ from geodistill.geometry.permutation import (
     permutation_test,
     search_test,
 )
-from geodistill.geometry.registry import CONVENTIONS, MEASURES, Convention, Measure
 from geodistill.geometry.streaming import SecondMoments
 
 __all__ = [

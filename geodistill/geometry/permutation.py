@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from geodistill.errors import InputError
+from geodistill.geometry.measure_properties import MEASURES
 from geodistill.geometry.moments import RowMoments, Scale, row_moments
-from geodistill.geometry.registry import MEASURES
 from geodistill.geometry.validation import paired
 
 _CHUNK = 2**22  # numbers of permuted features held at once

@@ -142,7 +142,7 @@ def _problem(cell: NotebookNode) -> str | None:
         if output.output_type == "error":
             return f"it raised {output.ename}"
         if any(mime_type.startswith("image/") for mime_type in output.get("data", {})):
-            return "an image without alternative text (use geodistill.publish.provenance.show)"
+            return "an image without alternative text (use geodistill.publish.display.show)"
     return None
 
 

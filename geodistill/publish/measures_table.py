@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from geodistill.geometry import CONVENTIONS, MEASURES
-from geodistill.geometry.registry import Convention, Measure
+from geodistill.geometry.measure_properties import Convention, Measure
 
 _MAPS = ("rotation", "scale", "shift", "invertible")
 

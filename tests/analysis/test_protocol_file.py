@@ -32,6 +32,7 @@ def test_a_design_is_written_beside_what_people_wrote(tmp_path):
     assert text.endswith("# looked at\nlooked_at: [dev]\n")
     assert yaml.safe_load(text)["design"] == block
     assert "old" not in block
+    assert text.index("  from: a test") < text.index("  variance:") < text.index("  needed:")
     write_design(path, design(seeds=9), "again")
     assert path.read_text(encoding="utf-8").count("design:") == 1
     assert read_protocol(path)["design"]["seeds"] == 9

@@ -13,6 +13,7 @@ from scipy import stats
 from statsmodels.stats.multitest import multipletests
 from typer.testing import CliRunner
 
+from geodistill.analysis.figures import comparison_plots
 from geodistill.analysis.report.comparison_report import compare_all
 from geodistill.analysis.report.export import (
     html,
@@ -290,6 +291,17 @@ def test_the_folder_holds_figure_and_text(path, tmp_path):
     assert written[4].read_bytes().startswith(b"\x89PNG")
     assert "<svg" in written[3].read_text()
     assert written[0].read_text() == markdown(report)
+
+
+def test_the_figure_has_the_unit_and_margin_of_the_table(path, tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(comparison_plots, "forest", lambda ax, *arguments: drawn.append(arguments))
+    report = compare_all(read_scores(path, "kd"), "kd")
+    write_report(report, tmp_path)
+    ((estimates, unit, margin),) = drawn
+    assert (unit, margin) == ("points", 1.0)
+    expected = [100 * c.estimate for c in report.comparisons]
+    assert estimates["estimate"].tolist() == pytest.approx(expected)
 
 
 # ---- the command ----

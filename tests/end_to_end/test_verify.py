@@ -1,4 +1,4 @@
-"""A stored run, made again: its teacher (where no cache has it) and its student are trained anew."""
+"""A stored run, made again: its teacher (unless cached) and its student are trained anew."""
 
 from dataclasses import replace
 

@@ -1,6 +1,7 @@
 """The grids of both studies: what protocols ask for, weights and tasks by their rules."""
 
 import json
+import shutil
 from collections import Counter
 
 import pandas as pd
@@ -114,11 +115,13 @@ def test_the_best_mean_wins_and_ties_go_to_the_smaller_weight():
 
 def tuning(study, tmp_path, monkeypatch, edit):
     """The committed tuning section, edited, in a results folder of its own."""
-    rows = pd.read_parquet(GRIDS[study].rows_file("tuning"))
+    committed = GRIDS[study].rows_file("tuning")
+    rows = pd.read_parquet(committed)
     monkeypatch.setenv("GEODISTILL_RESULTS", str(tmp_path))
     path = GRIDS[study].rows_file("tuning")
     path.parent.mkdir(parents=True)
     edit(rows).to_parquet(path)
+    shutil.copy(committed.with_name("items.parquet"), path.parent)
     return GRIDS[study]
 
 
@@ -171,6 +174,17 @@ def test_an_incomplete_tuning_section_is_refused_with_the_command(tmp_path, monk
     with pytest.raises(InputError, match=r"lacks 85 runs.*experiments classification --section tu"):
         grid.runs("primary")
     assert grid.n_planned("primary") == 300
+
+
+def test_a_tuning_run_without_its_items_does_not_count(tmp_path, monkeypatch):
+    """The same rule as for every section."""
+    grid = tuning("classification", tmp_path, monkeypatch, lambda rows: rows)
+    assert len(grid.tuning_rows()["run_id"].unique()) == 170
+    path = grid.rows_file("tuning").with_name("items.parquet")
+    items = pd.read_parquet(path)
+    items[items["run_id"] != items["run_id"].iloc[0]].to_parquet(path)
+    with pytest.raises(InputError, match="the tuning section lacks 1 runs"):
+        grid.runs("primary")
 
 
 # ---- protocols ----

@@ -99,7 +99,9 @@ def test_a_grid_goes_on_with_no_other_data(log, results, collected):
     write_run(results, run_of(0))
     if collected:
         merge_runs(results)
-    with pytest.raises(InputError, match=r"first holds runs of toy on other data: .* is d, of toy-"):
+    with pytest.raises(
+        InputError, match=r"first holds runs of toy on other data: .* is d, of toy-"
+    ):
         run_all(tiny_study(log, runs=2, work=of_other_data))
     assert set(finished_runs(results)) == {run_of(0).run_id}
 
@@ -317,9 +319,7 @@ def test_other_data_are_reported(log, results):
     study = tiny_study(log, runs=2, work=of_other_data)
     tables = list(verify_runs(study, 2, workers=1, progress=told.append))
     assert len(tables) == 2
-    assert told[1:] == [
-        f"{job.run_id}: other data: stored d, now another" for job in study.jobs
-    ]
+    assert told[1:] == [f"{job.run_id}: other data: stored d, now another" for job in study.jobs]
     same = []
     list(verify_runs(tiny_study(log, runs=2), 2, workers=1, progress=same.append))
     assert same == ["preparing 2"]

@@ -57,7 +57,11 @@ def test_a_rerun_with_as_many_repeats_gives_the_stored_number(stored):
     """The random streams do not depend on the names of classes."""
     first = next(coverage.simulate_rows())
     same = (stored[KEY] == pd.Series(first)[KEY]).all(axis=1)
-    assert stored.loc[same, "share"].tolist() == [first["share"]]
+    assert stored.loc[same, ["share", "error"]].to_numpy().tolist() == [
+        [first["share"], first["error"]]
+    ]
+    curve = stored[stored["quantity"] == "power"]
+    assert sorted(curve["effect"].unique()) == list(coverage.EFFECTS)
 
 
 def test_simulated_items_have_the_effects_and_the_sizes_that_are_asked_for():

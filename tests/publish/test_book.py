@@ -17,9 +17,9 @@ from support.tiny_project import REPOSITORY
 from geodistill.publish.book import build_book
 from geodistill.publish.budgets import read_budgets
 from geodistill.publish.claims.judge import all_claims
+from geodistill.publish.display import describe_figure, iter_figures
 from geodistill.publish.execute import NotebookError, NotebookRun, run_notebook
 from geodistill.publish.project import PROFILES, Project
-from geodistill.publish.provenance import describe_figure, iter_figures
 
 pytestmark = pytest.mark.smoke
 TOC = yaml.safe_load((REPOSITORY / "_toc.yml").read_text())
@@ -111,7 +111,7 @@ def test_live_chapters_need_no_stored_rows(name, tmp_path, monkeypatch):
 def test_a_chapter_of_stored_rows_says_what_makes_them(name, tmp_path, monkeypatch):
     monkeypatch.setenv("GEODISTILL_RESULTS", str(tmp_path / "none"))
     project = Project.at(REPOSITORY, tmp_path / "build")
-    with pytest.raises(NotebookError, match=r"make them with `geodistill experiments \w+`"):
+    with pytest.raises(NotebookError, match=r"make them with `geodistill experiments \w+"):
         run_notebook(name, {"profile": "smoke"}, project)
 
 

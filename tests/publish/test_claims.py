@@ -3,7 +3,7 @@
 import pytest
 from support.simulated_sections import write_sections
 
-from geodistill.publish import provenance
+from geodistill.publish import display
 from geodistill.publish.claims.figures import show_claim, show_forest
 from geodistill.publish.claims.judge import Judge, all_claims, claim_test
 
@@ -13,7 +13,7 @@ def shown(tmp_path, monkeypatch):
     """What is displayed: metadata of each figure and table."""
     monkeypatch.setenv("GEODISTILL_RESULTS", str(tmp_path))
     outputs = []
-    monkeypatch.setattr(provenance, "_display", lambda html, facts: outputs.append(facts))
+    monkeypatch.setattr(display, "_display", lambda html, facts: outputs.append(facts))
     return outputs
 
 

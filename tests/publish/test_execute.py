@@ -16,6 +16,7 @@ from support.tiny_project import FIGURE, PARAMETERS, notebook, printed, tiny_pro
 from geodistill.errors import InputError
 from geodistill.publish.cache_key import cache_key
 from geodistill.publish.console import IndentedWriter
+from geodistill.publish.display import describe_figure
 from geodistill.publish.execute import (
     NotebookError,
     NotebookRun,
@@ -26,7 +27,6 @@ from geodistill.publish.execute import (
 )
 from geodistill.publish.notebook_source import check_parameters, declared_parameters, read_source
 from geodistill.publish.project import find_project
-from geodistill.publish.provenance import describe_figure
 
 SAY = 'print("ran as", profile, seed)'
 

@@ -140,7 +140,7 @@ def test_a_claim_without_results_has_no_verdict(no_results):
     lines = []
     assert judge.Judge(lines.append).evaluate("C5") == []
     (line,) = lines
-    assert line.startswith("section primary: 0 of 35 runs are stored")
+    assert line.startswith("section primary: 35 runs are planned (the tuning section lacks 38 runs")
     with pytest.raises(InputError, match="C1 is not decided by stored results; these are: C4a"):
         judge.Judge().evaluate("C1")
     with pytest.raises(InputError, match="unknown claim 'C9'; known: C1, C2"):
@@ -297,7 +297,7 @@ def test_without_results_the_stored_figures_fail_and_no_live_one(results, tmp_pa
     assert figures_of(bare, "stored") == ["coverage-at-five-seeds"]  # simulated, of no study
     first = next(out for out in bare if out.output_type == "error")
     assert first.ename == "InputError"
-    assert "section primary: 0 of 300 runs are stored" in first.evalue
+    assert "section primary: 300 runs are planned" in first.evalue
     assert "geodistill experiments classification" in first.evalue
     assert "\n" not in first.evalue
     outputs = [out.get("metadata", {}).get(ledger.KEY) for out in full]

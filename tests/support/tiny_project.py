@@ -10,7 +10,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 PARAMETERS = '# %% tags=["parameters"]\nprofile = "laptop"\nseed = 0\n'
 FIGURE = """# %%
 import matplotlib.pyplot as plt
-from geodistill.publish.provenance import show
+from geodistill.publish.display import show
 figure, ax = plt.subplots()
 ax.plot([1, 2])
 show(figure, alt="A line that rises from one to two", source="live", name="rising")

@@ -145,7 +145,7 @@ def write_report(report: ComparisonReport, folder: Path) -> list[Path]:
 def _draw(report: ComparisonReport, folder: Path) -> list[Path]:
     from matplotlib.figure import Figure
 
-    from geodistill.analysis.figures.common import forest
+    from geodistill.analysis.figures.comparison_plots import forest
     from geodistill.analysis.figures.style import geodistill_style
 
     paths, unit = [folder / "forest.svg", folder / "forest.png"], report.unit

@@ -9,7 +9,7 @@ from geodistill.analysis.figures.style import geodistill_style
 from geodistill.analysis.report import format
 from geodistill.analysis.stats.compare import Comparison
 from geodistill.publish.claims.judge import ClaimTest, Judge, claim_test, find_claim
-from geodistill.publish.provenance import show, show_table
+from geodistill.publish.display import show, show_table
 
 
 def show_claim(judge: Judge, key: str, name: str) -> None:
@@ -45,12 +45,14 @@ def show_forest(
     """
     from matplotlib import pyplot
 
-    from geodistill.analysis.figures import common
+    from geodistill.analysis.figures import comparison_plots
 
     with geodistill_style():
         fig, ax = pyplot.subplots(figsize=(7, 0.42 * len(comparisons) + 1))
         margin = test.margin * test.unit.factor
-        common.forest(ax, format.estimates_table(comparisons, test.unit), test.unit.name, margin)
+        comparison_plots.forest(
+            ax, format.estimates_table(comparisons, test.unit), test.unit.name, margin
+        )
     text = format.describe_comparisons(comparisons, test.unit)
     show(fig, alt=f"Forest plot. {text}.", name=name, **provenance)
 
@@ -75,7 +77,7 @@ def show_groups(
     """
     from matplotlib import pyplot
 
-    from geodistill.analysis.figures import common
+    from geodistill.analysis.figures import comparison_plots
 
     labels = {
         label: f"{label}\n({min(c.n_seeds for c in group)} seeds)"
@@ -91,7 +93,7 @@ def show_groups(
         fig, ax = pyplot.subplots(figsize=(7.5, 3.4))
         ax.axhspan(-margin, margin, color="#EFEFEF", zorder=0)
         ax.axhline(0, color="black", linewidth=0.8)
-        common.grouped_errorbars(ax, by_method, "group", list(labels.values()), 0.14)
+        comparison_plots.grouped_errorbars(ax, by_method, "group", list(labels.values()), 0.14)
         ax.set_xlim(-0.6, len(groups) - 0.4)
         ax.set_xlabel(xlabel)
         ax.set_ylabel(f"gain over {baseline}, {test.unit.name}\n(line: 95 % interval)")

@@ -246,7 +246,9 @@ class Judge:
         Raises:
             InputError: as `is_decided`.
         """
-        test, comparisons = claim_test(key), self.comparisons(key)
+        if not self.is_decided(key):
+            return []
+        test, items = claim_test(key), self.items(key)
         folders = ", ".join(f"data/results/{test.study}/{name}" for name in test.sections)
         return [
             Record(
@@ -259,9 +261,9 @@ class Judge:
                 detail=comparison_label(comparison.method, comparison.baseline),
                 rows=folders,
                 run_ids=comparison.run_ids,
-                note=_control_vs_kd(self.items(key), comparison, test.unit),
+                note=_control_vs_kd(items, comparison, test.unit),
             )
-            for comparison in comparisons
+            for comparison in compare_family(items, test.pairs)
         ]
 
 

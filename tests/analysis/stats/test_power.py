@@ -104,6 +104,15 @@ def test_smallest_designs_are_allowed():
     assert mcnemar_sample_size(0.5, 1.0) > 0
 
 
+def test_components_of_many_items_plan_as_those_of_one():
+    single = design(seeds=4, items=600)
+    parts = Components(0.01**2, 0.2**2 / 300, 0.3**2 / 300, df_item=300.0)
+    measured = Design(parts, 300, 4, 600)
+    assert measured.se(4, 600) == pytest.approx(single.se(4, 600))
+    assert measured.power_at(0.03, 4, 600) == pytest.approx(single.power_at(0.03, 4, 600))
+    assert measured.items_for(0.03, 4) == single.items_for(0.03, 4)
+
+
 def test_gains_to_plan_for_are_half_a_point_one_point_and_two():
     assert GAINS == (0.005, 0.01, 0.02)
     assert required_sizes(design())["gain"].tolist() == list(GAINS)

@@ -155,6 +155,11 @@ def test_a_task_without_any_difference_has_no_mixed_model():
     assert not table["test"].str.contains("paired t|mixed model").any()
 
 
+def test_two_seeds_have_a_mixed_model():
+    table = sensitivity_table(classifiers(n_seeds=2, n_items=9, tasks=("a",)), "m", "kd")
+    assert line(table, "mixed model: a")["note"].startswith("9 items × 2 seeds")
+
+
 def test_the_dense_model_is_not_fitted_to_a_large_table():
     for shape, message in (((5, 61), "60 items × 8 seeds, got 61 × 5"), ((9, 60), "got 60 × 9")):
         with pytest.raises(InputError, match=message):

@@ -13,8 +13,8 @@ import pytest
 from support.tiny_project import FIGURE, notebook, tiny_project
 
 from geodistill.errors import InputError
+from geodistill.publish.display import describe_figure, show, show_table
 from geodistill.publish.execute import run_notebooks
-from geodistill.publish.provenance import describe_figure, show, show_table
 
 ALT = "Two bars, the second twice the first"
 
@@ -161,7 +161,7 @@ def test_the_provenance_is_read_from_the_executed_notebooks(tmp_path):
 
 @pytest.mark.parametrize("heavy", ["torch", "transformers"])
 def test_publishing_does_not_load_torch(heavy):
-    modules = "geodistill.publish.provenance, geodistill.publish.book"
+    modules = "geodistill.publish.display, geodistill.publish.book"
     probe = f"import sys, {modules}; sys.exit({heavy!r} in sys.modules)"
     assert subprocess.run([sys.executable, "-c", probe], check=False).returncode == 0
     contrast = f"import sys, {heavy}; sys.exit({heavy!r} in sys.modules)"

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from matplotlib.colors import to_hex
 
-from geodistill.analysis.figures import common
+from geodistill.analysis.figures import comparison_plots
 from geodistill.analysis.figures.style import (
     METHOD_STYLE,
     comparison_label,
@@ -85,7 +85,7 @@ def test_an_unknown_method_keeps_its_name_and_has_a_style():
 
 def test_forest_draws_each_interval_in_the_methods_colour(ax, comparisons):
     data = estimates_table(comparisons, POINTS)
-    assert common.forest(ax, data, "points", margin=1.0) is ax
+    assert comparison_plots.forest(ax, data, "points", margin=1.0) is ax
     lines = [line for line in ax.lines if line.get_linewidth() == 2.4]
     assert len(lines) == 2
     for line, row in zip(lines, data.itertuples(), strict=True):
@@ -113,7 +113,7 @@ def test_units_scale_and_round():
 
 def test_repeated_intervals_show_the_misses(ax):
     ends = np.array([[-1.0, 1.0], [0.5, 2.0], [-3, -1], [0, 2]])
-    common.repeated_intervals(ax, ends, 0, "points", "items only")
+    comparison_plots.repeated_intervals(ax, ends, 0, "points", "items only")
     assert ax.get_title("left") == "items only: 2 of 4 miss"
     red = [tuple(line.get_xdata()) for line in ax.lines if line.get_color() == "#D55E00"]
     assert sorted(red) == [(-3, -1), (0.5, 2)]
@@ -127,7 +127,7 @@ def test_alternative_text_holds_the_numbers(comparisons):
 
 def test_smallest_gains_draw_one_line_a_number_of_seeds(ax):
     data = pd.DataFrame({"seeds": [3, 3, 5, 5], "items": [10, 99] * 2, "gain": [4.0, 3, 2, 1]})
-    common.smallest_gains(ax, data, "points")
+    comparison_plots.smallest_gains(ax, data, "points")
     assert [list(line.get_ydata()) for line in ax.lines] == [[4, 3], [2, 1]]
     assert [t.get_text() for t in ax.get_legend().get_texts()] == ["3 seeds", "5 seeds"]
     assert "points" in ax.get_ylabel()
@@ -137,7 +137,7 @@ def test_false_alarms_beyond_the_promise_are_red(ax):
     data = pd.DataFrame(
         {"analysis": ["a", "b"], "rate": [0.05, 0.4], "low": [0.02, 0.3], "high": [0.1, 0.5]}
     )
-    common.type1_error_rates(ax, data, 0.05)
+    comparison_plots.type1_error_rates(ax, data, 0.05)
     assert ax.get_xlim() == (0, 1)
     assert [line.get_color() for line in ax.lines[1:]] == ["#7F7F7F"] * 2 + ["#D55E00"] * 2
     assert [t.get_text() for t in ax.get_yticklabels()] == ["a", "b"]
@@ -149,7 +149,7 @@ def test_groups_are_drawn_with_their_methods_side_by_side(ax):
         columns=["group", "method", "estimate", "low", "high"],
     )
     by_method = {m: table[table["method"] == m] for m in METHODS}
-    common.grouped_errorbars(ax, by_method, "group", ["KD", "SFT"], 0.2)
+    comparison_plots.grouped_errorbars(ax, by_method, "group", ["KD", "SFT"], 0.2)
     assert [t.get_text() for t in ax.get_xticklabels()] == ["KD", "SFT"]
     first, second = ax.containers
     assert first.lines[0].get_ydata().tolist() == [1.0, 3.0]
@@ -163,7 +163,7 @@ def test_groups_are_drawn_with_their_methods_side_by_side(ax):
 def test_the_forest_fills_pooled_marks_and_shades_the_margin(ax):
     row = {"method": "kd+gram", "baseline": "kd", "estimate": 1.0, "low": 0.0, "high": 2.0}
     data = pd.DataFrame([{**row, "task": "pooled"}, {**row, "task": "movie"}])
-    common.forest(ax, data, "points", margin=0.5)
+    comparison_plots.forest(ax, data, "points", margin=0.5)
     marks = [line for line in ax.lines if line.get_marker() == "s"]
     assert [mark.get_markerfacecolor() for mark in marks] == [
         method_style("kd+gram").color,

@@ -128,8 +128,8 @@ class ProtocolGrid(ABC):
         n_missing = len(planned) - len(complete_runs(folder, planned))
         if n_missing:
             raise InputError(
-                f"the tuning section lacks {n_missing} runs, and it sets the weights; make them with "
-                f"`geodistill experiments {self.study} --section {TUNING}`"
+                f"the tuning section lacks {n_missing} runs, and it sets the weights; make them "
+                f"with `geodistill experiments {self.study} --section {TUNING}`"
             )
         return load_rows(folder, runs=planned).frame
 

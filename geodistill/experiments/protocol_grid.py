@@ -181,7 +181,7 @@ def complete_runs(folder: Path, run_ids: Collection[str]) -> set[str]:
     if not (items.is_file() and (folder / "rows.parquet").is_file()):
         return set()
     rows = load_rows(folder, runs=run_ids)
-    return set(rows.run_ids) & set(read_stored(items, ["run_id"])["run_id"])
+    return set(rows.run_ids) & set(read_stored(items, ["run_id"])["run_id"].unique())
 
 
 def expand_settings(spec: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -176,7 +176,7 @@ def finished_runs(folder: Path) -> dict[str, float]:
     items, rows = (folder / f"{name}.parquet" for name in TABLES)
     if rows.is_file() and items.is_file():
         table = read_stored(rows, ["run_id", "wall_seconds"])
-        table = table[table["run_id"].isin(read_stored(items, ["run_id"])["run_id"])]
+        table = table[table["run_id"].isin(read_stored(items, ["run_id"])["run_id"].unique())]
         seconds = dict(zip(table["run_id"], table["wall_seconds"], strict=True))
     for run in _iter_runs(folder, seconds):
         seconds[run["rows"]["run_id"].iloc[0]] = run["rows"]["wall_seconds"].iloc[0]
@@ -200,7 +200,7 @@ def merge_runs(folder: Path) -> None:
         table = pd.concat([run[name] for run in runs], ignore_index=True)
         if path.is_file():
             stored = read_stored(path)
-            stored = stored[~stored["run_id"].isin(table["run_id"])]
+            stored = stored[~stored["run_id"].isin(table["run_id"].unique())]
             table = pd.concat([stored, table], ignore_index=True)
         order = ["task", "method", "seed", "item" if name == "items" else "metric"]
         tables[path] = table.sort_values(order, ignore_index=True)

@@ -215,7 +215,7 @@ class Judge:
         controls = [items[items["weight"] == weight] for items in others]
         items = pd.concat([first, *controls], ignore_index=True)
         methods = {method for pair in test.pairs for method in pair}
-        tasks = [set(items.loc[items["method"] == method, "task"]) for method in methods]
+        tasks = [set(items.loc[items["method"] == m, "task"].unique()) for m in methods]
         pooled: pd.DataFrame = items[items["task"].isin(set.intersection(*tasks))]
         return pooled.reset_index(drop=True)
 
@@ -269,7 +269,7 @@ class Judge:
 
 def _control_vs_kd(items: pd.DataFrame, comparison: Comparison, unit: Unit) -> str:
     """How a control compares with KD: to beat a control that is worse than KD shows nothing."""
-    if term_of(comparison.baseline) not in CONTROLS or KD not in set(items["method"]):
+    if term_of(comparison.baseline) not in CONTROLS or KD not in items["method"].unique():
         return ""
     control = compare(items, comparison.baseline, KD)
     worse = f": {WORSE_THAN_KD}" if control.high < 0 else ""

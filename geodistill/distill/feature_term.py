@@ -1,4 +1,4 @@
-"""Which layers and tokens a feature loss compares, and how its weight is set."""
+"""Which layers and tokens a feature loss compares, and its weight; `trainer` attaches the terms."""
 
 from __future__ import annotations
 

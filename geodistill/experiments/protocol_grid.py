@@ -22,7 +22,7 @@ import pandas as pd
 from geodistill.analysis.protocol_file import read_protocol
 from geodistill.analysis.stored_results import load_rows, read_stored
 from geodistill.errors import InputError
-from geodistill.experiments.methods import FEATURE_TERMS, term_of
+from geodistill.experiments.methods import FEATURE_TERMS, check_method, term_of
 from geodistill.experiments.settings import RunSettings, from_names, run_config, run_id
 from geodistill.paths import data_dir, results_dir
 
@@ -59,11 +59,13 @@ class ProtocolGrid(ABC):
         study: name of the protocol file and of the results folder.
         settings_type: dataclass of a run's settings.
         weight_field: the setting that holds the weight of a method's term.
+        known_methods: names of the methods that the study can run.
     """
 
     study: str
     settings_type: type[Any]
     weight_field: str
+    known_methods: tuple[str, ...]
 
     @abstractmethod
     def choose_weights(self, rows: pd.DataFrame) -> dict[str, float]:
@@ -90,12 +92,15 @@ class ProtocolGrid(ABC):
         """What the protocol says of one section.
 
         Raises:
-            InputError: no such section; the message lists the known ones.
+            InputError: no such section, or a method that the study lacks; the message lists the
+                known ones.
         """
         grid = self.protocol()["grid"]
         if name not in grid:
             raise InputError(f"section is {name!r}; expected one of {', '.join(grid)}")
         spec: dict[str, Any] = grid[name]
+        for method in spec["methods"]:
+            check_method(method, self.known_methods)
         return spec
 
     def runs(self, name: str) -> list[PlannedRun]:
@@ -164,6 +169,11 @@ def _read(path: Path, modified_ns: int) -> dict[str, Any]:
         missing = [key for key in REQUIRED_KEYS if key not in spec]
         if missing:
             raise InputError(f"section {name} of {path} lacks {missing[0]!r}")
+        for key in ("methods", "seeds"):
+            if not isinstance(spec[key], list):
+                raise InputError(
+                    f"{key} of section {name} of {path} is {spec[key]!r}; expected a list"
+                )
     return protocol
 
 

@@ -227,6 +227,9 @@ BAD_PROTOCOLS = [
     ({**SPEC, "weigths": [5]}, "section tuning of .* has the unknown key 'weigths'; expected minu"),
     ({**SPEC, "setting": {"factor": 1}}, "section tuning .* has the unknown setting 'factor'; exp"),
     ({"methods": ["kd"], "seeds": [7]}, "section tuning of .* lacks 'weights'"),
+    ({**SPEC, "methods": "kd"}, "methods of section tuning of .* is 'kd'; expected a list"),
+    ({**SPEC, "seeds": 7}, "seeds of section tuning of .* is 7; expected a list"),
+    ({**SPEC, "methods": ["kd+gramm"]}, r"method is 'kd\+gramm'; expected one of ce, "),
 ]
 
 

@@ -6,6 +6,7 @@ import pandas as pd
 
 from geodistill.errors import InputError
 from geodistill.experiments.classification.settings import ClassificationSettings
+from geodistill.experiments.methods import CLASSIFICATION_METHODS
 from geodistill.experiments.protocol_grid import ProtocolGrid, best_weights
 
 
@@ -15,6 +16,7 @@ class ClassificationGrid(ProtocolGrid):
     study = "classification"
     settings_type = ClassificationSettings
     weight_field = "weight_multiplier"
+    known_methods = CLASSIFICATION_METHODS
 
     def choose_weights(self, rows: pd.DataFrame) -> dict[str, float]:
         """The weight of each term with the best mean accuracy (Pearson where labels are scores)."""

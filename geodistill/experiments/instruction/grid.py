@@ -6,7 +6,11 @@ import pandas as pd
 
 from geodistill.errors import InputError
 from geodistill.experiments.instruction.settings import InstructionSettings
-from geodistill.experiments.methods import CONTROLS
+from geodistill.experiments.methods import (
+    CONTROLS,
+    INSTRUCTION_METHODS,
+    INSTRUCTION_REFERENCES,
+)
 from geodistill.experiments.protocol_grid import ProtocolGrid, best_weights
 
 
@@ -16,6 +20,7 @@ class InstructionGrid(ProtocolGrid):
     study = "instruction"
     settings_type = InstructionSettings
     weight_field = "weight"
+    known_methods = (*INSTRUCTION_METHODS, *INSTRUCTION_REFERENCES)
 
     def choose_weights(self, rows: pd.DataFrame) -> dict[str, float]:
         """The weight of each term with the lowest mean validation NLL.

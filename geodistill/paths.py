@@ -7,7 +7,8 @@ from pathlib import Path
 
 from geodistill.errors import InputError
 
-PACKAGE_ROOT = Path(__file__).resolve().parents[1]
+SOURCE_ROOT = Path(__file__).resolve().parents[1]
+"""The folder that holds this package: the checkout, or site-packages."""
 
 
 def is_checkout(folder: Path) -> bool:
@@ -22,7 +23,7 @@ def find_checkout() -> Path:
         InputError: there is neither.
     """
     here = Path.cwd()
-    for folder in (here, *here.parents, PACKAGE_ROOT):
+    for folder in (here, *here.parents, SOURCE_ROOT):
         if is_checkout(folder):
             return folder
     raise InputError(f"no checkout of geodistill at or above {here}; run this inside one")
@@ -34,7 +35,7 @@ def data_dir() -> Path:
     Raises:
         InputError: there is none.
     """
-    root = PACKAGE_ROOT if (PACKAGE_ROOT / "data").is_dir() else find_checkout()
+    root = SOURCE_ROOT if (SOURCE_ROOT / "data").is_dir() else find_checkout()
     if not (root / "data").is_dir():
         raise InputError(f"no data folder at {root / 'data'}; run this inside a clone")
     return root / "data"
@@ -54,3 +55,11 @@ def results_dir() -> Path:
         what = "a file" if folder.exists() else "a link to nothing"
         raise InputError(f"GEODISTILL_RESULTS is {value!r}, {what}; expected a folder")
     return folder
+
+
+def in_project(folder: Path) -> bool:
+    """Whether a folder of results is in `data/results` of the checkout, which its pages show."""
+    try:
+        return folder.resolve().is_relative_to((data_dir() / "results").resolve())
+    except InputError:  # there is no checkout
+        return False

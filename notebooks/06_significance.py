@@ -41,9 +41,10 @@ from geodistill.analysis.figures import comparison_plots
 from geodistill.analysis.figures.style import comparison_label, geodistill_style
 from geodistill.analysis.stats import coverage as simulations
 from geodistill.analysis.stats import power, sensitivity
-from geodistill.analysis.stats.compare import compare, paired_differences
+from geodistill.analysis.stats.compare import compare
 from geodistill.analysis.stats.coverage import SimulationTruth, interval_coverage
 from geodistill.analysis.stats.crossed_anova import estimate, mean_squares
+from geodistill.analysis.stats.pairing import paired_differences
 from geodistill.cli.power import plan_table
 from geodistill.publish.claims import ledger
 from geodistill.publish.claims.figures import show_claim, show_forest

@@ -11,6 +11,7 @@ from rich.progress import (
 )
 
 from geodistill.experiments import runner
+from geodistill.experiments.verify import verify_runs
 
 
 def run_study(study: runner.Study, workers: int, scheduler: str) -> None:
@@ -40,5 +41,5 @@ def verify_study(study: runner.Study, count: int, workers: int) -> None:
         count: number of runs to repeat, spread over the study.
         workers: number of processes.
     """
-    for table in runner.verify_runs(study, count, workers=workers, progress=typer.echo):
+    for table in verify_runs(study, count, workers=workers, progress=typer.echo):
         typer.echo(table.to_string(float_format="{:.4f}".format))

@@ -187,11 +187,15 @@ def reproduce(
 
 
 @app.command()
-def download() -> None:
-    """Download the embedded models and texts once, and check their hashes."""
-    from geodistill.tasks.assets import download_all
+def download(
+    names: Annotated[
+        list[str] | None, typer.Argument(help="of assets (default: those of the book)")
+    ] = None,
+) -> None:
+    """Download models and texts once, and check their hashes."""
+    from geodistill.tasks import assets
 
-    download_all(typer.echo)
+    assets.download(names or assets.DEFAULT_ASSETS, typer.echo)
 
 
 @app.command()

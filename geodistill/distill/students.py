@@ -1,6 +1,7 @@
 """Students made from a teacher: narrower or shallower, with embeddings derived from its own."""
 
 import copy
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -151,23 +152,32 @@ def opt_student(
     return student
 
 
-def take_layers(teacher: PreTrainedModel, layers: int) -> PreTrainedModel:
-    """A copy of the teacher with some of its blocks, evenly spaced and including the last.
+def take_layers(teacher: PreTrainedModel, layers: int | Sequence[int]) -> PreTrainedModel:
+    """A copy of the teacher with some of its blocks.
 
     Args:
         teacher: a model whose blocks are in one `ModuleList`, as in most.
-        layers: number of blocks.
+        layers: number of blocks, which are then evenly spaced and include the last; or the blocks
+            themselves in ascending order, counted from 1.
 
     Raises:
-        InputError: the teacher has fewer blocks, or no such list.
+        InputError: blocks that the teacher lacks, or no such list.
 
     Example:
         >>> teacher = BertForSequenceClassification(BertConfig(hidden_size=48))  # 12 blocks
         >>> len(take_layers(teacher, 3).bert.encoder.layer)  # blocks 4, 8 and 12
         3
+        >>> len(take_layers(teacher, range(1, 5)).bert.encoder.layer)  # the first four
+        4
     """
     depth = teacher.config.num_hidden_layers
-    check_layers(layers, depth)
+    if isinstance(layers, int):
+        check_layers(layers, depth)
+        layers = uniform_layer_map(depth, layers)
+    elif not layers or [*layers] != sorted({*layers} & {*range(1, depth + 1)}):
+        raise InputError(
+            f"layers is {[*layers]}; expected numbers from 1 to {depth}, the teacher's, in order"
+        )
     student = copy.deepcopy(teacher)
     lists = [m for m in student.base_model.modules() if isinstance(m, nn.ModuleList)]
     stacks = [blocks for blocks in lists if len(blocks) == depth]
@@ -176,14 +186,14 @@ def take_layers(teacher: PreTrainedModel, layers: int) -> PreTrainedModel:
             f"teacher {type(teacher).__name__} has {len(stacks)} lists of {depth} blocks; "
             "expected one to take layers from"
         )
-    indices = [layer - 1 for layer in uniform_layer_map(depth, layers)]
+    indices = [layer - 1 for layer in layers]
     for dropped in sorted(set(range(depth)) - set(indices), reverse=True):
         del stacks[0][dropped]
     for index, block in enumerate(stacks[0]):
         for module in block.modules():
             if hasattr(module, "layer_idx"):  # where attention finds its keys in a cache
                 vars(module)["layer_idx"] = index
-    student.config.num_hidden_layers = layers
+    student.config.num_hidden_layers = len(indices)
     if getattr(student.config, "layer_types", None):
         student.config.layer_types = [teacher.config.layer_types[i] for i in indices]
     return student.requires_grad_(True)  # the copy of a frozen teacher would not learn

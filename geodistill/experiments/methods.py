@@ -17,13 +17,18 @@ if TYPE_CHECKING:
 MATCHING_TERMS = ("projection", "pca", "cka", "procrustes", "gram")
 CONTROLS = ("procrustes-shuffled", "spectrum", "isotropy")
 """Procrustes on shuffled teacher rows, its spectrum part alone, and isotropy without a teacher."""
-OTHER_PAPERS = ("orthogonal-projection", "root-cka", "flex", "rkd", "pkd")
 ALIGNMENT = "alignment"
 """The part of Procrustes that the spectrum part leaves."""
-FEATURE_TERMS = (*MATCHING_TERMS, *CONTROLS, ALIGNMENT, *OTHER_PAPERS)
+BEFORE_FINE_TUNING = "procrustes-pretrained"
+"""Procrustes to the features of what the teacher was before it was fine-tuned."""
+FEATURE_TERMS = (*MATCHING_TERMS, *CONTROLS, ALIGNMENT, BEFORE_FINE_TUNING)
+LABELS_ALONE = "ce"
+BASELINES = ("majority", "tfidf", "frozen", "teacher")
+"""Classifiers without a student: the most frequent label, linear models on weighted words and on
+the frozen encoder's mean features, and the fine-tuned teacher."""
 CLASSIFICATION_METHODS = (
-    "ce",
-    *(f"ce+{term}" for term in ("cka", "procrustes", "gram")),
+    *BASELINES,
+    LABELS_ALONE,
     "kd",
     *(f"kd+{term}" for term in FEATURE_TERMS),
 )
@@ -52,14 +57,14 @@ def check_method(method: str, known: tuple[str, ...]) -> None:
         raise InputError(f"method is {method!r}; expected one of {', '.join(known)}")
 
 
+def base_of(method: str) -> str:
+    """What a method is without its feature term: what precedes the "+"."""
+    return method.partition("+")[0]
+
+
 def term_of(method: str) -> str:
     """The feature term of a method: what follows the "+", or an empty string."""
     return method.partition("+")[2]
-
-
-def uses_teacher_logits(method: str) -> bool:
-    """Whether a classification method distils logits; "ce" and "ce+..." learn from labels."""
-    return method.startswith("kd")
 
 
 def build_feature_loss(
@@ -68,9 +73,7 @@ def build_feature_loss(
     d_teacher: int,
     *,
     teacher_features: Callable[[], Tensor],
-    teacher_gradients: Callable[[], Tensor] | None = None,
     seed: int = 0,
-    decay: float = 0.0,
 ) -> nn.Module | None:
     """Build the feature loss of a method.
 
@@ -80,39 +83,33 @@ def build_feature_loss(
         d_teacher: width of the teacher's features.
         teacher_features: returns the teacher's features of the training examples, (n, d_teacher);
             called by the losses that are fitted to them.
-        teacher_gradients: returns the gradients of the teacher's own loss at these features,
-            (n, d_teacher); only the flex loss needs them.
         seed: for the losses that draw.
-        decay: of the moving average of moments; 0 for the batch alone.
 
     Returns:
         The loss, or None for a method without a feature term.
 
     Raises:
-        InputError: the flex loss without gradients.
+        InputError: an unknown term; the message lists the known ones.
     """
-    from torch import nn
-
     from geodistill import losses
 
     term = term_of(method)
-    if term == "flex" and teacher_gradients is None:
-        raise InputError("the flex loss needs the teacher's gradients, which this study lacks")
-    moments = decay or None
     builders: dict[str, Callable[[], nn.Module]] = {
         "projection": lambda: losses.ProjectionLoss(d_student, d_teacher),
         "pca": lambda: losses.PCATargetLoss.fit(teacher_features(), d_student),
-        "cka": lambda: losses.CKALoss(decay=moments),
-        "procrustes": lambda: losses.ProcrustesLoss(decay=moments),
-        "gram": lambda: losses.FeatureGramLoss(decay=moments),
+        "cka": losses.CKALoss,
+        "procrustes": losses.ProcrustesLoss,
+        BEFORE_FINE_TUNING: losses.ProcrustesLoss,
+        "gram": losses.FeatureGramLoss,
         "procrustes-shuffled": lambda: losses.ShuffledRows(losses.ProcrustesLoss(), seed=seed),
         "spectrum": losses.SpectrumLoss,
-        ALIGNMENT: lambda: losses.AlignmentLoss(decay=moments),
+        ALIGNMENT: losses.AlignmentLoss,
         "isotropy": losses.IsotropyLoss,
-        "orthogonal-projection": lambda: losses.OrthogonalProjectionLoss(d_student, d_teacher),
-        "root-cka": lambda: losses.CKALoss(root=True),
-        "flex": lambda: losses.FlexLoss.fit(teacher_gradients(), d_student),  # type: ignore[misc]
-        "rkd": losses.RelationalLoss,
-        "pkd": lambda: losses.PatientLoss(nn.Linear(d_student, d_teacher)),
     }
-    return builders[term]() if term else None
+    if not term:
+        return None
+    if term not in builders:
+        raise InputError(
+            f"method is {method!r}; expected no term after the base or one of {', '.join(builders)}"
+        )
+    return builders[term]()

@@ -2,8 +2,11 @@
 
 `data/protocol/<study>.yaml` has a `grid` of named sections, in the order in which they are made.
 The results of a section are in `data/results/<study>/<section>`. A section crosses seeds, tasks,
-methods and weights with the settings that it varies. Where its `weights` are `chosen`, the tuning
-section gives each term its weight.
+methods and weights with the settings that it varies. Its `weights` are a list, a list for each
+term, or the name of a tuning section, whose results give each term its best weight. The tuning
+section named by `settings_from` gives the settings that it varied, at the base method's best. The
+tasks of a section that is `gated` are those on which students clear the trivial baselines. Settings
+of one task in all sections stand in `task_settings`.
 """
 
 from __future__ import annotations
@@ -26,9 +29,13 @@ from geodistill.experiments.methods import FEATURE_TERMS, check_method, term_of
 from geodistill.experiments.settings import RunSettings, from_names, run_config, run_id
 from geodistill.paths import data_dir, results_dir
 
-CHOSEN, TUNING = "chosen", "tuning"
 REQUIRED_KEYS = ("methods", "weights", "seeds")
-SECTION_KEYS = ("minutes", "setting", "vary", "tasks", *REQUIRED_KEYS)
+SECTION_KEYS = ("minutes", "setting", "vary", "settings_from", "tasks", "gated", *REQUIRED_KEYS)
+
+
+class UnplannedError(InputError):
+    """A section can't be planned yet: results on which it rests are missing, or they give no task,
+    weight or setting."""
 
 
 @dataclass(frozen=True)
@@ -68,15 +75,30 @@ class ProtocolGrid(ABC):
     known_methods: tuple[str, ...]
 
     @abstractmethod
-    def choose_weights(self, rows: pd.DataFrame) -> dict[str, float]:
-        """The weight of each term, from the rows of the tuning section."""
-
-    @abstractmethod
-    def tasks_with_signal(self, rows: pd.DataFrame, tasks: list[str]) -> list[str]:
-        """Those of `tasks` that students learn, judged by the rows of the tuning section.
+    def choose_weights(self, section: str) -> dict[str, float]:
+        """The weight of each term, from the rows of a tuning section.
 
         Raises:
-            InputError: students learn none of them.
+            UnplannedError: the section is not complete.
+        """
+
+    def choose_settings(self, section: str) -> dict[str, Any]:
+        """The settings that a tuning section varied, at their best.
+
+        Raises:
+            InputError: this study tunes no settings.
+        """
+        raise InputError(
+            f"settings_from is {section!r}; the study {self.study} tunes weights alone"
+        )
+
+    @abstractmethod
+    def gated_tasks(self, tasks: list[str]) -> list[str]:
+        """Those of `tasks` that students learn, judged on validation.
+
+        Raises:
+            UnplannedError: a section that it rests on is not complete, or students learn none of
+                them.
         """
 
     def protocol(self) -> dict[str, Any]:
@@ -107,50 +129,76 @@ class ProtocolGrid(ABC):
         """Every run of a section, seeds outermost.
 
         Raises:
-            InputError: no such section; tasks or weights that the tuning section has still to give.
+            InputError: no such section, or an unknown setting or method in it.
+            UnplannedError: tuning sections have still to give its tasks, weights or settings.
         """
-        spec, weights = self.section(name), None
-        tasks = spec.get("tasks", self.protocol()["tasks"])
-        if name != TUNING:
-            rows = self.tuning_rows()
-            tasks, weights = self.tasks_with_signal(rows, tasks), self.choose_weights(rows)
-        return list(self._cross(name, spec, tasks, weights))
-
-    def n_planned(self, name: str) -> int:
-        """How many runs a section has, before any task is dropped."""
         spec = self.section(name)
         tasks = spec.get("tasks", self.protocol()["tasks"])
-        return len(list(self._cross(name, spec, tasks, dict.fromkeys(FEATURE_TERMS, 1.0))))
+        if spec.get("gated"):
+            tasks = self.gated_tasks(tasks)
+        weights = spec["weights"]
+        tuned = self.choose_weights(weights) if isinstance(weights, str) else None
+        tuning = spec.get("settings_from")
+        settings = self.choose_settings(tuning) if tuning else {}
+        return list(self._cross(name, spec, tasks, tuned, settings))
 
-    def tuning_rows(self) -> pd.DataFrame:
-        """The rows of the tuning section.
+    def n_planned(self, name: str) -> int:
+        """How many runs a section has, before any task is dropped.
+
+        Args:
+            name: of the section.
 
         Raises:
-            InputError: it is not complete.
+            InputError: no such section, or an unknown setting in it.
         """
-        planned = [run.run_id for run in self.runs(TUNING)]
-        folder = self.rows_file(TUNING).parent
+        spec = self.section(name)
+        tasks = spec.get("tasks", self.protocol()["tasks"])
+        return len(list(self._cross(name, spec, tasks, dict.fromkeys(FEATURE_TERMS, 1.0), {})))
+
+    def tuning_rows(self, name: str) -> pd.DataFrame:
+        """The rows of a section on which others rest, each with the settings that it varied.
+
+        Args:
+            name: of the section.
+
+        Raises:
+            InputError: no such section.
+            UnplannedError: it is not complete.
+        """
+        planned = {run.run_id: run.settings for run in self.runs(name)}
+        folder = self.section_dir(name)
         n_missing = len(planned) - len(complete_runs(folder, planned))
         if n_missing:
-            raise InputError(
-                f"the tuning section lacks {n_missing} runs, and it sets the weights; make them "
-                f"with `geodistill experiments {self.study} --section {TUNING}`"
+            raise UnplannedError(
+                f"section {name} lacks {n_missing} runs, and others rest on it; make them with "
+                f"`geodistill experiments {self.study} --section {name}`"
             )
-        return load_rows(folder, runs=planned).frame
+        rows = load_rows(folder, runs=planned).frame
+        varied = {key for values in expand_settings(self.section(name)) for key in values}
+        for key in sorted(varied - {*rows.columns}):
+            rows[key] = [getattr(planned[run], key) for run in rows["run_id"]]
+        return rows
 
-    def rows_file(self, name: str) -> Path:
-        """Where the rows of a section are stored."""
-        return results_dir() / self.study / name / "rows.parquet"
+    def section_dir(self, name: str) -> Path:
+        """The folder of a section's stored results."""
+        return results_dir() / self.study / name
 
     def _cross(
-        self, name: str, spec: Mapping[str, Any], tasks: list[str], tuned: dict[str, float] | None
+        self,
+        name: str,
+        spec: Mapping[str, Any],
+        tasks: list[str],
+        tuned: Mapping[str, float] | None,
+        settings_from: Mapping[str, Any],
     ) -> Iterator[PlannedRun]:
         where = f"section {name} of the protocol {self.study}"
-        shared = self.protocol().get("setting", {})
+        protocol = self.protocol()
+        shared, by_task = protocol.get("setting", {}), protocol.get("task_settings", {})
         for seed, task, varied in product(spec["seeds"], tasks, expand_settings(spec)):
             for method in spec["methods"]:
                 for weight in weights_for(spec["weights"], method, tuned):
-                    values = {"task": task, self.weight_field: weight, **shared, **varied}
+                    values = {"task": task, self.weight_field: weight}
+                    values |= {**shared, **by_task.get(task, {}), **settings_from, **varied}
                     settings = from_names(self.settings_type, values, where)
                     yield PlannedRun(settings, method, seed)
 
@@ -215,25 +263,30 @@ def weights_for(weights: Any, method: str, tuned: Mapping[str, float] | None) ->
     """The weights at which a method is run; a method without a term is run once.
 
     Args:
-        weights: those of the section, or "chosen".
+        weights: those of the section: a list, a list by term, or the name of a tuning section.
         method: name of the method.
         tuned: weight by term, from the tuning section.
 
     Raises:
-        InputError: no weight was tuned for the method's term.
+        InputError: there is no weight for the method's term.
 
     Example:
         >>> weights_for([5, 20], "kd+gram", None), weights_for([5, 20], "kd", None)
         ([5.0, 20.0], [1.0])
+        >>> weights_for({"gram": [3]}, "kd+gram", None)
+        [3.0]
     """
     term = term_of(method)
     if not term:
         return [1.0]
-    if weights != CHOSEN:
+    if isinstance(weights, list):
         return [float(weight) for weight in weights]
-    if tuned is None or term not in tuned:
-        raise InputError(f"no weight was tuned for {method}; the protocol must give it one")
-    return [tuned[term]]
+    by_term = (
+        weights if isinstance(weights, Mapping) else {k: [v] for k, v in (tuned or {}).items()}
+    )
+    if term not in by_term:
+        raise InputError(f"there is no weight for {method}; the protocol must give it one")
+    return [float(weight) for weight in by_term[term]]
 
 
 def best_weights(scores: pd.DataFrame, *, higher_is_better: bool) -> dict[str, float]:

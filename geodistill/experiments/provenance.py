@@ -10,7 +10,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from geodistill.paths import PACKAGE_ROOT
+from geodistill.paths import SOURCE_ROOT
 
 VERSIONED = ("geodistill", "torch", "transformers", "tokenizers", "datasets", "numpy", "peft")
 
@@ -20,22 +20,25 @@ def provenance() -> dict[str, Any]:
     """The commit, whether the checkout was changed since, the versions and the device."""
     versions = {name: importlib.metadata.version(name) for name in VERSIONED}
     versions["python"] = platform.python_version()
-    commit = _git("rev-parse", "HEAD")
-    # Results appear while experiments run; they do not change the code that makes them.
-    changes = _git("status", "--porcelain", "--", ".", ":!data/results")
     return {
         "versions": json.dumps(versions),
-        "commit": commit or "unknown",
-        "dirty": commit is None or changes != "",
+        "commit": _git("rev-parse", "HEAD") or "unknown",
+        "dirty": is_changed(),
         "device": device_name(),
     }
+
+
+def is_changed() -> bool:
+    """Whether the checkout differs from its commit, and True without git; imports no torch."""
+    # Results appear while experiments run; they do not change the code that makes them.
+    return _git("status", "--porcelain", "--", ".", ":!data/results") != ""
 
 
 def _git(*arguments: str) -> str | None:
     """What git prints in the checkout of this package, or None where it fails or is absent."""
     try:
         process = subprocess.run(
-            ["git", *arguments], cwd=PACKAGE_ROOT, capture_output=True, text=True, check=False
+            ["git", *arguments], cwd=SOURCE_ROOT, capture_output=True, text=True, check=False
         )
     except FileNotFoundError:
         return None

@@ -10,6 +10,7 @@ from geodistill.errors import InputError
 from geodistill.experiments.classification.grid import ClassificationGrid
 from geodistill.experiments.instruction.grid import InstructionGrid
 from geodistill.experiments.instruction.settings import setup_settings
+from geodistill.experiments.methods import base_of
 from geodistill.experiments.protocol_grid import PlannedRun, ProtocolGrid
 from geodistill.experiments.runner import Job, Study
 from geodistill.files import Progress
@@ -34,7 +35,8 @@ def find_study(name: str, section: str = "") -> Study:
 
     Raises:
         InputError: no such study or section, a section where there are none, or none where one is
-            needed; the message lists the known ones.
+            needed; the message lists the known ones. Or the section can't be planned: an unknown
+            method or setting, or results that set its weights and tasks and are still to be made.
     """
     if name not in STUDIES:
         raise InputError(f"study is {name!r}; expected one of {', '.join(STUDIES)}")
@@ -116,7 +118,7 @@ def _prepare_instruction(jobs: Sequence[Job], progress: Progress) -> None:
         methods.setdefault(setup_settings(job.settings), set()).add(job.method)
     for settings, names in methods.items():
         setup = prepare_instruction(settings, progress)
-        if any(name.startswith("seqkd") for name in names):
+        if any(base_of(name) == "seqkd" for name in names):
             teacher_generations(setup, progress)
 
 

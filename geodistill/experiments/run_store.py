@@ -21,9 +21,10 @@ import pandas as pd
 
 from geodistill.analysis.stored_results import read_stored
 from geodistill.errors import InputError
-from geodistill.experiments.provenance import provenance
+from geodistill.experiments.provenance import is_changed, provenance
 from geodistill.experiments.settings import config_hash, run_id
 from geodistill.files import CHECKSUMS, atomic_file, write_checksums
+from geodistill.paths import in_project
 
 TABLES = ("items", "rows")
 
@@ -104,6 +105,24 @@ def locked(folder: Path) -> Iterator[None]:
             path.unlink(missing_ok=True)
 
 
+def refuse_changed(folder: Path, changed: bool) -> None:
+    """Refuse runs of a changed checkout in the project's results, which its pages show.
+
+    Args:
+        folder: of the study.
+        changed: whether the checkout that makes the runs differs from its commit.
+
+    Raises:
+        InputError: it does, and the folder is in `data/results`.
+    """
+    if changed and in_project(folder):
+        raise InputError(
+            "the code that makes the runs has changes that are not committed (`git status` lists "
+            f"them), and {folder} takes runs of committed code alone; commit the changes, or name "
+            "another folder of results by GEODISTILL_RESULTS"
+        )
+
+
 def write_run(folder: Path, run: Run) -> None:
     """Store a finished run in `folder`/runs, whole or not at all.
 
@@ -112,9 +131,11 @@ def write_run(folder: Path, run: Run) -> None:
         run: the run to store.
 
     Raises:
-        InputError: the folder holds runs of the same task on other data; a full disk, or a folder
-            that can't be written.
+        InputError: the folder holds runs of the same task on other data; the checkout was changed
+            (`refuse_changed`); a full disk, or a folder that can't be written.
     """
+    made_by = run.provenance or provenance()
+    refuse_changed(folder, made_by["dirty"])
     _refuse_other_data(folder, run)
     key = {"run_id": run.run_id, "task": run.task, "method": run.method, "seed": run.seed}
     items = pd.DataFrame(key, index=run.items.index).assign(task=run.items.get("task", run.task))
@@ -128,7 +149,7 @@ def write_run(folder: Path, run: Run) -> None:
         "config": json.dumps(run.config, sort_keys=True),
         "config_hash": config_hash(run.config),
         "data_hash": run.data_hash,
-        **(run.provenance or provenance()),
+        **made_by,
         "wall_seconds": run.wall_seconds,
         "status": "finished",
         "finished_at": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -165,21 +186,30 @@ def _write(table: pd.DataFrame, path: Path) -> None:
 
 
 def finished_runs(folder: Path) -> dict[str, float]:
-    """Wall seconds by run id of all stored runs, merged or not, whose rows and items are readable.
+    """Wall seconds by run id of the stored runs, merged or not, whose rows and items are readable.
 
-    A damaged file of a single run is warned of and left out.
+    A damaged file of a single run is warned of and left out. So are runs from a changed checkout,
+    which pages leave out: they are to be made again. They count only while this checkout is
+    changed too and the folder is not the project's.
+
+    Args:
+        folder: of the study.
 
     Raises:
         InputError: a merged table is damaged.
     """
+    trial = not in_project(folder) and is_changed()
     seconds: dict[str, float] = {}
     items, rows = (folder / f"{name}.parquet" for name in TABLES)
     if rows.is_file() and items.is_file():
-        table = read_stored(rows, ["run_id", "wall_seconds"])
+        table = read_stored(rows, ["run_id", "wall_seconds", "dirty"])
         table = table[table["run_id"].isin(read_stored(items, ["run_id"])["run_id"].unique())]
+        table = table[trial | ~table["dirty"].astype(bool)]
         seconds = dict(zip(table["run_id"], table["wall_seconds"], strict=True))
     for run in _iter_runs(folder, seconds):
-        seconds[run["rows"]["run_id"].iloc[0]] = run["rows"]["wall_seconds"].iloc[0]
+        first = run["rows"].iloc[0]
+        if trial or not first["dirty"]:
+            seconds[first["run_id"]] = first["wall_seconds"]
     return seconds
 
 

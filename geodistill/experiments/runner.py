@@ -20,12 +20,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
-from geodistill.analysis.stored_results import read_stored
 from geodistill.errors import InputError
-from geodistill.experiments.provenance import provenance
-from geodistill.experiments.run_store import Run, finished_runs, locked, merge_runs, write_run
+from geodistill.experiments.provenance import is_changed, provenance
+from geodistill.experiments.run_store import (
+    Run,
+    finished_runs,
+    locked,
+    merge_runs,
+    refuse_changed,
+    write_run,
+)
 from geodistill.files import Progress
 from geodistill.paths import results_dir
 
@@ -77,7 +81,14 @@ class Study:
 
 
 def pending_jobs(study: Study) -> list[Job]:
-    """The jobs without a stored run."""
+    """The jobs without a finished run, as `finished_runs` counts them.
+
+    Args:
+        study: the runs.
+
+    Raises:
+        InputError: a merged table is damaged.
+    """
     stored = finished_runs(study.path)
     return [job for job in study.jobs if job.run_id not in stored]
 
@@ -108,12 +119,15 @@ def run_study(
 
     Raises:
         InputError: another process makes runs in the same folder, or the folder can't be written;
-            no scheduler answers, or it goes away; a worker dies; the stored runs are of other data.
+            the checkout was changed (`refuse_changed`); no scheduler answers, or it goes away; a
+            worker dies; the stored runs are of other data.
         FloatingPointError: the loss of a job is not finite; the message names the job.
     """
     with locked(study.path):
         merge_runs(study.path)  # a new run is compared with the merged ones
         pending = pending_jobs(study)
+        if pending:
+            refuse_changed(study.path, is_changed())
         try:
             if pending and scheduler:
                 with _connect(scheduler) as client:  # first, for to prepare may take minutes
@@ -121,17 +135,27 @@ def run_study(
                     yield from _on_cluster(client, pending, study.path)
             elif pending:
                 study.prepare(pending, progress)
-                yield from _in_processes(pending, workers, partial(_make_and_store, study.path))
+                yield from in_processes(pending, workers, partial(_make_and_store, study.path))
         finally:
             merge_runs(study.path)
 
 
-def _in_processes(jobs: Sequence[Job], workers: int, act: Callable[[Job], Any]) -> Iterator[Any]:
-    """`act` on each job in worker processes; yields the results as they come."""
+def in_processes(jobs: Sequence[Job], workers: int, make: Callable[[Job], Any]) -> Iterator[Any]:
+    """`make` of each job in worker processes; yields the results as they come.
+
+    Args:
+        jobs: to make.
+        workers: number of processes, each with one compute thread.
+        make: is sent to a worker with each job.
+
+    Raises:
+        InputError: a worker dies.
+        FloatingPointError: from `make`; the message names the job.
+    """
     spawn = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(workers, spawn, _start_worker, (os.getpid(),))
     try:
-        futures = [pool.submit(_name_errors, act, job) for job in jobs]
+        futures = [pool.submit(_name_errors, make, job) for job in jobs]
         for future in as_completed(futures):
             yield future.result()
     except BrokenProcessPool as error:
@@ -158,21 +182,28 @@ def _start_worker(owner: int) -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def _name_errors(act: Callable[[Job], Any], job: Job) -> Any:
-    """`act(job)`, whose FloatingPointError then names the job."""
+def _name_errors(make: Callable[[Job], Any], job: Job) -> Any:
+    """`make(job)`, whose FloatingPointError then names the job."""
     try:
-        return act(job)
+        return make(job)
     except FloatingPointError as error:
         raise FloatingPointError(f"{job.label}: {error}") from error
 
 
 def _make_and_store(folder: Path, job: Job) -> Job:
-    write_run(folder, _make_run(job))
+    write_run(folder, make_run(job))
     return job
 
 
-def _make_run(job: Job) -> Run:
-    """The job's run, with the provenance of this process: another machine may store it."""
+def make_run(job: Job) -> Run:
+    """The job's run, with the provenance of this process: another machine may store it.
+
+    Args:
+        job: is made with one compute thread.
+
+    Raises:
+        InputError: the run that comes out is not the one that the job names.
+    """
     import torch
 
     torch.set_num_threads(1)
@@ -226,7 +257,7 @@ def _submit(client: Any, jobs: Sequence[Job], folder: Path) -> Generator[Job, No
     from distributed import KilledWorker
     from distributed import as_completed as completed
 
-    futures = {client.submit(_name_errors, _make_run, job, key=job.run_id): job for job in jobs}
+    futures = {client.submit(_name_errors, make_run, job, key=job.run_id): job for job in jobs}
     crashed = []
     # Fetched as soon as it is there: `future.result()` waits, and all others with it, for a result
     # that was lost with its worker meanwhile.
@@ -246,51 +277,3 @@ def _submit(client: Any, jobs: Sequence[Job], folder: Path) -> Generator[Job, No
         else:
             raise result[1].with_traceback(result[2])
     return crashed
-
-
-def verify_runs(
-    study: Study, count: int, *, workers: int, progress: Progress
-) -> Iterator[pd.DataFrame]:
-    """Rerun `count` stored runs, spread over the study, and compare them item by item.
-
-    Args:
-        study: the runs.
-        count: how many to rerun.
-        workers: local processes.
-        progress: called with a line for each stage, and for a run that was stored with other data.
-
-    Yields:
-        One table per run: metric, stored, again. The metric `same_items` is the share of test items
-        with the stored prediction (classification) or an NLL within 1 %.
-
-    Raises:
-        InputError: the study has no stored results, or fewer runs than `count`.
-    """
-    rows_file, items_file = (study.path / f"{name}.parquet" for name in ("rows", "items"))
-    if not rows_file.is_file():
-        raise InputError(f"no stored rows at {rows_file}; run `geodistill experiments` first")
-    rows, items = read_stored(rows_file), read_stored(items_file)
-    stored_ids = set(rows["run_id"])
-    stored = [job for job in study.jobs if job.run_id in stored_ids]
-    if not 1 <= count <= len(stored):
-        raise InputError(f"verify is {count}; expected 1 to {len(stored)}, the stored runs")
-    jobs = [stored[i * len(stored) // count] for i in range(count)]
-    study.prepare(jobs, progress)
-    for run in _in_processes(jobs, min(workers, count), _make_run):
-        old = rows[rows["run_id"] == run.run_id].set_index("metric")
-        data_hash = old["data_hash"].iloc[0]
-        if data_hash != run.data_hash:
-            progress(f"{run.run_id}: other data: stored {data_hash}, now {run.data_hash}")
-        yield _compare(run, old["value"], items[items["run_id"] == run.run_id])
-
-
-def _compare(run: Run, stored: pd.Series, stored_items: pd.DataFrame) -> pd.DataFrame:
-    table = pd.DataFrame({"stored": stored, "again": pd.Series(run.metrics)})
-    both = stored_items.merge(run.items, on="item", suffixes=("", "_again"))
-    if "prediction" in both:
-        same = (both["prediction"] - both["prediction_again"]).abs() < 0.01  # classes or scores
-    else:
-        value = "nll" if "nll" in both else "kept"  # synthetic students: the geometry kept
-        same = (both[f"{value}_again"] / both[value] - 1).abs() < 0.01
-    table.loc["same_items"] = [1.0, same.sum() / len(stored_items)]
-    return table.rename_axis(run.run_id)

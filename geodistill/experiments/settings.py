@@ -58,7 +58,9 @@ def _stored(settings: Any) -> dict[str, Any]:
 
 
 def from_names(settings_type: type[T], values: Mapping[str, Any], where: str) -> T:
-    """Settings from a protocol's mapping of field names to values; lists become tuples.
+    """Settings from a protocol's mapping of field names to values.
+
+    Lists become tuples, and a mapping the settings dataclass that the field holds.
 
     Args:
         settings_type: a settings dataclass.
@@ -66,15 +68,24 @@ def from_names(settings_type: type[T], values: Mapping[str, Any], where: str) ->
         where: what holds the mapping, for the message.
 
     Raises:
-        InputError: a name that is no field.
+        InputError: a name that is no field, or a mapping for a field that holds a single value.
     """
-    known = [f.name for f in fields(settings_type)]  # type: ignore[arg-type]
+    known = {f.name: f for f in fields(settings_type)}  # type: ignore[arg-type]
     unknown = [name for name in values if name not in known]
     if unknown:
         raise InputError(
             f"{where} has the unknown setting {unknown[0]!r}; expected one of {', '.join(known)}"
         )
-    return settings_type(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+
+    def convert(name: str, value: Any) -> Any:
+        if isinstance(value, Mapping):
+            nested: Any = known[name].default_factory
+            if not (isinstance(nested, type) and is_dataclass(nested)):
+                raise InputError(f"{name} of {where} is {dict(value)}; expected a single value")
+            return from_names(nested, value, f"{name} of {where}")
+        return tuple(value) if isinstance(value, list) else value
+
+    return settings_type(**{name: convert(name, value) for name, value in values.items()})
 
 
 def config_hash(config: Mapping[str, Any]) -> str:

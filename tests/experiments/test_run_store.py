@@ -65,7 +65,7 @@ def test_rows_say_where_they_come_from(tmp_path):
     merge_runs(tmp_path)
     row = stored(tmp_path, "rows").iloc[0]
     head = subprocess.run(
-        ["git", "rev-parse", "HEAD"], cwd=paths.PACKAGE_ROOT, capture_output=True, text=True
+        ["git", "rev-parse", "HEAD"], cwd=paths.SOURCE_ROOT, capture_output=True, text=True
     ).stdout.strip()
     assert row["commit"] == (head or "unknown")
     assert row["dirty"] in (True, False)
@@ -94,7 +94,7 @@ def checkout(tmp_path, monkeypatch):
     (tmp_path / "code.py").write_text("1\n")
     git("add", "code.py")
     git("commit", "-m", "first")
-    monkeypatch.setattr(provenance_module, "PACKAGE_ROOT", tmp_path)
+    monkeypatch.setattr(provenance_module, "SOURCE_ROOT", tmp_path)
     provenance.cache_clear()
     yield tmp_path
     provenance.cache_clear()
@@ -279,7 +279,7 @@ def test_a_run_is_named_by_everything_that_it_depends_on():
 
 def test_results_are_those_of_the_checkout_unless_named(monkeypatch, tmp_path):
     monkeypatch.delenv("GEODISTILL_RESULTS", raising=False)
-    assert paths.results_dir() == paths.PACKAGE_ROOT / "data" / "results"
+    assert paths.results_dir() == paths.SOURCE_ROOT / "data" / "results"
     monkeypatch.setenv("GEODISTILL_RESULTS", str(tmp_path))
     assert paths.results_dir() == tmp_path
     monkeypatch.setenv("GEODISTILL_RESULTS", "~/results")
@@ -288,7 +288,7 @@ def test_results_are_those_of_the_checkout_unless_named(monkeypatch, tmp_path):
 
 def test_outside_a_checkout_the_way_to_one_is_told(monkeypatch, tmp_path):
     monkeypatch.delenv("GEODISTILL_RESULTS", raising=False)
-    monkeypatch.setattr(paths, "PACKAGE_ROOT", tmp_path / "site-packages")
+    monkeypatch.setattr(paths, "SOURCE_ROOT", tmp_path / "site-packages")
     monkeypatch.chdir(tmp_path)
     with pytest.raises(InputError, match=r"no checkout of geodistill at or above .*; run this in"):
         paths.results_dir()
@@ -296,7 +296,7 @@ def test_outside_a_checkout_the_way_to_one_is_told(monkeypatch, tmp_path):
 
 def test_a_package_that_is_installed_elsewhere_finds_the_checkout_around(monkeypatch, tmp_path):
     monkeypatch.delenv("GEODISTILL_RESULTS", raising=False)
-    checkout = paths.PACKAGE_ROOT
-    monkeypatch.setattr(paths, "PACKAGE_ROOT", tmp_path / "site-packages")
+    checkout = paths.SOURCE_ROOT
+    monkeypatch.setattr(paths, "SOURCE_ROOT", tmp_path / "site-packages")
     monkeypatch.chdir(checkout / "notebooks")
     assert paths.results_dir() == checkout / "data" / "results"

@@ -1,4 +1,4 @@
-"""The grid: every run once, whatever stops it; and a rerun that tells a tampered row."""
+"""The grid: every run once, whatever stops it."""
 
 import os
 import re
@@ -14,14 +14,14 @@ import pandas as pd
 import pytest
 from support.tiny_study import CONFIG, FOLDER, lines, run_of, tiny_study
 
+from geodistill import paths
 from geodistill.errors import InputError
-from geodistill.experiments import methods, provenance
+from geodistill.experiments import provenance, run_store, runner
 from geodistill.experiments.classification.settings import ClassificationSettings, TeacherSettings
 from geodistill.experiments.registry import GRIDS, find_study
 from geodistill.experiments.run_store import finished_runs, merge_runs, write_run
-from geodistill.experiments.runner import describe_plan, pending_jobs, run_study, verify_runs
+from geodistill.experiments.runner import describe_plan, pending_jobs, run_study
 from geodistill.experiments.settings import run_config, run_id
-from geodistill.files import CHECKSUMS
 
 TESTS = str(Path(__file__).parents[1])
 
@@ -114,6 +114,74 @@ def test_a_job_must_make_the_run_that_it_names(log, results):
     with pytest.raises(InputError, match=r"run toy-kd-s0-\w+ came out of the job of toy-kd-s0-"):
         run_all(tiny_study(log, runs=1, work=of_another_setting))
     assert finished_runs(results) == {}
+
+
+# ---- a changed checkout ----
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch, results):
+    """`results` is now in the project's own folder of results."""
+    (tmp_path / "data").mkdir()
+    (tmp_path / "results").mkdir()
+    (tmp_path / "data" / "results").symlink_to(tmp_path / "results")
+    monkeypatch.setattr(paths, "data_dir", lambda: tmp_path / "data")
+    monkeypatch.setenv("GEODISTILL_RESULTS", str(tmp_path / "data" / "results"))
+
+
+@pytest.fixture
+def changed(monkeypatch):
+    """A function that says whether the checkout is changed."""
+
+    def change(answer):
+        monkeypatch.setattr(runner, "is_changed", lambda: answer)
+        monkeypatch.setattr(run_store, "is_changed", lambda: answer)
+
+    return change
+
+
+def test_a_changed_checkout_makes_no_run_of_the_project(project, changed, log, results):
+    changed(True)
+    with pytest.raises(InputError, match=r"not committed .* another folder .* GEODISTILL_RESULTS$"):
+        run_all(tiny_study(log))
+    assert not log.exists()
+    assert not (results / "runs").exists()
+
+
+def test_what_is_complete_is_not_refused(project, changed, log, results):
+    clean = {**provenance.provenance(), "dirty": False}
+    for seed in range(2):
+        write_run(results, run_of(seed, provenance=clean))
+    changed(True)
+    assert run_all(tiny_study(log, runs=2)) == []
+
+
+def test_a_worker_with_changed_code_stores_nothing_in_the_project(project, results):
+    made_by = {**provenance.provenance(), "dirty": True}
+    with pytest.raises(InputError, match="has changes that are not committed"):
+        write_run(results, run_of(0, provenance=made_by))
+    assert not results.exists()
+
+
+def test_a_run_of_changed_code_is_made_again_by_committed_code(changed, log, results):
+    changed(True)
+    for seed in range(3):
+        made_by = {**provenance.provenance(), "dirty": seed > 0}
+        write_run(results, run_of(seed, provenance=made_by))
+    study = tiny_study(log, runs=3)
+    assert pending_jobs(study) == []  # a trial goes on with what it has
+    merge_runs(results)
+    assert pending_jobs(study) == []
+    changed(False)
+    assert pending_jobs(study) == study.jobs[1:]
+    for path in (results / "runs").iterdir():
+        path.unlink()
+    assert pending_jobs(study) == study.jobs[1:]
+    clean = {**provenance.provenance(), "dirty": False}
+    write_run(results, run_of(1, provenance=clean))
+    assert pending_jobs(study) == study.jobs[2:]
+    merge_runs(results)
+    assert pending_jobs(study) == study.jobs[2:]
 
 
 # ---- kills ----
@@ -279,90 +347,6 @@ def test_a_reader_that_stops_early_is_not_lectured(log, results, recwarn):
     assert 1 <= len(finished_runs(results)) < 6
 
 
-# ---- verify ----
-
-
-def verified(study, count):
-    return list(verify_runs(study, count, workers=1, progress=lambda line: None))
-
-
-def test_a_deterministic_study_verifies_in_full(log, results):
-    study = tiny_study(log)
-    run_all(study)
-    tables = verified(study, 2)
-    assert [table.index.name for table in tables] == [study.jobs[0].run_id, study.jobs[2].run_id]
-    for table in tables:
-        assert set(table.index) == {"accuracy", "nll", "same_items"}
-        assert (table["stored"] == table["again"]).all()
-        assert table.loc["same_items", "again"] == 1
-    assert lines(log, "begin")[4:] == [0, 2]
-
-
-def test_tampered_rows_and_items_are_told(log, results):
-    study = tiny_study(log)
-    run_all(study)
-    for kind, column, value in (("rows", "value", 0.123), ("items", "prediction", 1)):
-        table = pd.read_parquet(results / f"{kind}.parquet")
-        table.loc[table["run_id"] == study.jobs[0].run_id, column] = value
-        table.to_parquet(results / f"{kind}.parquet")
-        (results / CHECKSUMS).unlink(missing_ok=True)
-    changed, same = verified(study, 2)
-    assert changed.loc["accuracy", "stored"] == 0.123
-    assert changed.loc["accuracy", "again"] == run_of(0).metrics["accuracy"]
-    assert changed.loc["same_items", "again"] == 0.5  # of predictions 0, 1, 0, 1
-    assert same.loc["same_items", "again"] == 1
-
-
-def test_other_data_are_reported(log, results):
-    run_all(tiny_study(log, runs=2))
-    told = []
-    study = tiny_study(log, runs=2, work=of_other_data)
-    tables = list(verify_runs(study, 2, workers=1, progress=told.append))
-    assert len(tables) == 2
-    assert told[1:] == [f"{job.run_id}: other data: stored d, now another" for job in study.jobs]
-    same = []
-    list(verify_runs(tiny_study(log, runs=2), 2, workers=1, progress=same.append))
-    assert same == ["preparing 2"]
-
-
-def test_items_without_predictions_agree_within_a_hundredth(log, results):
-    study = tiny_study(log, work=without_predictions)
-    run_all(study)
-    items = pd.read_parquet(results / "items.parquet")
-    items.loc[items["item"] == "i1", "nll"] *= 1.005
-    items.loc[items["item"] == "i2", "nll"] *= 1.05
-    items.to_parquet(results / "items.parquet")
-    (results / CHECKSUMS).unlink(missing_ok=True)
-    (table,) = verified(study, 1)
-    assert table.loc["same_items", "again"] == 0.75
-
-
-def without_predictions(log, seconds, seed):
-    run = run_of(seed)
-    return replace(run, items=run.items.drop(columns=["label", "prediction"]))
-
-
-def test_an_item_that_is_gone_does_not_agree(log, results):
-    study = tiny_study(log, runs=1)
-    run_all(study)
-    items = pd.read_parquet(results / "items.parquet")
-    items.loc[items["item"] == "i3", "item"] = "elsewhere"
-    items.to_parquet(results / "items.parquet")
-    (results / CHECKSUMS).unlink(missing_ok=True)
-    assert verified(study, 1)[0].loc["same_items", "again"] == 0.75
-
-
-def test_what_cannot_be_verified(log, results):
-    study = tiny_study(log)
-    with pytest.raises(
-        InputError, match=r"no stored rows at .*; run `geodistill experiments` first"
-    ):
-        verified(study, 1)
-    run_all(study)
-    with pytest.raises(InputError, match="verify is 5; expected 1 to 4, the stored runs"):
-        verified(study, 5)
-
-
 # ---- the project's studies ----
 
 
@@ -412,11 +396,6 @@ UNKNOWN = [
 def test_an_unknown_study_or_section_is_refused_with_the_known(names, message):
     with pytest.raises(InputError, match=message):
         find_study(*names)
-
-
-def test_an_unknown_method_is_refused_with_the_known():
-    with pytest.raises(InputError, match=r"method is 'kd\+kd'; expected one of ce, ce\+cka, "):
-        methods.check_method("kd+kd", methods.CLASSIFICATION_METHODS)
 
 
 # ---- a cluster ----

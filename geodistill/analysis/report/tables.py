@@ -7,7 +7,8 @@ from scipy import stats
 
 from geodistill.analysis.figures.style import comparison_label, method_style
 from geodistill.analysis.report.format import Unit
-from geodistill.analysis.stats.compare import compare, paired_differences
+from geodistill.analysis.stats.compare import compare
+from geodistill.analysis.stats.pairing import paired_differences
 from geodistill.errors import InputError
 
 Outcome = Callable[[pd.DataFrame], pd.DataFrame]

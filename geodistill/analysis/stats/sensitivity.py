@@ -14,8 +14,10 @@ import pandas as pd
 from scipy import stats
 
 from geodistill.analysis.stats.bootstrap import two_way_bootstrap
-from geodistill.analysis.stats.compare import PairedDifferences, compare, paired_differences
+from geodistill.analysis.stats.compare import compare
+from geodistill.analysis.stats.contrasts import leave_one_task_out
 from geodistill.analysis.stats.crossed_anova import Array, estimate
+from geodistill.analysis.stats.pairing import PairedDifferences, paired_differences
 from geodistill.errors import InputError
 
 MAX_MODEL_ITEMS, MAX_MODEL_SEEDS = 60, 8  # of the dense mixed model
@@ -46,9 +48,7 @@ class TestResult:
     note: str = ""
 
 
-def sensitivity_table(
-    items: pd.DataFrame, method: str, baseline: str, tasks: Sequence[str] | None = None
-) -> pd.DataFrame:
+def sensitivity_table(items: pd.DataFrame, method: str, baseline: str) -> pd.DataFrame:
     """Other tests of the difference that `compare` estimates, one per row.
 
     Tests that the rows do not allow are left out; with one seed only those over items remain.
@@ -57,7 +57,6 @@ def sensitivity_table(
         items: `run_id, task, method, seed, item, source, score`; one shared seed is enough.
         method: to compare.
         baseline: that it is compared with.
-        tasks: names of tasks; all in `items` by default.
 
     Returns:
         Columns `test, purpose, estimate, low, high, p, note`.
@@ -71,7 +70,7 @@ def sensitivity_table(
         >>> table["test"].tolist()[:2]
         ['paired t over seeds', 'sign-flip test over seeds']
     """
-    paired = paired_differences(items, method, baseline, tasks, min_seeds=1)
+    paired = paired_differences(items, method, baseline, min_seeds=1)
     names = list(paired.tables)
     results = [r for task in names for r in _item_tests(items, method, baseline, paired, task)]
     if len(paired.seed_means) > 1:
@@ -267,8 +266,7 @@ def _task_tests(
     note = f"unit: tasks; one-sided p by number of tasks: {by_number}"
     improved, n_tasks = float(sum(c.estimate > 0 for c in by_task)), float(len(tasks))
     yield TestResult("tasks better", purpose, improved, float(count), n_tasks, by_count[0], note)
-    for task in tasks:
-        rest = compare(items, method, baseline, [t for t in tasks if t != task])
-        purpose = "does the pooled result depend on this one task?"
-        name, note = f"without {task}", f"on {rest.task}"
-        yield TestResult(name, purpose, rest.estimate, rest.low, rest.high, rest.p, note)
+    purpose = "does the pooled result depend on this one task?"
+    for row in leave_one_task_out(items, [(method, baseline)]).itertuples():
+        name, note = f"without {row.without}", f"on {row.tasks}"
+        yield TestResult(name, purpose, row.estimate, row.low, row.high, row.p, note)

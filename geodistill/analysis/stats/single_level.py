@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from geodistill.analysis.stats.collapse import collapsed_share
 from geodistill.analysis.stats.compare import Comparison
 from geodistill.analysis.stats.crossed_anova import Components, collapse_clusters, t_estimate
 from geodistill.errors import InputError
@@ -116,4 +117,5 @@ def _comparison(
         seeds_left_out=rows["seed"].nunique() - n_seeds,
         run_ids=tuple(sorted(rows["run_id"].unique())),
         test=test,
+        baseline_collapsed=collapsed_share(rows[rows["method"] == pair[1]]),
     )

@@ -35,12 +35,31 @@ def evaluate_student(
         student: a trained classifier.
 
     Returns:
-        The metrics of `class_scores` or `regression_scores`; the task's own metric and the
-        teacher's; `cka` and `geometry_kept/<measure>` of the last layer, and
-        `geometry_kept/procrustes/layer1`, ... of those before it. The items have item, source,
-        label, prediction, score, and nll where there are classes.
+        The metrics of `task_scores`; `cka` and `geometry_kept/<measure>` of the last layer, and
+        `geometry_kept/procrustes/layer1`, ... of those before it; and the items.
     """
     logits, layers = _run(setup, student)
+    metrics, items = task_scores(setup, logits)
+    metrics |= normalized_scores(setup.score_ranges, layers[-1])
+    for layer, score_range in setup.layer_score_ranges.items():
+        metrics |= normalized_scores({f"procrustes/layer{layer}": score_range}, layers[layer - 1])
+    return metrics | {"cka": float(cka(setup.probe_features(), layers[-1]))}, items
+
+
+def task_scores(
+    setup: ClassificationSetup, logits: Tensor
+) -> tuple[dict[str, float], pd.DataFrame]:
+    """Metrics of logits on the scored split, and one row per item.
+
+    Args:
+        setup: the task with its teacher.
+        logits: of all items, (n, labels).
+
+    Returns:
+        The metrics of `class_scores` or `regression_scores`, and the task's own metric and the
+        teacher's. The items have item, source, label, prediction, score, and nll where there are
+        classes.
+    """
     teacher_logits = torch.tensor(setup.test_cache.array("logits"))
     scores = class_scores if setup.n_classes else regression_scores
     items, metrics = scores(logits, teacher_logits, torch.tensor(setup.test["labels"]))
@@ -50,10 +69,7 @@ def evaluate_student(
     metrics[setup.metric] = float(metric(labels, items["prediction"]))
     teacher = teacher_logits.argmax(-1) if setup.n_classes else teacher_logits[:, 0]
     metrics[f"teacher_{setup.metric}"] = float(metric(labels, pd.Series(teacher.numpy())))
-    metrics |= normalized_scores(setup.score_ranges, layers[-1])
-    for layer, score_range in setup.layer_score_ranges.items():
-        metrics |= normalized_scores({f"procrustes/layer{layer}": score_range}, layers[layer - 1])
-    return metrics | {"cka": float(cka(setup.probe_features(), layers[-1]))}, items
+    return metrics, items
 
 
 def _run(setup: ClassificationSetup, student: Any) -> tuple[Tensor, list[Tensor]]:
@@ -88,7 +104,8 @@ def class_scores(
     Returns:
         label, prediction, score (1 if right, else 0) and nll (nats) of each item; the metrics
         accuracy, nll, calibration_error, agreement (the share of items with the teacher's
-        prediction), teacher_accuracy and majority_accuracy.
+        prediction), largest_class (the share of items predicted as the most frequent prediction),
+        teacher_accuracy and majority_accuracy.
     """
     log_p = logits.log_softmax(-1)
     nll = -log_p.gather(1, labels[:, None])[:, 0]
@@ -101,6 +118,7 @@ def class_scores(
         "nll": float(items["nll"].mean()),
         "calibration_error": expected_calibration_error(log_p.amax(-1).exp(), correct),
         "agreement": float((predictions == teacher).double().mean()),
+        "largest_class": float(predictions.bincount().max() / len(labels)),
         "teacher_accuracy": float((teacher == labels).double().mean()),
         "majority_accuracy": float(labels.bincount().max() / len(labels)),
     }

@@ -1,13 +1,20 @@
-"""The runs of the classification study: how weights are chosen and tasks dropped."""
+"""The runs of the classification study: how settings and weights are chosen, and tasks gated."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 import pandas as pd
 
-from geodistill.errors import InputError
 from geodistill.experiments.classification.settings import ClassificationSettings
-from geodistill.experiments.methods import CLASSIFICATION_METHODS
-from geodistill.experiments.protocol_grid import ProtocolGrid, best_weights
+from geodistill.experiments.methods import CLASSIFICATION_METHODS, term_of
+from geodistill.experiments.protocol_grid import ProtocolGrid, UnplannedError
+
+BASE = "kd"
+COLLAPSE_POINTS, COLLAPSE_SHARE, COLLAPSE_PEARSON = 2.0, 0.97, 0.1
+"""A run has collapsed if its accuracy is at most so far above the majority's, if so large a share
+of its predictions is one class, or if its predictions correlate no more with the scores."""
 
 
 class ClassificationGrid(ProtocolGrid):
@@ -18,35 +25,125 @@ class ClassificationGrid(ProtocolGrid):
     weight_field = "weight_multiplier"
     known_methods = CLASSIFICATION_METHODS
 
-    def choose_weights(self, rows: pd.DataFrame) -> dict[str, float]:
-        """The weight of each term with the best mean accuracy (Pearson where labels are scores)."""
-        scores = rows[rows["metric"].isin(("accuracy", "pearson"))]
-        return best_weights(scores, higher_is_better=True)
-
-    def tasks_with_signal(self, rows: pd.DataFrame, tasks: list[str]) -> list[str]:
-        """The tasks where cross-entropy or KD clears the trivial baseline by the protocol's `drop`.
+    def choose_weights(self, section: str) -> dict[str, float]:
+        """The weight of each term with the best mean score over tasks and seeds.
 
         Raises:
-            InputError: there is none.
+            UnplannedError: the section is not complete, or a term has no eligible weight
+                (`best_settings`).
         """
-        dropped = tasks_without_signal(rows, **self.protocol()["drop"])
-        remaining = [task for task in tasks if task not in dropped]
-        if not remaining:
-            raise InputError(f"no student learns any of the tasks {', '.join(tasks)}")
-        return remaining
+        runs = run_scores(self.tuning_rows(section)).rename(columns={"factor": "weight"})
+        runs = runs[runs["method"].map(term_of) != ""]
+        limits = self.protocol()["limits"]
+        return {
+            term_of(str(method)): best_settings(
+                tried, ["weight"], limits, f"{method} in section {section}"
+            )["weight"]
+            for method, tried in runs.groupby("method")
+        }
+
+    def choose_settings(self, section: str) -> dict[str, Any]:
+        """The settings at which logit distillation alone has the best mean score.
+
+        Raises:
+            UnplannedError: the section is not complete, or there are no eligible settings
+                (`best_settings`).
+        """
+        runs = run_scores(self.tuning_rows(section))
+        varied, limits = list(self.section(section)["vary"]), self.protocol()["limits"]
+        base = runs[runs["method"] == BASE]
+        return best_settings(base, varied, limits, f"{BASE} in section {section}")
+
+    def gated_tasks(self, tasks: list[str]) -> list[str]:
+        """The tasks where KD, at its best settings, clears the baselines by the protocol's `gate`.
+
+        Raises:
+            UnplannedError: a section that the gate rests on is not complete, or no task passes.
+        """
+        table = self.gate_table(tasks)
+        passed = [task for task in tasks if table.loc[task, "passed"]]
+        if not passed:
+            raise UnplannedError(
+                f"no task of {', '.join(tasks)} passes the gate: students can't do these tasks"
+            )
+        return passed
+
+    def gate_table(self, tasks: Sequence[str]) -> pd.DataFrame:
+        """Mean validation scores in points by task: majority, tfidf, kd; and whether it passed.
+
+        Args:
+            tasks: names of tasks.
+
+        Raises:
+            UnplannedError: a section that the gate rests on is not complete.
+        """
+        gate, scores = self.protocol()["gate"], []
+        for section in (*gate["baselines"], *gate["students"]):
+            if set(tasks) & set(self.section(section)["tasks"]):
+                runs = run_scores(self.tuning_rows(section))
+                if section in gate["students"]:
+                    best = self.choose_settings(section)
+                    runs = runs[(runs[list(best)] == pd.Series(best)).all(axis=1)]
+                scores.append(runs)
+        columns = ["majority", "tfidf", BASE]
+        means = pd.concat(scores).groupby(["task", "method"])["score"].mean().unstack()
+        table = means.reindex(index=list(tasks), columns=columns)
+        over = table.rsub(table[BASE], axis=0)
+        table["passed"] = (over["majority"] >= gate["points_over_majority"]) & (
+            over["tfidf"] >= gate["points_over_tfidf"]
+        )
+        return table
 
 
-def tasks_without_signal(rows: pd.DataFrame, points: float, pearson: float) -> list[str]:
-    """Tasks where neither cross-entropy nor KD clears the trivial baseline on validation.
+def run_scores(rows: pd.DataFrame) -> pd.DataFrame:
+    """One row per run: its columns, `score` in points, and whether it `collapsed`.
+
+    The score is 100 times the accuracy, or Pearson's correlation where labels are scores; of a
+    constant prediction that is 0.
 
     Args:
-        rows: of the tuning section: task, method, metric, value.
-        points: of accuracy above the majority class, for tasks with classes.
-        pearson: correlation, for tasks with scores.
+        rows: task, method, seed, metric, value, run_id; one row per run and metric.
     """
-    means = rows.groupby(["task", "method", "metric"])["value"].mean().unstack()
-    base = means[means.index.get_level_values("method").isin(("ce", "kd"))]
-    margin = 100 * (base["accuracy"] - base["majority_accuracy"]) - points
-    clears = margin.fillna(base["pearson"] - pearson if "pearson" in base else -1.0) >= 0
-    by_task = clears.groupby("task").any()
-    return sorted(by_task.index[~by_task])
+    metrics = rows.pivot(index="run_id", columns="metric", values="value")
+    metrics = metrics.reindex(columns=["accuracy", "majority_accuracy", "largest_class", "pearson"])
+    over = 100 * (metrics["accuracy"] - metrics["majority_accuracy"])
+    by_class = (over <= COLLAPSE_POINTS) | (metrics["largest_class"] >= COLLAPSE_SHARE)
+    collapsed = by_class.where(
+        metrics["accuracy"].notna(), ~(metrics["pearson"] > COLLAPSE_PEARSON)
+    )
+    score = 100 * metrics["accuracy"].fillna(metrics["pearson"]).fillna(0.0)
+    runs = rows.drop(columns=["metric", "value"]).drop_duplicates("run_id").set_index("run_id")
+    return runs.assign(score=score, collapsed=collapsed.astype(bool)).reset_index()
+
+
+def best_settings(
+    runs: pd.DataFrame, columns: list[str], limits: Mapping[str, Sequence[float]], where: str
+) -> dict[str, Any]:
+    """The values at which the mean score is best; of ties the smaller ones.
+
+    Values at which any run collapsed are not eligible.
+
+    Args:
+        runs: of one method: the columns, score, collapsed.
+        columns: names of what was varied.
+        limits: by column, values beyond which there is nothing to try.
+        where: names method and section in the message.
+
+    Raises:
+        UnplannedError: runs collapsed at all values, or the best value of a column is the smallest
+            or largest tried and no limit.
+    """
+    groups = runs.groupby(columns)
+    means = groups["score"].mean().round(9)[~groups["collapsed"].any()]
+    if means.empty:
+        raise UnplannedError(f"{where} has collapsed runs at all values of {', '.join(columns)}")
+    table = means.reset_index().sort_values("score", ascending=False, kind="stable")
+    best = {column: table[column].iloc[0].item() for column in columns}
+    for column, value in best.items():
+        tried = sorted(runs[column].unique())
+        if value in (tried[0], tried[-1]) and value not in limits.get(column, ()):
+            raise UnplannedError(
+                f"the best {column} of {where} is {value:g}, at the edge of "
+                f"{', '.join(f'{v:g}' for v in tried)}; add a value beyond it to the protocol"
+            )
+    return best

@@ -9,11 +9,10 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from geodistill.distill import TeacherCache, build_cache
 from geodistill.distill.collate import batches_by_length, pad
-from geodistill.distill.feature_term import resolve_layer
 from geodistill.distill.students import uniform_layer_map
 from geodistill.distill.teacher_cache import cache_key
 from geodistill.errors import InputError
@@ -44,9 +43,10 @@ class ClassificationSetup:
         settings: of the runs.
         teacher: the fine-tuned classifier.
         pad_id: token for padding.
-        train: training examples with input_ids, labels, item, source and row, their index.
+        text_columns: names of the columns with the texts: one, or two for a task of pairs.
+        train: training examples with texts, input_ids, labels, item, source and row, their index.
         test: the same of the split that students are scored on.
-        train_cache: outputs of the teacher by row of `train`.
+        train_cache: last-layer features and logits of the teacher by row of `train`.
         test_cache: the same of `test`, with one layer per student layer, at the same depth.
         data_hash: of the task's texts and labels.
         metric: name of the task's own metric.
@@ -58,6 +58,7 @@ class ClassificationSetup:
     settings: ClassificationSettings
     teacher: Any
     pad_id: int
+    text_columns: tuple[str, ...]
     train: Dataset
     test: Dataset
     train_cache: TeacherCache
@@ -81,6 +82,16 @@ class ClassificationSetup:
             for layer in range(1, self.layers)
         }
 
+    @cached_property
+    def base_features_cache(self) -> TeacherCache:
+        """Logits of the teacher, and last-layer features of what it was before fine-tuning."""
+        from transformers import AutoModel
+
+        base = AutoModel.from_pretrained(base_model(self.settings), add_pooling_layer=False)
+        owner = (self.train_cache.folder.name, "features before fine-tuning")
+        both = _LogitsAndFeatures(self.teacher, base.eval().to(default_device()))
+        return _cache_outputs(both, self.train, owner, self.pad_id, (-1,), no_progress)
+
     def build_student(self, seed: int) -> Any:
         """An untrained student whose random weights are drawn by `seed`."""
         return build_student(self.settings, base_model(self.settings), self.teacher, seed)
@@ -97,6 +108,19 @@ class ClassificationSetup:
         )
 
 
+class _LogitsAndFeatures(nn.Module):
+    """A model with the logits of a classifier and the hidden states of another encoder."""
+
+    def __init__(self, classifier: nn.Module, encoder: nn.Module) -> None:
+        super().__init__()
+        self.classifier, self.encoder, self.config = classifier, encoder, classifier.config
+
+    def forward(self, **inputs: Any) -> Any:
+        outputs = self.classifier(**inputs)
+        outputs.hidden_states = self.encoder(**inputs).hidden_states
+        return outputs
+
+
 def prepare_classification(
     settings: ClassificationSettings,
     progress: Progress = no_progress,
@@ -110,8 +134,8 @@ def prepare_classification(
         data: the task, if it is your own (`geodistill.tasks.load_table`).
 
     Raises:
-        InputError: unknown task or split, a layer that the teacher lacks, a fine-tuned teacher with
-            another number of labels, a student that cannot be made, a full disk.
+        InputError: unknown task or split, a fine-tuned teacher with another number of labels, a
+            student that cannot be made, a full disk.
     """
     from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 
@@ -136,24 +160,21 @@ def prepare_classification(
     teacher.eval().to(default_device())
     depths = uniform_layer_map(teacher.config.num_hidden_layers, layers)
     caches = []
-    for name, examples, cached in (
-        ("train", train, settings.teacher_layers),
-        ("test", test, depths),
-    ):
+    for name, examples, cached in (("train", train, (-1,)), ("test", test, depths)):
         progress(f"running the {task} teacher on {len(examples)} {name} sentences")
         owner = (folder.name, name)
         caches.append(_cache_outputs(teacher, examples, owner, pad_id, cached, progress))
     train_cache, test_cache = caches
     return ClassificationSetup(
-        settings, teacher, pad_id, train, test, train_cache, test_cache, data.data_hash,
-        data.metric, len(data.label_names), width, layers,
+        settings, teacher, pad_id, data.text_columns, train, test, train_cache, test_cache,
+        data.data_hash, data.metric, len(data.label_names), width, layers,
     )  # fmt: skip
 
 
 def base_model(settings: ClassificationSettings) -> str:
     """Folder or hub name of the model that the teacher is fine-tuned from."""
     name = settings.teacher.model
-    return str(assets.path("minilm")) if name == "minilm" else name
+    return str(assets.path(name)) if name in ("minilm", "mpnet") else name
 
 
 def _check_teacher(settings: ClassificationSettings, base: str, config: Any, n_labels: int) -> None:
@@ -164,8 +185,6 @@ def _check_teacher(settings: ClassificationSettings, base: str, config: Any, n_l
             f"max_length is {settings.max_length}; expected at most {positions}, which is what "
             f"teacher.model {settings.teacher.model!r} takes"
         )
-    for layer in settings.teacher_layers:
-        resolve_layer(layer, config, "teacher")
 
 
 def _tokenized_splits(

@@ -1,24 +1,13 @@
-"""Students of the classification study: a small BERT, a cut of a larger model, or a given one."""
+"""Students of the classification study: layers of the teacher's base model, or a given encoder."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from geodistill.distill.students import (
-    bert_student,
-    check_layers,
-    check_width,
-    pca_init_embeddings,
-    take_layers,
-)
+from geodistill.distill.students import check_layers, pca_init_embeddings, take_layers
 from geodistill.errors import InputError
-from geodistill.experiments.classification.settings import (
-    CUT,
-    PRETRAINED,
-    SMALL,
-    ClassificationSettings,
-)
+from geodistill.experiments.classification.settings import FIRST, UNIFORM, ClassificationSettings
 from geodistill.experiments.classification.teacher import check_n_labels
 from geodistill.files import first_line
 
@@ -41,19 +30,13 @@ def student_dims(
         n_labels: of the task; 1 for a score.
 
     Raises:
-        InputError: a size that cannot be made; a model that cannot be found, has other tokens, or
-            was fine-tuned for another number of labels.
+        InputError: a number of layers that the teacher lacks; a model that cannot be found, has
+            other tokens, or was fine-tuned for another number of labels.
     """
-    name, layers = settings.student, settings.layers
-    if name == SMALL:
-        embedding_width = getattr(teacher, "embedding_size", teacher.hidden_size)
-        check_width(settings.width, 32, embedding_width)  # 32: of one attention head
-        if layers < 1:
-            raise InputError(f"layers is {layers}; expected at least 1")
-        return settings.width, layers
-    if name in (CUT, PRETRAINED):
-        check_layers(layers, teacher.num_hidden_layers)
-        return teacher.hidden_size, layers
+    name = settings.student
+    if name in (FIRST, UNIFORM):
+        check_layers(settings.layers, teacher.num_hidden_layers)
+        return teacher.hidden_size, settings.layers
     config = _load_config(name)
     if config.vocab_size != teacher.vocab_size or not _same_tokens(name, tokenizer):
         raise InputError(
@@ -71,20 +54,20 @@ def build_student(settings: ClassificationSettings, base: str, teacher: Any, see
     Args:
         settings: name the student.
         base: folder or hub name of the model that the teacher was fine-tuned from.
-        teacher: a classifier, from which the student has its labels and its embeddings or layers.
-        seed: of the weights that start at random.
+        teacher: a classifier, whose labels the student has.
+        seed: of the weights that start at random: the head, and all of a random start.
     """
     from transformers import AutoModelForSequenceClassification, set_seed
 
     name, n_labels = settings.student, teacher.config.num_labels
-    if name == SMALL:
-        return bert_student(teacher, width=settings.width, layers=settings.layers, seed=seed)
-    if name == CUT:
-        return take_layers(teacher, settings.layers)
     auto: Any = AutoModelForSequenceClassification
     set_seed(seed)
-    if name == PRETRAINED:
-        return take_layers(auto.from_pretrained(base, num_labels=n_labels), settings.layers)
+    if name in (FIRST, UNIFORM):
+        whole = auto.from_pretrained(base, num_labels=n_labels)
+        first = range(1, settings.layers + 1)
+        student = take_layers(whole, first if name == FIRST else settings.layers)
+        student.get_input_embeddings().requires_grad_(False)
+        return student
     if not _has_no_weights(name):
         return auto.from_pretrained(name, num_labels=n_labels)
     config = _load_config(name)
@@ -117,6 +100,6 @@ def _load_config(name: str) -> Any:
         return AutoConfig.from_pretrained(name)
     except (OSError, ValueError) as error:  # no such folder, offline, no configuration
         raise InputError(
-            f"student is {name!r}; expected {SMALL}, {CUT}, {PRETRAINED}, a folder with a model or "
+            f"student is {name!r}; expected {FIRST}, {UNIFORM}, a folder with a model or "
             f"its configuration, or a name of the hub ({first_line(error)})"
         ) from error

@@ -38,6 +38,7 @@ from geodistill.experiments.instruction.train import distillation_losses, train_
 from geodistill.experiments.methods import (
     INSTRUCTION_METHODS,
     INSTRUCTION_REFERENCES,
+    base_of,
     check_method,
 )
 from geodistill.experiments.run_store import Run
@@ -146,7 +147,7 @@ def _train(setup: InstructionSetup, method: str, seed: int) -> tuple[Any, dict[s
 
 def _training_data(setup: InstructionSetup, method: str) -> tuple[list[Example], TeacherCache]:
     """The reference answers, or (SeqKD) the teacher's, with the teacher's outputs on them."""
-    if not method.startswith("seqkd"):
+    if base_of(method) != "seqkd":
         return setup.train, setup.train_cache
     examples = teacher_generations(setup)
     if method == "seqkd":

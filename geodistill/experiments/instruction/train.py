@@ -13,7 +13,7 @@ from transformers import TrainerCallback
 from geodistill.distill import FeatureDistillationTrainer, FeatureTerm
 from geodistill.distill.collate import pad
 from geodistill.experiments.instruction.generate import Example
-from geodistill.experiments.methods import LOGIT_KINDS, build_feature_loss
+from geodistill.experiments.methods import LOGIT_KINDS, base_of, build_feature_loss
 from geodistill.experiments.training import fit, last_checkpoint, training_arguments
 from geodistill.files import Progress
 from geodistill.losses import KLDivergenceLoss
@@ -84,7 +84,7 @@ def distillation_losses(
     )
     if loss is not None:
         arguments["terms"] = [FeatureTerm(-1, -1, loss, weight=weight)]
-    kind = LOGIT_KINDS.get(method.partition("+")[0])
+    kind = LOGIT_KINDS.get(base_of(method))
     if kind is not None:
         arguments |= {
             "logit_loss": KLDivergenceLoss(kind),

@@ -6,8 +6,9 @@ import pytest
 from scipy import stats
 from support.paired_items import item_rows, two_methods
 
-from geodistill.analysis.stats.compare import compare, compare_family, paired_differences
+from geodistill.analysis.stats.compare import compare, compare_family
 from geodistill.analysis.stats.coverage import SimulationTruth
+from geodistill.analysis.stats.pairing import paired_differences
 from geodistill.errors import InputError
 
 

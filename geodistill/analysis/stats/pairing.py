@@ -1,0 +1,141 @@
+"""Scores of methods lined up by seed and item: the tables that every crossed analysis starts from."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from geodistill.analysis.stats.crossed_anova import Array, cluster_df, collapse_clusters
+from geodistill.errors import InputError
+
+ITEM_COLUMNS = ("task", "method", "seed", "item", "source", "score")
+
+
+@dataclass(frozen=True)
+class PairedDifferences:
+    """Differences between methods by task, all with the same seeds.
+
+    Attributes:
+        tables: (seeds, items) of each task.
+        by_cluster: (seeds, clusters) of each task.
+        df_clusters: effective degrees of freedom between the clusters of each task.
+        seeds_left_out: number of seeds that are not shared.
+    """
+
+    tables: dict[str, pd.DataFrame]
+    by_cluster: dict[str, Array]
+    df_clusters: dict[str, float]
+    seeds_left_out: int
+
+    @property
+    def seed_means(self) -> pd.Series:
+        """The mean difference of each seed, tasks weighted equally; indexed by seed."""
+        means = pd.DataFrame({task: table.mean(axis=1) for task, table in self.tables.items()})
+        return means.mean(axis=1).rename("difference")
+
+
+def paired_differences(
+    items: pd.DataFrame,
+    method: str,
+    baseline: str,
+    tasks: Sequence[str] | None = None,
+    min_seeds: int = 2,
+) -> PairedDifferences:
+    """Item scores of `method` minus those of `baseline`, on the seeds shared in every task.
+
+    Args:
+        items: `task, method, seed, item, source, score`; higher scores are better.
+        method: to compare.
+        baseline: that it is compared with.
+        tasks: names of tasks; all in `items` by default.
+        min_seeds: number of shared seeds that is required.
+
+    Raises:
+        InputError: as `contrast`.
+    """
+    return contrast(items, {method: 1.0, baseline: -1.0}, tasks, min_seeds)
+
+
+def contrast(
+    items: pd.DataFrame,
+    weights: Mapping[str, float],
+    tasks: Sequence[str] | None = None,
+    min_seeds: int = 2,
+) -> PairedDifferences:
+    """A weighted sum of the item scores of methods, on the seeds shared in every task.
+
+    Args:
+        items: `task, method, seed, item, source, score`.
+        weights: by method; of a difference they sum to 0.
+        tasks: names of tasks; all in `items` by default.
+        min_seeds: number of shared seeds that is required.
+
+    Raises:
+        InputError: a missing column, an unknown method or task, too few shared seeds, different
+            items, or an item with two sources.
+    """
+    absent = [column for column in ITEM_COLUMNS if column not in items]
+    if absent:
+        raise InputError(
+            f"items lack {', '.join(absent)}; the columns are {', '.join(map(str, items))}"
+        )
+    items = items[list(ITEM_COLUMNS)]  # long texts slow every selection of rows
+    names = tuple(sorted(items["task"].unique())) if tasks is None else tuple(tasks)
+    scores = {task: {m: _scores(items, task, m) for m in weights} for task in names}
+    run_seeds = [set(table.index) for tables in scores.values() for table in tables.values()]
+    seeds = sorted(set.intersection(*run_seeds))
+    methods = " and ".join(weights)
+    if len(seeds) < min_seeds:
+        raise InputError(
+            f"{methods} share {len(seeds)} seeds in {', '.join(names)}; "
+            f"a comparison of methods needs at least {min_seeds} (one pair of trained models is "
+            "judged by the items alone: `sensitivity_table`)"
+        )
+    tables = {}
+    for task, by_method in scores.items():
+        columns = [set(table.columns) for table in by_method.values()]
+        unmatched = set.union(*columns) - set.intersection(*columns)
+        if unmatched:
+            raise InputError(
+                f"{methods} were not scored on the same items of {task}: "
+                f"{len(unmatched)} items on one side only, such as {min(unmatched)}"
+            )
+        first, *others = (w * by_method[m].loc[seeds] for m, w in weights.items())
+        tables[task] = sum(others, first)
+    rows = items[items["method"].isin(weights)]
+    clusters = {task: _clusters(rows, task, table) for task, table in tables.items()}
+    return PairedDifferences(
+        tables,
+        {t: collapse_clusters(d.to_numpy(np.float64), clusters[t]) for t, d in tables.items()},
+        {task: cluster_df(names) for task, names in clusters.items()},
+        seeds_left_out=len(set.union(*run_seeds)) - len(seeds),
+    )
+
+
+def _scores(items: pd.DataFrame, task: str, method: str) -> pd.DataFrame:
+    """(seeds, items) scores of one method in one task, without gaps."""
+    for column, name in (("task", task), ("method", method)):
+        known = sorted(items[column].unique())
+        if name not in known:
+            raise InputError(f"unknown {column} {name!r}; the rows hold {', '.join(known)}")
+    rows = items[(items["task"] == task) & (items["method"] == method)]
+    if rows.duplicated(["seed", "item"]).any():
+        raise InputError(f"{task}/{method} has an item twice under one seed; keep one run per seed")
+    scores = rows.pivot(index="seed", columns="item", values="score")
+    gaps = int(scores.isna().sum().sum())
+    if gaps:
+        raise InputError(
+            f"{task}/{method} lacks {gaps} of {scores.size} scores: each seed needs every item"
+        )
+    return scores
+
+
+def _clusters(items: pd.DataFrame, task: str, differences: pd.DataFrame) -> list[str]:
+    """The cluster of each column of the differences."""
+    known = items.loc[items["task"] == task, ["item", "source"]].drop_duplicates()
+    repeated = known[known["item"].duplicated()]
+    if len(repeated):
+        raise InputError(f"item {repeated['item'].iloc[0]} of {task} has two sources; it needs one")
+    sources = known.set_index("item")["source"].loc[list(differences.columns)]
+    return sources.astype(str).tolist()

@@ -1,0 +1,129 @@
+"""Baselines that train no network: the majority, linear models, and the teacher itself.
+
+They see the labelled sentences of a student with the same seed, and are scored on the same items.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import torch
+from scipy import sparse
+from sklearn.dummy import DummyClassifier, DummyRegressor
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.model_selection import GridSearchCV
+from torch import Tensor
+
+from geodistill.distill.collate import batches_by_length, to_device
+from geodistill.experiments.classification.evaluate import task_scores
+from geodistill.experiments.classification.setup import ClassificationSetup, base_model
+from geodistill.experiments.training import default_device
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+STRENGTHS = [0.01, 0.1, 1.0, 10.0, 100.0]
+"""Inverse strengths of the penalty (`C`), of which five-fold cross-validation takes the best."""
+
+
+def evaluate_baseline(
+    setup: ClassificationSetup, method: str, train_subset: Dataset
+) -> tuple[dict[str, float], pd.DataFrame]:
+    """Metrics and items of a baseline, as those of a student.
+
+    Args:
+        setup: the task with its teacher.
+        method: "majority", the most frequent label or the mean score; "tfidf", a linear model on
+            weighted words and pairs of words; "frozen", a linear model on the mean token feature of
+            what the teacher was before fine-tuning; "teacher", the fine-tuned teacher.
+        train_subset: labelled examples.
+    """
+    if method == "teacher":
+        return task_scores(setup, torch.tensor(setup.test_cache.array("logits")))
+    features = {"majority": _constant, "tfidf": _tfidf, "frozen": _mean_features}[method]
+    train, test = features(setup, train_subset)
+    labels = np.asarray(train_subset["labels"])
+    if method == "majority":
+        model: Any = DummyClassifier() if setup.n_classes else DummyRegressor()
+    else:
+        model = _linear_model(classes=bool(setup.n_classes))
+    model.fit(train, labels)
+    if not setup.n_classes:
+        return task_scores(setup, torch.tensor(model.predict(test))[:, None])
+    log_probabilities = np.full((len(setup.test), setup.n_classes), -100.0)  # labels never seen
+    with np.errstate(divide="ignore"):
+        log_probabilities[:, model.classes_] = np.maximum(model.predict_log_proba(test), -100.0)
+    return task_scores(setup, torch.tensor(log_probabilities))
+
+
+def _linear_model(*, classes: bool) -> GridSearchCV:
+    """Logistic or ridge regression, its penalty chosen on the labelled examples alone."""
+    if classes:
+        return GridSearchCV(LogisticRegression(max_iter=2000), {"C": STRENGTHS}, cv=5)
+    return GridSearchCV(Ridge(), {"alpha": [1 / strength for strength in STRENGTHS]}, cv=5)
+
+
+def _constant(setup: ClassificationSetup, train_subset: Dataset) -> tuple[Any, Any]:
+    return np.zeros((len(train_subset), 1)), np.zeros((len(setup.test), 1))
+
+
+def _tfidf(setup: ClassificationSetup, train_subset: Dataset) -> tuple[Any, Any]:
+    """Words and pairs of words, weighted by their rarity in the labelled texts."""
+    columns = setup.text_columns
+    vectorizer = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True)
+    vectorizer.fit([text for column in columns for text in train_subset[column]])
+    train, test = (
+        [vectorizer.transform(split[column]) for column in columns]
+        for split in (train_subset, setup.test)
+    )
+    return _joined(train), _joined(test)
+
+
+def _mean_features(setup: ClassificationSetup, train_subset: Dataset) -> tuple[Any, Any]:
+    """The mean token feature of each text, standardised by those of the labelled texts."""
+    from transformers import AutoModel, AutoTokenizer
+
+    base = base_model(setup.settings)
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    encoder = AutoModel.from_pretrained(base).eval().to(default_device())
+    encoded = []
+    for split in (train_subset, setup.test):
+        columns = []
+        for column in setup.text_columns:
+            ids = tokenizer(
+                list(split[column]), truncation=True, max_length=setup.settings.max_length
+            )["input_ids"]
+            columns.append(_encode(encoder, ids, setup.pad_id))
+        encoded.append(columns)
+    joined_train, joined_test = map(_joined, encoded)
+    mean, sd = joined_train.mean(0), joined_train.std(0) + 1e-12
+    return (joined_train - mean) / sd, (joined_test - mean) / sd
+
+
+@torch.no_grad()
+def _encode(encoder: Any, input_ids: list[list[int]], pad_id: int) -> np.ndarray:
+    features: list[Tensor] = [torch.empty(0)] * len(input_ids)
+    examples = [{"input_ids": ids} for ids in input_ids]
+    for batch in batches_by_length(examples, 128, pad_id):
+        rows = batch.pop("row")
+        batch = to_device(encoder, batch)
+        mask = batch["attention_mask"][..., None]
+        hidden = encoder(**batch).last_hidden_state
+        means = (hidden * mask).sum(1) / mask.sum(1)
+        for row, feature in zip(rows.tolist(), means.cpu(), strict=True):
+            features[row] = feature
+    array: np.ndarray = torch.stack(features).double().numpy()
+    return array
+
+
+def _joined(columns: list[Any]) -> Any:
+    """The features of a single text; of a pair the absolute difference and the product."""
+    if len(columns) == 1:
+        return columns[0]
+    first, second = columns
+    if sparse.issparse(first):
+        return sparse.hstack([abs(first - second), first.multiply(second)]).tocsr()
+    return np.hstack([abs(first - second), first * second])

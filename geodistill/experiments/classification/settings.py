@@ -63,7 +63,7 @@ class ClassificationSettings:
 
     task: str
     n_train: int = 500
-    steps: int = 128
+    steps: int = 192
     batch_size: int = 32
     learning_rate: float = 3e-4
     student: str = FIRST

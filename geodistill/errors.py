@@ -12,7 +12,7 @@ class InputError(ValueError):
         ...     path("bert")
         ... except InputError as error:
         ...     print(error)
-        unknown asset 'bert'; known: minilm, smollm2, sentiment
+        unknown asset 'bert'; known: minilm, smollm2, sentiment, mpnet
     """
 
 

@@ -89,13 +89,13 @@ def _sha256(path: Path, size: int, mtime_ns: int) -> str:
     return sha256(path)
 
 
-def write_checksums(folder: Path, pattern: str = "*.parquet") -> None:
-    """Write `SHA256SUMS` with the hash of each file in `folder` whose name matches `pattern`.
+def write_checksums(folder: Path) -> None:
+    """Write `SHA256SUMS` with the hash of each Parquet file in `folder`.
 
     The shell command `sha256sum -c SHA256SUMS` checks it too. A writer that replaces a listed file
     deletes `SHA256SUMS` first and calls this last, so that a crash in between leaves no false hash.
     """
-    paths = sorted(path for path in folder.glob(pattern) if not path.name.startswith("."))
+    paths = sorted(path for path in folder.glob("*.parquet") if not path.name.startswith("."))
     lines = [f"{sha256(path)}  {path.name}\n" for path in paths]
     with atomic_file(folder / CHECKSUMS) as partial:
         partial.write_text("".join(lines), encoding="utf-8")
@@ -132,6 +132,11 @@ def verify_checksum(path: Path) -> None:
 def first_line(error: BaseException) -> str:
     """The first line of an error's message, or the name of its type where it has none."""
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
+def error_summary(error: BaseException) -> str:
+    """The type and the message of an error in one line, of the message at most 200 characters."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
 
 
 def disk_full(error: BaseException) -> str:

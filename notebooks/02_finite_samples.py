@@ -18,11 +18,12 @@
 # of at most $x$ by chance use $n \ge 1 + R/x^2$ rows, with $R$ the *nuclear rank* of the features; 32 sentences with
 # one vector each are too few.
 #
-# **You need** chapter 1. **Time**: 12 minutes to read, half a minute to run, no GPU. **You will learn** the chance
+# **You need** chapter 1. **Time**: 13 minutes to read, a minute to run, no GPU. **You will learn** the chance
 # value of each measure, exactly for three of them; what a small batch does to the loss and to its gradient; what
 # `decay=` corrects; and how large a batch you need.
 #
-# That similarity scores grow by chance is known {cite:p}`murphy2024,groger2026`. The exact mean of CKA is known too,
+# That similarity scores grow by chance is known {cite:p}`murphy2024,groger2026`, and so is how slowly estimates of the
+# Procrustes distance converge {cite:p}`pospisil2024`. The exact mean of CKA is known too,
 # for the RV coefficient, as statisticians have called it for longer {cite:p}`kaziaoual1995,josse2008`. The bound for
 # the Procrustes distance is ours.
 
@@ -31,6 +32,7 @@ profile = "laptop"
 seed = 0
 
 # %% tags=["hide-input"]
+from functools import partial
 from itertools import permutations
 
 import matplotlib.pyplot as plt
@@ -40,15 +42,19 @@ import torch
 
 from geodistill.analysis.figures.style import geodistill_style, method_style
 from geodistill.experiments.finite_samples import (
+    ESTIMATORS,
+    UNIT,
     all_measures,
     batch_bias,
     chance_curves,
+    loss_after_training,
     measured_sample_size,
     nuclear_rank,
     permutation_means,
     power_law,
     sample_size_for,
 )
+from geodistill.geometry import geometry_kept, permutation_test, procrustes_distance
 from geodistill.publish.display import show
 
 torch.manual_seed(seed)
@@ -174,15 +180,12 @@ with geodistill_style():
             counts, mean[name] - sd[name], mean[name] + sd[name], alpha=0.2, color=style["color"]
         )
     ax.plot(counts, predicted, ":", color="black", label="CKA, predicted")
-    ax.set(xscale="log", xlabel="rows n", ylabel=f"value, mean ± sd of {len(seeds)} draws")
+    ax.set(xscale="log", xlabel="rows n", ylabel="value")
+    ax.set_title("By chance CKA falls fast, the Procrustes distance rises slowly")
     ax.legend(fontsize="small", ncols=2)
-show(
-    fig,
-    alt="Values of five measures for independent features of widths 384 and 128 against the number of "
-    "rows: CKA falls along its predicted curve, the Procrustes and the projection distance rise slowly, "
-    "debiased CKA stays at zero and the Gram distance hardly moves",
-    source="live",
-)
+caption = f"Independent features of widths 384 and 128; mean ± sd of {len(seeds)} draws."
+alt = "CKA falls along its predicted curve, the Procrustes and the projection distance rise slowly"
+show(fig, alt=alt, caption=caption, source="live")
 
 # %% [markdown]
 # ## Width and spectrum
@@ -209,90 +212,90 @@ assert growth[0.0] > growth[1.0] > growth[2.0]
 #
 # ## What a small batch does to training
 #
-# A trained student is not random. Take a population of 4,096 rows, a teacher, and a student that has half of the
-# teacher's directions with some distortion and noise. Its distance on all rows is one number; its mean over batches of
-# $n$ rows is another, and so is the gradient.
+# 0.170 instead of 0.177: that is where 100 steps on batches of 16 rows leave a well-trained student, which had 0.169
+# before, with and without `decay=0.9`. So **train with `ProcrustesLoss(decay=0.9)`**, or 0.97 where a batch has fewer
+# rows than half the student's columns.
+#
+# A batch is fitted by its own rotation. So its distance is too low, and its mean *gradient*, over any number of
+# batches, is not that of the distance on all rows. We try three corrections on a mild student, with distorted
+# directions, and a well-trained one, which is nearly right:
+#
+# - `decay=`: moments are additive, so the loss keeps decayed sums of past batches and sees about $n/(1-0.9) = 10\,n$
+#   rows, or $33\,n$ with 0.97, while the gradient flows through the $n$ of the batch;
+# - *cross-fitting*: the best rotation of one half of the batch, the distance of the other half;
+# - the *jackknife*: twice the distance of the batch minus the mean distance of its halves, so that a bias $b/n$ cancels.
 
 # %%
-teacher = power_law(4096, 64, 1.0, seed=0)
-distorted = teacher[:, :32] * torch.linspace(1.5, 0.3, 32)
-student = distorted + 0.3 * power_law(4096, 32, 0.5, seed=3)
-batches = [16, 32, 64, 128, 256, 512]
-repeats = {"smoke": 32, "laptop": 128, "paper": 512}[profile]
-plain = batch_bias(teacher, student, batches, batches=repeats)
-print(plain.round(3).to_string(index=False))
-assert (plain["loss"] < plain["full_loss"]).all()  # the loss of a batch is too low
-assert plain["loss"].is_monotonic_increasing
-assert (
-    plain["gradient_ratio"].iloc[0] > 2 > 1.3 > plain["gradient_ratio"].iloc[-1]
-)  # and its gradient too long
-assert plain["cosine"].iloc[0] < plain["cosine"].iloc[-1]
-
-# %% [markdown]
-# Two things happen. The batch *loss* is too low, several times too low at 16 rows, because each batch is fitted by its
-# own rotation. And the mean *gradient*, over any number of batches, is not the gradient of the distance on all rows: it
-# is too long and points elsewhere, so more steps do not remove the bias. (Part of the length is the unit norm: a batch
-# in which the student's noise can be fitted rewards other changes than the population does.) A learning rate or loss
-# weight that was tuned at one batch size is tuned for that bias.
-#
-# ### A moving average of moments
-#
-# The loss is a function of second moments, and moments are additive. `ProcrustesLoss(decay=0.9)` keeps the decayed sums
-# of past batches, so it sees about $n/(1-0.9) = 10\,n$ rows while the gradient flows through the $n$ of the batch.
+teacher, noise = power_law(4096, 64, 1.0, seed=0), power_law(4096, 32, 0.5, seed=3)
+well_trained = teacher[:, :32] + 0.1 * noise
+mild = teacher[:, :32] * torch.linspace(1.5, 0.3, 32) + 0.3 * noise
+batches, repeats = [16, 64, 256], {"smoke": 32, "laptop": 48, "paper": 512}[profile]
+table = (
+    pd.concat(
+        batch_bias(teacher, features, batches, estimator, batches=repeats).assign(
+            student=label, by=name
+        )
+        for label, features in (("mild", mild), ("well trained", well_trained))
+        for name, estimator in ESTIMATORS.items()
+    )
+    .set_index(["student", "by", "n"])
+    .sort_index()
+)
+print("Cosine of mean and true gradient; sd of a batch's gradient over the true length")
+print(table[["cosine", "noise"]].unstack().round(2))
+assert table["gradient_ratio"]["mild", "batch alone", 16] > 2
+assert table["cosine"]["mild", "batch alone", 16] > 0.8
+assert table["cosine"]["well trained", "batch alone", 16] < -0.5  # a step against the gradient
 
 # %%
-averaged = batch_bias(teacher, student, batches, decay=0.9, batches=repeats)
-print(averaged.round(3).to_string(index=False))
-error = {
-    "batch": plain["full_loss"] - plain["loss"],
-    "decay": plain["full_loss"] - averaged["loss"],
-}
-assert (error["decay"].abs() < 0.5 * error["batch"]).all()
-assert ((averaged["gradient_ratio"] - 1).abs() < (plain["gradient_ratio"] - 1).abs()).iloc[:4].all()
+at_start = table["full_loss"]["well trained"].iloc[0]
+trained = pd.DataFrame(index=batches)
+for name, estimator in ESTIMATORS.items():
+    trained[name] = [loss_after_training(teacher, well_trained, n, estimator) for n in batches]
+print(f"Distance on all rows, {at_start:.4f} before training; after it", trained.round(4), sep="\n")
+decayed = trained[["decay 0.9", "decay 0.97"]].max(axis=1)
+assert decayed[16] < at_start + 0.002 < at_start + 0.005 < trained["batch alone"][16]
+assert (decayed < trained["jackknife"] + 1e-4).all()
+assert (trained["cross-fitted halves"] > trained["batch alone"]).all()
 
 # %% tags=["hide-input"]
 with geodistill_style():
-    fig, (left, right) = plt.subplots(1, 2, figsize=(7, 3))
-    for table, label, line in ((plain, "batch alone", "-"), (averaged, "decay 0.9", "--")):
-        color = method_style("procrustes").color
-        left.errorbar(
-            batches, table["loss"], table["sd"], fmt=line, color=color, capsize=2, label=label
-        )
-        right.plot(batches, table["gradient_ratio"], line, color=color, marker="o", label=label)
-    left.axhline(plain["full_loss"][0], color="black", linewidth=0.8, label="all rows")
-    right.axhline(1, color="black", linewidth=0.8)
-    for ax, label in (
-        (left, "$D_P^2$, mean ± sd over batches"),
-        (right, "mean gradient / on all rows"),
-    ):
+    fig, (left, right) = plt.subplots(1, 2, figsize=(7, 3), layout="constrained")
+    for name, line in zip(ESTIMATORS, ("o-", "s-", "s--", "^:", "v-."), strict=True):
+        rows = table.loc["well trained", name]
+        left.errorbar(batches, rows["loss"], rows["sd"], fmt=line, capsize=2)
+        right.plot(batches, trained[name], line, label=name)
+    for ax in (left, right):
+        ax.axhline(at_start, color="black", linewidth=0.8)
         ax.set_xscale("log", base=2)
-        ax.set(xlabel="rows in a batch", ylabel=label, xticks=batches, xticklabels=batches)
-    left.legend(fontsize="small")
-show(
-    fig,
-    alt="Mean Procrustes loss over batches and length of its mean gradient against the rows in a batch: "
-    "batches alone are far below the loss on all rows with a gradient several times too long, with "
-    "decay both are much closer",
-    source="live",
-)
+        ax.set(xlabel="rows in a batch", xticks=batches, xticklabels=batches)
+    left.set(title="In a batch", ylabel="$D_P^2$")
+    right.set(title="On all rows after 100 steps", ylim=(0.168, 0.18))
+    right.legend(fontsize="x-small")
+alt = "Only with decay is the distance near that on all rows, in a batch and after training"
+caption = "The well-trained student; mean ± sd of batches; the line is its distance on all rows."
+show(fig, alt=alt, caption=caption, source="live")
 
 # %% [markdown]
-# The moving average corrects the loss and the length of the gradient. It does not correct the direction of a single
-# step: that step still goes through $n$ rows, and its noise is as large as before (see the `cosine` of the smallest
-# batches, a mean over few steps). And it has a cost that this experiment hides: the student does not change here. In
-# training the past batches were made by an older student, so a decay is a compromise between rows and recency.
+# The mean gradient of small batches is too long for the mild student, and points away from the true one for the
+# well-trained student: what is left to learn is less than what a batch fits by chance. More steps do not help.
+# Cross-fitting errs to the other side, and further: for many rows its bias is $2b/n$ where a batch's is $-b/n$, since
+# its rotation has half of them. The jackknife needs no past, but several times more rows than columns. Nothing that
+# sees one batch alone matches `decay=`. Its price: gradients are up to twice as noisy, and the past batches were made
+# by an older student, so do not raise the decay further than the rows require.
 #
 # ## The batch you need
 #
-# Solve {eq}`eq-null-procrustes` for $n$. For unrelated features to have at most the fidelity $x$, that is to distinguish
-# a score of $x$ from chance,
+# Solve {eq}`eq-null-procrustes` for $n$. Unrelated features have at most the fidelity $x$ on average if
 #
 # $$
 # n \ge 1 + \frac{R}{x^2} .
 # $$ (eq-rows)
 #
 # It is a bound, so it never asks for too few rows; the figure shows by how much it exceeds the measured number. Measure
-# $R$ of your features with `nuclear_rank`, on any large sample.
+# $R$ of your features with `nuclear_rank`, on any large sample. It says how much of a score is chance, not whether a
+# pair is above chance: chance values vary little, so `permutation_test` finds a student that has kept a small share of
+# the geometry with a fraction of these rows (last cell).
 
 # %%
 grid = [round(8 * 2 ** (k / 2)) for k in range({"smoke": 15, "laptop": 23, "paper": 25}[profile])]
@@ -332,20 +335,119 @@ with geodistill_style():
     ax.set(
         xscale="log", yscale="log", xlabel="nuclear rank R of the features", ylabel="rows needed n"
     )
+    ax.set_title("32 sentences with one vector each are too few")
     ax.legend(fontsize="x-small")
-show(
-    fig,
-    alt="Rows needed against the nuclear rank of the features on logarithmic axes, three lines for a fidelity "
-    "by chance of one half, one fifth and one tenth, measured points just below their line for flat spectra "
-    "and further below for steep ones; 32 sentences lie under nearly all of it",
-    source="live",
-)
+alt = "Measured points lie just below their line for flat spectra, further below for steep ones"
+show(fig, alt=alt, caption="One draw of features per point; x is the fidelity.", source="live")
 print(f"bound over measured, by spectrum:\n{ratio.groupby(needed['exponent']).median().round(2)}")
 
 # %% [markdown]
-# A batch of 32 sentences with one vector each has too few rows for nearly every rank and $x$ shown. With one vector per
+# For a low chance value a batch of 32 sentences with one vector each has too few rows at nearly every rank shown. With one vector per
 # token a batch has a thousand rows or more. (Tokens of one sentence are not independent, so they count as fewer.)
+
+# %%
+student = power_law(4096, 32, 1.0, seed=1) + 0.25 * teacher[:, :32]
+share = geometry_kept(procrustes_distance, teacher, student)
+required = sample_size_for(min(nuclear_rank(teacher), nuclear_rank(student)), share)
+test = partial(permutation_test, partial(procrustes_distance, **UNIT), permutations=99)
+samples = torch.randint(len(teacher), (20, 128), generator=torch.Generator().manual_seed(seed))
+power = np.mean([test(teacher[rows], student[rows]).p <= 0.05 for rows in samples])
+print(f"geometry kept {share:.3f}: {required} rows by the bound, power {power:.2f} with 128")
+assert required > 5 * 128
+assert power > 0.8
+
+# %% [markdown]
+# ## When a few rows dominate
 #
+# Decoders give the first token of a text, and few others, hidden states of a hundred times the usual norm
+# {cite:p}`xiao2024,sun2024massive`. These rows have almost all of the variance, so that a measure of inner products
+# compares little else: two layers look the same because their outliers agree, or different because only one has them.
+# `diagnose` finds such rows, farther than five median distances from the centre of the bulk. `inlier_mask` gives the
+# rows to keep, the same for both sides; in training `FeatureTerm(drop_outliers=True)` leaves the others out. Below are
+# inner layers of SmolLM2, a decoder of 30 blocks, on sentences of newspaper editorials.
+
+# %% tags=["hide-input"]
+import warnings
+
+from geodistill.experiments.instruction.models import load_teacher
+from geodistill.geometry import diagnose, inlier_mask
+from geodistill.losses import ProcrustesLoss
+from geodistill.tasks import load_classification
+
+warnings.filterwarnings("ignore", message="ProcrustesLoss: ")  # of the rows that are shown here
+decoder, tokenizer = load_teacher("smollm2", adapter="")
+decoder.cpu()
+texts = load_classification("news").test["sentence"][:40]
+with torch.no_grad():
+    hidden = [
+        decoder(**tokenizer(text, return_tensors="pt"), output_hidden_states=True).hidden_states
+        for text in texts
+    ]
+layers = [torch.cat([states[0] for states in layer]) for layer in zip(*hidden, strict=True)]
+
+# %%
+compared = {"smoke": [16, 28], "laptop": [4, 8, 10, 12, 16, 20, 24, 28, 30]}.get(
+    profile, range(2, 31)
+)
+squared = partial(procrustes_distance, **UNIT, form="squared")
+with_all = {k: float(squared(layers[16], layers[k])) for k in compared}
+without = {
+    k: float(squared(layers[16], layers[k], mask=inlier_mask(layers[16], layers[k])))
+    for k in compared
+}
+print(diagnose(layers[16]))
+for k in compared:
+    print(f"layers 16 and {k}: {with_all[k]:.4f} with all rows, {without[k]:.3f} without outliers")
+
+# %% [markdown]
+# Such spectra are also hard for arithmetic. All directions have the same weight in the gradient of the Procrustes loss,
+# and in float32 the small ones are lost in the rounding error of the large one: by plain float32 operations the
+# gradient is off by up to two thirds of its norm. `ProcrustesLoss` computes in float64 from float32 features.
+
+
+# %%
+def plain_loss(student, teacher):
+    """The Procrustes loss in the precision of its input."""
+    y, x = (f - f.mean(0) for f in (student, teacher))
+    return 2 - 2 * torch.linalg.matrix_norm(y.T @ x / (y.norm() * x.norm()), "nuc")
+
+
+def gradient(loss, student, teacher):
+    student = student.clone().requires_grad_()
+    return torch.autograd.grad(loss(student, teacher), student)[0].double()
+
+
+errors = {"plain float32": [], "ProcrustesLoss": []}
+for k in compared:
+    exact = gradient(plain_loss, layers[k - 1].double(), layers[k].double())
+    for name, loss in (("plain float32", plain_loss), ("ProcrustesLoss", ProcrustesLoss())):
+        error = gradient(loss, layers[k - 1], layers[k]) - exact
+        errors[name].append(float(error.norm() / exact.norm()))
+assert with_all[28] < 0.01 < 0.3 < without[28]
+assert max(errors["ProcrustesLoss"]) < 1e-4 < 0.1 < max(errors["plain float32"])
+
+# %% tags=["hide-input"]
+with geodistill_style():
+    fig, (left, right) = plt.subplots(1, 2, figsize=(7, 3))
+    color = method_style("procrustes").color
+    left.plot(compared, with_all.values(), "--", color="black", marker="o", label="all rows")
+    left.plot(compared, without.values(), color=color, marker="o", label="without outliers")
+    left.set(xlabel="layer of SmolLM2", ylabel="$D_P^2$ to layer 16")
+    left.set_title("Outliers decide the distance of two layers", fontsize="medium")
+    for name, line in (("plain float32", "--"), ("ProcrustesLoss", "-")):
+        shade = "black" if line == "--" else color
+        right.plot(compared, errors[name], line, color=shade, marker="o", label=name)
+    right.set(
+        yscale="log", xlabel="teacher layer k (student k − 1)", ylabel="error of the gradient"
+    )
+    right.set_title("Steep spectra need float64", fontsize="medium")
+    left.legend(fontsize="small", loc="upper center")
+    right.legend(fontsize="small", loc=(0.02, 0.36))
+alt = "With all rows layers 12 to 28 look the same; without outliers the distance grows with depth"
+caption = f"{len(layers[0])} tokens of {len(texts)} texts; error relative to the norm of the float64 gradient."
+show(fig, alt=alt, caption=caption, source="live")
+
+# %% [markdown]
 # ## What we learn
 #
 # - By chance CKA is $\sqrt{\mathrm{PR}_X\mathrm{PR}_Y}/(n-1)$, exactly. Debiased CKA is 0. Report the chance level with
@@ -353,6 +455,7 @@ print(f"bound over measured, by spectrum:\n{ratio.groupby(needed['exponent']).me
 # - Procrustes needs more rows than CKA: its fidelity by chance falls as $\sqrt{R/n}$.
 # - The loss of a batch is too low and its gradient biased. More steps do not help; more rows or `decay=` do.
 # - What matters is the effective rank of the features, not their width.
+# - Look for outlier rows before you compare inner layers of decoders (`diagnose`), and leave them out.
 #
 # **What would change our mind.** Features for which a measured point lies well above its line in the last figure would
 # violate the bound, and the assert would fail. All this holds for independent rows: for the tokens of a text the
@@ -370,8 +473,8 @@ print(f"bound over measured, by spectrum:\n{ratio.groupby(needed['exponent']).me
 # :::{solution} ex-rows-cka
 # :class: dropdown
 #
-# $\sqrt{20\cdot15}/(n-1) \le 0.05$, so $n \ge 1 + 17.33/0.05$, that is 348 rows. Procrustes at the same fidelity
-# would need $1 + 15/0.05^2 = 6{,}001$.
+# $\sqrt{20\cdot15}/(n-1) \le 0.05$, so $n \ge 1 + 17.33/0.05$, that is 348 rows. The bound for Procrustes at the same
+# fidelity is $1 + 15/0.05^2 = 6{,}001$.
 #
 # ```python
 # import math

@@ -37,7 +37,7 @@ profile = "laptop"
 seed = 0
 
 # %%
-from dataclasses import asdict, replace
+from dataclasses import replace
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -79,14 +79,13 @@ live = {
     "paper": settings,
 }[profile]
 one_seed = replace(live, seeds=(seed,))
-results = load_results()
+results = load_results().query("start == 'random'")
 end = results[results["step"] == settings.steps]
 stored = {
     "source": "stored",
     "made_by": "geodistill experiments synthetic --workers 1",
     "results": "data/results/synthetic/items.parquet",
 }
-print(asdict(settings))
 
 # %% [markdown]
 # ## Teachers of controlled orthogonality
@@ -161,14 +160,12 @@ with geodistill_style():
     ax.set(
         xlabel="factor s on the student's small directions (1 = the teacher's geometry)",
         ylabel="loss / loss of a random student",
+        title="Procrustes is steep where directions are lost, Gram and CKA are flat",
     )
     ax.legend()
-show(
-    fig,
-    alt="Loss as a student's small directions grow from zero to their right size: the Procrustes loss "
-    "falls steeply from the start, the Gram and CKA losses start flat, and CKA's is low throughout",
-    source="live",
-)
+alt = "Of three losses the Procrustes loss alone falls from s = 0 on; CKA's is low throughout"
+caption = f"Exact losses of one teacher (seed {seed}) and {len(shrink)} students."
+show(fig, alt=alt, caption=caption, source="live")
 
 # %% [markdown]
 # The prediction: if the teacher's directions are unequal, CKA and Gram reduce the student to the dominant
@@ -182,10 +179,10 @@ show(
 # chosen by the same rule on held-out seeds. A part of the grid runs live and must agree with the stored results.
 
 # %%
-shown = [TWO_DIRECTIONS, "power law"]
-rows = train_blocks(live, shown, ["procrustes", "cka"])
+unequal = [TWO_DIRECTIONS, "power law"]
+rows = train_blocks(live, unequal, ["procrustes", "cka"])
 keys = ["teacher", "objective"]
-narrow = results[(results["width"] == settings.d_student) & (results["start"] == "random")]
+narrow = results[results["width"] == settings.d_student]
 at_end = narrow[(narrow["step"] == settings.steps) & narrow["seed"].isin(live.seeds)]
 comparison = pd.DataFrame(
     {
@@ -207,7 +204,7 @@ if live.steps == settings.steps:
 n_seeds = narrow["seed"].nunique()
 with geodistill_style():
     fig, axes = plt.subplots(1, 2, figsize=(6.6, 3.6), sharey=True)
-    for ax, name in zip(axes, shown, strict=True):
+    for ax, name in zip(axes, unequal, strict=True):
         for objective in OBJECTIVES:
             part = narrow[(narrow["teacher"] == name) & (narrow["objective"] == objective)]
             curve = means_over_seeds(part, "geometry_kept", ["step"])
@@ -218,55 +215,84 @@ with geodistill_style():
             ax.fill_between(remaining, curve["low"], curve["high"], fc=style.color, alpha=0.15)
         ax.set(xscale="log", xlim=(1.5, 0.7e-5), ylim=(-0.1, 1.05), title=name)
         ax.set_xlabel("share of reducible loss that remains →")
-    axes[0].set_ylabel(f"geometry kept (mean, 95 % of {n_seeds} seeds)")
+    axes[0].set_ylabel("geometry kept, by $D_P$")
+    fig.suptitle("Equal shares of the loss left, unequal shares of the geometry kept")
     handles = axes[0].get_legend_handles_labels()
     fig.legend(*handles, loc="outside lower center", ncols=4, fontsize=7)
 show(
     fig,
-    alt="Geometry kept against the share of the loss that remains, for seven losses on two teachers. On the "
-    "perturbed teacher CKA and Gram stay low until the loss is nearly zero, the spectrum control stays at zero",
-    run_ids=narrow[narrow["teacher"].isin(shown)]["run_id"].unique(),
+    alt="On the perturbed teacher CKA and Gram keep little until their loss is nearly zero",
+    caption=f"Students of width {settings.d_student}; mean and 95 % interval over {n_seeds} seeds.",
+    run_ids=narrow[narrow["teacher"].isin(unequal)]["run_id"].unique(),
     **stored,
 )
 
 # %% [markdown]
-# On the way, at the same share of the loss, CKA and Gram have kept less geometry than Procrustes; the end of the
-# training may differ. We therefore look at two moments, for all teachers and widths.
+# ### Two moments, two yardsticks
+#
+# The end of the training may differ from the way there, so we look at two moments. And we judge by two distances, since
+# each favours its own loss: a Procrustes student as wide as the teacher with 1 % of its loss left has a tenth of its
+# first distance, so by $D_P$ it has kept nine tenths by arithmetic, and nine tenths is the protocol's line. Here a
+# geometry is **lost** if by both distances the 95 % interval over seeds lies below nine tenths of what the width allows,
+# and **preserved** if by both above. (The protocol has $D_P$ alone; $D_{FG}$ was added after the results had been seen.)
+
 
 # %%
-LOW_LOSS = 0.01
-low = results[results["loss_remaining"] <= LOW_LOSS].sort_values("step")
-low = low.groupby(["teacher", "width", "start", "objective", "seed"]).first().reset_index()
+LOW_LOSS, LOST = 0.01, 0.9
+low = results[results["loss_remaining"] <= LOW_LOSS]
+low = low.groupby(["teacher", "width", "objective", "seed"]).first().reset_index()  # first in time
 moments = {"1 % of the loss left": low, "end of the budget": end}
-table = {}
-for width in WIDTHS:
+DISTANCES = {"D_P": "geometry_kept", "D_FG": "geometry_kept_gram"}
+
+
+def intervals_of(part):
+    """Mean and 95 % interval over seeds by each distance, and what they say."""
+    by_seed = part.groupby("seed")[list(DISTANCES.values())].mean()
+    intervals = [mean_interval(by_seed[column].tolist()) for column in DISTANCES.values()]
+    if all(high < LOST for _, _, high in intervals):
+        return intervals, "lost"
+    preserved = all(lower > LOST for _, lower, _ in intervals)
+    return intervals, "preserved" if preserved else "depends on the distance"
+
+
+table, outcomes = {}, {}
+for objective in OBJECTIVES:
+    cells = table.setdefault(method_style(objective).label, {})
     for moment, part in moments.items():
-        part = part[(part["width"] == width) & (part["start"] == "random")]
-        means = part.groupby("objective")["geometry_kept"].mean()
-        table[f"{width} wide, {moment}"] = means.round(3) + 0.0  # no "-0"
-table = pd.DataFrame(table).loc[list(OBJECTIVES)].reset_index(names="loss")
-table["loss"] = [method_style(name).label for name in table["loss"]]
+        intervals, outcome = intervals_of(part[part["objective"] == objective])
+        for name, (mean, lower, upper) in zip(DISTANCES, intervals, strict=True):
+            cells[f"{moment}: by {name}"] = f"{mean:.3f} ± {(upper - lower) / 2:.3f}"
+        cells[f"{moment}: geometry"] = outcomes[objective, moment] = outcome
 show_table(
-    table,
-    caption=f"Geometry kept, mean over {len(TEACHERS)} teachers and {n_seeds} seeds, by the student's width "
-    "(the teacher is 32 wide)",
-    run_ids=end[end["start"] == "random"]["run_id"].unique(),
+    pd.DataFrame(table).T.reset_index(names="loss"),
+    caption=f"Geometry kept, by the Procrustes and by the Gram distance: mean over {len(TEACHERS)} teachers and "
+    f"{len(WIDTHS)} widths, 95 % interval over {n_seeds} seeds",
+    run_ids=end["run_id"].unique(),
     **stored,
 )
-early = low[(low["width"] == 8) & (low["start"] == "random")]
-early = early.groupby(["teacher", "objective"])["geometry_kept"].mean()
-assert early[TWO_DIRECTIONS, "procrustes"] > early[TWO_DIRECTIONS, "cka"] + 0.1
-assert early[TWO_DIRECTIONS, "procrustes"] > early[TWO_DIRECTIONS, "gram"] + 0.1
-at_end = narrow[narrow["step"] == settings.steps]
-assert at_end.loc[at_end["objective"] == "spectrum", "geometry_kept"].abs().max() < 0.2
+start = results[(results["step"] == 0) & (results["width"] == 32)]
+by_arithmetic = 1 - LOW_LOSS**0.5 * (1 - start["geometry_kept"])  # at equal width the best is 0
+assert by_arithmetic.between(LOST - 0.01, LOST + 0.01).all()
+early, late = ({o: outcomes[o, moment] for o in OBJECTIVES} for moment in moments)
+for words in (early, late):
+    assert [o for o, word in words.items() if word == "lost"] == ["projection", "spectrum"]
+unclear = [o for o, word in early.items() if word == "depends on the distance"]
+assert unclear == ["gram", "cka", "orthogonal-projection"]
+assert "depends on the distance" not in late.values()
+parts = low.groupby(["objective", "teacher"])
+lost = [pair for pair, part in parts if pair[0] in unclear and intervals_of(part)[1] == "lost"]
+assert [teacher for objective, teacher in lost if objective == "cka"] == sorted(unequal)
+assert [objective for objective, _ in lost].count("orthogonal-projection") == len(lost) - 2 == 3
 spare = end[(end["width"] == 48) & (end["objective"] == "orthogonal-projection")]
-spare = spare.loc[spare["start"] == "random", ["loss_remaining", "geometry_kept"]].max()
-assert spare["loss_remaining"] < 0.01  # a student wider than the teacher
-assert spare["geometry_kept"] < 0.99
+assert spare["loss_remaining"].max() < 0.01  # a student wider than the teacher
+assert spare["geometry_kept"].max() < 0.99
 
 # %% [markdown]
-# The learned projection loses geometry at every width, and for good: every invertible distortion is at its
-# minimum. CKA and Gram lose it on the way and recover it, the later the more unequal the teacher.
+# The learned projection loses geometry at both moments, by both distances: every invertible distortion is at its
+# minimum. At the end no other loss has lost it. On the way the answer for CKA depends on the yardstick, and so does the
+# one for Gram and for the orthogonal projection. Teacher by teacher, CKA has lost it by both distances on the two of
+# unequal directions, the paper's arrangement and the power law; the orthogonal projection on three of the others; Gram
+# on none. Procrustes and the PCA target preserve it throughout; the spectrum alone, a control, never has it.
 #
 # Cloos and colleagues found that scores differ in how many principal components they force to be right. Along the
 # teacher's component $u_k$ with variance $\lambda_k$, the student's variance is the multiple
@@ -275,15 +301,10 @@ assert spare["geometry_kept"] < 0.99
 
 # %%
 wide = results[(results["teacher"] == "power law") & (results["width"] == 32)]
-wide = wide[wide["start"] == "random"]
-last_step = {}
-for objective in ("procrustes", "gram", "cka", "projection"):
-    part = wide[wide["objective"] == objective]
-    last_step[method_style(objective).label] = {
-        f"component {k}": int(part.loc[(part[f"pc{k}"] - 1).abs() > 0.1, "step"].max())
-        for k in (1, 4, 16)
-    }
-table = pd.DataFrame(last_step).T
+compared = ["procrustes", "gram", "cka", "projection"]
+off = {k: wide[(wide[f"pc{k}"] - 1).abs() > 0.1] for k in (1, 4, 16)}
+last = {f"component {k}": rows.groupby("objective")["step"].max() for k, rows in off.items()}
+table = pd.DataFrame(last).loc[compared].rename(index=lambda name: method_style(name).label)
 show_table(
     table.reset_index(names="loss"),
     caption=f"Step after which a component stays right ({settings.steps}: never); power-law teacher, equal width",
@@ -300,7 +321,7 @@ assert table.loc["learned projection", "component 1"] == settings.steps  # never
 # a narrow student is flatter than that of Procrustes ({prf:ref}`thm-floors`). We compare the two at the end.
 
 # %%
-both = end[(end["start"] == "random") & end["objective"].isin(["gram", "procrustes"])]
+both = end[end["objective"].isin(["gram", "procrustes"])]
 columns = {"vectors": "ε-orthogonal vectors", "participation": "participation ratio"}
 paired = both.pivot_table(
     index=["teacher", "width", "seed"], columns="objective", values=list(columns)
@@ -320,38 +341,6 @@ show_table(
 )
 first = table[table["width"] == 8].set_index("Gram minus Procrustes")
 assert first.loc["participation ratio", "low"] > 0  # flatter, as the closed form says
-
-# %% [markdown]
-# ## How far the two distances can differ
-#
-# For each Procrustes distance the bounds of {prf:ref}`thm-bounds` leave a range of Gram distances:
-# $D_P^2/\sqrt r \le D_{FG} \le D_P\sqrt{2 - D_P^2/2}$. All measured students must lie in it; where they lie shows how
-# loose it is in practice.
-
-# %%
-rank = settings.d_teacher + settings.d_student
-d = np.linspace(0, 2**0.5, 200)
-with geodistill_style():
-    fig, ax = plt.subplots()
-    for objective in ("projection", "spectrum", "cka", "gram", "procrustes"):
-        part = narrow[narrow["objective"] == objective]
-        style = method_style(objective)
-        x, y = part["procrustes"], part["gram"]
-        ax.plot(x, y, style.marker, color=style.color, ms=2, label=style.label)
-    ax.plot(d, d * np.sqrt(2 - d**2 / 2), "k-", label="bounds")
-    ax.plot(d, d**2 / rank**0.5, "k-")
-    ax.set(xlabel="Procrustes distance (unit norm)", ylabel="Gram distance (unit norm)")
-    ax.legend(fontsize=7)
-show(
-    fig,
-    alt="Gram distance against Procrustes distance of all students of width eight: all lie between the two "
-    "proven bounds, most near the lower one",
-    run_ids=narrow["run_id"].unique(),
-    **stored,
-)
-x, y = narrow["procrustes"], narrow["gram"]
-assert (y <= x * np.sqrt(2 - x**2 / 2) + 1e-4).all()
-assert (y >= x**2 / rank**0.5 - 1e-4).all()
 
 # %% [markdown]
 # ## Pair by pair
@@ -375,12 +364,10 @@ with geodistill_style():
         ax.axline((0, 0), slope=1, color="black", lw=0.8)
         ax.set(title=style.label, xlabel="teacher's inner product")
     axes[0].set_ylabel("student's (rows of mean square 1)")
-show(
-    fig,
-    alt="Inner products of pairs of student vectors against the teacher's for three losses: on the diagonal for "
-    "Procrustes, near it for CKA, scattered for the learned projection",
-    source="live",
-)
+    fig.suptitle("Procrustes puts every pair on the diagonal, a projection does not")
+alt = "On the diagonal for Procrustes, near it for CKA, scattered for the learned projection"
+caption = f"All {len(i)} pairs of vectors of one student per loss, after {live.steps} steps."
+show(fig, alt=alt, caption=caption, source="live")
 
 # %% [markdown]
 # ## Try it
@@ -396,78 +383,60 @@ IFrame("../_static/geometry.html", "100%", 660, extras=[f'title="{title}" style=
 # %% [markdown]
 # ## Agreement with the paper's findings
 #
-# By the protocol the geometry is **lost** if less than nine tenths of what the width allows is kept, and a gain of
-# orthogonality is **little** if it is less than a quarter of the way from the random student's number of
-# ε-orthogonal vectors to the teacher's. A finding *holds* or *does not hold* if the 95 % interval over seeds lies on
-# one side of the line; otherwise it is inconclusive.
-#
-# C3c needs a teacher with more ε-orthogonal vectors than a random student of that width: the nearly orthonormal
-# teacher with an equally wide student. This choice is *post hoc*: it was made after part of the results had been seen.
+# C3a holds for a loss that has lost the geometry, by both distances, and C3b does not hold where Procrustes has; where
+# the outcome depends on the distance the verdict is inconclusive. By the protocol a gain of orthogonality is **little** if
+# it is less than a quarter of the way from the random student's number of ε-orthogonal vectors to the teacher's. C3c
+# needs a teacher with more of them than a random student of that width: the nearly orthonormal teacher with an equally
+# wide student. This choice is *post hoc*: it was made after part of the results had been seen.
 
 
 # %%
-LOST, LITTLE = 0.9, 0.25
-verdicts = []
-
-
-def is_below(low, high, line):
-    return "holds" if high < line else "does not hold" if low > line else "inconclusive"
-
-
-def judge(claim, verdict, interval, detail, part, unit):
+def judge(claim, verdict, interval, detail, part, unit, note=""):
     where = {"rows": "data/results/synthetic", "run_ids": sorted(part["run_id"].unique())}
-    record_verdict(claim, verdict, *interval, unit=unit, detail=detail, **where)
-    verdicts.append((claim, detail, *(round(value, 3) for value in interval), verdict))
+    interval = [round(value, 4) for value in interval]
+    record_verdict(claim, verdict, *interval, unit=unit, detail=detail, note=note, **where)
 
 
-def kept_interval(part, objective):
-    part = part[(part["objective"] == objective) & (part["start"] == "random")]
-    return mean_interval(part.groupby("seed")["geometry_kept"].mean().tolist()), part
+def judge_geometry(claim, objective, moment, words, teachers=TEACHERS, label="all teachers"):
+    part = moments[moment]
+    part = part[part["teacher"].isin(teachers) & (part["objective"] == objective)]
+    (by_procrustes, by_gram), outcome = intervals_of(part)
+    detail = f"{method_style(objective).label}, {label}, {moment}"
+    note = "by D_FG {:.3f}, {:.3f} to {:.3f}".format(*by_gram)
+    verdict, unit = words.get(outcome, "inconclusive"), "of the geometry kept by D_P"
+    judge(claim, verdict, by_procrustes, detail, part, unit, note)
 
 
-unit = "of the geometry kept"
-for moment, rows in moments.items():
-    for objective in ("cka", "projection"):
-        for label, teachers in ((TWO_DIRECTIONS, [TWO_DIRECTIONS]), ("all teachers", TEACHERS)):
-            interval, runs = kept_interval(rows[rows["teacher"].isin(teachers)], objective)
-            detail = f"{method_style(objective).label}, {label}, {moment}"
-            judge("C3a", is_below(*interval[1:], LOST), interval, detail, runs, unit)
+is_lost = {"lost": "holds", "preserved": "does not hold"}
+is_preserved = {"preserved": "holds", "lost": "does not hold"}
+for moment in moments:
+    judge_geometry("C3a", "cka", moment, is_lost)
+    judge_geometry("C3a", "projection", moment, is_lost)
+    judge_geometry("C3b", "procrustes", moment, is_preserved)
+case = "1 % of the loss left", is_lost, unequal, "teachers of unequal directions, post hoc"
+judge_geometry("C3a", "cka", *case)
 
-interval, runs = kept_interval(end, "procrustes")
-verdict = {"holds": "does not hold", "does not hold": "holds"}
-verdict = verdict.get(is_below(*interval[1:], LOST), "inconclusive")
-judge("C3b", verdict, interval, "all teachers, end of the budget", runs, unit)
-assert verdict == "holds"
-
+LITTLE, unit = 0.25, "of the way to the teacher's ε-orthogonal vectors"
 dense = results[(results["teacher"] == "nearly orthonormal") & (results["width"] == 32)]
 teachers = make_teachers(replace(settings, teacher="nearly orthonormal"))
 most = epsilon_orthogonal_subset(teachers, settings.eps).sum(-1).numpy()
 for objective in ("cka", "projection"):
-    runs = dense[(dense["objective"] == objective) & (dense["start"] == "random")]
+    runs = dense[dense["objective"] == objective]
     vectors = runs.pivot(index="seed", columns="step", values="vectors")
     first, last = vectors[0], vectors[settings.steps]
-    interval = mean_interval(((last - first) / (most - first)).tolist())
-    detail = (
-        f"{method_style(objective).label}, nearly orthonormal teacher, as wide a student, post hoc"
-    )
-    unit = "of the way to the teacher's ε-orthogonal vectors"
-    judge("C3c", is_below(*interval[1:], LITTLE), interval, detail, runs, unit)
-
-# %%
-show_table(
-    pd.DataFrame(verdicts, columns=["finding", "case", "mean", "low", "high", "verdict"]),
-    caption="The paper's findings: share of the geometry kept (C3a, C3b) or of the way to the teacher's ε-orthogonal "
-    "vectors (C3c), 95 % intervals over seeds",
-    run_ids=end[end["start"] == "random"]["run_id"].unique(),
-    **stored,
-)
+    interval = _, low_end, high_end = mean_interval(((last - first) / (most - first)).tolist())
+    verdict = "does not hold" if low_end > LITTLE else "inconclusive"
+    verdict = "holds" if high_end < LITTLE else verdict
+    label = f"{method_style(objective).label}, nearly orthonormal teacher"
+    judge("C3c", verdict, interval, f"{label}, as wide a student, post hoc", runs, unit)
 
 # %% [markdown]
 # ## What we learn
 #
-# - The learned projection loses geometry on every teacher, and for good.
-# - CKA and Gram lose geometry *on the way* if the teacher's directions are unequal, and recover it if the training
-#   is long enough. Procrustes and Gram are not one kind of loss.
+# - The learned projection loses geometry, on the way and for good.
+# - By $D_P$ CKA, Gram and the orthogonal projection keep less of it *on the way* than Procrustes, and recover it if the
+#   training is long enough. Both distances call it lost only for CKA with unequal directions, and for the orthogonal
+#   projection with nearly equal ones.
 # - Gram's best spectrum for a narrow student is flatter, as the closed form says; the table above says whether that
 #   brings more ε-orthogonal vectors.
 # - A low value of a loss says nothing about geometry unless we know its slope where the geometry is lost.
@@ -540,9 +509,8 @@ show_table(
 #
 # The free map alone: it stretches what remains. An orthogonal map from 48 to 32 dimensions drops 16 directions, but
 # both sides have unit norm, so variance in the spare directions is lacking elsewhere: the best map is left with
-# $(1 - \sqrt{1 - \eta})^2 \approx \eta^2/4$, zero for $\eta = 0$ alone. Procrustes, which counts the spare
-# directions, has the loss $2 - 2\sqrt{1 - \eta} \approx \eta$. The map's loss therefore ends near zero while the
-# geometry is not the teacher's.
+# $(1 - \sqrt{1 - \eta})^2 \approx \eta^2/4$, near zero while the geometry is not the teacher's. Procrustes, which counts
+# the spare directions, has the loss $2 - 2\sqrt{1 - \eta} \approx \eta$.
 #
 # ```python
 # import torch

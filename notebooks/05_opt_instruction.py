@@ -52,7 +52,7 @@ from geodistill.experiments.instruction.settings import InstructionSettings, smo
 from geodistill.experiments.instruction.setup import build_student, prepare_instruction
 from geodistill.publish.claims import ledger
 from geodistill.publish.claims.figures import show_claim, show_forest
-from geodistill.publish.claims.judge import Judge, claim_test
+from geodistill.publish.claims.judge import Judge, find_test
 from geodistill.publish.display import show, show_table
 
 settings = {
@@ -210,7 +210,7 @@ show_table(
 
 # %%
 judge = Judge()
-study, grid, test = judge.sections("instruction"), InstructionGrid(), claim_test("C5")
+study, grid, test = judge.sections("instruction"), InstructionGrid(), find_test("C5")
 TERMS = [f"kd+{name}" for name in ("procrustes", "gram", "cka", "pca", "projection")]
 if study.is_complete("references", "primary"):
     results = pd.concat([study["references"].runs, study["primary"].runs])
@@ -293,7 +293,7 @@ if study.is_complete("primary"):
 # %%
 CONTROLS = ["kd+procrustes-shuffled", "kd+spectrum", "kd+isotropy"]
 against_controls = [("kd+procrustes", control) for control in CONTROLS]
-if judge.is_decided("P1-opt"):
+if judge.has_results("P1-opt"):
     controls = judge.items("P1-opt")
     over_kd = [compare(controls, method, "kd") for method in ("kd+procrustes", *CONTROLS)]
     show_forest(over_kd, test, "opt-controls", judge.provenance("P1-opt"))
@@ -302,7 +302,7 @@ if judge.is_decided("P1-opt"):
 show_claim(judge, "P1-opt", "opt-controls-table")
 
 # %%
-if judge.is_decided("P1-opt"):
+if judge.has_results("P1-opt"):
     show_table(
         gain_table(controls, against_controls, OUTCOMES, POINTS),
         caption="Procrustes minus its controls by the answers, 95 % intervals, not corrected.",
@@ -318,7 +318,7 @@ if judge.is_decided("P1-opt"):
 # are the same.
 
 # %%
-if judge.is_decided("P2-opt"):
+if judge.has_results("P2-opt"):
     large_batch = judge.items("P2-opt")
     over_kd = [compare(large_batch, method, "kd") for method in ("kd+procrustes", *CONTROLS)]
     show_forest(over_kd, test, "opt-large-batch", judge.provenance("P2-opt"))
@@ -327,7 +327,7 @@ if judge.is_decided("P2-opt"):
 show_claim(judge, "P2-opt", "opt-large-batch-table")
 
 # %%
-if judge.is_decided("P2-opt"):
+if judge.has_results("P2-opt"):
     show_table(
         gain_table(large_batch, against_controls, OUTCOMES, POINTS),
         caption="Procrustes minus its controls by the answers, 95 % intervals, not corrected.",

@@ -88,8 +88,7 @@ show_table(
     "gain over KD.",
     name="earlier-sections",
     source="stored",
-    made_by="geodistill experiments classification (and instruction) by the protocols in "
-    "data/results/earlier",
+    made_by="earlier versions, by the protocols in data/results/earlier",
     results="data/results/earlier",
     run_ids=sorted(set(runs)),
 )

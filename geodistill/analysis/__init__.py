@@ -11,9 +11,13 @@ if TYPE_CHECKING:
     from geodistill.analysis.figures.style import method_style as method_style
     from geodistill.analysis.report.comparison_report import compare_all as compare_all
     from geodistill.analysis.report.export import report_table as report_table
+    from geodistill.analysis.report.levels import level_table as level_table
     from geodistill.analysis.score_tables import read_scores as read_scores
+    from geodistill.analysis.stats.collapse import find_collapsed as find_collapsed
     from geodistill.analysis.stats.compare import compare as compare
     from geodistill.analysis.stats.compare import compare_family as compare_family
+    from geodistill.analysis.stats.contrasts import leave_one_task_out as leave_one_task_out
+    from geodistill.analysis.stats.contrasts import two_by_two as two_by_two
     from geodistill.analysis.stats.coverage import simulate_items as simulate_items
     from geodistill.analysis.stats.power import Design as Design
     from geodistill.analysis.stats.power import components_from_sd as components_from_sd
@@ -29,6 +33,9 @@ _MODULES = {
     "compare_all": "report.comparison_report",
     "compare_family": "stats.compare",
     "components_from_sd": "stats.power",
+    "find_collapsed": "stats.collapse",
+    "leave_one_task_out": "stats.contrasts",
+    "level_table": "report.levels",
     "load_items": "stored_results",
     "load_rows": "stored_results",
     "method_style": "figures.style",
@@ -37,6 +44,7 @@ _MODULES = {
     "required_design": "stats.verdict",
     "sensitivity_table": "stats.sensitivity",
     "simulate_items": "stats.coverage",
+    "two_by_two": "stats.contrasts",
     "verdict": "stats.verdict",
 }
 __all__ = list(_MODULES)

@@ -91,7 +91,7 @@ def read_scores(
     baseline: str,
     columns: Mapping[str, str] | None = None,
     metric: str | None = None,
-    higher: bool | None = None,
+    higher_is_better: bool | None = None,
     tasks: Sequence[str] = (),
 ) -> ScoreTable:
     """The scores in a file, or of the finished, clean runs in a results folder.
@@ -101,7 +101,7 @@ def read_scores(
         baseline: name of a method, by which a table with one column per method is recognised.
         columns: name in the file by our name, for `ROLES` that have another name there.
         metric: name of the metric, if the file has several, or of the only one.
-        higher: whether higher values are better; by default known from the metric's name.
+        higher_is_better: by default known from the metric's name.
         tasks: to include; all by default.
 
     Raises:
@@ -122,7 +122,7 @@ def read_scores(
     original = set(frame)
     frame, notes = _to_long(frame, baseline, metric, path)
     name = str(frame.attrs["metric"])
-    sign_flipped = not _higher_is_better(name, higher)
+    sign_flipped = not _higher_is_better(name, higher_is_better)
     frame, left_out = _clean(frame, path)
     frame["score"] = -frame["value"] if sign_flipped else frame["value"]
     n_rows = len(frame) + sum(left_out.values())
@@ -238,9 +238,9 @@ def _value(
     return frame.assign(value=frame[rest[0]]), str(rest[0])
 
 
-def _higher_is_better(metric: str, higher: bool | None) -> bool:
-    if higher is not None:
-        return higher
+def _higher_is_better(metric: str, answer: bool | None) -> bool:
+    if answer is not None:
+        return answer
     if _key(metric) in HIGHER | LOWER:
         return _key(metric) in HIGHER
     raise InputError(

@@ -11,16 +11,16 @@ import numpy as np
 import pandas as pd
 
 from geodistill.errors import InputError
-from geodistill.files import first_line, verify_checksum
+from geodistill.files import error_summary, verify_checksum
 
 CELL = ("task", "method", "seed")
-ROW_COLUMNS = ("run_id", *CELL, "metric", "value", "status", "dirty")
+ROW_COLUMNS = ("run_id", *CELL, "metric", "value", "dirty")
 ITEM_COLUMNS = ("run_id", *CELL, "item", "source", "score")
 
 
 @dataclass(frozen=True)
 class StoredTable:
-    """Rows of finished runs from a clean checkout.
+    """Rows of runs from a clean checkout.
 
     Attributes:
         frame: tidy rows.
@@ -65,17 +65,14 @@ def load_rows(
         >>> from geodistill.analysis import load_rows
         >>> load_rows(Path("no/such/section"))
         Traceback (most recent call last):
-        geodistill.errors.InputError: no stored rows at no/such/section/rows.parquet: make them ...
+        geodistill.errors.InputError: no stored rows at no/such/section/rows.parquet; expected ...
     """
     path = folder / "rows.parquet"
     frame = _read(path, ROW_COLUMNS)
     _refuse_duplicates(frame, ["run_id", "metric"], path)
-    dirty, unfinished = frame["dirty"].astype(bool), frame["status"] != "finished"
-    left_out = {
-        "unfinished": int(frame.loc[unfinished, "run_id"].nunique()),
-        "from a changed checkout": int(frame.loc[dirty & ~unfinished, "run_id"].nunique()),
-    }
-    rows = frame[~dirty & ~unfinished].reset_index(drop=True)
+    dirty = frame["dirty"].astype(bool)
+    left_out = {"from a changed checkout": int(frame.loc[dirty, "run_id"].nunique())}
+    rows = frame[~dirty].reset_index(drop=True)
     if runs is not None:
         n_clean = rows["run_id"].nunique()
         rows = rows[rows["run_id"].isin(runs)].reset_index(drop=True)
@@ -107,8 +104,8 @@ def load_items(
     Example:
         >>> from geodistill.analysis import load_items
         >>> from geodistill.paths import data_dir
-        >>> table = load_items(data_dir() / "results/classification/primary")
-        >>> table.frame["score"].max(), table.left_out["unfinished"]
+        >>> table = load_items(data_dir() / "results/earlier/classification/primary")
+        >>> table.frame["score"].max(), table.left_out["without items"]
         (np.float64(1.0), 0)
     """
     table = load_rows(folder, vary, runs)
@@ -142,18 +139,15 @@ def read_stored(path: Path, columns: list[str] | None = None) -> pd.DataFrame:
     except InputError:
         raise
     except Exception as error:  # pyarrow and pandas raise whatever the damage leads them to
-        reason = f"{type(error).__name__}: {first_line(error)}"
         raise InputError(
-            f"{path} can't be read ({reason}); restore it, or delete it and run its "
-            "`geodistill experiments` again, which makes the runs that are lost"
+            f"{path} can't be read ({error_summary(error)}); restore it, or delete it and make its "
+            "runs again"
         ) from error
 
 
 def _read(path: Path, columns: Sequence[str]) -> pd.DataFrame:
     if not path.is_file():
-        raise InputError(
-            f"no stored rows at {path}: make them with `geodistill experiments {path.parent.name}`"
-        )
+        raise InputError(f"no stored rows at {path}; expected a folder of results with this file")
     frame = read_stored(path)
     absent = [column for column in columns if column not in frame]
     if absent:

@@ -11,6 +11,7 @@ from geodistill.analysis.report.comparison_report import (
     matched_rows,
 )
 from geodistill.analysis.report.export import (
+    levels_table,
     report_table,
     required_designs,
     row_counts,
@@ -27,7 +28,7 @@ def run_compare(
     *,
     columns: Sequence[str] = (),
     metric: str | None = None,
-    higher: bool | None = None,
+    higher_is_better: bool | None = None,
     tasks: Sequence[str] = (),
     primary: Sequence[str] = (),
     margin: float | None = None,
@@ -41,7 +42,7 @@ def run_compare(
         baseline: name of a method.
         columns: names in the file as "OURS=THEIRS".
         metric: name of the metric, if the table has several.
-        higher: whether higher values are better; by default known from the metric's name.
+        higher_is_better: by default known from the metric's name.
         tasks: to include; all by default.
         primary: methods of the primary family; all by default.
         margin: smallest difference that matters, in the unit of the table.
@@ -52,13 +53,14 @@ def run_compare(
         InputError: as `read_scores` and `compare_all`, or a column that is not "OURS=THEIRS".
     """
     console = wide_console()
-    scores = read_scores(table, baseline, _parse_columns(columns), metric, higher, tasks)
+    scores = read_scores(table, baseline, _parse_columns(columns), metric, higher_is_better, tasks)
     report = compare_all(scores, baseline, primary, margin)
     direction = (
         "lower is better, so signs are reversed" if scores.sign_flipped else "higher is better"
     )
     title = f"{scores.metric} against {baseline} ({direction})"
     console.print(rich_table(report_table(report), title))
+    console.print(rich_table(levels_table(report), f"levels of {scores.metric}, over runs"))
     for line in [*required_designs(report), row_counts(report), *report.notes]:
         console.print(line, highlight=False)
     if sensitivity:

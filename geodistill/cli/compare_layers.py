@@ -1,11 +1,13 @@
 """The `geodistill compare-layers` command: load two models, compare layers, print, write."""
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, cast
 
 import pandas as pd
 import torch
+import typer
 from transformers import AutoModel, AutoTokenizer
 
 from geodistill import files
@@ -18,6 +20,7 @@ from geodistill.analysis.figures.layer_map import (
 from geodistill.analysis.figures.style import geodistill_style
 from geodistill.analysis.report.format import format_p
 from geodistill.cli.tables import rich_table, wide_console
+from geodistill.distill.pretrained import load_pretrained
 from geodistill.errors import InputError
 from geodistill.experiments.training import silence_libraries
 from geodistill.layers.compare_layers import compare_layers
@@ -25,7 +28,14 @@ from geodistill.tasks import assets
 
 
 def run_compare_layers(
-    model_a: str, model_b: str, texts: Path, *, pooling: str = "", measure: str, out: Path | None
+    model_a: str,
+    model_b: str,
+    texts: Path,
+    *,
+    pooling: str = "",
+    measure: str,
+    drop_outliers: bool = False,
+    out: Path | None,
 ) -> None:
     """Print the closest layer of B for each layer of A; arguments as in the command.
 
@@ -40,11 +50,21 @@ def run_compare_layers(
         a = load_model(model_a)
         b = a if model_b == model_a else load_model(model_b)
     unit = cast(Literal["token", "text"], pooling) if pooling else None
-    layers = compare_layers(a[0], b[0], lines, tokenizer_a=a[1], tokenizer_b=b[1], pooling=unit)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UserWarning)
+        layers = compare_layers(
+            a[0], b[0], lines, tokenizer_a=a[1], tokenizer_b=b[1], pooling=unit,
+            drop_outliers=drop_outliers,
+        )  # fmt: skip
+    for warning in caught:
+        if warning.category is UserWarning:
+            typer.echo(f"warning: {warning.message}", err=True)
     matches = match_table(layers.table, measure)
     console.print(rich_table(matches, f"{MEASURE_LABELS[measure]}: A is {model_a}, B is {model_b}"))
     n, unit = layers.table[["n", "pooling"]].iloc[0]
     cut = f"; {layers.truncated} texts were truncated" if layers.truncated else ""
+    if drop_outliers:
+        cut += "; outlier tokens left out: {} of A, {} of B".format(*layers.dropped)
     console.print(
         f"{len(lines)} texts, {n} rows, one per {unit}{cut}. null: unrelated rows with these "
         "spectra. beyond chance: 0 at the null, 1 for equal features; it decides the closest layer "
@@ -76,19 +96,18 @@ def load_model(name: str) -> tuple[Any, Any]:
         name: "minilm" or "smollm2", the embedded ones; a folder; or a hub name.
 
     Raises:
-        InputError: `transformers` cannot load it.
+        InputError: `transformers` cannot load it, or its weights are not those of the model.
         AssetError: an embedded model cannot be downloaded.
     """
     silence_libraries()
-    source: dict[str, Any] = {"pretrained_model_name_or_path": name}
-    if name in ("minilm", "smollm2"):
-        source = {"pretrained_model_name_or_path": assets.path(name)}
-    if name == "smollm2":
-        source["gguf_file"] = assets.SMOLLM2_GGUF
+    source = assets.path(name) if name in ("minilm", "smollm2") else name
+    options: dict[str, Any] = {"gguf_file": assets.SMOLLM2_GGUF} if name == "smollm2" else {}
     try:
-        tokenizer = AutoTokenizer.from_pretrained(**source)
-        return AutoModel.from_pretrained(**source, dtype=torch.float32), tokenizer
-    except (OSError, ValueError, KeyError) as error:
+        tokenizer = AutoTokenizer.from_pretrained(source, **options)
+        return load_pretrained(AutoModel, source, dtype=torch.float32, **options), tokenizer
+    except InputError:
+        raise
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise InputError(
             f"model {name!r}: expected a folder, a hub name, minilm or smollm2; transformers says: "
             f"{files.first_line(error)}"

@@ -72,7 +72,7 @@ def compare(
     metric: Annotated[str | None, typer.Option(help="metric, if the table has several")] = None,
     primary: Annotated[Names, typer.Option(help="method of the primary family; repeatable")] = None,
     margin: Annotated[float | None, typer.Option(help="smallest difference that matters")] = None,
-    higher: Annotated[
+    higher_is_better: Annotated[
         bool | None, typer.Option("--higher/--lower", help="which values of the metric are better")
     ] = None,
     task: Annotated[Names, typer.Option(help="task to include; repeatable")] = None,
@@ -90,7 +90,7 @@ def compare(
         baseline,
         columns=column or (),
         metric=metric,
-        higher=higher,
+        higher_is_better=higher_is_better,
         tasks=task or (),
         primary=primary or (),
         margin=margin,
@@ -149,6 +149,9 @@ def compare_layers(
     measure: Annotated[
         str, typer.Option(help="procrustes, gram, cka, r2_to_a, ...")
     ] = "procrustes",
+    drop_outliers: Annotated[
+        bool, typer.Option("--drop-outliers", help="leave out tokens that dominate a layer")
+    ] = False,
     out: OutFolder = None,
 ) -> None:
     """Compare all layers of two models: which pairs share their geometry, beyond chance."""
@@ -159,7 +162,15 @@ def compare_layers(
             f"no {error.name} here; the layer map needs the extras: pip install '.[train,analysis]'"
         ) from error
 
-    run_compare_layers(model_a, model_b, texts, pooling=pooling, measure=measure, out=out)
+    run_compare_layers(
+        model_a,
+        model_b,
+        texts,
+        pooling=pooling,
+        measure=measure,
+        drop_outliers=drop_outliers,
+        out=out,
+    )
 
 
 @app.command()

@@ -90,7 +90,7 @@ def _pilot_design(
     if not methods:
         raise InputError("--pilot needs --method: which methods' differences to plan with")
     # The direction of the metric does not change its variance.
-    scores = read_scores(pilot, baseline, metric=metric, higher=True, tasks=tasks)
+    scores = read_scores(pilot, baseline, metric=metric, higher_is_better=True, tasks=tasks)
     comparisons = [compare_pooled(scores, method, baseline) for method in methods]
     first, unit = comparisons[0], infer_unit(scores, baseline)[0]
     if not gains and unit.name != POINTS.name:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from geodistill.errors import InputError
+from geodistill.geometry.outliers import inlier_mask
 from geodistill.geometry.pooling import Pooling, pool_tokens
 from geodistill.losses.base import check_module
 
@@ -35,6 +36,9 @@ class FeatureTerm:
             of the term with respect to the student's features are measured; afterwards the factor
             is `weight` times the ratio of their means. (The ratio at step 0 alone misleads, above
             all for decoders.)
+        drop_outliers: leave out rows that `geometry.inlier_mask` finds to dominate the teacher's or
+            the student's features, as the first token of a text does in inner layers of decoders.
+            With pooling "mean" each model's outlier tokens are left out of its means.
 
     Raises:
         InputError: a value outside these ranges.
@@ -51,6 +55,7 @@ class FeatureTerm:
     weight: float = 1.0
     pooling: Pooling = "all"
     weight_warmup_batches: int = 0
+    drop_outliers: bool = False
 
     def __post_init__(self) -> None:
         for name in ("teacher_layer", "student_layer"):
@@ -176,9 +181,15 @@ class TermModule(nn.Module):
         Masks are (b, t) and (b, t'); without a teacher's, the student's holds for both.
         """
         teacher_mask = mask if teacher_mask is None else teacher_mask
+        drop, pooling = self.term.drop_outliers, self.term.pooling
         try:
-            student, valid = pool_tokens(student, mask, self.term.pooling)
-            teacher, _ = pool_tokens(teacher, teacher_mask, self.term.pooling)
+            if drop and pooling == "mean":
+                mask = _inlier_tokens(student, mask)
+                teacher_mask = _inlier_tokens(teacher, teacher_mask)
+            student, valid = pool_tokens(student, mask, pooling)
+            teacher, _ = pool_tokens(teacher, teacher_mask, pooling)
+            if drop and pooling != "mean":
+                valid = inlier_mask(teacher, student, valid)
             loss: Tensor = self.loss(student, teacher, valid)
         except InputError as error:
             raise InputError(f"{self.name}: {error}") from error
@@ -190,3 +201,9 @@ class TermModule(nn.Module):
             (gradient,) = torch.autograd.grad(loss, features, retain_graph=True)
             self.gradient_norms[i] += float(gradient.norm())
         self.batches_measured += 1
+
+
+def _inlier_tokens(features: Tensor, mask: Tensor) -> Tensor:
+    """The mask (b, t) without outlier tokens, of an example of outliers alone as it is."""
+    inliers = inlier_mask(features, features, mask)
+    return torch.where(inliers.any(1, keepdim=True), inliers, mask)

@@ -7,7 +7,8 @@ networks roughly are. Everything is in float64.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any
 
 import pandas as pd
@@ -102,7 +103,10 @@ def permutation_means(x: Tensor, y: Tensor) -> dict[str, float]:
 
 
 def sample_size_for(rank: float, fidelity: float) -> int:
-    """Rows at which unrelated features have at most this fidelity: 1 + rank/fidelity².
+    """Rows that make the mean fidelity of unrelated features at most this: 1 + rank/fidelity².
+
+    An upper bound, and no test against chance: shuffled rows vary little around their mean, so
+    `geometry.permutation_test` detects a fidelity with several times fewer rows (chapter 2).
 
     Args:
         rank: the smaller nuclear rank of the two sets of features, at least 1.
@@ -139,61 +143,139 @@ def measured_sample_size(
     return math.nan
 
 
+def cross_fitted(student: Tensor, teacher: Tensor) -> Tensor:
+    """Squared distance of each half of the rows under the other half's best rotation, averaged.
+
+    Too high on average, as the distance of a batch is too low. For many rows n its bias is twice as
+    large, 2b/n for −b/n, since the rotation is fitted to half of them. It has no gradient.
+    """
+    halves = [(unit(teacher[k::2]), unit(student[k::2])) for k in (0, 1)]
+    values = []
+    for (x, y), (x_other, y_other) in zip(halves, reversed(halves), strict=True):
+        u, s, vh = torch.linalg.svd((x_other.mT @ y_other).detach(), full_matrices=False)
+        rotation = (u * (s > 1e-9 * s[0])) @ vh
+        values.append(2 - 2 * ((x.mT @ y) * rotation).sum())
+    return torch.stack(values).mean()
+
+
+def jackknife(student: Tensor, teacher: Tensor) -> Tensor:
+    """2 D_P²(all rows) − the mean D_P² of two halves: a bias of b/n cancels (Quenouille, 1956)."""
+    loss = ProcrustesLoss()
+    halves = torch.stack([loss(student[k::2], teacher[k::2]) for k in (0, 1)])
+    value: Tensor = 2 * loss(student, teacher) - halves.mean()
+    return value
+
+
+Estimator = Callable[[Tensor, Tensor], Tensor]  # (student, teacher) rows to a scalar
+ESTIMATORS: dict[str, Callable[[], Estimator]] = {
+    "batch alone": ProcrustesLoss,
+    "decay 0.9": partial(ProcrustesLoss, decay=0.9),
+    "decay 0.97": partial(ProcrustesLoss, decay=0.97),
+    "cross-fitted halves": lambda: cross_fitted,
+    "jackknife": lambda: jackknife,
+}
+
+
 def batch_bias(
     teacher: Tensor,
     student: Tensor,
     rows: Iterable[int],
+    estimator: Callable[[], Estimator] = ProcrustesLoss,
     *,
-    decay: float | None = None,
     batches: int = 64,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """Procrustes loss and gradient on batches of n rows, compared with those on all rows.
+    """An estimate of D_P² and its gradient on batches of n rows, compared with all rows.
 
-    The gradient is with respect to a linear map of the student, as of a network's last layer.
+    The gradient is with respect to a linear map of the student, as of a network's last layer. The
+    share of the drawn rows in the gradient on all rows, whose mean is known, serves as a control
+    variate: without it the mean over batches is mostly noise near an optimum.
 
     Args:
         teacher: features (N, d_t).
         student: features (N, d_s).
         rows: batch sizes n.
-        decay: of the moments of past batches; the first half of the batches is then a warm-up.
+        estimator: makes the estimate, once per size. With a `decay` the first half of the batches
+            is a warm-up.
         batches: number of batches per size.
         seed: of the batches.
 
     Returns:
         One row per size: n; loss and sd over batches; full_loss on all rows; gradient_ratio, the
-        length of the mean gradient over that on all rows; cosine of the two gradients.
+        length of the mean gradient over that on all rows; cosine of the two gradients; noise, the
+        sd of one batch's gradient over the length on all rows.
     """
-    full_loss, full_gradient = _loss_and_gradient(ProcrustesLoss(), teacher, student)
+    full_loss, per_row = _loss_and_row_gradients(teacher, student)
+    full = student.mT @ per_row
     generator = torch.Generator().manual_seed(seed)
     results = []
     for n in rows:
-        loss = ProcrustesLoss(decay=decay)
-        pairs = []
+        estimate = estimator()
+        losses, gradients, expected = [], [], []
         for _ in range(batches):
             batch = torch.randint(len(teacher), (n,), generator=generator)
-            pairs.append(_loss_and_gradient(loss, teacher[batch], student[batch]))
-        pairs = pairs[batches // 2 if decay else 0 :]
-        losses = torch.tensor([value for value, _ in pairs])
-        mean = torch.stack([gradient for _, gradient in pairs]).mean(0)
-        norms = mean.norm(), full_gradient.norm()
+            weight = torch.eye(student.shape[1], dtype=student.dtype, requires_grad=True)
+            value = estimate(student[batch] @ weight, teacher[batch])
+            losses.append(value.detach())
+            gradients.append(torch.autograd.grad(value, weight)[0])
+            expected.append(len(teacher) / n * student[batch].mT @ per_row[batch])
+        used = slice(batches // 2 if getattr(estimate, "decay", None) else 0, None)
+        loss, gradient = torch.stack(losses[used]), torch.stack(gradients[used])
+        mean = full + (gradient - torch.stack(expected[used])).mean(0)
         results.append(
             {
                 "n": n,
-                "loss": float(losses.mean()),
-                "sd": float(losses.std()),
+                "loss": float(loss.mean()),
+                "sd": float(loss.std()),
                 "full_loss": full_loss,
-                "gradient_ratio": float(norms[0] / norms[1]),
-                "cosine": float((mean * full_gradient).sum() / norms[0] / norms[1]),
+                "gradient_ratio": float(mean.norm() / full.norm()),
+                "cosine": float((mean * full).sum() / mean.norm() / full.norm()),
+                "noise": float(gradient.var(0).sum().sqrt() / full.norm()),
             }
         )
     return pd.DataFrame(results)
 
 
-def _loss_and_gradient(
-    loss: ProcrustesLoss, teacher: Tensor, student: Tensor
-) -> tuple[float, Tensor]:
+def loss_after_training(
+    teacher: Tensor,
+    student: Tensor,
+    n: int,
+    estimator: Callable[[], Estimator] = ProcrustesLoss,
+    *,
+    steps: int = 100,
+    learning_rate: float = 0.01,
+    seed: int = 0,
+) -> float:
+    """D_P² on all rows after a linear map of the student was trained on batches of n rows.
+
+    Adam from the identity, with a learning rate that falls linearly to 0.
+
+    Args:
+        teacher: features (N, d_t).
+        student: features (N, d_s).
+        n: rows in a batch.
+        estimator: makes the loss of a batch.
+        steps: number of batches.
+        learning_rate: of the first step.
+        seed: of the batches.
+    """
+    generator = torch.Generator().manual_seed(seed)
     weight = torch.eye(student.shape[1], dtype=student.dtype, requires_grad=True)
-    value = loss(student @ weight, teacher)
-    (gradient,) = torch.autograd.grad(value, weight)
+    optimizer = torch.optim.Adam([weight], lr=learning_rate)
+    schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, total_iters=steps)
+    estimate = estimator()
+    for _ in range(steps):
+        batch = torch.randint(len(teacher), (n,), generator=generator)
+        optimizer.zero_grad()
+        estimate(student[batch] @ weight, teacher[batch]).backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        schedule.step()
+    return float(ProcrustesLoss()(student @ weight.detach(), teacher))
+
+
+def _loss_and_row_gradients(teacher: Tensor, student: Tensor) -> tuple[float, Tensor]:
+    """D_P² of all rows, and its gradient (N, d_s) with respect to the student's rows."""
+    rows = student.detach().requires_grad_()
+    value = ProcrustesLoss()(rows, teacher)
+    (gradient,) = torch.autograd.grad(value, rows)
     return float(value.detach()), gradient

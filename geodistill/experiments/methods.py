@@ -41,10 +41,11 @@ INSTRUCTION_METHODS = (
         for base in ("sft", "kd", "skew", "seqkd")
         for term in ("", *(f"+{name}" for name in MATCHING_TERMS))
     ),
-    *(f"kd+{name}" for name in CONTROLS),
+    *(f"{base}+{name}" for base in ("kd", "skew") for name in (*CONTROLS, ALIGNMENT)),
 )
-INSTRUCTION_REFERENCES = ("unigram", "start", "teacher")
-"""A unigram model of the answers, the untrained student, and the teacher."""
+INSTRUCTION_REFERENCES = ("unigram", "lookup", "nearest", "start", "teacher")
+"""A unigram model of the answers, the most frequent answer of the prompt's template, the answer of
+the nearest training prompt, the untrained student, and the teacher."""
 
 
 def check_method(method: str, known: tuple[str, ...]) -> None:

@@ -34,8 +34,7 @@ SECTION_KEYS = ("minutes", "setting", "vary", "settings_from", "tasks", "gated",
 
 
 class UnplannedError(InputError):
-    """A section can't be planned yet: results on which it rests are missing, or they give no task,
-    weight or setting."""
+    """Results on which a section rests are missing, or give it no task, weight or setting."""
 
 
 @dataclass(frozen=True)
@@ -97,8 +96,7 @@ class ProtocolGrid(ABC):
         """Those of `tasks` that students learn, judged on validation.
 
         Raises:
-            UnplannedError: a section that it rests on is not complete, or students learn none of
-                them.
+            UnplannedError: they rest on a section that is not complete, or students learn none.
         """
 
     def protocol(self) -> dict[str, Any]:

@@ -7,9 +7,10 @@ from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
 from geodistill.errors import InputError
+from geodistill.experiments.classification import settings as classification
 from geodistill.experiments.classification.grid import ClassificationGrid
+from geodistill.experiments.instruction import settings as instruction
 from geodistill.experiments.instruction.grid import InstructionGrid
-from geodistill.experiments.instruction.settings import setup_settings
 from geodistill.experiments.methods import base_of
 from geodistill.experiments.protocol_grid import PlannedRun, ProtocolGrid
 from geodistill.experiments.runner import Job, Study
@@ -70,7 +71,7 @@ def _job(run: PlannedRun, folder: str, minutes: float) -> Job:
 
 @cache
 def _classification_setup(settings: Any) -> Any:
-    """One setup per worker process and settings: to prepare it again costs seconds."""
+    """One setup per worker process, however many settings its students have: it holds a teacher."""
     from geodistill.experiments.classification.setup import prepare_classification
 
     return prepare_classification(settings)
@@ -79,14 +80,16 @@ def _classification_setup(settings: Any) -> Any:
 def _run_classification(run: PlannedRun, folder: str) -> Run:
     from geodistill.experiments.classification.run import run_classification
 
-    return run_classification(_classification_setup(run.settings), run.method, run.seed, folder)[0]
+    assert isinstance(run.settings, classification.ClassificationSettings)
+    setup = _classification_setup(classification.setup_settings(run.settings))
+    return run_classification(setup.with_settings(run.settings), run.method, run.seed, folder)[0]
 
 
 def _prepare_classification(jobs: Sequence[Job], progress: Progress) -> None:
     """Train the teachers of the jobs' tasks, and cache their outputs."""
     from geodistill.experiments.classification.setup import prepare_classification
 
-    for settings in dict.fromkeys(job.settings for job in jobs):
+    for settings in dict.fromkeys(classification.setup_settings(job.settings) for job in jobs):
         prepare_classification(settings, progress)
 
 
@@ -101,11 +104,10 @@ def _run_instruction(run: PlannedRun, folder: str) -> Run:
     from dataclasses import replace
 
     from geodistill.experiments.instruction.run import run_instruction
-    from geodistill.experiments.instruction.settings import InstructionSettings
 
-    assert isinstance(run.settings, InstructionSettings)
+    assert isinstance(run.settings, instruction.InstructionSettings)
     # One teacher per worker process, however many settings its students have.
-    setup = _instruction_setup(setup_settings(run.settings))
+    setup = _instruction_setup(instruction.setup_settings(run.settings))
     return run_instruction(replace(setup, settings=run.settings), run.method, run.seed, folder)[0]
 
 
@@ -115,7 +117,7 @@ def _prepare_instruction(jobs: Sequence[Job], progress: Progress) -> None:
 
     methods: dict[Any, set[str]] = {}
     for job in jobs:
-        methods.setdefault(setup_settings(job.settings), set()).add(job.method)
+        methods.setdefault(instruction.setup_settings(job.settings), set()).add(job.method)
     for settings, names in methods.items():
         setup = prepare_instruction(settings, progress)
         if any(base_of(name) == "seqkd" for name in names):

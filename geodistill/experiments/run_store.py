@@ -151,7 +151,6 @@ def write_run(folder: Path, run: Run) -> None:
         "data_hash": run.data_hash,
         **made_by,
         "wall_seconds": run.wall_seconds,
-        "status": "finished",
         "finished_at": datetime.now(UTC).isoformat(timespec="seconds"),
     }
     rows = pd.DataFrame([{**shared, "metric": k, "value": v} for k, v in run.metrics.items()])

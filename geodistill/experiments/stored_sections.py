@@ -28,13 +28,11 @@ class Section:
         rows: one row per run and metric; `weight` is that of the method's term, and a setting that
             differs between the runs has a column of its name.
         items: one row per run and test item, of the tasks that the protocol pools.
-        unpooled_items: the same of the other tasks.
     """
 
     name: str
     rows: pd.DataFrame
     items: pd.DataFrame
-    unpooled_items: pd.DataFrame
 
     @property
     def run_ids(self) -> tuple[str, ...]:
@@ -140,8 +138,7 @@ class StoredSections:
         rows = rows.drop(columns="factor", errors="ignore").merge(settings, on="run_id")
         items = items.merge(settings, on="run_id")
         pooled = items["task"].isin(self._grid.protocol()["pooled"])
-        parts = (items[mask].reset_index(drop=True) for mask in (pooled, ~pooled))
-        return Section(name, rows, *parts)
+        return Section(name, rows, items[pooled].reset_index(drop=True))
 
     def _settings(self, planned: Mapping[str, PlannedRun]) -> pd.DataFrame:
         """One row per planned run: its id, the weight of its term, and the settings that vary."""

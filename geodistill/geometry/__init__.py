@@ -34,12 +34,14 @@ from geodistill.geometry.normalized_score import (
     score_range,
 )
 from geodistill.geometry.nuclear import nuclear_norm
+from geodistill.geometry.outliers import Diagnosis, diagnose, inlier_mask
 from geodistill.geometry.permutation import (
     PermutationTest,
     SearchTest,
     permutation_test,
     search_test,
 )
+from geodistill.geometry.pooling import channels_last
 from geodistill.geometry.streaming import SecondMoments
 
 __all__ = [
@@ -47,6 +49,7 @@ __all__ = [
     "MEASURES",
     "Construction",
     "Convention",
+    "Diagnosis",
     "Measure",
     "PermutationTest",
     "ScoreRange",
@@ -56,13 +59,16 @@ __all__ = [
     "best_student",
     "ceiling",
     "chance_level",
+    "channels_last",
     "cka",
     "controlled_teacher",
+    "diagnose",
     "epsilon_orthogonal_subset",
     "feature_gram_distance",
     "flat_halves",
     "from_spectra",
     "geometry_kept",
+    "inlier_mask",
     "linear_regression_r2",
     "mean_canonical_correlation",
     "nearly_orthogonal_teacher",

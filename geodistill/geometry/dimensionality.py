@@ -31,7 +31,7 @@ def participation_ratio(x: Tensor, *, center: bool = True, mask: Tensor | None =
         raise InputError(
             f"x is a {type(x).__name__}, of two sets of features: expected the features of one"
         )
-    m = moments_of(x, x, center=center, scale=None, mask=mask, names=("x", "x"))
+    m = moments_of(x, x, center=center, scale="frobenius", mask=mask, names=("x", "x"))
     return torch.where(m.kk > 0, m.size_x**2 / torch.where(m.kk > 0, m.kk, 1), 0)
 
 

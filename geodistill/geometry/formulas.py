@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 import torch
 from torch import Tensor
 
 from geodistill.errors import InputError
-from geodistill.geometry.moments import Accumulated, AnyMoments, Scale, moments_of, safe_sqrt
+from geodistill.geometry.moments import (
+    Accumulated,
+    AnyMoments,
+    RowMoments,
+    Scale,
+    is_wide,
+    moments_of,
+    needs_gradient,
+    row_moments,
+    safe_sqrt,
+)
 from geodistill.geometry.nuclear import nuclear_norm
 
 Direction = Literal["to_teacher", "to_student"]
@@ -16,12 +27,30 @@ Direction = Literal["to_teacher", "to_student"]
 
 def procrustes_squared(m: AnyMoments) -> Tensor:
     """‖X‖² + ‖Y‖² − 2‖XᵀY‖_*: min over orthogonal Q of ‖X − YQ‖², the narrower zero-padded."""
-    return m.size_x + m.size_y - 2 * nuclear_norm(m.xy)
+    return m.size_x + m.size_y - 2 * nuclear_overlap(m)
+
+
+def nuclear_overlap(m: AnyMoments) -> Tensor:
+    """‖XᵀY‖_*, of an n × n matrix where n is less than both widths.
+
+    XᵀY is d_x × d_y of rank n at most; `narrow` rotates both sides into n columns.
+    """
+    if isinstance(m, RowMoments) and is_wide(m.x) and is_wide(m.y):
+        return _nuclear_norm(m.narrow_x.mT @ m.narrow_y)
+    return _nuclear_norm(m.xy)
+
+
+def _nuclear_norm(c: Tensor) -> Tensor:
+    """‖C‖_*; in float64 without a gradient from the singular values alone."""
+    if c.dtype == torch.float64 and not needs_gradient(c):
+        value: Tensor = torch.linalg.svdvals(c).sum(-1)
+        return value
+    return nuclear_norm(c)
 
 
 def fidelity(m: AnyMoments) -> Tensor:
     """‖XᵀY‖_* / (‖X‖ ‖Y‖) in [0, 1]; 0 where either is zero."""
-    return _ratio(nuclear_norm(m.xy), m.size_x * m.size_y)
+    return _ratio(nuclear_overlap(m), m.size_x * m.size_y)
 
 
 def gram_squared(m: AnyMoments) -> Tensor:
@@ -52,18 +81,25 @@ def debiased_cka_value(m: AnyMoments) -> Tensor:
 
 def spectra_overlap(m: AnyMoments) -> Tensor:
     """Σ σ_i(X) σ_i(Y), the upper bound of ‖XᵀY‖_* (von Neumann)."""
-    sx, sy = (_singular_values(g) for g in (m.xx, m.yy))
+    if not isinstance(m, RowMoments):
+        sx, sy = _root_eigenvalues(m.xx), _root_eigenvalues(m.yy)
+    elif is_wide(m.x) and is_wide(m.y) and not (needs_gradient(m.x) or needs_gradient(m.y)):
+        sx, sy = torch.linalg.svdvals(m.narrow_x), torch.linalg.svdvals(m.narrow_y)
+    else:
+        sx = _root_eigenvalues(m.gram_x if is_wide(m.x) else m.xx)
+        sy = _root_eigenvalues(m.gram_y if is_wide(m.y) else m.yy)
     k = min(sx.shape[-1], sy.shape[-1])
     return (sx[..., :k] * sy[..., :k]).sum(-1)
 
 
 def residual_squared(m: AnyMoments, direction: Direction) -> Tensor:
     """min_A ‖X − YA‖² ("to_teacher") or min_A ‖Y − XA‖²."""
-    size, cross, gram = m.size_x, m.xy, m.yy
+    rows = _rows_of(m)
+    target, basis = rows.x, rows.basis_y
     if direction == "to_student":
-        size, cross, gram = m.size_y, m.xy.mT, m.xx
-    fitted: Tensor = cross @ torch.linalg.pinv(gram, hermitian=True) * cross
-    return size - fitted.sum((-2, -1))
+        target, basis = rows.y, rows.basis_x
+    residual = target - basis @ (basis.mT @ target)
+    return residual.square().sum((-2, -1))
 
 
 def explained_share(m: AnyMoments, direction: Direction) -> Tensor:
@@ -75,10 +111,11 @@ def explained_share(m: AnyMoments, direction: Direction) -> Tensor:
 
 
 def canonical_correlations(m: AnyMoments) -> Tensor:
-    """Mean canonical correlation: ‖(XᵀX)^{-½} XᵀY (YᵀY)^{-½}‖_* / min(rank X, rank Y)."""
-    (white_x, rank_x), (white_y, rank_y) = (_inverse_root(g) for g in (m.xx, m.yy))
-    rank = torch.minimum(rank_x, rank_y).clamp_min(1)
-    return (nuclear_norm(white_x @ m.xy @ white_y) / rank).clamp(0, 1)
+    """Mean canonical correlation: ‖Q_xᵀQ_y‖_* / min(rank X, rank Y), Q bases of the columns."""
+    rows = _rows_of(m)
+    ranks = [(basis != 0).any(-2).sum(-1) for basis in (rows.basis_x, rows.basis_y)]
+    rank = torch.minimum(*ranks).clamp_min(1)
+    return (_nuclear_norm(rows.basis_x.mT @ rows.basis_y) / rank).clamp(0, 1)
 
 
 def fitted_moments(
@@ -96,12 +133,26 @@ def fitted_moments(
     """
     if direction not in ("to_teacher", "to_student"):
         raise InputError(f"direction is {direction!r}: expected 'to_teacher' or 'to_student'")
-    m = moments_of(x, y, center=center, scale=scale, mask=mask)
+    m = moments_for_fits(x, y, center, scale, mask)
     side = 1 if direction == "to_teacher" else 0
     width = m.widths[side]
     name = f"{'xy'[side]}'s width {width}"
     require_rows(m, width + center + 1, name, "a perfect fit (R² = 1 on noise)")
     return m
+
+
+def moments_for_fits(
+    x: Tensor | Accumulated, y: Tensor | None, center: bool, scale: Scale, mask: Tensor | None
+) -> AnyMoments:
+    """Moments of both sides; rows are centred twice.
+
+    The rounding of the first mean would leave a direction of a constant column, and a fit does not
+    see that it is short.
+    """
+    m = moments_of(x, y, center=center, scale=scale, mask=mask)
+    if not center or isinstance(x, Accumulated) or not isinstance(m, RowMoments):
+        return m
+    return row_moments(m.x, m.y, center=True, scale=None, mask=None if mask is None else mask > 0)
 
 
 def require_rows(m: AnyMoments, min_rows: int, width: str, consequence: str) -> None:
@@ -113,16 +164,23 @@ def require_rows(m: AnyMoments, min_rows: int, width: str, consequence: str) -> 
         )
 
 
-def _inverse_root(gram: Tensor) -> tuple[Tensor, Tensor]:
-    """Gram^{-½} on its range, and its rank."""
-    values, vectors = torch.linalg.eigh(gram)
-    floor = gram.shape[-1] * torch.finfo(gram.dtype).eps * values[..., -1:]
-    nonzero = values > floor
-    root = torch.where(nonzero, torch.where(nonzero, values, 1).rsqrt(), 0)
-    return (vectors * root[..., None, :]) @ vectors.mT, nonzero.sum(-1)
+def _rows_of(m: AnyMoments) -> RowMoments:
+    """The rows, or d_x + d_y rows with the same second moments.
+
+    Sums resolve directions to the root of their rounding error only.
+    """
+    if isinstance(m, RowMoments):
+        return m
+    joint = torch.cat([torch.cat([m.xx, m.xy], -1), torch.cat([m.xy.mT, m.yy], -1)], -2)
+    norms = safe_sqrt(joint.diagonal(dim1=-2, dim2=-1))
+    inverse = torch.where(norms > 0, torch.where(norms > 0, norms, 1).reciprocal(), 0)
+    values, vectors = torch.linalg.eigh(inverse[..., None] * joint * inverse[..., None, :])
+    rows = safe_sqrt(values)[..., None] * vectors.mT * norms[..., None, :]
+    x, y = rows.split(m.widths, -1)
+    return RowMoments(m.n, x, y, floor=math.sqrt(values.shape[-1] * float(m.rounding)))
 
 
-def _singular_values(gram: Tensor) -> Tensor:
+def _root_eigenvalues(gram: Tensor) -> Tensor:
     """Square roots of the eigenvalues, largest first; differentiable (eigvalsh has no 1/gap)."""
     return safe_sqrt(torch.linalg.eigvalsh(gram.double()).flip(-1)).to(gram.dtype)
 

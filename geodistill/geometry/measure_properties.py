@@ -35,7 +35,6 @@ class Measure:
         zero_set: where a distance is 0, a similarity 1.
         cost: multiplications for n ≥ d, where d is the larger width.
         source: papers.
-        additive_over_examples: whether it is a function of sums over rows.
 
     Example:
         >>> MEASURES["cka"].symmetric, "rotation" in MEASURES["cka"].invariant_to
@@ -52,7 +51,6 @@ class Measure:
     zero_set: str
     cost: str
     source: str
-    additive_over_examples: bool = True
 
 
 @dataclass(frozen=True)
@@ -126,7 +124,7 @@ MEASURES: dict[str, Measure] = {
             similarity=False,
             range=(0, _ANY),
             zero_set="X = YA for some A",
-            cost="n (d_x d_y + d_y²) + d³",
+            cost="2 n (d_x d_y + d_y²) + d³",
             source="Romero et al. (2015)",
         ),
         Measure(
@@ -138,7 +136,7 @@ MEASURES: dict[str, Measure] = {
             similarity=True,
             range=(0, 1),
             zero_set="centred X = YA for some A",
-            cost="n (d_x d_y + d_y²) + d³",
+            cost="2 n (d_x d_y + d_y²) + d³",
             source="Kornblith et al. (2019)",
         ),
         Measure(
@@ -150,7 +148,7 @@ MEASURES: dict[str, Measure] = {
             similarity=True,
             range=(0, 1),
             zero_set="centred X = YA or Y = XA for some A",
-            cost="n (d_x² + d_x d_y + d_y²) + d³",
+            cost="n (2 d_x² + d_x d_y + 2 d_y²) + d³",
             source="Hotelling (1936); Kornblith et al. (2019)",
         ),
     )

@@ -22,13 +22,14 @@ from geodistill.geometry.formulas import (
     fidelity,
     fitted_moments,
     gram_squared,
+    moments_for_fits,
+    nuclear_overlap,
     procrustes_squared,
     require_rows,
     residual_squared,
     spectra_overlap,
 )
 from geodistill.geometry.moments import AnyMoments, Scale, moments_of, safe_sqrt
-from geodistill.geometry.nuclear import nuclear_norm
 from geodistill.geometry.streaming import SecondMoments
 
 Form = Literal["distance", "squared", "half_squared", "angular", "similarity", "disparity"]
@@ -133,8 +134,8 @@ def cka(
         x: features (..., n, d_x), or `SecondMoments` of both.
         y: features (..., n, d_y).
         mask: rows that count (..., n), True = keep.
-        debiased: remove the bias of few examples in many dimensions; needs n ≥ 4, and the value may
-            be negative.
+        debiased: remove the bias of few examples in many dimensions; needs n ≥ 4, and the value is
+            in [−1, 1].
         root: the square root of the biased estimate.
 
     Raises:
@@ -247,7 +248,7 @@ def mean_canonical_correlation(
         >>> f"{mean_canonical_correlation(x, 1 - x):.4f}"
         '1.0000'
     """
-    m = moments_of(x, y, center=center, scale=None, mask=mask)
+    m = moments_for_fits(x, y, center, None, mask)
     d_x, d_y = m.widths
     require_rows(m, d_x + d_y + center, f"d_x + d_y = {d_x + d_y}", "canonical correlations of 1")
     return canonical_correlations(m)
@@ -281,4 +282,4 @@ def procrustes_parts(
     m = moments_of(x, y, center=True, scale="frobenius", mask=mask)
     overlap = spectra_overlap(m)
     spectrum = m.size_x + m.size_y - 2 * overlap
-    return spectrum.clamp_min(0), (2 * (overlap - nuclear_norm(m.xy))).clamp_min(0)
+    return spectrum.clamp_min(0), (2 * (overlap - nuclear_overlap(m))).clamp_min(0)

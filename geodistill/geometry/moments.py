@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from geodistill.errors import InputError
+from geodistill.geometry.column_space import column_basis
 from geodistill.geometry.validation import PAIR, paired
 
 Scale = Literal["frobenius", "rms"] | None
@@ -28,6 +29,7 @@ class Moments:
         n: number of rows (...).
         xx, yy, xy: XᵀX (..., d_x, d_x), YᵀY (..., d_y, d_y), XᵀY (..., d_x, d_y).
         fourth: Σ|x|⁴, Σ|x|²|y|²; Σ|x|²|y|², Σ|y|⁴ (..., 2, 2), for debiased CKA.
+        rounding: relative error of the sums.
     """
 
     n: Tensor
@@ -35,6 +37,7 @@ class Moments:
     yy: Tensor
     xy: Tensor
     fourth: Tensor | None = None
+    rounding: Tensor | float = torch.finfo(torch.float64).eps
 
     @property
     def widths(self) -> tuple[int, int]:
@@ -79,11 +82,13 @@ class RowMoments:
     Attributes:
         n: number of rows (...).
         x, y: rows (..., n, d_x) and (..., n, d_y), masked rows zero.
+        floor: directions at or below this share of the largest count as zero in the bases.
     """
 
     n: Tensor
     x: Tensor
     y: Tensor
+    floor: float = 0.0
 
     @property
     def widths(self) -> tuple[int, int]:
@@ -102,6 +107,39 @@ class RowMoments:
         return self.x.mT @ self.y
 
     @cached_property
+    def gram_x(self) -> Tensor:
+        """K, for n < d_x."""
+        return self.x @ self.x.mT
+
+    @cached_property
+    def gram_y(self) -> Tensor:
+        """L, for n < d_y."""
+        return self.y @ self.y.mT
+
+    @cached_property
+    def narrow_x(self) -> Tensor:
+        """X rotated into n columns, for n < d_x."""
+        return narrow(self.x)
+
+    @cached_property
+    def narrow_y(self) -> Tensor:
+        """Y rotated into n columns, for n < d_y."""
+        return narrow(self.y)
+
+    @cached_property
+    def basis_x(self) -> Tensor:
+        """Orthonormal columns (..., n, d_x) that span X's, zero beyond its rank."""
+        return column_basis(self.x, self._floor(self.x))
+
+    @cached_property
+    def basis_y(self) -> Tensor:
+        """Orthonormal columns (..., n, d_y) that span Y's, zero beyond its rank."""
+        return column_basis(self.y, self._floor(self.y))
+
+    def _floor(self, rows: Tensor) -> float:
+        return max(self.floor, max(rows.shape[-2:]) * torch.finfo(rows.dtype).eps)
+
+    @cached_property
     def size_x(self) -> Tensor:
         return _sum_of_squares(self.x)
 
@@ -111,16 +149,16 @@ class RowMoments:
 
     @cached_property
     def kk(self) -> Tensor:
-        return _sum_of_squares(self.x @ self.x.mT if _wide(self.x) else self.xx)
+        return _sum_of_squares(self.gram_x if is_wide(self.x) else self.xx)
 
     @cached_property
     def ll(self) -> Tensor:
-        return _sum_of_squares(self.y @ self.y.mT if _wide(self.y) else self.yy)
+        return _sum_of_squares(self.gram_y if is_wide(self.y) else self.yy)
 
     @cached_property
     def kl(self) -> Tensor:
-        if _wide(self.x) and _wide(self.y):
-            return ((self.x @ self.x.mT) * (self.y @ self.y.mT)).sum((-2, -1))
+        if is_wide(self.x) and is_wide(self.y):
+            return (self.gram_x * self.gram_y).sum((-2, -1))
         return _sum_of_squares(self.xy)
 
     def row_overlaps(self) -> tuple[Tensor, Tensor, Tensor]:
@@ -151,18 +189,29 @@ def moments_of(
     """Moments in float64 of features (..., n, d) or of accumulated ones, centred and scaled.
 
     Raises:
-        InputError: an unknown scale, unusable features, or y or a mask with accumulated moments.
+        InputError: an unknown scale, unusable features, y or a mask with accumulated moments, or
+            norms whose fourth powers overflow.
     """
     if scale not in SCALES:
         raise InputError(f"scale is {scale!r}: expected one of {SCALES}")
     if isinstance(x, Accumulated):
         if y is not None or mask is not None:
             raise InputError(f"y or mask was passed with {type(x).__name__}: expected neither")
-        return x.moments(center=center, scale=scale)
+        return _check_norms(x.moments(center=center, scale=scale))
     if y is None:
         raise InputError("y is None: expected the features to compare x with")
     x, y, mask = paired(x, y, mask, torch.float64, names)
-    return row_moments(x, y, center=center, scale=scale, mask=mask)
+    return _check_norms(row_moments(x, y, center=center, scale=scale, mask=mask))
+
+
+def _check_norms(m: AnyMoments) -> AnyMoments:
+    """The moments; raises InputError where ‖XXᵀ‖² or ‖YYᵀ‖² overflows."""
+    if (largest := float(torch.maximum(m.size_x, m.size_y).detach().max())) > 1e150:
+        raise InputError(
+            f"x and y have squared norms up to {largest:.2g}: expected 1e150 at most, or "
+            'scale="frobenius"'
+        )
+    return m
 
 
 def row_moments(
@@ -195,7 +244,8 @@ def standardised(
     factor = torch.where(varies, torch.where(varies, size, 1).rsqrt(), 0)
     if scale == "rms":
         factor = factor * n.to(x.dtype).sqrt()
-    return x * factor[..., None, None]
+    factor = factor[..., None, None]
+    return x.mul_(factor) if center and not x.requires_grad else x * factor  # no copy if it is ours
 
 
 def noise(raw: Tensor, dtype: torch.dtype) -> Tensor:
@@ -203,12 +253,35 @@ def noise(raw: Tensor, dtype: torch.dtype) -> Tensor:
     return (16 * torch.finfo(dtype).eps) ** 2 * raw
 
 
-def _wide(x: Tensor) -> bool:
+def needs_gradient(x: Tensor) -> bool:
+    return torch.is_grad_enabled() and x.requires_grad
+
+
+def narrow(rows: Tensor) -> Tensor:
+    """Rows (..., n, d) rotated into n columns where n < d: the same Gram matrix.
+
+    The rotation is constant for the gradient, which is right where the function of the rows is one
+    of their Gram matrix.
+    """
+    if not is_wide(rows):
+        return rows
+    if needs_gradient(rows):
+        rotated: Tensor = rows @ torch.linalg.qr(rows.detach().mT).Q
+        return rotated
+    triangular: Tensor = torch.linalg.qr(rows.mT, mode="r").R
+    return triangular.mT
+
+
+def is_wide(x: Tensor) -> bool:
+    """Whether rows (..., n, d) are fewer than columns."""
     return x.shape[-2] < x.shape[-1]
 
 
 def _sum_of_squares(a: Tensor) -> Tensor:
-    return a.square().sum((-2, -1))
+    if a.requires_grad:
+        return a.square().sum((-2, -1))
+    norms: Tensor = torch.linalg.vector_norm(a, dim=-1)  # without a copy of large features
+    return norms.square().sum(-1)
 
 
 def trace(a: Tensor) -> Tensor:

@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from geodistill.errors import InputError
+from geodistill.geometry.dimensionality import participation_ratio
 from geodistill.geometry.measures import cka, feature_gram_distance, procrustes_distance
-from geodistill.geometry.moments import Scale, standardised
+from geodistill.geometry.moments import Scale, narrow, standardised
 from geodistill.geometry.validation import paired, single
 
 MeasureFunction = Callable[..., Tensor]
@@ -33,10 +35,10 @@ def best_student(
     center: bool = True,
     scale: Scale = "frobenius",
 ) -> Tensor:
-    """Features that reach the ceiling of `measure`: rescaled principal scores of the teacher.
+    """Features that reach the ceiling of `measure`: principal scores of the scaled teacher.
 
-    Without `scale` the scores stay as they are. With it, eigenvalues are λ_i up to a factor for
-    Procrustes and CKA, and λ_i + τ/d_s for the Gram distance.
+    Of eigenvalues λ_i, so of squared norm 1 − τ for a teacher of norm 1; a measure with `scale`
+    brings it to 1. With `scale` the Gram distance needs λ_i + τ/d_s, of the teacher's norm.
 
     Args:
         measure: procrustes_distance, feature_gram_distance or cka.
@@ -46,7 +48,7 @@ def best_student(
         scale: how features are scaled.
 
     Returns:
-        Student features (n, min(d_s, d_t)), float64.
+        Student features (n, min(d_s, d_t, n)), float64.
 
     Raises:
         InputError: another measure, unusable features or width.
@@ -60,15 +62,13 @@ def best_student(
     if d_student < 1:
         raise InputError(f"d_student is {d_student}: expected at least 1")
     x = single(teacher, None, torch.float64, "teacher")
-    x = standardised(x, torch.tensor(len(x), device=x.device), center=center, scale=scale)
-    total = x.square().sum()
+    x = narrow(standardised(x, torch.tensor(len(x), device=x.device), center=center, scale=scale))
     spectrum, axes = torch.linalg.eigh(x.mT @ x)
     spectrum, axes = spectrum.flip(0)[:d_student].clamp_min(0), axes.flip(1)[:, :d_student]
     scores: Tensor = x @ axes
     if measure is feature_gram_distance and scale is not None:
-        tau = (total - spectrum.sum()).clamp_min(0)  # 0 wherever an eigenvalue is
-        safe = torch.where(spectrum > 0, spectrum, 1)
-        scores = scores * ((spectrum + tau / d_student) / safe).sqrt()
+        tau = (x.square().sum() - spectrum.sum()).clamp_min(0)  # 0 wherever an eigenvalue is
+        scores *= ((spectrum + tau / d_student) / torch.where(spectrum > 0, spectrum, 1)).sqrt()
     return scores
 
 
@@ -104,11 +104,9 @@ class ScoreRange:
         NaN for a student whose rows are all equal, unless `scale` is None: it has no geometry, and
         D, then the distance to zero, is less than the distance to shuffled rows.
         """
-        if self.scale is not None:
-            y = single(student, None, torch.float64, "student")
-            n = torch.tensor(len(y), device=y.device)
-            if not standardised(y, n, center=self.center, scale=self.scale).any():
-                return math.nan
+        y = single(student, None, torch.float64, "student")
+        if self.scale is not None and participation_ratio(y, center=self.center) == 0:
+            return math.nan
         value = float(self.measure(self.teacher, student))
         return (self.chance_level - value) / (self.chance_level - self.ceiling)
 
@@ -142,8 +140,9 @@ def score_range(
         >>> 0 < scores.ceiling < scores.chance_level
         True
     """
-    shuffled = _shuffled(measure, teacher, d_student, center, scale, seed)
-    reachable = ceiling(measure, teacher, d_student, center=center, scale=scale)
+    best = best_student(measure, teacher, d_student, center=center, scale=scale)
+    bound = _with_options(measure, center, scale)
+    shuffled, reachable = _shuffled(bound, teacher, best, seed), float(bound(teacher, best))
     mean, sd = float(shuffled.mean()), float(shuffled.std())
     if abs(mean - reachable) <= max(3 * sd, 1e-6 * max(abs(mean), abs(reachable))):
         raise InputError(
@@ -151,7 +150,6 @@ def score_range(
             f"{sd:.2g}, the best student of width {d_student} {reachable:.6g}: "
             "expected more rows, so that the two differ"
         )
-    bound = _with_options(measure, center, scale)
     return ScoreRange(bound, teacher, reachable, mean, center, scale)
 
 
@@ -224,7 +222,8 @@ def chance_level(
             raise InputError(f"n is {n}: expected 1 to the teacher's {len(teacher)} rows")
         order = torch.randperm(len(teacher), generator=torch.Generator().manual_seed(seed))
         teacher = teacher[order[:n].to(teacher.device)]
-    return float(_shuffled(measure, teacher, d_student, center, scale, seed).mean())
+    student = best_student(measure, teacher, d_student, center=center, scale=scale)
+    return float(_shuffled(_with_options(measure, center, scale), teacher, student, seed).mean())
 
 
 def geometry_kept(
@@ -235,12 +234,17 @@ def geometry_kept(
     center: bool = True,
     scale: Scale = "frobenius",
     mask: Tensor | None = None,
+    shuffled: Literal["best_student", "student"] = "best_student",
     seed: int = 0,
 ) -> float:
     """The share of the reachable geometry that a student has.
 
     (chance level − D)/(chance level − ceiling): 1 for the best student of its width, 0 for that
     student with its rows shuffled, below 0 for worse.
+
+    By the Gram distance a flat spectrum counts too: unrelated features are at D² = 1/PR_X + 1/PR_Y
+    − 2/(n − 1), so noise of equal variances scores up to 0.3 at any n, more for steeper teachers.
+    With shuffled="student" unrelated features score 0, but each spectrum then has its own zero.
 
     Args:
         measure: procrustes_distance, feature_gram_distance or cka.
@@ -249,41 +253,37 @@ def geometry_kept(
         center: whether features are centred.
         scale: how features are scaled.
         mask: rows that count (n,), True = keep.
+        shuffled: whose shuffled rows score 0, "best_student" of this width or "student" itself.
         seed: of the shuffled row orders.
 
     Raises:
-        InputError: as `score_range`, or the student's rows are all equal.
+        InputError: as `score_range`, unknown shuffled, or the student's rows are all equal.
 
     Example:
         >>> teacher = torch.randn(50, 8, generator=torch.Generator().manual_seed(0))
         >>> f"{geometry_kept(procrustes_distance, teacher, 2 * teacher):.3f}"
         '1.000'
     """
-    _with_options(measure, center, scale)
+    if shuffled not in ("best_student", "student"):
+        raise InputError(f"shuffled is {shuffled!r}: expected 'best_student' or 'student'")
     paired(teacher, student, mask, torch.float64, ("teacher", "student"))
     if mask is not None:
-        teacher, student = teacher[mask.bool()], student[mask.bool()]
+        teacher, student = (features[mask.bool()] for features in (teacher, student))
     d_student = student.shape[-1]
     scores = score_range(measure, teacher, d_student, center=center, scale=scale, seed=seed)
+    if shuffled == "student":
+        values = _shuffled(scores.measure, teacher, student, seed)
+        scores = replace(scores, chance_level=float(values.mean()))
     share = scores.normalize(student)
     if math.isnan(share):
         raise InputError(f"student's {len(student)} rows are all equal: expected rows that vary")
     return share
 
 
-def _shuffled(
-    measure: MeasureFunction,
-    teacher: Tensor,
-    d_student: int,
-    center: bool,
-    scale: Scale,
-    seed: int,
-) -> Tensor:
-    """Values (permutations,) of the best student with its rows in random orders."""
-    student = best_student(measure, teacher, d_student, center=center, scale=scale)
+def _shuffled(bound: MeasureFunction, teacher: Tensor, student: Tensor, seed: int) -> Tensor:
+    """Values (permutations,) of the student with its rows in random orders."""
     generator = torch.Generator().manual_seed(seed)
     orders = (torch.randperm(len(student), generator=generator) for _ in range(_PERMUTATIONS))
-    bound = _with_options(measure, center, scale)
     return torch.stack([bound(teacher, student[order.to(student.device)]) for order in orders])
 
 

@@ -1,7 +1,11 @@
 """The nuclear norm ‖C‖_* with its gradient, the polar factor: no differentiation through an SVD.
 
-If C = U S Vᵀ then ‖C‖_* = tr S and d‖C‖_*/dC = U Vᵀ over the non-zero singular values, which is
-the subgradient of least norm where C is rank-deficient (zero at C = 0) (Watson, 1992).
+If C = U S Vᵀ then ‖C‖_* = tr S and d‖C‖_*/dC = U Vᵀ over the non-zero singular values. Where C is
+rank-deficient, any W with norm at most 1 on the left and right null spaces may be added (Watson,
+1992). With W = 0 a direction that a student lacks would get no gradient and stay lost. Here W is the
+polar factor of P G Q, with P and Q the projectors on the null spaces and G a fixed dense matrix
+(cosines), which is nearly orthogonal to no direction: what a student lacks is moved towards what is
+left of the teacher. W depends on C alone, not on the bases that a solver happens to return.
 """
 
 from __future__ import annotations
@@ -29,10 +33,9 @@ def nuclear_norm(c: Tensor, solver: Solver = "auto") -> Tensor:
 
     Args:
         c: matrices (..., p, q).
-        solver: "svd" is the reference. "eigh" of the smaller Gram in float64 is the fastest on CPUs
-            for float32 (it loses singular values below about 1e-8 of the largest, so it is not for
-            float64). "polar_express" uses matrix products alone, for GPUs. "auto" selects by dtype
-            and device.
+        solver: "svd" is the reference. "eigh", of the smaller Gram in float64, is the fastest on
+            CPUs; directions that the Gram does not resolve are solved again by themselves.
+            "polar_express" uses matrix products alone, for GPUs. "auto" selects by device.
 
     Returns:
         Norms (...).
@@ -58,9 +61,7 @@ def nuclear_norm(c: Tensor, solver: Solver = "auto") -> Tensor:
     if solver != "auto" and solver not in _SOLVERS:
         raise InputError(f"solver is {solver!r}: expected one of {('auto', *_SOLVERS)}")
     c = c.to(torch.promote_types(c.dtype, torch.float32))
-    if solver == "auto" and c.dtype == torch.float64:
-        solver = "svd"
-    elif solver == "auto":
+    if solver == "auto":
         solver = "eigh" if c.device.type == "cpu" else "polar_express"
     norm: Tensor = _apply(c, solver)
     return norm
@@ -112,24 +113,77 @@ def _svd(c: Tensor) -> tuple[Tensor, Tensor]:
     driver = "gesvd" if c.is_cuda else None  # Jacobi's, the default there, loses a digit
     u, s, vh = torch.linalg.svd(c, full_matrices=False, driver=driver)
     nonzero = s > rank_floor(c) * s[..., :1]
-    return s.sum(-1), (u * nonzero[..., None, :]) @ vh
+    polar = (u * nonzero[..., None, :]) @ vh
+    for index in _rank_deficient(nonzero):
+        polar[index] = _completed(polar[index], vh[index][~nonzero[index]].mT)
+    return s.sum(-1), polar
+
+
+_RESOLVED = 1e-5  # a float64 Gram has the directions of singular values above this share to 1e-6
 
 
 def _eigh(c: Tensor) -> tuple[Tensor, Tensor]:
-    """polar = C · (CᵀC)^-½, the root in float64: a float32 Gram loses a tenth of the gradient.
+    """polar = C · (CᵀC)^-½ in float64; a float32 Gram would lose a tenth of the gradient.
 
-    The product with C stays in c's precision, since it only adds its rounding.
+    The Gram squares the condition number. Its eigenvectors V rotate C to columns C V whose norms
+    are the singular values, right to second order in what is wrong with V. Columns too small for V
+    to be right are solved again by themselves.
     """
     if c.shape[-2] < c.shape[-1]:
         value, polar = _eigh(c.mT)
         return value, polar.mT
-    squares, v = torch.linalg.eigh(_lower_gram(c.double()))  # reads the lower triangle alone
-    s = squares.clamp_min(0).sqrt()
-    floor = max(rank_floor(c), 1e-7)  # a float64 Gram resolves singular values to √eps only
-    nonzero = s > floor * s[..., -1:]
-    inverse = torch.where(nonzero, torch.where(nonzero, s, 1).reciprocal(), 0)
-    root = v * inverse[..., None, :] @ v.mT
-    return s.sum(-1).to(c.dtype), c @ root.to(c.dtype)
+    floor = rank_floor(c)
+    columns, v, s = _rotated(c.double())
+    large = s > max(_RESOLVED, floor) * s.amax(-1, keepdim=True)
+    polar = (columns * torch.where(large, 1 / s, 0)[..., None, :]) @ v.mT
+    value = (s * large).sum(-1)
+    for i in _rank_deficient(large):
+        limit, basis = floor * s[i].amax(), v[i]
+        solved, rotated, norms = large[i], columns[i], s[i]
+        while not bool(solved.all()):
+            u = torch.linalg.qr(rotated[:, solved])[0]
+            rest, basis = rotated[:, ~solved], basis[:, ~solved]
+            rotated, v_rest, norms = _rotated(rest - u @ (u.mT @ rest))
+            basis = basis @ v_rest
+            solved = norms > torch.maximum(limit, _RESOLVED * norms.amax())
+            if not bool(solved.any()):  # the columns left are rounding errors
+                polar[i] = _completed(polar[i], basis)
+                break
+            value[i] += norms[solved].sum()
+            polar[i] += (rotated[:, solved] / norms[solved]) @ basis[:, solved].mT
+    return value.to(c.dtype), polar.to(c.dtype)
+
+
+def _rotated(c: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """C V, V and the norms of C V's columns, for the eigenvectors V of CᵀC."""
+    v = torch.linalg.eigh(_lower_gram(c))[1]  # reads the lower triangle alone
+    columns = c @ v
+    return columns, v, torch.linalg.vector_norm(columns, dim=-2)
+
+
+def _rank_deficient(nonzero: Tensor) -> list[tuple[int, ...]]:
+    """Indices of the matrices without some of their singular values (..., k)."""
+    if bool(nonzero.all()):
+        return []
+    return [tuple(index) for index in (~nonzero.all(-1)).nonzero().tolist()]
+
+
+def _completed(polar: Tensor, null: Tensor) -> Tensor:
+    """The polar factor of a rank-deficient C with the W of this module's docstring.
+
+    Args:
+        polar: over the non-zero singular values (p, q).
+        null: orthonormal basis of the right null space (q, m), in any rotation.
+    """
+    rows, columns = (torch.arange(n, device=polar.device, dtype=polar.dtype) for n in polar.shape)
+    angles = torch.outer(rows + 0.5, columns + 0.5) * (math.pi / max(polar.shape))
+    moved = angles.cos() @ null.to(polar.dtype) * (2 / max(polar.shape)) ** 0.5
+    moved = moved - polar @ (polar.mT @ moved)
+    u, s, vh = torch.linalg.svd(moved, full_matrices=False)
+    return polar + (u * (s > _NULL)) @ vh @ null.mT.to(polar.dtype)
+
+
+_NULL = 1e-4  # smaller singular values of P G Q, whose largest are near 1, are rounding errors
 
 
 def _lower_gram(c: Tensor) -> Tensor:
@@ -166,7 +220,12 @@ def _polar_express(c: Tensor) -> tuple[Tensor, Tensor]:
             inner = torch.baddbmm(gram, gram, gram, beta=third, alpha=fifth)
             a = torch.baddbmm(a, a, inner, beta=first)
         polar = (a if q is None else q @ a).view_as(c)
-    return (c * polar).sum((-2, -1)), polar
+        value = (c * polar).sum((-2, -1))
+        lost = c.shape[-1] - polar.square().sum((-2, -1)) > 0.5
+        for i in [tuple(index) for index in lost.nonzero().tolist()]:
+            squares, vectors = torch.linalg.eigh(polar[i].mT @ polar[i])
+            polar[i] = _completed(polar[i], vectors[:, squares < 0.5])
+    return value, polar
 
 
 _NEAR_ONE = 0.95

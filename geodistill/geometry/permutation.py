@@ -11,11 +11,12 @@ from torch import Tensor
 
 from geodistill.errors import InputError
 from geodistill.geometry.measure_properties import MEASURES
-from geodistill.geometry.moments import RowMoments, Scale, row_moments
+from geodistill.geometry.moments import RowMoments, Scale, narrow, row_moments
 from geodistill.geometry.validation import paired
 
 _CHUNK = 2**22  # numbers of permuted features held at once
 _ROUNDING = 1e-9
+_INVARIANT = ("xx", "yy", "size_x", "size_y", "kk", "ll", "basis_x")  # under new orders of y's rows
 
 
 @dataclass(frozen=True)
@@ -201,7 +202,8 @@ def _values(
 class _PermutedPair:
     """A pair that a measure takes in place of features, with y's rows in many orders at once.
 
-    What no order changes, the centred features and each side's own moments, is computed once.
+    What no order changes is computed once: the centred features, rotated into n columns if they
+    have more, and each side's own moments and bases.
     """
 
     def __init__(self, x: Tensor, y: Tensor) -> None:
@@ -214,18 +216,24 @@ class _PermutedPair:
 
     def moments(self, *, center: bool, scale: Scale) -> RowMoments:
         if self.rows is None:
-            self.rows = row_moments(self.x, self.y, center=center, scale=scale)
+            rows = row_moments(self.x, self.y, center=center, scale=scale)
+            x, y = narrow(rows.x), narrow(rows.y)
+            self.rows = row_moments(x, y, center=center, scale=None)  # twice: `moments_for_fits`
         if self.orders is None:
             return self.rows
         shuffled = RowMoments(self.rows.n, self.rows.x, self.rows.y[self.orders])
-        for name in ("xx", "yy", "size_x", "size_y", "kk", "ll"):  # into its cached properties
-            vars(shuffled)[name] = getattr(self.rows, name)
+        # into its cached properties, as far as the measure of the true order needed them
+        computed = vars(self.rows)
+        vars(shuffled).update({name: computed[name] for name in _INVARIANT if name in computed})
+        if "basis_y" in computed:
+            vars(shuffled)["basis_y"] = self.rows.basis_y[self.orders]
         return shuffled
 
     def values(self, measure: Callable[..., Tensor], permutations: int, seed: int) -> Tensor:
         """The measure in the true order, then in random orders that depend on seed and n alone."""
         parts = [measure(self).cpu()[None]]
-        for orders in _orders(self.n, permutations, seed, max(1, _CHUNK // self.y.numel())):
+        largest = max(self.n * min(self.n, f.shape[-1]) for f in (self.x, self.y))
+        for orders in _orders(self.n, permutations, seed, max(1, _CHUNK // largest)):
             self.orders = orders.to(self.y.device)
             parts.append(measure(self).cpu())
         return torch.cat(parts)

@@ -12,7 +12,7 @@ from torch import distributed as dist
 from geodistill.errors import InputError
 from geodistill.files import atomic_file
 from geodistill.geometry.moments import Moments, Scale, noise, trace
-from geodistill.geometry.validation import flatten_valid_rows
+from geodistill.geometry.validation import PAIR, check_finite, flat_rows
 
 _SPREAD = 2654435761  # 2³²/φ: multiples of it lie far apart among the generator's 2³² states
 
@@ -22,7 +22,8 @@ class SecondMoments:
 
     Every measure takes it in place of features: `cka(moments)`, `cka(moments, debiased=True)`. Sums
     are about the running mean (Chan, Golub and LeVeque, 1983): a large mean costs no precision, and
-    the result does not depend on the chunks. 2 (d_x + d_y) + 4 more sums serve debiased CKA.
+    the result does not depend on the chunks. R², CCA and projection see directions above 1e-7 of
+    the largest (1e-3 with float32 sums); uncentred they need means below 1e6 standard deviations.
 
     Args:
         d_x: width of the first features.
@@ -89,9 +90,15 @@ class SecondMoments:
             mask: rows that count (...), True = keep.
 
         Raises:
-            InputError: features of other widths, that do not pair or are not finite.
+            InputError: features of other widths, unpaired, not finite or beyond float32 sums.
         """
-        x, y = (f.to(self.mean_x) for f in flatten_valid_rows(x, y, mask))
+        x, y, index = flat_rows(x, y, mask)
+        x, y = ((f if index is None else f[index]).to(self.mean_x) for f in (x, y))
+        check_finite((x, y), PAIR)
+        largest = [float(f.abs().max()) for f in (x, y)]
+        if self.xy.dtype == torch.float32 and not all(1e-15 < a < 1e15 for a in largest if a):
+            expected = "expected 1e-15 to 1e15 for float32 sums, or dtype=torch.float64"
+            raise InputError(f"x and y have values up to {largest}: {expected}")
         self._check_widths((x.shape[-1], y.shape[-1]))
         part = self._empty()
         part.n = torch.full_like(self.n, len(x))
@@ -122,13 +129,12 @@ class SecondMoments:
             raise InputError(
                 f"the other keeps {len(other.keys)} of its {int(other.n)} rows: {expected}"
             )
-        share = other.n / n
-        mean_x = self.mean_x + share * (other.mean_x - self.mean_x)
-        mean_y = self.mean_y + share * (other.mean_y - self.mean_y)
+        mean_x = torch.lerp(self.mean_x, other.mean_x, other.n / n)
+        mean_y = torch.lerp(self.mean_y, other.mean_y, other.n / n)
         sums, other_sums = (m._about(mean_x, mean_y) for m in (self, other))
         self._sample_from([self, other])
         for name in self._SUMS:
-            setattr(self, name, sums[name] + other_sums[name])
+            setattr(self, name, (sums[name] + other_sums[name]).to(getattr(self, name)))
         self.n, self.mean_x, self.mean_y = n, mean_x, mean_y
 
     @torch.no_grad()
@@ -153,7 +159,7 @@ class SecondMoments:
         if len(self.keys):
             self._sample_from(self._all_gather(group))
         for name, value in sums.items():
-            setattr(self, name, value)
+            setattr(self, name, value.to(getattr(self, name)))
         self.n, self.mean_x, self.mean_y = n, mean_x, mean_y
 
     def sample(self) -> tuple[Tensor, Tensor]:
@@ -179,19 +185,22 @@ class SecondMoments:
         if self.n == 0:
             raise InputError("SecondMoments has seen no rows: expected an update first")
         means = (self.mean_x, self.mean_y)
-        centre = means if center else tuple(torch.zeros_like(mean) for mean in means)
-        sums = {name: part.double() for name, part in self._about(*centre).items()}
+        sums = self._about(*(mean if center else 0 * mean for mean in means))
         xx, yy, xy, fourth = (sums[name] for name in ("xx", "yy", "xy", "fourth"))
-        if scale is None:
-            return Moments(self.n, xx, yy, xy, fourth)
-        centred = (trace(m.double()) for m in (self.xx, self.yy))
-        raw = [c + self.n * mean.square().sum() for c, mean in zip(centred, means, strict=True)]
+        about_means = torch.cat([self.xx.diagonal(), self.yy.diagonal()])
+        raw = torch.cat([xx.diagonal(), yy.diagonal()])
+        if center:  # the rounding of a mean must not give equal values a direction
+            varies = raw > noise(self.n * torch.cat(means).square(), torch.float64)
+            x, y = varies[: len(self.mean_x)], varies[len(self.mean_x) :]
+            xx, yy, xy = xx * x.outer(x), yy * y.outer(y), xy * x.outer(y)
+        share = (about_means / raw).nan_to_num().max()  # the means are exact
+        rounding = torch.finfo(self.xy.dtype).eps * share + torch.finfo(xy.dtype).eps
         sizes = torch.stack([trace(xx), trace(yy)])
-        factors = _inverse_squared_norms(sizes, torch.stack(raw), self.xy.dtype)
+        factors = torch.ones_like(sizes) if scale is None else torch.where(sizes > 0, 1 / sizes, 0)
         factors = factors * self.n if scale == "rms" else factors
         a, b = factors
         scaled = (a * xx, b * yy, (a * b).sqrt() * xy, factors.outer(factors) * fourth)
-        return Moments(self.n, *scaled)
+        return Moments(self.n, *scaled, rounding)
 
     def save(self, path: str | PathLike[str]) -> None:
         """Write sums and sample to a safetensors file, which appears complete or not at all.
@@ -236,7 +245,7 @@ class SecondMoments:
         return SecondMoments(d_x, d_y, self.xy.dtype, device=self.xy.device)
 
     def _about(self, mean_x: Tensor, mean_y: Tensor) -> dict[str, Tensor]:
-        """The sums of the same rows about other means: u becomes u + a, v becomes v + b."""
+        """The sums, in float64, about other means: u becomes u + a, v becomes v + b."""
         n, a, b = self.n, self.mean_x - mean_x, self.mean_y - mean_y
         xx, yy, xy = (m.double() for m in (self.xx, self.yy, self.xy))
         sizes = torch.stack([trace(xx), trace(yy)])  # Σs
@@ -244,14 +253,13 @@ class SecondMoments:
         norms = torch.stack([a @ a, b @ b])
         # s becomes s + 2 [u·a, v·b] + norms, and Σ[u v] = 0
         mixed = torch.stack([torch.cat([xx @ a, a @ xy]), torch.cat([xy @ b, yy @ b])], dim=1)
-        zero_a, zero_b = torch.zeros_like(a), torch.zeros_like(b)
-        sides = torch.stack([torch.cat([a, zero_b]), torch.cat([zero_a, b])], dim=1)
+        sides = torch.stack([torch.cat([a, 0 * b]), torch.cat([0 * a, b])], dim=1)
         by_size = 4 * sides.mT @ mixed + n * norms.outer(norms)
         crossed = 2 * self.third.mT @ sides + sizes.outer(norms)
         return {
-            "xx": self.xx + (n * a.outer(a)).to(self.xx),
-            "yy": self.yy + (n * b.outer(b)).to(self.yy),
-            "xy": self.xy + (n * a.outer(b)).to(self.xy),
+            "xx": xx + n * a.outer(a),
+            "yy": yy + n * b.outer(b),
+            "xy": xy + n * a.outer(b),
             "third": self.third + 2 * mixed + shift.outer(sizes + n * norms),
             "fourth": self.fourth + crossed + crossed.mT + by_size,
         }
@@ -290,9 +298,3 @@ class SecondMoments:
     def _check_widths(self, widths: tuple[int, ...]) -> None:
         if widths != tuple(self.xy.shape):
             raise InputError(f"widths (x, y) are {widths}: expected {tuple(self.xy.shape)}")
-
-
-def _inverse_squared_norms(sizes: Tensor, raw: Tensor, dtype: torch.dtype) -> Tensor:
-    """1/‖X‖_F² of each side, and 0 where all rows are equal."""
-    varies = sizes > noise(raw, dtype)
-    return torch.where(varies, torch.where(varies, sizes, 1).reciprocal(), 0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Sequence
 
 import torch
@@ -68,9 +69,11 @@ def flat_rows(
     The indices are None if all count. Nothing is copied and finiteness is not checked.
 
     Raises:
-        InputError: as `paired`, but for values that are not finite.
+        InputError: as `paired`, but for values that are not finite; features that look like
+            (batch, channels, height, width).
     """
     mask = _check_shapes(x, y, mask, names)
+    _check_channels(x, y, names)
     x, y = x.flatten(0, -2), y.flatten(0, -2)
     if mask is None:
         return x, y, None
@@ -112,9 +115,10 @@ def _check_shapes(
     _check_features(x, names[0])
     _check_features(y, names[1])
     if x.shape[:-1] != y.shape[:-1]:
+        advice = f"; {_CHANNELS}" if x.ndim == 4 else ""
         raise InputError(
             f"{names[0]} has rows {tuple(x.shape[:-1])} and {names[1]} {tuple(y.shape[:-1])}: "
-            "expected one row of each for every example"
+            f"expected one row of each for every example{advice}"
         )
     if mask is None:
         return None
@@ -128,6 +132,28 @@ def _check_shapes(
             f"one entry for each row of {names[0]} (True = keep)"
         )
     return mask.bool()
+
+
+_CHANNELS = (
+    "pass (batch, channels, height, width) features through geodistill.geometry.channels_last"
+)
+
+
+def _check_channels(x: Tensor, y: Tensor, names: tuple[str, str]) -> None:
+    """Refuse, or where less likely warn of, features whose last dimension is no width."""
+    if x.ndim != 4 or x.shape != y.shape or x.shape[1] < 4:  # an RGB image has three channels
+        return
+    channels, height, width = x.shape[1:]
+    square = height == width != channels
+    if not square and channels <= max(height, width):
+        return
+    message = (
+        f"{names[0]} and {names[1]} have shape {tuple(x.shape)}, compared as rows of width {width}:"
+        f" {_CHANNELS}, or flatten the first three dimensions if the last one is the width"
+    )
+    if square and channels > width:
+        raise InputError(message)
+    warnings.warn(message, stacklevel=2)
 
 
 def _check_kept(any_row: bool, mask: Tensor, names: tuple[str, str]) -> None:

@@ -2,27 +2,30 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal, get_args
 
 import psutil  # type: ignore[import-untyped]
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pad_sequence
 from tqdm.auto import tqdm  # type: ignore[import-untyped]
 
 from geodistill.errors import InputError
+from geodistill.geometry.outliers import squared_distance_outliers
 from geodistill.geometry.pooling import pool_tokens
 from geodistill.layers.moments import LayerMoments
+from geodistill.layers.outliers import TokenDistances, describe_dominance
 from geodistill.layers.statistics import layer_table, pvalue_columns, value_columns
+from geodistill.layers.tokenized import TokenizedModel, in_eval, tokenize
 
 if TYPE_CHECKING:
     import pandas as pd
     from transformers import PreTrainedTokenizerBase
 
 TextPooling = Literal["token", "text"]
+Models = tuple[TokenizedModel, TokenizedModel]
 _MIN_ROWS = 4  # of debiased CKA
 
 
@@ -40,6 +43,7 @@ class LayerMap:
             largest of all pairs. `n`: number of rows. `pooling`: "token" or "text". NaN where a
             number is undefined, as for a least-squares fit with no more rows than dimensions.
         truncated: number of texts longer than the models' positions, which were truncated.
+        dropped: number of tokens of model a and of model b left out as outliers.
 
     Example:
         >>> import pandas as pd
@@ -49,33 +53,7 @@ class LayerMap:
 
     table: pd.DataFrame
     truncated: int
-
-
-@dataclass(frozen=True)
-class _TokenizedModel:
-    """A model, the token ids of all texts, the padding id, and the layers to read."""
-
-    model: Any
-    ids: list[list[int]]
-    pad_id: int
-    layers: list[int]
-
-    def features(self, texts: list[int]) -> tuple[list[Tensor], Tensor]:
-        """Features (b, t, d) of each layer, in at least float32, and their mask (b, t)."""
-        device = next(self.model.parameters()).device
-        ids = [torch.tensor(self.ids[i], device=device) for i in texts]
-        padded = pad_sequence(ids, batch_first=True, padding_value=self.pad_id)
-        mask = pad_sequence([torch.ones_like(i) for i in ids], batch_first=True)
-        body = self.model.base_model  # a language model's head costs more than many blocks
-        out = body(input_ids=padded, attention_mask=mask, output_hidden_states=True)
-        hidden = getattr(out, "hidden_states", None)
-        if hidden is None:
-            raise InputError(
-                f"a {type(self.model).__name__} returned no hidden_states: expected an encoder or "
-                "a decoder of transformers"
-            )
-        states = [hidden[layer] for layer in self.layers]
-        return [h.to(torch.promote_types(h.dtype, torch.float32)) for h in states], mask.bool()
+    dropped: tuple[int, int] = (0, 0)
 
 
 def compare_layers(
@@ -92,13 +70,14 @@ def compare_layers(
     permutations: int = 199,
     max_permuted_texts: int = 64,
     seed: int = 0,
+    drop_outliers: bool = False,
     progress: bool = True,
 ) -> LayerMap:
     """Compare every layer of one model with every layer of another, of any depth and width.
 
     All measures are of centred features with unit norm: `procrustes` and `gram` distances, `cka`
     and `cka_debiased`, `projection_to_a` (residual norm of a's features fitted by b's) with its
-    `r2_to_a`, and both in the other direction. Memory does not grow with the number of texts. The
+    `r2_to_a`, and both in the other direction. Memory grows by four bytes per token and layer. The
     permutation tests use at most `max_permuted_texts` texts and one row of each, since neighbouring
     tokens are not independent. Models that read the same texts share their words: a small p says
     that matching rows are more similar than others, not that either model was trained.
@@ -117,6 +96,11 @@ def compare_layers(
         permutations: of rows; the smallest p is 1/(permutations + 1).
         max_permuted_texts: at least 4.
         seed: of the permutations and of the rows that are permuted.
+        drop_outliers: leave out tokens that are outliers in any layer, by the rule of
+            `geometry.diagnose`; of both models when tokens are compared, else each model's own.
+            Decoders have such tokens, and a map with them shows little else. It takes a second
+            pass. Without it, a warning names the layers that a few tokens or one direction
+            dominate.
         progress: show progress bars on a terminal.
 
     Raises:
@@ -134,13 +118,31 @@ def compare_layers(
     """
     _check_arguments(texts, batch_size, permutations, max_permuted_texts)
     tokenizers = (tokenizer_a, tokenizer_b or tokenizer_a)
-    models, truncated = _tokenize(texts, (model_a, model_b), tokenizers, (layers_a, layers_b))
+    models, truncated = tokenize(texts, (model_a, model_b), tokenizers, (layers_a, layers_b))
     pooling = _resolve_pooling(pooling, models)
-    moments, rows = _one_pass(models, pooling, batch_size, max_permuted_texts, seed, progress)
-    columns = value_columns(moments, seed, progress)
+    dropped = (0, 0)
+    if drop_outliers:
+        models, dropped = _without_outliers(models, pooling, batch_size, progress)
+    moments, distances, rows = _one_pass(
+        models, pooling, batch_size, max_permuted_texts, seed, progress
+    )
+    layers = (moments.layers(0), moments.layers(1))
+    squares = [None if drop_outliers else side.squares() for side in distances]
+    names_by_text: dict[str, list[str]] = {}
+    for model, side, tokens in zip(models, layers, squares, strict=True):
+        if text := describe_dominance(model.layers, side, moments.n, tokens):
+            names_by_text.setdefault(text, []).append(model.name)
+    if names_by_text:
+        words = "; ".join(f"{' and '.join(n)}: {text}" for text, n in names_by_text.items())
+        warnings.warn(
+            f"{words}. Little else is compared; drop_outliers=True (--drop-outliers) leaves "
+            "outlier tokens out",
+            stacklevel=2,
+        )
+    columns = value_columns(moments, layers, seed, progress)
     columns |= pvalue_columns(*rows, moments.widths, permutations, seed, progress)
     table = layer_table(models[0].layers, models[1].layers, columns)
-    return LayerMap(table.assign(n=moments.n, pooling=pooling), truncated)
+    return LayerMap(table.assign(n=moments.n, pooling=pooling), truncated, dropped)
 
 
 def _check_arguments(
@@ -159,64 +161,7 @@ def _check_arguments(
             raise InputError(f"texts: number {i} is empty; leave it out")
 
 
-def _tokenize(
-    texts: Sequence[str],
-    models: tuple[Any, Any],
-    tokenizers: tuple[Any, Any],
-    layers: tuple[Sequence[int] | None, Sequence[int] | None],
-) -> tuple[tuple[_TokenizedModel, _TokenizedModel], int]:
-    """Both models with the tokenized texts, and how many texts were truncated."""
-    for model, side in zip(models, "ab", strict=True):
-        _check_model(model, f"model_{side}")
-    if tokenizers[0] is None:
-        raise InputError("tokenizer_a is None: expected the tokenizer of model_a")
-    limit = min(_max_length(*pair) for pair in zip(models, tokenizers, strict=True))
-    full = [t(list(texts), verbose=False)["input_ids"] for t in tokenizers]
-    cut = [t(list(texts), truncation=True, max_length=limit)["input_ids"] for t in tokenizers]
-    tokenized = []
-    for side, model, tokenizer, ids, selected in zip(
-        "ab", models, tokenizers, cut, layers, strict=True
-    ):
-        n_tokens, largest = model.get_input_embeddings().num_embeddings, max(map(max, ids))
-        if largest >= n_tokens:
-            raise InputError(
-                f"model_{side} embeds {n_tokens} tokens, its tokenizer gives id {largest}: "
-                f"expected the model's own tokenizer as tokenizer_{side}"
-            )
-        indices = _layer_indices(selected, int(model.config.num_hidden_layers), side)
-        tokenized.append(_TokenizedModel(model, ids, tokenizer.pad_token_id or 0, indices))
-    lengths = [[len(ids) for ids in side] for side in (*full, *cut)]
-    truncated = sum(a > c or b > d for a, b, c, d in zip(*lengths, strict=True))
-    return (tokenized[0], tokenized[1]), truncated
-
-
-def _layer_indices(layers: Sequence[int] | None, last: int, side: str) -> list[int]:
-    """Indices in `hidden_states`; None is all."""
-    selected = range(last + 1) if layers is None else layers
-    if not selected or any(not -last - 1 <= layer <= last for layer in selected):
-        raise InputError(
-            f"layers_{side} is {list(selected)}, model_{side} has layers 0 (embeddings) to {last}: "
-            "expected some of them, -1 for the last"
-        )
-    return [layer % (last + 1) for layer in selected]
-
-
-def _check_model(model: Any, name: str) -> None:
-    kind = type(model).__name__
-    if not (hasattr(model, "config") and hasattr(model, "base_model")):
-        raise InputError(f"{name} is a {kind}: expected an encoder or decoder of transformers")
-    if getattr(model.config, "is_encoder_decoder", False):
-        raise InputError(f"{name} is a {kind}: expected its encoder or its decoder alone")
-
-
-def _max_length(model: Any, tokenizer: Any) -> int:
-    positions = getattr(model.config, "max_position_embeddings", None) or 2**20
-    return int(min(tokenizer.model_max_length, positions, 2**20))
-
-
-def _resolve_pooling(
-    pooling: TextPooling | None, models: tuple[_TokenizedModel, _TokenizedModel]
-) -> TextPooling:
+def _resolve_pooling(pooling: TextPooling | None, models: Models) -> TextPooling:
     same_ids = models[0].ids == models[1].ids
     if pooling not in (None, *get_args(TextPooling)):
         raise InputError(f"pooling is {pooling!r}: expected token or text")
@@ -228,51 +173,105 @@ def _resolve_pooling(
     return pooling or ("token" if same_ids else "text")
 
 
+def _batches(
+    models: Models, batch_size: int, progress: bool
+) -> Iterator[tuple[list[int], list[tuple[list[Tensor], Tensor]]]]:
+    """Texts of each batch, longest first, with the features and masks of both models.
+
+    Texts of which either model has no token to compare are left out.
+    """
+    n = len(models[0].ids)
+    texts = [i for i in range(n) if all(model.has_inliers(i) for model in models)]
+    texts.sort(key=lambda i: -len(models[0].ids[i]))
+    starts = range(0, len(texts), batch_size)
+    with in_eval(models[0].model), in_eval(models[1].model):
+        for start in tqdm(starts, "batches", leave=False, disable=None if progress else True):
+            batch = texts[start : start + batch_size]
+            yield batch, [model.features(batch) for model in models]
+
+
+@torch.no_grad()
+def _without_outliers(
+    models: Models, pooling: TextPooling, batch_size: int, progress: bool
+) -> tuple[Models, tuple[int, int]]:
+    """The models without their outlier tokens, and how many there are of each."""
+    distances: list[TokenDistances] = []
+    order: list[int] = []
+    for texts, outputs in _batches(models, batch_size, progress):
+        distances = distances or [TokenDistances(_widths(hidden)) for hidden, _ in outputs]
+        for side, (hidden, mask) in zip(distances, outputs, strict=True):
+            side.update(torch.cat(hidden, -1)[mask])
+        order += texts
+    outliers = [squared_distance_outliers(side.squares()).any(1) for side in distances]
+    if pooling == "token":
+        outliers = [outliers[0] | outliers[1]] * 2
+    reduced = []
+    for model, tokens in zip(models, outliers, strict=True):
+        parts = (~tokens).split([len(model.ids[i]) for i in order])  # type: ignore[no-untyped-call]
+        by_text = dict(zip(order, parts, strict=True))
+        reduced.append(replace(model, inliers=[by_text[i] for i in range(len(order))]))
+    n_left = sum(all(model.has_inliers(i) for model in reduced) for i in order)
+    if n_left < _MIN_ROWS:
+        raise InputError(
+            f"drop_outliers leaves tokens of {n_left} texts: expected longer texts, or at least "
+            f"{_MIN_ROWS} with tokens that are no outliers"
+        )
+    return (reduced[0], reduced[1]), (int(outliers[0].sum()), int(outliers[1].sum()))
+
+
+@torch.no_grad()
 def _one_pass(
-    models: tuple[_TokenizedModel, _TokenizedModel],
+    models: Models,
     pooling: TextPooling,
     batch_size: int,
     max_permuted_texts: int,
     seed: int,
     progress: bool,
-) -> tuple[LayerMoments, tuple[Tensor, Tensor]]:
-    """Moments of all rows, longest texts first, and one row of each text to be permuted."""
+) -> tuple[LayerMoments, list[TokenDistances], tuple[Tensor, Tensor]]:
+    """Moments of all rows, token distances, and one row of each text to be permuted."""
     n = len(models[0].ids)
-    order = sorted(range(n), key=lambda i: -len(models[0].ids[i]))
     generator = torch.Generator().manual_seed(seed)
     sampled = set(torch.randperm(n, generator=generator)[:max_permuted_texts].tolist())
     position = torch.rand(n, generator=generator).tolist()  # of the sampled token, in its text
-    moments, samples = None, []
-    with _in_eval(models[0].model), _in_eval(models[1].model), torch.no_grad():
-        starts = range(0, n, batch_size)
-        for start in tqdm(starts, "batches", leave=False, disable=None if progress else True):
-            texts = order[start : start + batch_size]
-            in_batch = [k for k, i in enumerate(texts) if i in sampled]
-            outputs = [model.features(texts) for model in models]
-            if moments is None:
-                moments = _empty_moments([hidden for hidden, _ in outputs])
-            rows, sample = [], []
-            for model, (hidden, mask) in zip(models, outputs, strict=True):
-                features = torch.cat(hidden, -1)
-                if pooling == "text":
-                    means, _ = pool_tokens(features, mask, "mean")
-                    rows.append(means)
-                    sample.append(means[in_batch])
-                else:
-                    tokens = [int(position[texts[k]] * len(model.ids[texts[k]])) for k in in_batch]
-                    rows.append(features[mask])
-                    sample.append(features[in_batch, tokens])
-            moments.update(rows[0], rows[1])
-            samples.append([x.double().cpu() for x in sample])
+    moments: LayerMoments | None = None
+    distances: list[TokenDistances] = []
+    samples = []
+    for texts, outputs in _batches(models, batch_size, progress):
+        in_batch = [k for k, i in enumerate(texts) if i in sampled]
+        if moments is None:
+            moments = _empty_moments([hidden for hidden, _ in outputs])
+            distances = [TokenDistances(_widths(hidden)) for hidden, _ in outputs]
+        rows, sample = [], []
+        for side, (hidden, mask) in zip(distances, outputs, strict=True):
+            features = torch.cat(hidden, -1)
+            side.update(features[mask])
+            if pooling == "text":
+                means, _ = pool_tokens(features, mask, "mean")
+                rows.append(means)
+                sample.append(means[in_batch])
+            else:
+                tokens = [mask[k].nonzero()[:, 0] for k in in_batch]
+                at = [
+                    int(t[int(position[texts[k]] * len(t))])
+                    for k, t in zip(in_batch, tokens, strict=True)
+                ]
+                rows.append(features[mask])
+                sample.append(features[in_batch, at])
+        moments.update(rows[0], rows[1])
+        samples.append([x.double().cpu() for x in sample])
     assert moments is not None
     moments.flush()
     a, b = (torch.cat(parts) for parts in zip(*samples, strict=True))
-    return moments, (a, b)
+    return moments, distances, (a, b)
+
+
+def _widths(hidden: list[Tensor]) -> list[int]:
+    return [h.shape[-1] for h in hidden]
 
 
 def _empty_moments(hidden: list[list[Tensor]]) -> LayerMoments:
     """Moments of these layers, on their device; InputError if memory is too small."""
-    a, b = ([h.shape[-1] for h in layers] for layers in hidden)
+    a, b = map(_widths, hidden)
     device = hidden[0][0].device
     if device.type == "mps":  # has no float64
         device = torch.device("cpu")
@@ -285,15 +284,3 @@ def _empty_moments(hidden: list[list[Tensor]]) -> LayerMoments:
             f"{free / 1e9:.1f} GB are free: expected fewer layers in layers_a or layers_b"
         )
     return LayerMoments((a, b), device)
-
-
-@contextmanager
-def _in_eval(model: nn.Module) -> Iterator[None]:
-    """Eval mode; each module's own mode is restored."""
-    training = [module for module in model.modules() if module.training]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module in training:
-            module.training = True

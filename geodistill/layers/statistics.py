@@ -35,12 +35,14 @@ Columns = dict[str, dict[str, Any]]
 _N_DRAWS = 4  # of the null; their mean is within a few hundredths even for one-direction spectra
 
 
-def value_columns(moments: LayerMoments, seed: int, progress: bool) -> Columns:
+def value_columns(
+    moments: LayerMoments, layers: tuple[list[Layer], list[Layer]], seed: int, progress: bool
+) -> Columns:
     """`value`, `null`, `beyond_chance` and `geometry_kept` of every measure and pair.
 
     Geometry kept is NaN where the null equals the best value, or b's rows are all equal.
     """
-    n, a, b = moments.n, moments.layers(0), moments.layers(1)
+    n, (a, b) = moments.n, layers
     shape = (len(a), len(b))
     columns: Columns = {
         column: {name: np.full(shape, np.nan) for name in FORMULAS}

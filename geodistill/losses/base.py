@@ -16,13 +16,16 @@ and divided by their Frobenius norm, unless a loss says otherwise.
 
 from __future__ import annotations
 
+import warnings
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor, nn
 
 from geodistill.errors import InputError
 from geodistill.geometry.moments import SCALES, RowMoments, Scale, row_moments
+from geodistill.geometry.outliers import dominance
 from geodistill.geometry.validation import flatten_valid_rows
 
 NAMES = ("teacher", "student")
@@ -47,6 +50,7 @@ class FeatureLoss(nn.Module, ABC):
     requires_hidden_states = True
     center: bool = True
     scale: Scale = "frobenius"
+    _calls, _next_check, _has_warned = 0, 1, False
 
     def forward(self, student: Tensor, teacher: Tensor, mask: Tensor | None = None) -> Tensor:
         """The loss of a batch.
@@ -62,8 +66,32 @@ class FeatureLoss(nn.Module, ABC):
         """
         x, y = flatten_valid_rows(teacher, student, mask, NAMES)
         with torch.autocast(y.device.type, enabled=False):
+            dtype = y.dtype
             x, y = self.prepare(x, y)
-            return self.compare(row_moments(x, y, center=self.center, scale=self.scale))
+            self.warn_if_dominated(lambda: [(x, y)])
+            value = self.compare(row_moments(x, y, center=self.center, scale=self.scale))
+            return value.to(dtype)
+
+    def warn_if_dominated(self, chunks: Callable[[], Iterable[tuple[Tensor, Tensor]]]) -> None:
+        """Warn once if a few rows or one direction have almost all of the variance.
+
+        Calls 1, 100, 10,000 and so on are examined, each at less than the cost of a call; none in
+        compiled code.
+
+        Args:
+            chunks: gives the rows (k, d_t) of the teacher and (k, d_s) of the student, in parts.
+        """
+        if torch.compiler.is_compiling() or self._has_warned:
+            return
+        self._calls += 1
+        if self._calls < self._next_check:
+            return
+        self._next_check *= 100
+        with torch.no_grad():
+            words = dominance(chunks())
+        if words:
+            self._has_warned = True
+            warnings.warn(f"{type(self).__name__}: {words}", stacklevel=5)
 
     def prepare(self, teacher: Tensor, student: Tensor) -> tuple[Tensor, Tensor]:
         """Transform the rows (n, d_t) and (n, d_s) before they are centred and scaled."""

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from geodistill.geometry.nuclear import first_derivative
-from geodistill.geometry.validation import check_finite, flat_rows, row_dtype
+from geodistill.geometry.validation import check_finite, flat_rows
 from geodistill.losses.base import NAMES
 
 CHUNK = 1024  # rows: large enough for a full-speed product, small enough for the cache
@@ -39,8 +39,12 @@ class Rows:
 
     @property
     def dtype(self) -> torch.dtype:
-        """The dtype of the sums: at least float32."""
-        return row_dtype(self.x, self.y)
+        """The dtype of the computation: float64, where the device has it.
+
+        In real models one direction may have 99 % of the variance; the rounding of float32 sums is
+        then larger than what the others contribute.
+        """
+        return torch.float32 if self.y.device.type == "mps" else torch.float64
 
     @classmethod
     def of(cls, student: Tensor, teacher: Tensor, mask: Tensor | None) -> Rows:

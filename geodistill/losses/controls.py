@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from geodistill.geometry.formulas import spectra_overlap
+from geodistill.geometry.formulas import nuclear_overlap, spectra_overlap
 from geodistill.geometry.moments import AnyMoments, RowMoments
 from geodistill.geometry.nuclear import nuclear_norm
 from geodistill.geometry.validation import flatten_valid_rows
@@ -69,7 +69,7 @@ class AlignmentLoss(MomentLoss):
         super().__init__(decay=decay, group=group)
 
     def compare(self, m: AnyMoments) -> Tensor:
-        return 2 * (spectra_overlap(m) - nuclear_norm(m.xy))
+        return 2 * (spectra_overlap(m) - nuclear_overlap(m))
 
 
 class IsotropyLoss(FeatureLoss):
@@ -82,6 +82,10 @@ class IsotropyLoss(FeatureLoss):
         >>> f"{abs(IsotropyLoss()(student, student)):.4f}"
         '0.0000'
     """
+
+    def prepare(self, teacher: Tensor, student: Tensor) -> tuple[Tensor, Tensor]:
+        dtype = torch.float32 if student.device.type == "mps" else torch.float64
+        return teacher.to(dtype), student.to(dtype)
 
     def compare(self, m: RowMoments) -> Tensor:
         return 2 - 2 * nuclear_norm(m.y) / math.sqrt(min(m.y.shape))

@@ -22,7 +22,7 @@ class ProcrustesLoss(MomentLoss):
     zero-padded to d_s. Unchanged when every row is repeated, and under rotation, scaling and shift
     of either side. Few rows fit by chance: independent features score 2 in the limit, but about 0.4
     at n = 32 and widths 384 and 128, and the gradient of a small batch follows that chance fit in
-    part (chapter 2). Use more rows, or `decay`.
+    part (chapter 2). Use more rows, or `decay=0.9`.
 
     Source: Bhattarai et al. (2025), arXiv 2509.25253; Schönemann (1966).
 
@@ -78,11 +78,11 @@ class FeatureGramLoss(MomentLoss):
 
 
 class CKALoss(MomentLoss):
-    """1 − CKA, in [0, 1]; 0 where XXᵀ is a multiple of YYᵀ.
+    """1 − CKA, in [0, 1], if debiased in [0, 2]; 0 where XXᵀ is a multiple of YYᵀ.
 
     Unchanged when every row is repeated, except in the debiased form, which counts rows. CKA of few
     rows is too high (independent features of widths 384 and 128 score 0.4 at n = 32); the debiased
-    form corrects that.
+    form corrects that, and so does `decay=0.9`, with less noise.
 
     Source: Kornblith et al. (2019); root: Dasgupta and Cohn (2025); debiased: Song et al. (2012).
 

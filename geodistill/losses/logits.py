@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 import torch
@@ -24,10 +25,10 @@ class KLDivergenceLoss(nn.Module):
     Args:
         kind: "forward" KL(p‖q) (Hinton et al., 2015); "reverse" KL(q‖p); "skew" KL(p‖0.1 p + 0.9 q)
             (Ko et al., 2024, DistiLLM), bounded by log 10.
-        temperature: T > 0.
+        temperature: T > 0, finite.
 
     Raises:
-        InputError: an unknown kind or a temperature that is not positive.
+        InputError: an unknown kind or a temperature that is not positive and finite.
 
     Example:
         >>> loss = KLDivergenceLoss(temperature=2.0)
@@ -41,8 +42,8 @@ class KLDivergenceLoss(nn.Module):
         super().__init__()
         if kind not in KINDS:
             raise InputError(f"kind is {kind!r}: expected one of {KINDS}")
-        if not temperature > 0:
-            raise InputError(f"temperature is {temperature}: expected a number above 0")
+        if not 0 < temperature < math.inf:
+            raise InputError(f"temperature is {temperature}: expected a finite number above 0")
         self.kind, self.temperature = kind, temperature
 
     def forward(

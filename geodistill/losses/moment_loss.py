@@ -16,6 +16,7 @@ from torch import Tensor
 
 from geodistill.errors import InputError
 from geodistill.geometry.moments import AnyMoments, Moments, Scale, noise, row_moments
+from geodistill.geometry.validation import row_dtype
 from geodistill.losses.base import FeatureLoss, check_scale
 from geodistill.losses.chunked_moments import Rows, Sums, column_sums, products
 
@@ -37,8 +38,12 @@ class MomentLoss(FeatureLoss):
 
     With `decay` the sums of past batches, detached and multiplied by `decay` at each call, are
     added in training mode. The gradient flows through the batch and is multiplied by total over
-    batch count, since it would shrink as the past grows. The sums are buffers, so a resumed run
-    continues with them. Evaluation mode neither reads nor changes them.
+    batch count, since it would shrink as the past grows. Where the loss depends on the number of
+    rows (`scale` None or "rms"), it is that of as many rows as the batch has. The sums are buffers,
+    so a resumed run continues with them. Evaluation mode neither reads nor changes them.
+
+    `decay=0.9` corrects most of the bias of a batch, 0.97 also that of batches with fewer rows than
+    half the student's columns (chapter 2).
 
     With `group` every rank returns the loss of the joined batch, and the gradient is that of the
     sum of the ranks' losses: after DDP's averaging it is the gradient of the joined batch. Each
@@ -95,27 +100,30 @@ class MomentLoss(FeatureLoss):
             InputError: unusable features or mask, or widths other than those of past batches.
         """
         rows = Rows.of(student, teacher, mask)
+        self.warn_if_dominated(lambda: (chunk[1:] for chunk in rows.chunks()))
         with torch.autocast(rows.y.device.type, enabled=False):
             batch_alone = self.group is None and not (self.training and self.decay)
             # Of few rows the n × n sums are cheaper; on a GPU rows need fewer launches.
             many = rows.chunk if rows.y.is_cuda else max(teacher.shape[-1], student.shape[-1])
             if batch_alone and (self.needs_rows or len(rows) < many):
                 x, y = rows.gather()
-                return self.compare(row_moments(x, y, center=self.center, scale=self.scale))
-            sums, n = self._pool(rows)
+                moments = row_moments(x, y, center=self.center, scale=self.scale)
+                return self.compare(moments).to(row_dtype(teacher, student))
+            sums, share = self._pool(rows)
             value = self.compare(_moments(sums, self.scale))
-        if batch_alone:
-            return value
-        return value + (sums["n"] / n - 1) * (value - value.detach())
+            if not batch_alone:
+                value = value + (1 / share - 1) * (value - value.detach())
+        return value.to(row_dtype(teacher, student))
 
     @abstractmethod
     def compare(self, m: AnyMoments) -> Tensor:
         """The scalar, from moments of features centred and scaled."""
 
     def _pool(self, rows: Rows) -> tuple[Sums, Tensor]:
-        """Sums over past and batch about their common mean, and the number of rows in the batch.
+        """Sums over past and batch about their common mean, and the share of the batch in the rows.
 
-        The sums about the mean of all rows are stationary in it, so the mean needs no gradient.
+        The sums are multiplied by the share: those of as many rows as the batch has. The sums about
+        the mean of all rows are stationary in it, so the mean needs no gradient.
         """
         with torch.no_grad():
             x_sum, y_sum = column_sums(rows)
@@ -138,7 +146,8 @@ class MomentLoss(FeatureLoss):
         if self.training and self.decay:
             for name, value in sums.items():
                 self.register_buffer(f"past_{name}", value.detach())
-        return sums, n
+        share = n / total
+        return {k: v if k.startswith("mean") else v * share for k, v in sums.items()}, share
 
     def _past(self, x: Tensor, y: Tensor) -> Sums:
         """The decayed sums, zero at the start; raises InputError if the widths changed."""

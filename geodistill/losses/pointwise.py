@@ -167,7 +167,7 @@ class FlexLoss(FeatureLoss):
 
     Example:
         >>> x = torch.randn(30, 6, generator=torch.Generator().manual_seed(0))
-        >>> f"{FlexLoss(torch.tensor([4, 1]))(2 * x[:, [4, 1]] + 1, x):.4f}"
+        >>> f"{abs(FlexLoss(torch.tensor([4, 1]))(2 * x[:, [4, 1]] + 1, x)):.4f}"
         '0.0000'
     """
 

@@ -17,7 +17,7 @@ from geodistill.files import sha256
 from geodistill.publish.project import Project
 
 
-def cache_key(project: Project, source: Path, parameters: Mapping[str, object]) -> str:
+def notebook_key(project: Project, source: Path, parameters: Mapping[str, object]) -> str:
     """Hash everything that an executed notebook depends on.
 
     Args:

@@ -31,6 +31,7 @@ def show(
     fig: Figure,
     *,
     alt: str,
+    caption: str = "",
     source: Source,
     made_by: str | None = None,
     results: str | Path | None = None,
@@ -42,6 +43,7 @@ def show(
     Args:
         fig: the figure.
         alt: a sentence for readers who cannot see the figure.
+        caption: what is shown: how many, and what bars and bands are.
         source: "live" if this page computes what is shown, "stored" if it reads stored results.
         made_by: the command that makes the stored results.
         results: the stored tables.
@@ -62,7 +64,8 @@ def show(
         f'<img class="gd-figure" width="{width}" alt="{escape(alt)}" '
         f'src="data:image/png;base64,{data}">'
     )
-    _display(f"<figure>{body}<figcaption>{_caption(facts)}</figcaption></figure>", facts)
+    text = f"{escape(caption)}<br>" if caption else ""
+    _display(f"<figure>{body}<figcaption>{text}{_caption(facts)}</figcaption></figure>", facts)
 
 
 def show_table(

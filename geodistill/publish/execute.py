@@ -21,7 +21,7 @@ from papermill.exceptions import PapermillExecutionError
 from geodistill.errors import InputError
 from geodistill.files import first_line
 from geodistill.publish.budgets import TOLERANCE, read_budgets
-from geodistill.publish.cache_key import cache_key
+from geodistill.publish.cache_key import notebook_key
 from geodistill.publish.console import IndentedWriter, log
 from geodistill.publish.notebook_source import check_parameters, read_source
 from geodistill.publish.project import Project, check_profile, find_project
@@ -59,7 +59,7 @@ class NotebookRun:
 
     def key(self) -> str:
         """The cache key of the sources, library and data as they are now."""
-        return cache_key(self.project, self.source, self.parameters)
+        return notebook_key(self.project, self.source, self.parameters)
 
     def is_up_to_date(self) -> bool:
         """Whether `target` is a readable, complete run with the present key."""

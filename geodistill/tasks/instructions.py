@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from geodistill.errors import AssetError, InputError
-from geodistill.tasks import embedded_instructions, hub
+from geodistill.tasks import computed_instructions, embedded_instructions, hub
 from geodistill.tasks.base import (
     SPLITS,
     InstructionData,
@@ -45,11 +45,13 @@ def load_instructions(name: str | Path) -> InstructionData:
     The sets for evaluation only have empty training and validation splits.
 
     Args:
-        name: "embedded" (prompts on the human-rated texts), "t0" (pairs of P3); for evaluation
-            only "self_instruct", "vicuna", "s_ni" or "u_ni"; "dolly" or "p3:SUBSET" of the hub; or
-            a path that ends in .jsonl. Such a file has one JSON object per line, with `prompt` and
-            `completion` or with chat `messages`, and is split by prompt. If it holds chats, rows
-            have a column `turns`, which is empty for a plain pair.
+        name: "embedded" (prompts on the human-rated texts), "computed" (families of instructions
+            with computed answers), "t0" (pairs of P3); for evaluation only "computed-wordings" and
+            "computed-families" (wordings and families that "computed" lacks), "self_instruct",
+            "vicuna", "s_ni" or "u_ni"; "dolly" or "p3:SUBSET" of the hub; or a path that ends in
+            .jsonl. Such a file has one JSON object per line, with `prompt` and `completion` or with
+            chat `messages`, and is split by prompt. If it holds chats, rows have a column `turns`,
+            which is empty for a plain pair.
 
     Raises:
         InputError: unknown name, or a malformed line; the error names file and line.
@@ -250,4 +252,7 @@ INSTRUCTION_SETS: dict[str, Callable[[], dict[str, list[Row]]]] = {
     "vicuna": _vicuna,
     "dolly": hub.load_dolly,
     **{name: partial(hub.load_evaluation, name) for name in hub.EVALUATION},
+    "computed": computed_instructions.load,
+    "computed-wordings": computed_instructions.load_wordings,
+    "computed-families": computed_instructions.load_families,
 }

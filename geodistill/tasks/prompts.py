@@ -96,7 +96,8 @@ def encode_pair(row: Row, tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
     No special tokens are added: OPT's tokenizer would put a begin token before the answer too.
 
     Args:
-        row: with `item`, `source`, `prompt` and `completion`; all but the prompt are copied.
+        row: with `item`, `source`, `prompt` and `completion`, and perhaps `template`; all but the
+            prompt are copied.
         tokenizer: of the model that is trained.
 
     Raises:
@@ -113,7 +114,7 @@ def encode_pair(row: Row, tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
         "input_ids": prompt + answer,
         "labels": [-100] * len(prompt) + answer,
         "prompt_ids": prompt,
-        **{name: row[name] for name in ("item", "source", "completion")},
+        **{name: row[name] for name in ("item", "source", "template", "completion") if name in row},
     }
 
 

@@ -110,8 +110,8 @@ def test_an_unknown_direction_is_asked_for(long, tmp_path):
     for metric in (None, "zeal"):
         with pytest.raises(InputError, match="is unknown: choose --higher or --lower"):
             read(long, tmp_path, metric=metric)
-    assert read(long, tmp_path, metric="zeal", higher=False).sign_flipped
-    assert not read(long, tmp_path, metric="nll", higher=True).sign_flipped
+    assert read(long, tmp_path, metric="zeal", higher_is_better=False).sign_flipped
+    assert not read(long, tmp_path, metric="nll", higher_is_better=True).sign_flipped
 
 
 BAD = [

@@ -24,7 +24,7 @@ def rows(**change):
         for k in ("accuracy", "nll")
     )
     config = json.dumps({"n": 500})
-    return frame.assign(status="finished", dirty=False, config=config).assign(**change)
+    return frame.assign(dirty=False, config=config).assign(**change)
 
 
 def items():
@@ -54,19 +54,18 @@ def test_clean_rows_come_back_whole(tmp_path):
 def test_a_damaged_table_is_told_with_the_way_out(tmp_path, name):
     path = store(tmp_path, rows(), items()) / f"{name}.parquet"
     path.write_bytes(path.read_bytes()[:2000])
-    told = rf"{name}.parquet can't be read \(ArrowInvalid: .*\); restore it, or delete it and run"
+    told = rf"{name}.parquet can't be read \(ArrowInvalid: .*\); restore it, or delete it and make"
     with pytest.raises(InputError, match=told):
         load_items(tmp_path)
 
 
-def test_unfinished_and_dirty_runs_are_left_out_and_counted(tmp_path):
+def test_runs_of_changed_code_are_left_out_and_counted(tmp_path):
     frame = rows()
-    frame.loc[frame["run_id"] == "movie-kd-0", "status"] = "failed"
     frame.loc[frame["run_id"].isin(["movie-kd-1", "movie-kd-2"]), "dirty"] = True
     store(tmp_path, frame, items().query("run_id != 'product-kd-0'"))
     table, scores = load_rows(tmp_path), load_items(tmp_path)
-    assert table.left_out == {"unfinished": 1, "from a changed checkout": 2}
-    assert len(table.run_ids) == 9
+    assert table.left_out == {"from a changed checkout": 2}
+    assert len(table.run_ids) == 10
     assert set(scores.run_ids) == set(table.run_ids) - {"product-kd-0"}
     assert scores.left_out["without items"] == 1
 
@@ -109,9 +108,8 @@ def test_bad_items_are_refused(tmp_path):
 
 
 def test_no_rows_is_one_line_that_says_what_to_do(tmp_path):
-    with pytest.raises(
-        InputError, match=r"no stored rows at .*rows.parquet: .*geodistill experiments"
-    ) as e:
+    told = r"^no stored rows at .*/classification/rows.parquet; expected a folder of results with"
+    with pytest.raises(InputError, match=told) as e:
         load_items(tmp_path / "classification")
     assert "\n" not in str(e.value)
 

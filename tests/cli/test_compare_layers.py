@@ -1,5 +1,6 @@
 """`geodistill compare-layers`, and the layer map as table, figure and sentence."""
 
+import shutil
 import subprocess
 import sys
 
@@ -8,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.colors import to_rgba
+from safetensors.torch import load_file, save_file
 from support.tiny_models import tiny_bert, tiny_opt
 from support.tiny_tokenizers import word_tokenizer
 from typer.testing import CliRunner
@@ -108,6 +110,49 @@ def test_what_cannot_be_read_is_refused_in_one_line(folders, words, message):
     with pytest.raises(InputError, match=message) as error:
         run(folders, **words)
     assert "\n" not in str(error.value)
+
+
+def changed(folder, name, rename=lambda key: key, factor=1.0):
+    """A copy of the BERT whose weights have other names, or are multiplied."""
+    copied = folder / name
+    shutil.copytree(folder / "bert", copied, dirs_exist_ok=True)
+    weights = load_file(folder / "bert/model.safetensors")
+    renamed = {rename(key): factor * value for key, value in weights.items()}
+    save_file(renamed, copied / "model.safetensors", metadata={"format": "pt"})
+    return copied
+
+
+def test_models_that_are_not_what_they_seem_are_refused(folders):
+    changed(folders, "compiled", lambda key: f"_orig_mod.{key}")
+    with pytest.raises(InputError, match=r"37 .* missing and 41 \(_orig_mod.bert.* in .*compiled"):
+        run(folders, "bert", "compiled")
+    changed(folders, "nan", factor=float("nan"))
+    with pytest.raises(InputError, match=r"model_b, layer 0: .* NaN or infinite hidden states"):
+        run(folders, "bert", "nan")
+    for path in changed(folders, "bare").glob("tokenizer*"):
+        path.unlink()
+    with pytest.raises(InputError, match=r"(\d+) of the \1 tokens .* unknown to tokenizer_b"):
+        run(folders, "bert", "bare")
+    wide = changed(folders, "wide")
+    tiny_bert(1, width=48).config.save_pretrained(wide)
+    with pytest.raises(InputError, match=r"model .*wide': expected a folder") as error:
+        run(folders, "bert", "wide")
+    assert "\n" not in str(error.value)
+
+
+def test_outlier_tokens_are_reported_and_left_out_on_request(folders):
+    model = tiny_opt(2, layers=1)
+    count = sum(text.split().count("w10") for text in TEXTS)
+    model.get_input_embeddings().weight.data[
+        word_tokenizer(WORDS).convert_tokens_to_ids("w10")
+    ] *= 300
+    model.save_pretrained(folders / "outliers")
+    word_tokenizer(WORDS).save_pretrained(folders / "outliers")
+    printed = run(folders, "bert", "outliers")
+    assert f"warning: model_b: in layers 0 at most {count} of" in printed
+    printed = " ".join(run(folders, "bert", "outliers", "--drop-outliers").split())
+    assert "warning" not in printed
+    assert f"outlier tokens left out: {count} of A, {count} of B" in printed
 
 
 def test_wrong_options_are_refused(folders):

@@ -147,3 +147,100 @@ def test_what_a_loss_refuses_is_told_with_the_term():
     term = TermModule(FeatureTerm(6, 3, ProcrustesLoss()))
     with pytest.raises(InputError, match=r"ProcrustesLoss\[6-3\]: teacher holds 21 NaN"):
         term(FEATURES, features, RIGHT)
+
+
+def with_outliers(seed, first=300.0):
+    """Token features (6, 10, 8) whose first token in each text is far from the others."""
+    features = torch.randn(6, 10, 8, generator=torch.Generator().manual_seed(seed))
+    features[:, 0, 0] += first
+    return features
+
+
+TOKENS = torch.ones(6, 10, dtype=torch.bool)
+TOKENS[2:, 7:] = False  # padding
+
+
+def term_loss(teacher, student, mask=TOKENS, teacher_mask=None, **settings):
+    term = FeatureTerm(-1, -1, ProcrustesLoss(), **settings)
+    return TermModule(term)(student, teacher, mask, teacher_mask)
+
+
+def test_outlier_rows_are_left_out_of_both_sides():
+    teacher, student = with_outliers(0), with_outliers(1, first=0.0)
+    student[3, 5] *= 100
+    keep = TOKENS.clone()
+    keep[:, 0] = False
+    keep[3, 5] = False
+    expected = ProcrustesLoss()(student[keep], teacher[keep])
+    with pytest.warns(UserWarning, match=r"6 of 48 rows of the teacher .* drop_outliers=True"):
+        plain = term_loss(teacher, student)
+    dropped = term_loss(teacher, student, drop_outliers=True)
+    torch.testing.assert_close(dropped, expected)
+    assert abs(float(plain - dropped)) > 0.1
+    gradient_of = student.clone().requires_grad_()
+    term_loss(teacher, gradient_of, drop_outliers=True).backward()
+    assert torch.equal(gradient_of.grad.norm(dim=-1) > 0, keep)
+
+
+def test_means_leave_out_each_models_own_outliers():
+    """The teacher has other tokens; one text is an outlier token alone, and keeps it."""
+    teacher, student = with_outliers(0)[:, :8], with_outliers(1)
+    teacher_mask, mask = TOKENS[:, :8].clone(), TOKENS.clone()
+    teacher_mask[5, 1:] = False
+    means = []
+    for features, valid in ((student, mask), (teacher, teacher_mask)):
+        means.append(torch.stack([
+            row[1:][on[1:]].mean(0) if on[1:].any() else row[0]
+            for row, on in zip(features, valid, strict=True)
+        ]))  # fmt: skip
+    expected = ProcrustesLoss()(*means)
+    dropped = term_loss(teacher, student, mask, teacher_mask, pooling="mean", drop_outliers=True)
+    torch.testing.assert_close(dropped, expected)
+
+
+@pytest.mark.parametrize("pooling", ["first", "last"])
+def test_pooled_rows_that_are_outliers_are_left_out(pooling):
+    teacher, student = (torch.randn(20, 3, 4) for _ in "ts")
+    teacher[7] += 1000
+    mask = torch.ones(20, 3, dtype=torch.bool)
+    at = 0 if pooling == "first" else -1
+    others = torch.arange(20) != 7
+    expected = ProcrustesLoss()(student[others, at], teacher[others, at])
+    dropped = term_loss(teacher, student, mask, pooling=pooling, drop_outliers=True)
+    torch.testing.assert_close(dropped, expected)
+
+
+@pytest.mark.parametrize("pooling", ["all", "first", "mean", "last"])
+def test_padding_may_hold_nan(pooling):
+    generator = torch.Generator().manual_seed(0)
+    student, teacher = (torch.randn(6, 5, 3, generator=generator) for _ in range(2))
+    mask = torch.arange(5) < torch.tensor([5, 4, 3, 2, 1, 5])[:, None]
+    term = TermModule(FeatureTerm(-1, -1, ProcrustesLoss(), pooling=pooling))
+    clean = term(student, teacher, mask)
+    spoilt = [features.masked_fill(~mask[..., None], math.nan) for features in (student, teacher)]
+    spoilt[0].requires_grad_()
+    loss = term(*spoilt, mask)
+    loss.backward()
+    assert loss.item() == clean.item() > 0.1
+    assert torch.isfinite(spoilt[0].grad).all()
+    assert spoilt[0].grad.norm() > 0
+
+
+def test_a_mean_of_half_precision_features_does_not_overflow():
+    generator = torch.Generator().manual_seed(0)
+    student, teacher = (200 + torch.randn(8, 512, d, generator=generator) for d in (3, 4))
+    mask = torch.ones(8, 512, dtype=torch.bool)
+    term = TermModule(FeatureTerm(-1, -1, ProcrustesLoss(), pooling="mean"))
+    value = term(student.half(), teacher.half(), mask)
+    expected = ProcrustesLoss()(student.half().double().mean(1), teacher.half().double().mean(1))
+    assert value.item() == pytest.approx(expected.item(), abs=1e-3)
+    assert value > 0.1
+
+
+def test_feature_maps_are_told_the_recipe():
+    features = torch.randn(2, 16, 7, 7)
+    term = TermModule(FeatureTerm(6, 3, ProcrustesLoss()))
+    with pytest.raises(
+        InputError, match=r"ProcrustesLoss\[6-3\]: features have shape .*channels_l"
+    ):
+        term(features, features, torch.ones(2, 16, dtype=torch.bool))

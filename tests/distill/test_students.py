@@ -1,5 +1,7 @@
 """Students start from their teacher's embeddings, the best that their width allows."""
 
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -237,6 +239,51 @@ def test_one_layer_is_the_last():
     (block,) = take_layers(teacher, 1).bert.encoder.layer
     expected = teacher.bert.encoder.layer[2].state_dict()
     assert all(torch.equal(tensor, expected[name]) for name, tensor in block.state_dict().items())
+
+
+@pytest.mark.parametrize("layers", [(1, 2, 3), [2, 5], range(4, 5), [1, 5]])
+def test_blocks_named_by_number_are_taken_in_their_order(layers):
+    teacher = tiny_bert(1, layers=5).eval().requires_grad_(False)
+    student = take_layers(teacher, layers)
+    assert student.config.num_hidden_layers == len(student.bert.encoder.layer) == len(layers)
+    for block, number in zip(student.bert.encoder.layer, layers, strict=True):
+        expected = teacher.bert.encoder.layer[number - 1].state_dict()
+        for name, tensor in block.state_dict().items():
+            assert torch.equal(tensor, expected[name])
+    # By hand: the embeddings, the blocks, and the head on the first token.
+    hidden = teacher.bert.embeddings(IDS)
+    for number in layers:
+        out = teacher.bert.encoder.layer[number - 1](hidden)
+        hidden = out[0] if isinstance(out, tuple) else out
+    expected = teacher.classifier(teacher.bert.pooler(hidden))
+    assert torch.allclose(student.eval()(IDS).logits, expected, atol=1e-6)
+    assert all(p.requires_grad for p in student.parameters())
+
+
+def test_evenly_spaced_blocks_are_those_named_by_number():
+    teacher = tiny_bert(1, layers=4)
+    even, named, first = (take_layers(teacher, layers) for layers in (2, (2, 4), (1, 2)))
+    assert moved(weights(even), weights(named)) == 0
+    assert moved(weights(even), weights(first)) > 1e-3
+
+
+def test_the_first_layers_of_a_decoder_keep_their_kinds():
+    torch.manual_seed(0)
+    config = Qwen2Config(
+        vocab_size=100, hidden_size=32, num_hidden_layers=4, num_attention_heads=2,
+        num_key_value_heads=2, intermediate_size=64, use_sliding_window=True, sliding_window=2,
+        layer_types=["full_attention", "sliding_attention"] * 2, max_window_layers=0,
+    )  # fmt: skip
+    student = take_layers(Qwen2ForCausalLM(config), range(1, 4))
+    assert student.config.layer_types == ["full_attention", "sliding_attention", "full_attention"]
+    assert [block.self_attn.layer_idx for block in student.model.layers] == [0, 1, 2]
+
+
+@pytest.mark.parametrize("layers", [(), (0, 1), (1, 3), (2, 1), (1, 1), (-1,), range(1, 4)])
+def test_numbers_that_name_no_blocks_of_the_teacher(layers):
+    message = rf"layers is {re.escape(str([*layers]))}; expected numbers from 1 to 2, the teacher's"
+    with pytest.raises(InputError, match=message):
+        take_layers(BERT, layers)
 
 
 @pytest.mark.parametrize("layers", [0, -1, 4])

@@ -18,6 +18,9 @@ from geodistill.tasks import (
     load_classification,
     sentiment,
 )
+from geodistill.tasks.computed_families import FAMILIES
+from geodistill.tasks.computed_tokenizer import computed_vocabulary
+from geodistill.tasks.computed_wordings import WORDS
 
 CARDS = Path(__file__).parents[2] / "data" / "cards"
 REAL = os.environ.get("GEODISTILL_DATA_DIR")
@@ -35,7 +38,8 @@ def test_the_card_of_an_asset_has_its_hash_and_version(name: str) -> None:
 
 
 def test_every_set_that_an_error_sends_to_a_card_has_one() -> None:
-    local = set(instructions.INSTRUCTION_SETS) - {"embedded"}
+    fileless = {"embedded", "computed", "computed-wordings", "computed-families"}
+    local = set(instructions.INSTRUCTION_SETS) - fileless
     assert {"glue", *local} <= {path.stem for path in CARDS.glob("*.md")}
     assert all(name in _card("glue") for name in glue.TASKS if glue.TASKS[name].folder)
 
@@ -69,6 +73,23 @@ def test_the_sizes_of_the_embedded_instructions() -> None:
     ]
     text = " ".join(_card("sentiment").split())
     assert f"{count} templates, {' / '.join(sizes)} prompts" in text
+
+
+def test_the_sizes_the_hash_and_the_families_of_the_computed_instructions() -> None:
+    card = " ".join(_card("computed").split())
+    data = instructions.load_instructions("computed")
+    further = [instructions.load_instructions(f"computed-{n}") for n in ("wordings", "families")]
+    sizes = " / ".join(f"{len(split):,}" for split in (data.train, data.validation, data.test))
+    assert f"`computed`: {sizes} prompts" in card
+    assert f"`computed-wordings`: {len(further[0].test)} test prompts" in card
+    assert f"`computed-families`: {len(further[1].test)}" in card
+    assert f"`{data.data_hash}`" in card
+    cells = re.findall(r"^\| ([a-z_, *]+) \|", _card("computed"), re.M)
+    names = {name.strip("* ") for cell in cells for name in cell.split(",")}
+    assert set(FAMILIES) <= names
+    assert f"{len(FAMILIES)} families" in card
+    assert f"There are {len(WORDS)} words" in card
+    assert f"{len(computed_vocabulary())} tokens" in card
 
 
 @pytest.mark.skipif(not REAL, reason="GEODISTILL_DATA_DIR is not set")

@@ -1,62 +1,76 @@
-"""Chapter 4 on results whose effects are known: with every section, and with tuning alone."""
+"""Chapter 4 on results whose effects are known: with every section, with some, and with none."""
 
 import re
 
 import pytest
-from support.simulated_sections import write_sections
+from support.simulated_sections import GAINS, write_sections
 from support.stored_chapter import estimate, figures, run_stored_part, text
 
-from geodistill.experiments.classification.grid import ClassificationGrid
+from geodistill.experiments.registry import GRIDS
 
 pytestmark = pytest.mark.smoke
 CHAPTER = "04_bert_classification"
+LEVELS = ["baselines", "full", "full-others"]
 FROM_SECTIONS = {
-    "terms": ["primary"],
-    "main-result": ["primary"],
-    "levels": ["primary"],
-    "controls": ["primary", "placebos"],
-    "controls-table": ["primary", "placebos"],
-    "short": ["short"],
-    "short-table": ["short"],
-    "pretrained": ["pretrained"],
-    "pretrained-levels": ["pretrained"],
-    "pretrained-table": ["pretrained"],
+    "gate": ["baselines-validation", "kd-tuning"],
+    "five-tests": ["full"],
+    "verdicts-c4a": ["full"],
+    "verdicts-c4b": ["full"],
+    "verdicts-p1-bert": ["full"],
+    "levels": LEVELS,
+    "levels-figure": LEVELS,
+    "two-by-two": ["full"],
+    "leave-one-task-out": ["full"],
+    "geometry-and-cost": ["full"],
+    "quarter": ["quarter"],
+    "text": ["text"],
 }
 """Figures and tables, with the sections that they show."""
 
 
-def verdicts(html, baseline):
-    """The verdicts of KD + Procrustes against a baseline in the tables of a page."""
-    row = rf"<td>KD \+ Procrustes vs {re.escape(baseline)}</td>.*?<td>(\w+)</td>\s*</tr>"
-    return set(re.findall(row, html, re.DOTALL))
+def verdict(html, comparison):
+    """The verdict of a comparison, such as "A vs B", in the tables of a page."""
+    row = rf"<td>{re.escape(comparison)}</td>.*?<td>([^<]*)</td>\s*</tr>"
+    return re.search(row, html, re.DOTALL)[1]
 
 
 def test_complete_sections_show_the_simulated_effects(tmp_path, monkeypatch):
     monkeypatch.setenv("GEODISTILL_RESULTS", str(tmp_path))
-    write_sections(tmp_path, "classification", n_items=200)
+    write_sections(tmp_path, "classification", [*LEVELS, "quarter", "text"], n_items=200)
     outputs = run_stored_part(CHAPTER, tmp_path, monkeypatch)
     page, shown = text(outputs), figures(outputs)
     assert "incomplete" not in page
-    assert set(shown) == {"weights", *FROM_SECTIONS}
+    assert set(shown) == set(FROM_SECTIONS)
     for name, sections in FROM_SECTIONS.items():
         assert shown[name]["source"] == "stored"
         assert all(f"--section {section}" in shown[name]["made_by"] for section in sections)
         assert len(shown[name]["run_ids"]) > 1
-    assert verdicts(page, "KD") == {"better"}  # in the primary, short and pretrained sections
-    assert verdicts(page, "KD + Procrustes, rows shuffled") == {"better"}
-    for name in ("short", "pretrained", "controls"):
-        assert abs(estimate(shown[name], "KD + Procrustes vs KD") - 6) < 2
-        if name != "short":
-            assert abs(estimate(shown[name], "KD + Procrustes, rows shuffled vs KD") + 10) < 2
+    gains = {name: 100 * gain for name, gain in GAINS["classification"].items()}
+    for name in ("five-tests", "quarter", "text"):
+        gain = estimate(shown[name], "KD + Procrustes vs KD")
+        assert abs(gain - gains["procrustes"]) < 2
+    assert abs(estimate(shown["quarter"], "KD + CKA vs KD") - gains["cka"]) < 2
+    ahead_of_spectrum = estimate(shown["five-tests"], "KD + Procrustes vs KD + spectrum part")
+    assert abs(ahead_of_spectrum - gains["procrustes"] + gains["spectrum"]) < 2
+    assert verdict(page, "KD + Procrustes vs KD") == "better"
+    assert "stsb" in page
 
 
 def test_without_sections_the_chapter_says_what_is_missing(tmp_path, monkeypatch):
     monkeypatch.setenv("GEODISTILL_RESULTS", str(tmp_path))
-    write_sections(tmp_path, "classification", ["short"], n_items=40)
+    write_sections(tmp_path, "classification", ["quarter"], n_items=40)
     outputs = run_stored_part(CHAPTER, tmp_path, monkeypatch)
     page = text(outputs)
-    grid = ClassificationGrid()
-    for name in ("primary", "pretrained"):
-        assert f"section {name}: 0 of {len(grid.runs(name))} runs are stored" in page
+    grid = GRIDS["classification"]
+    assert f"section full: {grid.n_planned('full')} runs are planned" in page
+    for name in ("baselines", "full-others"):
+        assert re.search(rf"section {name}: ", page)
     assert "C4a is not yet tested" in page
-    assert set(figures(outputs)) == {"weights", "short", "short-table"}
+    assert set(figures(outputs)) == {"gate", "quarter"}
+
+
+def test_before_the_first_run_the_chapter_shows_nothing_stored(tmp_path, monkeypatch):
+    monkeypatch.setenv("GEODISTILL_RESULTS", str(tmp_path))
+    outputs = run_stored_part(CHAPTER, tmp_path, monkeypatch)
+    assert figures(outputs) == {}
+    assert "section baselines-validation: 0 of 24 runs are stored; not used" in text(outputs)

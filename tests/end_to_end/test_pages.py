@@ -162,7 +162,7 @@ def check_cache_equals_live_teacher(namespace):
 
 def scores(printed: str) -> dict[str, float]:
     """The first number behind each method."""
-    words = [line.split() for line in printed.splitlines() if line.startswith("kd")]
+    words = [line.split() for line in printed.splitlines() if line.startswith(("kd", "tfidf"))]
     return {method: float(first) for method, first, *_ in words}
 
 
@@ -208,14 +208,15 @@ def test_own_sentences_are_distilled(tmp_path, monkeypatch, capsys):
     Path("mine.csv").write_text("\n".join(["review,kind,author", *lines]) + "\n")
     block = block_with('"mine.csv"')
     assert "n_train=200" in block
-    small = "n_train=60, epochs=2.0, width=32, layers=1, weight_warmup_batches=1"
+    small = "n_train=60, steps=4, layers=1, weight_warmup_batches=1, n_probe_items=8"
     namespace: dict[str, object] = {}
     exec(block.replace("n_train=200", small), namespace)
     accuracy = scores(capsys.readouterr().out)
-    assert list(accuracy) == ["kd", "kd+procrustes"]
+    assert list(accuracy) == ["tfidf", "kd", "kd+procrustes"]
+    assert accuracy["tfidf"] == 1
     assert 0.4 <= accuracy["kd"] <= 1
     assert set(namespace["run"].items["source"]) == set(namespace["data"].test["source"])
     exec(block_with("layers=2"), namespace)
     assert len(namespace["student"].bert.encoder.layer) == 2
     name, accuracy, kept = capsys.readouterr().out.splitlines()[-1].split()
-    assert (name, float(accuracy) <= 1, float(kept) <= 1) == ("truncate", True, True)
+    assert (name, float(accuracy) <= 1, float(kept) <= 1) == ("uniform", True, True)

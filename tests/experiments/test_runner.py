@@ -353,9 +353,10 @@ def test_a_reader_that_stops_early_is_not_lectured(log, results, recwarn):
 def test_a_section_gives_a_job_for_each_of_its_runs(monkeypatch):
     monkeypatch.delenv("GEODISTILL_RESULTS")
     for study, grid in GRIDS.items():
-        jobs = find_study(study, "primary").jobs
-        assert [job.run_id for job in jobs] == [run.run_id for run in grid.runs("primary")]
-        assert jobs[0].label == f"{jobs[0].settings.task} {jobs[0].method} seed 100"
+        first = next(iter(grid.protocol()["grid"]))
+        jobs, runs = find_study(study, first).jobs, grid.runs(first)
+        assert [job.run_id for job in jobs] == [run.run_id for run in runs]
+        assert jobs[0].label == f"{jobs[0].settings.task} {jobs[0].method} seed {runs[0].seed}"
         assert all(job.minutes > 0 for job in jobs)
 
 
@@ -384,10 +385,11 @@ def other(value):
     return f"{value}x" if isinstance(value, str) else value + 1
 
 
+SECTIONS = re.escape(", ".join(GRIDS["classification"].protocol()["grid"]))
 UNKNOWN = [
     (("glue",), "study is 'glue'; expected one of classification, instruction, synthetic"),
-    (("classification",), "made by sections; add --section with one of tuning, primary"),
-    (("classification", "first"), "section is 'first'; expected one of tuning, primary, "),
+    (("classification",), f"made by sections; add --section with one of {SECTIONS}$"),
+    (("classification", "first"), f"section is 'first'; expected one of {SECTIONS}$"),
     (("synthetic", "tuning"), "section is 'tuning'; the study 'synthetic' has none"),
 ]
 

@@ -1,5 +1,6 @@
 """A section is used when every run that its protocol asks for is stored with its items."""
 
+import re
 import shutil
 
 import pandas as pd
@@ -7,6 +8,7 @@ import pytest
 from support.simulated_sections import write_sections
 
 from geodistill.errors import InputError
+from geodistill.experiments.protocol_grid import UnplannedError
 from geodistill.experiments.registry import GRIDS
 from geodistill.experiments.stored_sections import StoredSections
 from geodistill.files import CHECKSUMS
@@ -19,7 +21,7 @@ def written(tmp_path_factory):
     folder = tmp_path_factory.mktemp("written")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GEODISTILL_RESULTS", str(folder))
-        write_sections(folder, STUDY, ["primary", "placebos"], n_items=6)
+        write_sections(folder, STUDY, ["full", "full-others"], n_items=6)
     return folder
 
 
@@ -50,38 +52,40 @@ def why_not(name):
 
 
 def test_a_complete_section_has_every_planned_run_with_its_items(results):
-    primary = StoredSections(STUDY)["primary"]
-    assert list(primary.run_ids) == sorted(run.run_id for run in GRIDS[STUDY].runs("primary"))
-    assert len(primary.runs) == len(primary.run_ids) == 240
-    assert set(primary.items["run_id"]) | set(primary.unpooled_items["run_id"]) == set(
-        primary.run_ids
-    )
-    assert set(primary.unpooled_items["task"]) == {"stsb"}
-    assert "stsb" not in set(primary.items["task"])
+    full = StoredSections(STUDY)["full"]
+    assert list(full.run_ids) == sorted(run.run_id for run in GRIDS[STUDY].runs("full"))
+    assert len(full.runs) == len(full.run_ids) == 2 * 7 * 10
+    assert set(full.items["run_id"]) == set(full.run_ids)
+    assert set(full.items["task"]) == {"news", "tweets"}
+
+
+def test_a_task_that_the_protocol_does_not_pool_has_rows_and_no_items(results):
+    kd = StoredSections(STUDY)["kd-tuning"]
+    assert set(kd.rows["task"]) == {"news", "tweets", "stsb"}
+    assert set(kd.items["task"]) == {"news", "tweets"}
+    assert len(kd.runs) == 54
 
 
 @pytest.mark.parametrize("table", ["rows", "items"])
 def test_one_run_less_and_it_is_not_complete(results, table):
-    run = GRIDS[STUDY].runs("placebos")[0].run_id
-    change(results, "placebos", lambda frame: frame[frame["run_id"] != run], table)
-    assert why_not("placebos") == "section placebos: 89 of 90 runs are stored"
+    run = GRIDS[STUDY].runs("full-others")[0].run_id
+    change(results, "full-others", lambda frame: frame[frame["run_id"] != run], table)
+    assert why_not("full-others") == "section full-others: 49 of 50 runs are stored"
 
 
-@pytest.mark.parametrize("column", [{"dirty": True}, {"status": "failed"}])
-def test_a_run_of_changed_code_or_a_failed_one_does_not_count(results, column):
-    run = GRIDS[STUDY].runs("placebos")[0].run_id
-    ((name, value),) = column.items()
+def test_a_run_of_changed_code_does_not_count(results):
+    run = GRIDS[STUDY].runs("full-others")[0].run_id
     change(
         results,
-        "placebos",
-        lambda rows: rows.assign(**{name: rows[name].mask(rows["run_id"] == run, value)}),
+        "full-others",
+        lambda rows: rows.assign(dirty=rows["dirty"] | (rows["run_id"] == run)),
     )
-    assert "89 of 90 runs" in why_not("placebos")
+    assert "49 of 50 runs" in why_not("full-others")
 
 
 def test_an_absent_section_is_named_in_one_line(results):
-    assert why_not("short") == "section short: 0 of 60 runs are stored"
-    with pytest.raises(InputError, match="section is 'shorts'; expected one of tuning, primary"):
+    assert why_not("kd-length") == "section kd-length: 0 of 12 runs are stored"
+    with pytest.raises(InputError, match="section is 'shorts'; expected one of baselines-val"):
         StoredSections(STUDY)["shorts"]
     with pytest.raises(InputError, match="study is 'glue'; expected one of classification, instr"):
         StoredSections("glue")
@@ -92,55 +96,85 @@ def test_a_run_that_nobody_planned_is_left_out(results):
         others = rows[rows["seed"] == 100].assign(seed=99)
         return pd.concat([rows, others.assign(run_id="other-" + others["run_id"])])
 
-    change(results, "placebos", with_another)
-    placebos = StoredSections(STUDY)["placebos"]
-    assert len(placebos.run_ids) == 90
-    assert set(placebos.items["seed"]) == set(range(100, 105))
+    change(results, "full-others", with_another)
+    others = StoredSections(STUDY)["full-others"]
+    assert len(others.run_ids) == 50
+    assert set(others.items["seed"]) == set(range(100, 105))
 
 
-def test_without_the_tuning_section_nothing_is_complete(results):
-    shutil.rmtree(results / "tuning")
-    line = why_not("primary")
-    assert line.startswith(
-        "section primary: 300 runs are planned (the tuning section lacks 170 run"
-    )
-    assert "geodistill experiments classification --section tuning" in line
+@pytest.mark.parametrize(
+    ("missing", "reason"),
+    [
+        ("kd-tuning", "section kd-tuning lacks 54 run"),
+        ("term-tuning", "section term-tuning lacks 120"),
+    ],
+)
+def test_without_the_tuning_section_nothing_is_complete(results, missing, reason):
+    shutil.rmtree(results / missing)
+    line = why_not("full")
+    assert line.startswith(f"section full: 210 runs are planned ({reason}")
+    assert f"geodistill experiments classification --section {missing}" in line
 
 
 def test_the_weight_and_the_settings_that_vary_are_columns(results):
-    placebos = StoredSections(STUDY)["placebos"]
-    assert sorted(placebos.runs["weight"].unique()) == [5.0, 20.0, 80.0]
-    assert placebos.items.groupby("weight")["run_id"].nunique().to_dict() == {
-        5.0: 30, 20.0: 30, 80.0: 30,
+    sections = StoredSections(STUDY)
+    tuning = sections["term-tuning"]
+    assert tuning.items.groupby("weight")["run_id"].nunique().to_dict() == {
+        0.5: 40, 2.0: 40, 8.0: 40,
     }  # fmt: skip
-    assert "epochs" not in placebos.runs  # the same in all
+    assert {*tuning.runs.loc[tuning.runs["method"] == "kd+gram", "weight"]} == {0.5, 2.0, 8.0}
+    assert "learning_rate" not in tuning.runs  # the same in all
+    kd = sections["kd-tuning"].runs.groupby(["learning_rate", "temperature"]).size()
+    assert kd.to_dict() == {(rate, t): 6 for rate in (1e-4, 3e-4, 9e-4) for t in (1, 2, 4)}
 
 
 def test_sections_of_two_devices_are_not_compared(results):
-    change(results, "placebos", lambda rows: rows.assign(device="cuda: a GPU"))
+    change(results, "full-others", lambda rows: rows.assign(device="cuda: a GPU"))
     lines = []
     sections = StoredSections(STUDY, lines.append)
-    assert sections.is_complete("placebos")
-    assert sections.is_complete("primary")
-    assert not sections.is_complete("primary", "placebos")
+    assert sections.is_complete("full-others")
+    assert sections.is_complete("full")
+    assert not sections.is_complete("full", "full-others")
     (line,) = lines
     assert line.startswith("sections made on cpu and cuda are not compared")
 
 
 def test_provenance_names_commands_folders_and_runs(results):
-    provenance = StoredSections(STUDY).provenance("primary", "placebos")
+    provenance = StoredSections(STUDY).provenance("full", "full-others")
     command = "geodistill experiments classification --section"
     assert provenance["source"] == "stored"
-    assert provenance["made_by"] == f"{command} primary && {command} placebos"
+    assert provenance["made_by"] == f"{command} full && {command} full-others"
     assert provenance["results"] == (
-        "data/results/classification/primary, data/results/classification/placebos"
+        "data/results/classification/full, data/results/classification/full-others"
     )
-    assert len(provenance["run_ids"]) == 240 + 90
+    assert len(provenance["run_ids"]) == 140 + 50
 
 
 def test_each_table_is_read_once(results, monkeypatch):
     sections = StoredSections(STUDY)
-    first = sections["primary"]
-    shutil.rmtree(results / "primary")
-    assert sections["primary"] is first
-    assert sections.is_complete("primary")
+    first = sections["full"]
+    shutil.rmtree(results / "full")
+    assert sections["full"] is first
+    assert sections.is_complete("full")
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (UnplannedError("no task passes the gate"), r"12 runs are planned \(no task"),
+        (InputError("a table is damaged"), None),
+    ],
+)
+def test_only_what_is_still_to_be_made_is_a_line(monkeypatch, error, reason):
+    """A damaged table or an unknown setting is an error, not an incomplete section."""
+
+    def runs(name):
+        raise error
+
+    monkeypatch.setattr(GRIDS[STUDY], "runs", runs)
+    monkeypatch.setattr(GRIDS[STUDY], "n_planned", lambda name: 12)
+    if reason:
+        assert re.search(reason, why_not("full"))
+    else:
+        with pytest.raises(InputError, match="a table is damaged"):
+            StoredSections(STUDY).is_complete("full")

@@ -149,6 +149,53 @@ def test_a_student_of_equal_rows_has_no_geometry_to_keep(measure: Any) -> None:
         assert geometry_kept(measure, x, 0 * constant, scale=None) > 0
 
 
+def test_flat_noise_scores_by_the_gram_distance_unless_its_own_rows_are_shuffled() -> None:
+    """Its spectrum is nearer than the best student's: √(1/PR_X + 1/d_s) < √(1/PR_X + 1/PR_best)."""
+    for n in (300, 1200):
+        x = normal(n, 48) * torch.arange(1, 49) ** -0.75
+        noise = normal(n, 16, seed=1)
+        steep, line = noise * torch.arange(1, 17) ** -1.0, noise[:, :1] @ normal(1, 16)
+        by_best = [geometry_kept(feature_gram_distance, x, y) for y in (noise, steep, line)]
+        assert by_best[0] > 0.15
+        assert by_best == sorted(by_best, reverse=True)
+        assert by_best[2] < -0.3
+        for measure in SCORED:
+            for y in (noise, steep, line):
+                assert abs(geometry_kept(measure, x, y, shuffled="student")) < 0.03
+            best = best_student(measure, x, 16)
+            assert geometry_kept(measure, x, best, shuffled="student") == pytest.approx(1)
+    with pytest.raises(
+        InputError, match="shuffled is 'rows': expected 'best_student' or 'student'"
+    ):
+        geometry_kept(cka, x, noise, shuffled="rows")
+
+
+@pytest.mark.parametrize("measure", SCORED)
+def test_the_best_student_has_the_documented_norm(measure: object) -> None:
+    expected = 1.0 if measure is feature_gram_distance else 1 - LOST
+    y = best_student(measure, teacher(), 3)
+    assert float(y.norm() ** 2) == pytest.approx(expected)
+    assert torch.allclose(y.mean(0), torch.zeros(3, dtype=y.dtype), atol=1e-12)
+    if measure is not cka:
+        rms = best_student(measure, teacher(), 3, scale="rms")
+        assert float(rms.norm() ** 2) == pytest.approx(40 * expected)
+        raw = best_student(measure, teacher(), 3, scale=None)
+        assert float(raw.norm() ** 2) == pytest.approx(49 * (1 - LOST))  # the teacher is 7 times
+
+
+@pytest.mark.parametrize("measure", SCORED)
+def test_a_teacher_wider_than_its_rows_are_many(measure: object) -> None:
+    """Rotated into n columns it is the same teacher."""
+    x = normal(20, 6) @ normal(6, 60, seed=1) + 0.1 * normal(20, 60, seed=2)
+    rotated = x @ torch.linalg.qr(x.T)[0]
+    assert ceiling(measure, x, 3) == pytest.approx(ceiling(measure, rotated, 3), rel=1e-9)
+    assert best_student(measure, x, 50).shape == (20, 20)
+    y = x[:, :4]
+    expected = geometry_kept(measure, rotated, y)
+    assert geometry_kept(measure, x, y) == pytest.approx(expected, rel=1e-9)
+    assert 0.1 < expected < 1
+
+
 def test_chance_and_ceiling_must_differ_by_three_standard_deviations() -> None:
     """Shuffled rows of these teachers are 2.85 and 3.20 standard deviations from the ceiling."""
     with pytest.raises(InputError, match="expected more rows, so that the two differ"):

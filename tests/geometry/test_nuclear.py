@@ -73,13 +73,31 @@ def test_a_float32_gram_would_lose_the_gradient() -> None:
 
 @pytest.mark.parametrize("solver", SOLVERS)
 @pytest.mark.parametrize("values", [[3, 2, 0, 0], [2, 2, 2, 1], [1, 1, 1, 1], [5, 0, 0, 0]])
-def test_rank_deficient_and_repeated_give_the_least_subgradient(
+def test_a_rank_deficient_matrix_gets_the_polar_factor_and_a_null_space_isometry(
     solver: str, values: list[float]
 ) -> None:
     c, polar = with_spectrum(6, 4, torch.tensor(values, dtype=torch.float64))
     value, gradient = value_and_gradient(c.float(), solver)
     assert float(value) == pytest.approx(sum(values), rel=1e-5)
-    assert torch.allclose(gradient, polar.float(), atol=5e-2 if solver == "polar_express" else 1e-5)
+    tolerance = 5e-2 if solver == "polar_express" else 1e-5
+    completion = gradient.double() - polar
+    assert (completion.T @ polar).norm() < tolerance
+    assert (completion @ polar.T).norm() < tolerance
+    assert torch.allclose(gradient.T @ gradient, torch.eye(4), atol=tolerance)
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+@pytest.mark.parametrize("shape", [(6, 4), (4, 6), (5, 5)])
+def test_the_choice_at_a_kink_is_the_matrix_s_alone(solver: str, shape: tuple[int, int]) -> None:
+    """Zero columns and rows, on the axes too: rounding of size 1e-17 does not change the choice."""
+    for lost in ([0], [1, 3]):
+        c = torch.eye(*shape, dtype=torch.float64) if len(lost) == 1 else normal(*shape)
+        c[:, lost] = 0
+        _, exact = value_and_gradient(c, "svd")
+        _, gradient = value_and_gradient(c + 1e-17 * normal(*shape, seed=4), solver)
+        assert torch.allclose(gradient, exact, atol=1e-6)
+        if shape[0] >= shape[1]:  # the left null space has room for each lost column
+            assert torch.allclose(exact[:, lost].norm(dim=0), torch.ones(len(lost)).double())
 
 
 @pytest.mark.parametrize("solver", SOLVERS)
@@ -95,10 +113,12 @@ def test_subgradient_inequality_at_a_kink(solver: str) -> None:
 
 @pytest.mark.parametrize("solver", SOLVERS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_zero_has_value_and_gradient_zero(solver: str, dtype: torch.dtype) -> None:
+def test_zero_has_value_zero_and_an_isometry_for_a_subgradient(
+    solver: str, dtype: torch.dtype
+) -> None:
     value, gradient = value_and_gradient(torch.zeros(5, 3, dtype=dtype), solver)
     assert value == 0
-    assert torch.equal(gradient, torch.zeros_like(gradient))
+    assert torch.allclose(gradient.T @ gradient, torch.eye(3, dtype=dtype), atol=1e-5)
 
 
 @pytest.mark.parametrize("solver", SOLVERS)
@@ -212,8 +232,8 @@ def test_eigh_is_the_svd_at_every_width(width: int) -> None:
         assert torch.allclose(gradient, polar, atol=1e-8)
 
 
-def test_auto_selects_by_dtype() -> None:
-    for dtype, solver in ((torch.float32, "eigh"), (torch.float64, "svd")):
+def test_auto_is_eigh_on_a_cpu() -> None:
+    for dtype, solver in ((torch.float32, "eigh"), (torch.float64, "eigh")):
         c = normal(9, 5).to(dtype)
         for automatic, selected in zip(
             value_and_gradient(c, "auto"), value_and_gradient(c, solver), strict=True

@@ -1,6 +1,7 @@
 """SecondMoments: any chunking, order or offset gives the measure of all rows."""
 
 import inspect
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -16,8 +17,11 @@ from geodistill.geometry import (
     MEASURES,
     SecondMoments,
     cka,
+    linear_regression_r2,
+    mean_canonical_correlation,
     procrustes_distance,
     procrustes_parts,
+    projection_distance,
 )
 
 N, D_X, D_Y = 60, 7, 4
@@ -91,6 +95,55 @@ def test_save_and_load_go_on_where_they_stopped(tmp_path: Path) -> None:
     moments = SecondMoments.load(path)
     moments.update(X[30:], Y[30:])
     assert torch.allclose(cka(moments), cka(X, Y), rtol=1e-10)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_mean_of_a_million_standard_deviations_costs_no_precision(dtype: torch.dtype) -> None:
+    """The rows hold the variation, to 0.06 of it in float32; so must sums about the mean."""
+    x, y = normal(3000, D_X), normal(3000, D_Y, seed=1)
+    x, y = (x + y @ normal(D_Y, D_X, seed=2) + 1e6).to(dtype), (y - 1e6).to(dtype)
+    for sums in (torch.float32, torch.float64):
+        moments = SecondMoments(D_X, D_Y, sums)
+        for part_x, part_y in zip(x.split(137), y.split(137), strict=True):
+            moments.update(part_x, part_y)
+        for function in (
+            cka,
+            partial(cka, debiased=True),
+            linear_regression_r2,
+            mean_canonical_correlation,
+            partial(procrustes_distance, center=True, scale="frobenius"),
+            partial(projection_distance, center=True),
+        ):
+            expected = function(x.double(), y.double())
+            assert expected > 0.1
+            assert torch.allclose(function(moments), expected, rtol=2e-6)
+        raw = projection_distance(moments)  # uncentred: the error is a share of the large norm
+        assert abs(raw - projection_distance(x, y)) < 1e-8 * x.double().norm()
+
+
+@pytest.mark.parametrize("size", [1e-30, 1e30])
+def test_moments_of_any_size(size: float) -> None:
+    x, y = (X * size).float(), (Y / size).float()
+    moments = accumulated(x, y, [13, 40], torch.float64)
+    for function in (cka, linear_regression_r2, mean_canonical_correlation):
+        assert torch.allclose(function(moments), function(x, y), rtol=1e-9)
+        assert function(x, y) > 0.01
+    single, expected = SecondMoments(D_X, D_Y, torch.float32), "expected 1e-15 to 1e15 for float32"
+    with pytest.raises(InputError, match=expected):
+        single.update(x, y)
+    single.update(0 * x, y / y.abs().max())
+    assert single.n == N
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_fits_of_moments_leave_out_constant_and_dependent_columns(dtype: torch.dtype) -> None:
+    x = torch.cat([X, torch.full((N, 1), 1e5 / 3, dtype=X.dtype)], 1)
+    y = torch.cat([Y, Y[:, :1] - 2 * Y[:, 1:2]], 1)
+    moments = SecondMoments(D_X + 1, D_Y + 1, dtype)
+    for part_x, part_y in zip(x.split(7), y.split(7), strict=True):
+        moments.update(part_x, part_y)
+    for function in (linear_regression_r2, mean_canonical_correlation):
+        assert torch.allclose(function(moments), function(X, Y), rtol=1e-5)
 
 
 def test_equal_rows_have_no_geometry_here_either() -> None:

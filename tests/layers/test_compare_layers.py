@@ -1,5 +1,6 @@
 """The layer map against measures of stacked features; known matches; refusals; nothing is left."""
 
+import warnings
 from functools import partial
 
 import numpy as np
@@ -7,11 +8,13 @@ import pytest
 import torch
 from support.tiny_models import tiny_bert, tiny_opt
 from support.tiny_tokenizers import word_tokenizer
+from transformers import RobertaConfig, RobertaModel
 
 from geodistill.errors import InputError
 from geodistill.geometry import (
     cka,
     feature_gram_distance,
+    inlier_mask,
     permutation_test,
     procrustes_distance,
     projection_distance,
@@ -19,6 +22,7 @@ from geodistill.geometry import (
 )
 from geodistill.layers import compare_layers
 from geodistill.layers.statistics import pvalue_columns
+from geodistill.layers.tokenized import max_positions
 
 WORDS = [f"w{i}" for i in range(2, 100)]
 TOKENIZER = word_tokenizer(WORDS)
@@ -250,3 +254,170 @@ def test_sums_larger_than_the_memory_are_refused(monkeypatch):
     monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=10_000))
     with pytest.raises(InputError, match=r"sums of 3 × 3 layers need 0.0 GB, .* fewer layers"):
         compared(tiny_bert(1), tiny_opt(2))
+
+
+# ---- outlier tokens ----
+
+
+def with_outliers(words=("w2",), layers=2, seed=2):
+    """An OPT that gives some words hidden states of 100 times the usual norm in its residuals."""
+    model = tiny_opt(seed, layers=layers).double()
+    for word in words:
+        model.get_input_embeddings().weight.data[TOKENIZER.convert_tokens_to_ids(word)] *= 300
+    return model
+
+
+def texts_with(word="w2", count=20):
+    """Texts that start with the word with outliers, as decoders treat the first token."""
+    return [f"{word} {text}" for text in texts(count)]
+
+
+N_OUTLIERS = sum(text.split().count("w2") for text in texts_with())
+
+
+@torch.no_grad()
+def hidden_states(model, text):
+    ids = torch.tensor([TOKENIZER(text)["input_ids"]])
+    return [h[0] for h in model(ids, output_hidden_states=True).hidden_states]
+
+
+@pytest.mark.parametrize("pooling", ["token", "text"])
+def test_without_outliers_the_map_is_that_of_the_other_tokens(pooling):
+    a, b = with_outliers().eval(), tiny_bert(1).double().eval()
+    sides = [[hidden_states(model, text) for text in texts_with()] for model in (a, b)]
+    stacks = [[torch.cat(rows) for rows in zip(*side, strict=True)] for side in sides]
+    lengths = [len(side[0]) for side in sides[0]]
+    keeps = [torch.stack([inlier_mask(x, x) for x in stack]).all(0) for stack in stacks]
+    assert [int((~keep).sum()) for keep in keeps] == [N_OUTLIERS, 0]
+    if pooling == "token":
+        keeps = [keeps[0] & keeps[1]] * 2
+        rows = [[x[keep] for x in stack] for stack, keep in zip(stacks, keeps, strict=True)]
+    else:
+        rows = [
+            [
+                torch.stack(
+                    [
+                        r[k].mean(0)
+                        for r, k in zip(x.split(lengths), keep.split(lengths), strict=True)
+                    ]
+                )
+                for x in stack
+            ]
+            for stack, keep in zip(stacks, keeps, strict=True)
+        ]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        layer_map = compare_layers(
+            a, b, texts_with(), tokenizer_a=TOKENIZER, pooling=pooling, permutations=9,
+            drop_outliers=True, progress=False,
+        )  # fmt: skip
+    assert layer_map.dropped == (
+        (N_OUTLIERS, N_OUTLIERS) if pooling == "token" else (N_OUTLIERS, 0)
+    )
+    table = layer_map.table.set_index(["measure", "layer_a", "layer_b"])
+    assert set(table["n"]) == {len(rows[0][0])}
+    for i, x in enumerate(rows[0]):
+        for j, y in enumerate(rows[1]):
+            expected = procrustes_distance(x, y, center=True, scale="frobenius")
+            value = table["value"]["procrustes", i, j]
+            assert value == pytest.approx(float(expected), abs=1e-8), (i, j)
+    assert table["p"].between(0.1, 1).any()
+
+
+def test_outlier_tokens_are_reported_once_with_number_and_share():
+    a, b = with_outliers(), tiny_bert(1)
+    with pytest.warns(UserWarning, match="Little else is compared") as caught:
+        table = compared(a, b, texts=texts_with())
+    (warning,) = caught
+    n = int(table["n"].iloc[0])
+    words = str(warning.message)
+    assert words.startswith(
+        f"model_a: in layers 0-1 at most {N_OUTLIERS} of {n} tokens have at least 99."
+    )
+    assert "drop_outliers=True (--drop-outliers)" in words
+    assert "model_b" not in words
+    with pytest.warns(
+        UserWarning, match=f"^model_a and model_b: in layers 0-1 at most {N_OUTLIERS}"
+    ):
+        compared(a, a, texts=texts_with())
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        compared(tiny_opt(2), b)
+
+
+def test_one_direction_is_reported_too():
+    model = tiny_opt(2)
+    embeddings = model.get_input_embeddings().weight.data
+    embeddings[:, 3] += 40 * torch.randn(
+        len(embeddings), generator=torch.Generator().manual_seed(0)
+    )
+    with pytest.warns(UserWarning, match=r"model_a: in layers 0-1 one direction has at least 9\d"):
+        compared(model, tiny_bert(1))
+
+
+def test_outliers_do_not_depend_on_the_batches():
+    a, b = with_outliers(), tiny_bert(1).double()
+    first, second = (
+        compared(a, b, texts=texts_with(), batch_size=size, drop_outliers=True) for size in (1, 7)
+    )
+    assert set(first["n"]) == set(second["n"])
+    np.testing.assert_allclose(first["value"], second["value"], rtol=1e-9, atol=1e-9)
+
+
+def test_texts_of_outliers_alone_are_left_out_and_too_few_are_refused():
+    mixed = ["w2"] * 3 + texts(20)
+    layer_map = compare_layers(
+        with_outliers(), tiny_bert(1).double(), mixed, tokenizer_a=TOKENIZER, pooling="text",
+        permutations=9, drop_outliers=True, progress=False,
+    )  # fmt: skip
+    assert set(layer_map.table["n"]) == {20}
+    with pytest.raises(InputError, match="drop_outliers leaves tokens of 3 texts"):
+        compared(with_outliers(), tiny_bert(1), texts=["w2"] * 4 + texts(3), drop_outliers=True)
+
+
+# ---- positions, unknown tokens, weights that are not finite ----
+
+
+def test_positions_are_those_that_the_model_takes():
+    config = RobertaConfig(
+        vocab_size=100, hidden_size=32, num_hidden_layers=1, num_attention_heads=2,
+        intermediate_size=32, max_position_embeddings=34,
+    )  # fmt: skip
+    roberta = RobertaModel(config)
+    assert max_positions(roberta) == 32
+    assert max_positions(tiny_opt(1, positions=16)) == 16
+    assert max_positions(tiny_bert(1)) == 32
+    for n_tokens, works in ((32, True), (33, False)):
+        ids = torch.full((1, n_tokens), 7)
+        if works:
+            roberta(ids)
+        else:
+            with pytest.raises((IndexError, RuntimeError), match="index"):
+                roberta(ids)
+    long = [" ".join(WORDS[i : i + 60]) for i in range(6)]
+    tokenizer = word_tokenizer(WORDS)
+    tokenizer.model_max_length = 1000
+    layer_map = compare_layers(
+        roberta, tiny_bert(1), long, tokenizer_a=tokenizer, permutations=9, progress=False
+    )
+    assert layer_map.truncated == 6
+    assert set(layer_map.table["n"]) == {6 * 32}
+
+
+def test_a_tokenizer_that_knows_few_of_the_tokens_is_refused():
+    foreign = word_tokenizer(["other", "words"])
+    n_words = sum(len(text.split()) for text in texts())
+    match = rf"{n_words} of the {n_words} tokens of the texts are unknown to tokenizer_b: expected"
+    with pytest.raises(InputError, match=match):
+        compared(tiny_bert(1), tiny_bert(1), tokenizer_b=foreign)
+    some = [f"{text} other words here" for text in texts()]
+    with pytest.warns(UserWarning, match="60 of the .* unknown to tokenizer_a; it may belong"):
+        compared(tiny_bert(1), tiny_bert(1), texts=some)
+
+
+@pytest.mark.parametrize(("weight", "layer"), [("embed_tokens", 0), ("layers.1.fc2", 2)])
+def test_weights_that_are_not_finite_name_model_and_layer(weight, layer):
+    broken = tiny_opt(2)
+    broken.get_submodule(f"model.decoder.{weight}").weight.data[:] = torch.nan
+    with pytest.raises(InputError, match=rf"model_b, layer {layer}: \d+ NaN or infinite hidden"):
+        compared(tiny_bert(1), broken)

@@ -165,12 +165,30 @@ def test_float32_is_as_close_to_float64_as_stated(
 
 
 @pytest.mark.parametrize("rows", [4, 40])  # few rows are compared as rows, many by their sums
-@pytest.mark.parametrize("name", ["procrustes", "gram", "cka", "spectrum"])
-def test_squares_that_overflow_are_refused(name: str, rows: int) -> None:
-    student, teacher = normal(rows, D_S).float(), normal(rows, D_T).float()
-    assert torch.isfinite(build_losses()[name](1e15 * student, teacher))
+@pytest.mark.parametrize("name", ["procrustes", "gram", "cka", "spectrum", "alignment"])
+@pytest.mark.parametrize("size", [1e-30, 1e-22, 1e-15, 1e15, 1e30])
+def test_any_size_that_float32_holds_gives_the_same_loss(
+    name: str, rows: int, size: float
+) -> None:
+    """Squares of float32 would under- or overflow; the gradient falls as the size grows."""
+    student, teacher = normal(rows, D_S).float(), normal(rows, D_T, seed=1).float()
+    y, scaled = student.clone().requires_grad_(), (size * student).requires_grad_()
+    expected, value = build_losses()[name](y, teacher), build_losses()[name](scaled, size * teacher)
+    expected.backward()
+    value.backward()
+    assert float(value.detach()) == pytest.approx(float(expected.detach()), abs=1e-5)
+    assert y.grad.norm() > 1e-4
+    assert (scaled.grad.double() * size - y.grad).norm() < 1e-4 * y.grad.norm()
+
+
+@pytest.mark.parametrize("rows", [4, 40])
+def test_squares_that_overflow_are_refused(rows: int) -> None:
+    student, teacher = normal(rows, D_S), normal(rows, D_T)
+    for name in ("procrustes", "gram", "cka", "spectrum"):
+        with pytest.raises(InputError, match=r"student has values up to .*squares overflow"):
+            build_losses()[name](1e160 * student, teacher)
     with pytest.raises(InputError, match=r"student has values up to .*squares overflow"):
-        build_losses()[name](1e19 * student, teacher)
+        build_losses()["isotropy"](1e30 * student.float(), teacher.float())
 
 
 @pytest.mark.parametrize("name", ["procrustes", "gram", "cka"])

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from geodistill.errors import InputError
+from geodistill.geometry.moments import Scale
 from geodistill.losses import (
     AlignmentLoss,
     CKALoss,
@@ -65,7 +66,8 @@ def split() -> list[tuple[Tensor, Tensor]]:
 def test_value_after_a_pass_is_that_of_all_the_data(name: str) -> None:
     *first, last = split()
     value = after(LOSSES[name](decay=1.0), first)(*last)
-    assert value == pytest.approx(float(LOSSES[name]()(Y, X)), rel=1e-9)
+    rows = 1 if name in OF_UNIT_NORM else len(last[0]) / len(X)  # a sum over rows, else a mean
+    assert value == pytest.approx(float(LOSSES[name]()(Y, X)) * rows, rel=1e-9)
     assert abs(value - LOSSES[name]()(*last)) > 1e-3
 
 
@@ -83,6 +85,34 @@ def test_mean_gradient_over_batches_is_that_of_all_the_data(name: str) -> None:
     assert full.norm() > 1e-3
     assert (mean - full).norm() < 1e-6 * full.norm()
     assert (plain - full).norm() > 0.05 * full.norm()
+
+
+@pytest.mark.parametrize("name", ["procrustes-raw", "procrustes-rms"])
+def test_without_unit_norm_gradients_of_the_batches_add_up_to_that_of_all_the_data(
+    name: str,
+) -> None:
+    batches = split()
+    value, full = value_and_gradient(LOSSES[name](), Y, X)
+    losses = [after(LOSSES[name](decay=1.0), batches[:i] + batches[i + 1 :]) for i in range(4)]
+    results = [value_and_gradient(loss, *pair) for loss, pair in zip(losses, batches, strict=True)]
+    assert full.norm() > 1e-3
+    assert (sum(gradient for _, gradient in results) - full).norm() < 1e-6 * full.norm()
+    assert sum(float(v) for v, _ in results) == pytest.approx(float(value), rel=1e-9)
+
+
+@pytest.mark.parametrize("scale", [None, "rms"])
+@pytest.mark.parametrize("make", [ProcrustesLoss, FeatureGramLoss])
+def test_without_unit_norm_the_same_batch_keeps_its_value_and_gradient(
+    make: type[MomentLoss], scale: Scale
+) -> None:
+    """The past repeats the batch, so nothing changes, however many rows were counted."""
+    value, gradient = value_and_gradient(make(scale=scale), Y, X)
+    loss = make(scale=scale, decay=0.99)
+    for _ in range(50):
+        repeated, repeated_gradient = value_and_gradient(loss, Y, X)
+    assert repeated == pytest.approx(float(value), rel=1e-6)
+    assert (repeated_gradient - gradient).norm() < 1e-6 * gradient.norm()
+    assert gradient.norm() > 1e-3
 
 
 def test_mean_gradient_over_later_passes_approaches_that_of_all_the_data() -> None:

@@ -44,6 +44,7 @@ def test_a_stored_figure_names_command_rows_and_runs(displayed, figure):
     show(
         figure,
         alt=ALT + ' & "more"',
+        caption="Bars are means of n < 3.",
         source="stored",
         made_by="geodistill experiments classification",
         results="data/results/rows.parquet",
@@ -54,6 +55,7 @@ def test_a_stored_figure_names_command_rows_and_runs(displayed, figure):
     hash_of_a_and_b = hashlib.sha256(b"a\nb").hexdigest()[:8]
     assert 'alt="Two bars, the second twice the first &amp; &quot;more&quot;"' in html
     assert "data:image/png;base64," in html
+    assert "<figcaption>Bars are means of n &lt; 3.<br>" in html
     for part in (
         "stored</b>",
         "geodistill experiments classification",
@@ -83,6 +85,7 @@ def test_a_live_figure_says_so_and_gets_a_name(displayed, figure):
     assert displayed[1][1]["name"] == "three-words-suffice"
     html, facts = displayed[0]
     assert "live</b> · made by the cell above" in html
+    assert "<figcaption><small" in html
     assert facts["name"] == "two-bars-the-second-twice-the"
 
 

@@ -14,7 +14,7 @@ import pytest
 from support.tiny_project import FIGURE, PARAMETERS, notebook, printed, tiny_project
 
 from geodistill.errors import InputError
-from geodistill.publish.cache_key import cache_key
+from geodistill.publish.cache_key import notebook_key
 from geodistill.publish.console import IndentedWriter
 from geodistill.publish.display import describe_figure
 from geodistill.publish.execute import (
@@ -67,26 +67,26 @@ def test_key_depends_on_source_library_data_and_lock(tmp_path, path):
     root = tmp_path / "runs"  # a name that has a meaning inside data/results only
     project = tiny_project(root, _01_one=notebook("One"))
     source = project.sources()[0]
-    before = cache_key(project, source, {"profile": "smoke"})
+    before = notebook_key(project, source, {"profile": "smoke"})
     (root / path).parent.mkdir(exist_ok=True)
     with (root / path).open("a") as file:
         file.write("# changed\n")
-    assert cache_key(project, source, {"profile": "smoke"}) != before
+    assert notebook_key(project, source, {"profile": "smoke"}) != before
 
 
 def test_key_depends_on_the_names_of_files(tmp_path):
     project = tiny_project(tmp_path, _01_one=notebook("One"))
-    before = cache_key(project, project.sources()[0], {})
+    before = notebook_key(project, project.sources()[0], {})
     (tmp_path / "data" / "results" / "rows.csv").rename(tmp_path / "data" / "results" / "sows.csv")
-    assert cache_key(project, project.sources()[0], {}) != before
+    assert notebook_key(project, project.sources()[0], {}) != before
 
 
 def test_key_depends_on_parameters_and_results_folder_not_on_times(tmp_path, monkeypatch):
     project = tiny_project(tmp_path, _01_one=notebook("One"))
     source = project.sources()[0]
-    before = cache_key(project, source, {"seed": 0})
-    assert cache_key(project, source, {"seed": 1}) != before
-    assert cache_key(project, source, {"seed": 0, "n": 1}) == cache_key(
+    before = notebook_key(project, source, {"seed": 0})
+    assert notebook_key(project, source, {"seed": 1}) != before
+    assert notebook_key(project, source, {"seed": 0, "n": 1}) == notebook_key(
         project, source, {"n": 1, "seed": 0}
     )
     for change in (
@@ -95,19 +95,19 @@ def test_key_depends_on_parameters_and_results_folder_not_on_times(tmp_path, mon
     ):
         with monkeypatch.context() as patch:
             change(patch)
-            assert cache_key(project, source, {"seed": 0}) != before
+            assert notebook_key(project, source, {"seed": 0}) != before
     os.utime(tmp_path / "geodistill" / "part.py", (1, 1))
     (tmp_path / "data" / "results" / "runs").mkdir()
     (tmp_path / "data" / "results" / "runs" / "half.parquet").write_text("x")
     (tmp_path / "geodistill" / "__pycache__").mkdir()
     (tmp_path / "geodistill" / "__pycache__" / "part.pyc").write_text("x")
     (tmp_path / "notebooks" / "02_other.py").write_text(notebook("Other"))
-    assert cache_key(project, source, {"seed": 0}) == before
+    assert notebook_key(project, source, {"seed": 0}) == before
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("GEODISTILL_RESULTS", "~/elsewhere")
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "elsewhere" / "rows.csv").write_text("2")
-    assert cache_key(project, source, {"seed": 0}) != before
+    assert notebook_key(project, source, {"seed": 0}) != before
 
 
 def test_papermill_alone_would_pass_an_unknown_parameter(tmp_path):

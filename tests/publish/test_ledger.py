@@ -8,18 +8,21 @@ from pathlib import Path
 
 import IPython.display
 import nbclient
+import numpy as np
 import pandas as pd
 import pytest
 from support.simulated_sections import GAINS, write_sections
 
+from geodistill.analysis import compare, simulate_items
+from geodistill.analysis.stats.verdict import WORDS
 from geodistill.analysis.stored_results import hash_run_ids
 from geodistill.errors import InputError
+from geodistill.experiments.methods import term_of
 from geodistill.files import CHECKSUMS
 from geodistill.publish.claims import judge, ledger
 from geodistill.publish.notebook_source import read_source
 
 ROOT = Path(__file__).parents[2]
-WORDS = {"better", "worse", "equivalent", "inconclusive"}
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +81,7 @@ def test_without_records_nothing_is_tested_yet():
     for claim in judge.all_claims():
         statement, test, verdict, where = row(table, claim.key)
         assert claim.statement in statement
-        assert test == claim.test
+        assert test == claim.test_in_words
         assert verdict == "**not yet tested**"
         assert "not in this book" in where
 
@@ -125,22 +128,22 @@ def test_what_is_no_record_is_refused(given, message):
 
 
 def decided():
-    return [claim.key for claim in judge.all_claims() if claim.comparisons]
+    return [claim.key for claim in judge.all_claims() if claim.test]
 
 
 def test_stored_results_decide_as_they_were_made(results):
     verdicts = {key: [r.verdict for r in judge.Judge().evaluate(key)] for key in decided()}
     assert verdicts["C4a"] == verdicts["C5"] == ["better", "better"]
     assert verdicts["P1-opt"][0] == "equivalent"
-    assert len(verdicts["C4b"]) == 4
-    assert {word for words in verdicts.values() for word in words} <= WORDS
+    assert (len(verdicts["C4b"]), len(verdicts["P1-bert"]), len(verdicts["P1-opt"])) == (1, 2, 3)
+    assert {word for words in verdicts.values() for word in words} <= set(WORDS)
 
 
 def test_a_claim_without_results_has_no_verdict(no_results):
     lines = []
     assert judge.Judge(lines.append).evaluate("C5") == []
     (line,) = lines
-    assert line.startswith("section primary: 35 runs are planned (the tuning section lacks 38 runs")
+    assert line.startswith("section primary: 35 runs are planned (section tuning lacks 38 runs")
     with pytest.raises(InputError, match="C1 is not decided by stored results; these are: C4a"):
         judge.Judge().evaluate("C1")
     with pytest.raises(InputError, match="unknown claim 'C9'; known: C1, C2"):
@@ -159,49 +162,84 @@ def without_runs(written, folder, study, section, keep):
 
 @pytest.mark.parametrize("last_seed", [101, 108])
 def test_a_section_that_was_stopped_decides_nothing(written, no_results, last_seed):
-    """With 60 of 240 runs, or with all but the last seed's: whole seeds are no whole section."""
-    without_runs(written, no_results, "classification", "primary", lambda f: f["seed"] <= last_seed)
+    """With two seeds of ten, or with all but the last one's: whole seeds are no whole section."""
+    without_runs(written, no_results, "classification", "full", lambda f: f["seed"] <= last_seed)
     for key in ("C4a", "C4b", "P1-bert"):
         assert judge.Judge(lambda line: None).evaluate(key) == []
-    assert len(judge.Judge().evaluate("P2-bert")) == 3
+    assert len(judge.Judge().evaluate("P2-opt")) == 3
     assert ledger.summary_list(["C4a"]).splitlines()[1:] == ["  - **not yet tested**"]
     assert ledger.verdict_block().count("**not yet tested**") == 3
 
 
 def test_a_control_that_lacks_one_run_decides_nothing_and_leaves_the_others(written, no_results):
-    runs = pd.read_parquet(written / "classification" / "placebos" / "rows.parquet")["run_id"]
+    runs = pd.read_parquet(written / "instruction" / "controls" / "rows.parquet")["run_id"]
     without_runs(
-        written, no_results, "classification", "placebos", lambda f: f["run_id"] != runs.iloc[0]
+        written, no_results, "instruction", "controls", lambda f: f["run_id"] != runs.iloc[0]
     )
-    assert judge.Judge(lambda line: None).evaluate("P1-bert") == []
-    assert len(judge.Judge().evaluate("C4a")) == 2
+    assert judge.Judge(lambda line: None).evaluate("P1-opt") == []
+    assert len(judge.Judge().evaluate("C5")) == 2
 
 
 def test_a_squared_error_is_not_pooled_with_accuracies(results):
     comparisons = judge.Judge().comparisons("C4a")
-    assert {c.tasks for c in comparisons} == {("movie-b", "mrpc", "product-b")}
+    assert {c.tasks for c in comparisons} == {("news", "tweets")}
     assert all(c.n_seeds == 10 for c in comparisons)
 
 
-def test_a_control_counts_at_the_weight_of_the_method_and_on_the_tasks_of_both(results):
-    comparisons = judge.Judge().comparisons("P1-bert")
+def test_claims_on_the_same_sections_are_one_family(results):
+    keys = ("C4a", "C4b", "P1-bert")
+    comparisons = [c for key in keys for c in judge.Judge().comparisons(key)]
+    assert len(comparisons) == 5
+    assert {c.correction for c in comparisons} == {"Holm over 5"}
+    ordered = sorted(comparisons, key=lambda c: c.p)
+    by_hand = np.maximum.accumulate([(5 - i) * c.p for i, c in enumerate(ordered)])
+    assert [c.p_holm for c in ordered] == pytest.approx(np.minimum(by_hand, 1))
+    assert {c.correction for c in judge.Judge().comparisons("C5")} == {"Holm over 2"}
+
+
+def test_a_control_counts_at_the_weight_of_the_method(results):
+    comparisons = judge.Judge().comparisons("P1-opt")
     controls = [f"kd+{name}" for name in ("procrustes-shuffled", "spectrum", "isotropy")]
     assert [c.baseline for c in comparisons] == controls
-    gains = GAINS["classification"]
+    gains = GAINS["instruction"]
     for comparison in comparisons:
-        assert comparison.n_seeds == 5
-        assert comparison.tasks == ("movie-b", "product-b")
-        assert len(comparison.run_ids) == 2 * 2 * 5  # one weight of three
-        expected = gains["procrustes"] - gains[comparison.baseline.partition("+")[2]]
+        assert (comparison.n_seeds, comparison.tasks) == (5, ("t0",))
+        assert len(comparison.run_ids) == 2 * 5  # one weight of three
+        expected = gains["procrustes"] - gains[term_of(comparison.baseline)]
         assert comparison.estimate == pytest.approx(expected, abs=0.03)
 
 
-def test_a_control_that_is_worse_than_kd_is_said_to_be(results):
-    shuffled, spectrum, _ = judge.Judge().evaluate("P1-bert")
-    assert shuffled.note.startswith("the control over KD: -")
-    assert shuffled.note.endswith(": worse than KD")
-    assert "worse" not in spectrum.note
-    assert ledger.verdict_block().count("(the control is worse than KD)") >= 2
+def test_a_control_that_is_worse_than_kd_is_said_to_be():
+    gains = {"kd": 0.0, "kd+procrustes": 0.1, "kd+spectrum": -0.4, "kd+isotropy": 0.0, "kd+pca": -1}
+    items = simulate_items(gains)
+
+    def note(baseline):
+        comparison = compare(items, "kd+procrustes", baseline)
+        return judge._control_vs_kd(items, comparison, judge.POINTS)
+
+    assert re.fullmatch(r"the control over KD: -.* to -.*: worse than KD", note("kd+spectrum"))
+    assert re.fullmatch(r"the control over KD: [^:]*", note("kd+isotropy"))
+    assert note("kd+pca") == ""  # no control
+    record = judge.Record("P1-bert", "better", detail="x", note=note("kd+spectrum"))
+    assert ledger._without_numbers(record) == "x: **better** (the control is worse than KD)"
+
+
+def test_a_claim_against_runs_that_collapsed_is_not_tested(written, no_results):
+    """All runs of the spectrum part predict one class; the other tests stay."""
+    shutil.copytree(written, no_results, dirs_exist_ok=True)
+    path = no_results / "classification" / "full" / "items.parquet"
+    items = pd.read_parquet(path)
+    dead = items["prediction"].mask(items["method"] == "kd+spectrum", 0)
+    items = items.assign(prediction=dead.where(items["task"] != "stsb", items["prediction"]))
+    items["score"] = items["score"].where(
+        items["task"] == "stsb", (items["label"] == items["prediction"]).astype(float)
+    )
+    items.to_parquet(path)
+    path.with_name(CHECKSUMS).unlink()
+    spectrum, pca = judge.Judge().evaluate("P1-bert")
+    assert spectrum.verdict == "no test: the control collapsed"
+    assert pca.verdict in ("better", "inconclusive")
+    assert "**no test: the control collapsed**" in ledger.verdict_block()
 
 
 def test_each_table_is_read_once(results, monkeypatch):
@@ -219,7 +257,7 @@ def test_each_table_is_read_once(results, monkeypatch):
         for key in decided():
             board.evaluate(key)
     items = {path: n for path, n in reads.items() if path.name == "items.parquet"}
-    assert len(items) == 7
+    assert len(items) == 4
     assert set(items.values()) == {1}
 
 
@@ -240,8 +278,8 @@ def test_a_page_summarises_its_claims_with_numbers(results):
     assert lines[0] == f"- {judge.find_claim('C4a').statement}"
     gain = f"{100 * first.estimate:+.1f} ({100 * first.low:+.1f} to {100 * first.high:+.1f}) points"
     assert lines[1] == f"  - KD + Procrustes vs KD: **better**, {gain}"
-    assert lines[3] == "  - (`data/results/classification/primary`)"
-    assert len(lines) == 2 * 2 + 2 + 3
+    assert lines[3] == "  - (`data/results/classification/full`)"
+    assert len(lines) == 2 * 2 + 2 + 2
     with pytest.raises(InputError, match="claim C1 is not decided by stored results"):
         ledger.summary_list(("C1",))
 
@@ -265,7 +303,7 @@ def test_each_claim_is_recorded_by_its_page():
     """Those that stored results decide are recorded in a loop, which the smoke run below checks."""
     for claim in judge.all_claims():
         source = (ROOT / "notebooks" / f"{claim.page}.py").read_text()
-        name = "all_claims" if claim.comparisons else f'"{claim.key}"'
+        name = "all_claims" if claim.test else f'"{claim.key}"'
         assert name in source, f"{claim.page} does not record {claim.key}"
 
 
@@ -285,20 +323,26 @@ def figures_of(outputs, source):
     return [found["name"] for found in facts if found.get("source") == source]
 
 
+def recorded_by(outputs):
+    records = [out.get("metadata", {}).get(ledger.KEY) for out in outputs]
+    return {record["claim"] for record in records if record}
+
+
 @pytest.mark.smoke
-def test_without_results_the_stored_figures_fail_and_no_live_one(results, tmp_path, monkeypatch):
+def test_without_results_the_page_is_the_same_and_records_no_verdict(
+    results, tmp_path, monkeypatch
+):
+    """Its example is an earlier study, which is always there."""
     full = run_significance()
     monkeypatch.setenv("GEODISTILL_RESULTS", str(tmp_path))
     bare = run_significance()
-    assert not [out for out in full if out.output_type == "error"]
-    assert len(figures_of(full, "live")) >= 3
-    assert figures_of(bare, "live") == figures_of(full, "live")
-    assert len(figures_of(full, "stored")) >= 3
-    assert figures_of(bare, "stored") == ["coverage-at-five-seeds"]  # simulated, of no study
-    first = next(out for out in bare if out.output_type == "error")
-    assert first.ename == "InputError"
-    assert "section primary: 300 runs are planned" in first.evalue
-    assert "geodistill experiments classification" in first.evalue
-    assert "\n" not in first.evalue
-    outputs = [out.get("metadata", {}).get(ledger.KEY) for out in full]
-    assert {record["claim"] for record in outputs if record} == set(decided())
+    for outputs in (full, bare):
+        assert not [out for out in outputs if out.output_type == "error"]
+    for source in ("live", "stored"):
+        assert len(figures_of(full, source)) >= 3
+        assert figures_of(bare, source) == figures_of(full, source)
+    assert recorded_by(full) == set(decided())
+    assert recorded_by(bare) == set()
+    printed = "".join(out.get("text", "") for out in bare)
+    assert "section full: 210 runs are planned" in printed
+    assert "geodistill experiments classification --section" in printed

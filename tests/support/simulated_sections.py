@@ -1,10 +1,13 @@
 """Complete sections of the protocols as stored results, with effects that are known.
 
 The runs are those of the protocol and are stored by `run_store.write_run`: names, columns and run
-ids are real, only the numbers are drawn. The tuning sections are the committed ones.
+ids are real, only the numbers are drawn. The tuning section of the instruction study is the
+committed one. Of the classification study, all sections are drawn: the middle of the values tried
+is the best, and students can do every task but stsb.
 """
 
 import shutil
+from functools import partial
 from unittest import mock
 from zlib import crc32
 
@@ -12,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from geodistill.experiments import run_store
-from geodistill.experiments.methods import term_of
+from geodistill.experiments.methods import BASELINES, term_of
 from geodistill.experiments.registry import GRIDS
 from geodistill.experiments.run_store import Run
 from geodistill.experiments.settings import run_config
@@ -21,16 +24,21 @@ from geodistill.paths import data_dir
 GAINS = {
     "classification": {
         "procrustes": 0.06, "gram": 0.04, "cka": 0.05, "pca": 0.03, "projection": 0.0,
-        "procrustes-shuffled": -0.10, "spectrum": 0.0, "isotropy": 0.03,
+        "procrustes-shuffled": -0.10, "spectrum": 0.0, "isotropy": 0.03, "alignment": 0.02,
+        "procrustes-pretrained": 0.01,
     },
     "instruction": {
         "procrustes": 0.12, "gram": 0.08, "cka": 0.03, "pca": 0.02, "projection": 0.0,
         "procrustes-shuffled": 0.11, "spectrum": 0.07, "isotropy": 0.02,
     },
 }  # fmt: skip
-"""What a term adds to the score at its chosen weight, a control at that of Procrustes; at other
-weights half of it."""
-SEED_SD = 0.02
+"""What a term adds to the score at its chosen weight. In the instruction study a control has that
+of Procrustes, and at other weights a term adds half of it."""
+LEVELS = {"majority": 0.5, "tfidf": 0.58, "frozen": 0.6, "teacher": 0.9, "ce": 0.63, "kd": 0.66}
+"""Accuracy of each base; students of stsb have a smaller correlation than TF-IDF."""
+STSB_LEVELS = {**LEVELS, "majority": 0.0, "ce": 0.3, "kd": 0.3}
+SEED_SD, PER_STEP = 0.02, 0.02
+"""Standard deviation between seeds; what a tuned value costs for each step from the middle."""
 NLL = {"unigram": 6.0, "start": 10.8, "teacher": 1.6, "sft": 3.1, "kd": 3.0}
 PROVENANCE = {"versions": "{}", "commit": "0" * 40, "dirty": False, "device": "cpu: simulated"}
 
@@ -38,60 +46,123 @@ PROVENANCE = {"versions": "{}", "commit": "0" * 40, "dirty": False, "device": "c
 def write_sections(folder, study, names=None, n_items=60):
     """Write sections of a study under `folder`, which $GEODISTILL_RESULTS must name.
 
-    names: of the sections; by default all but tuning, which is copied in any case.
+    names: of the sections, by default all; those on which they rest are written in any case.
     """
-    tuning = data_dir() / "results" / study / "tuning"
-    shutil.copytree(tuning, folder / study / "tuning", dirs_exist_ok=True)
     grid = GRIDS[study]
-    chosen = grid.choose_weights(grid.tuning_rows())
-    make = {"classification": _classification, "instruction": _instruction}[study]
-    for name in names or [name for name in grid.protocol()["grid"] if name != "tuning"]:
-        with mock.patch.object(run_store, "provenance", return_value=PROVENANCE):
-            for planned in grid.runs(name):
-                metrics, items = make(planned, gain(planned, study, chosen), n_items)
-                settings = planned.settings
-                run = Run(
-                    f"{study}/{name}", settings.task, planned.method, planned.seed,
-                    run_config(settings, planned.method), "d" * 64, metrics, items, 60.0,
-                )  # fmt: skip
-                run_store.write_run(folder / study / name, run)
-        run_store.merge_runs(folder / study / name)
-        shutil.rmtree(folder / study / name / "runs")
+    names = names or list(grid.protocol()["grid"])
+    if study == "classification":
+        measure = _classification
+        wanted = {*names, *(before for name in names for before in basis(name))}
+    else:
+        tuning = data_dir() / "results" / study / "tuning"
+        shutil.copytree(tuning, folder / study / "tuning", dirs_exist_ok=True)
+        best = grid.choose_weights("tuning")
+        measure = partial(_instruction, best)
+        wanted = {*names} - {"tuning"}
+    for name in grid.protocol()["grid"]:
+        if name in wanted:
+            write_section(grid, name, partial(measure, name, n_items))
 
 
-def gain(planned, study, chosen):
-    term, weight = term_of(planned.method), getattr(planned.settings, GRIDS[study].weight_field)
-    if not term:
-        return 0.0
-    at_best = weight == chosen.get(term, chosen["procrustes"])
-    return GAINS[study][term] * (1.0 if at_best else 0.5)
+def basis(name):
+    """The sections of the classification study by whose results another one is planned."""
+    protocol = GRIDS["classification"].protocol()
+    spec, gate = protocol["grid"][name], protocol["gate"]
+    before = {one for one in (spec["weights"], spec.get("settings_from")) if isinstance(one, str)}
+    if spec.get("gated"):
+        for section in (*gate["baselines"], *gate["students"]):
+            if {*protocol["grid"][section]["tasks"]} & {*spec["tasks"]}:
+                before.add(section)
+    return before.union(*map(basis, before))
+
+
+def write_section(grid, name, measure):
+    """Store every run of a section, whose metrics and items are `measure(planned)`."""
+    folder = grid.section_dir(name)
+    with mock.patch.object(run_store, "provenance", return_value=PROVENANCE):
+        for planned in grid.runs(name):
+            metrics, items = measure(planned)
+            settings = planned.settings
+            run = Run(
+                f"{grid.study}/{name}", settings.task, planned.method, planned.seed,
+                run_config(settings, planned.method), "d" * 64, metrics, items, 60.0,
+            )  # fmt: skip
+            run_store.write_run(folder, run)
+    run_store.merge_runs(folder)
+    shutil.rmtree(folder / "runs")
 
 
 def _rng(*words):
     return np.random.default_rng(crc32(" ".join(map(str, words)).encode()))
 
 
-def _classification(planned, added, n_items):
-    task = planned.settings.task
-    share = 0.65 + added - 0.03 * (planned.method[:2] == "ce")
-    share += SEED_SD * _rng(task, planned.seed).standard_normal()
-    difficulty = _rng(task).permutation((np.arange(n_items) + 0.5) / n_items)
-    noise = 0.1 * _rng(planned.run_id).standard_normal(n_items)
-    score = (difficulty + noise < share).astype(float)
-    metrics = {
-        "accuracy": score.mean(), "majority_accuracy": 0.5, "teacher_accuracy": 0.95,
-        "agreement": share, "nll": 1 - share, "calibration_error": 0.1,
-    }  # fmt: skip
-    if task == "stsb":
-        score = share - 1 - noise**2
-        metrics = {"pearson": share, "teacher_pearson": 0.9, "nll": 1.0}
-    metrics |= {f"geometry_kept/{name}": 0.5 + added for name in ("procrustes", "gram", "cka")}
-    items = pd.DataFrame({"item": [f"i{i}" for i in range(n_items)], "score": score})
+def _classification(section, n_items, planned):
+    task, method, seed = planned.settings.task, planned.method, planned.seed
+    base, _, term = method.partition("+")
+    level = (STSB_LEVELS if task == "stsb" else LEVELS)[base]
+    level += GAINS["classification"].get(term, 0.0) - _steps_from_the_middle(section, planned)
+    if base not in BASELINES:
+        level += SEED_SD * _rng(task, seed).standard_normal()
+    draw = _draw_scores if task == "stsb" else _draw_classes
+    metrics, items = draw(planned, level, n_items)
+    if planned.settings.split == "validation" and task != "stsb":
+        # Else the draw of the items would decide what is chosen.
+        metrics |= {"accuracy": level, "largest_class": 0.6}
+    if base not in BASELINES:
+        kept = 0.5 + GAINS["classification"].get(term, 0.0)
+        metrics |= {f"geometry_kept/{name}": kept for name in ("procrustes", "gram", "cka")}
+        metrics |= {"geometry_kept/procrustes/layer1": kept - 0.1, "cka": kept}
+    items["item"] = [f"i{i}" for i in range(n_items)]
     return metrics, items.assign(source=[f"s{i // 2}" for i in range(n_items)])
 
 
-def _instruction(planned, added, n_items):
+def _steps_from_the_middle(section, planned):
+    """What a run of a tuning section loses by the values that it tries."""
+    spec = GRIDS["classification"].section(section)
+    tried = dict(spec.get("vary", {}))
+    if isinstance(spec["weights"], list) and term_of(planned.method):
+        tried["weight_multiplier"] = spec["weights"]
+    steps = [
+        abs(values.index(getattr(planned.settings, name)) - len(values) // 2)
+        for name, values in tried.items()
+    ]
+    return PER_STEP * sum(steps)
+
+
+def _draw_classes(planned, share, n_items):
+    task, rng = planned.settings.task, _rng(planned.run_id)
+    difficulty = _rng(task).permutation((np.arange(n_items) + 0.5) / n_items)
+    label = np.arange(n_items) % 2
+    correct = difficulty + 0.1 * rng.standard_normal(n_items) < share
+    items = pd.DataFrame({"label": label, "prediction": np.where(correct, label, 1 - label)})
+    if planned.method == "majority":
+        items = items.assign(prediction=0)
+    score = (items["label"] == items["prediction"]).astype(float)
+    items = items.assign(score=score, nll=np.where(score, 0.2, 1.5))
+    return {
+        "accuracy": score.mean(), "majority_accuracy": 0.5, "teacher_accuracy": 0.9,
+        "agreement": share, "nll": items["nll"].mean(), "calibration_error": 0.1,
+        "largest_class": items["prediction"].value_counts(normalize=True).max(),
+    }, items  # fmt: skip
+
+
+def _draw_scores(planned, correlation, n_items):
+    label = _rng(planned.settings.task).standard_normal(n_items)
+    noise = _rng(planned.run_id).standard_normal(n_items)
+    prediction = correlation * label + np.sqrt(1 - correlation**2) * noise
+    metrics = {"pearson": correlation, "spearman": correlation, "agreement": correlation}
+    if planned.method == "majority":  # correlations with a constant are not defined
+        prediction, metrics = np.zeros(n_items), {}
+    score = -((prediction - label) ** 2)
+    items = pd.DataFrame({"label": label, "prediction": prediction, "score": score})
+    return {**metrics, "mse": -score.mean(), "teacher_pearson": 0.9}, items
+
+
+def _instruction(best, section, n_items, planned):
     settings, method, rng = planned.settings, planned.method, _rng(planned.run_id)
+    term, added = term_of(method), 0.0
+    if term:
+        added = GAINS["instruction"][term] * (1.0 if settings.weight == best[term] else 0.5)
     level = NLL[method.partition("+")[0]] - added + SEED_SD * _rng(planned.seed).standard_normal()
     prompts = _rng("prompts").standard_normal(n_items)
     nll = np.abs(level + 0.3 * prompts + 0.1 * rng.standard_normal(n_items))

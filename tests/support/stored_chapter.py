@@ -17,9 +17,9 @@ def run_stored_part(name, folder, monkeypatch):
     monkeypatch.setenv("GEODISTILL_RESULTS", str(folder))
     cells = read_source(REPOSITORY / "notebooks" / f"{name}.py").cells
     (start,) = [i for i, cell in enumerate(cells) if cell.source.startswith("## The study")]
-    imports = next(c.source for c in cells if "import matplotlib" in c.source)
-    head = nbformat.v4.new_code_cell(imports.partition("settings = {")[0])
-    notebook = nbformat.v4.new_notebook(cells=[head, *cells[start:]])
+    parameters = next(cell for cell in cells if "parameters" in cell.metadata.get("tags", []))
+    imports = next(cell for cell in cells if "import matplotlib" in cell.source)
+    notebook = nbformat.v4.new_notebook(cells=[parameters, imports, *cells[start:]])
     client = nbclient.NotebookClient(notebook, timeout=300, kernel_name="python3")
     client.execute(cwd=str(REPOSITORY / "notebooks"))
     return [output for cell in notebook.cells for output in cell.get("outputs", [])]

@@ -5,7 +5,7 @@ from dataclasses import replace
 import torch
 from transformers import AutoTokenizer, BertConfig, BertModel
 
-from geodistill.experiments.classification.settings import TeacherSettings, smoke
+from geodistill.experiments.classification.settings import TeacherSettings, smoke_settings
 from geodistill.tasks import assets
 
 MINILM = AutoTokenizer.from_pretrained(assets.path("minilm"))
@@ -24,5 +24,5 @@ def tiny_settings(folder):
     BertModel(small_config()).save_pretrained(folder)
     MINILM.save_pretrained(folder)
     teacher = TeacherSettings(model=str(folder), epochs=1.0, max_train=16, batch_size=16)
-    small = {"n_train": 8, "width": 32, "max_test": 8, "n_probe_items": 4}
-    return replace(smoke("product"), teacher=teacher, **small)
+    small = {"n_train": 8, "max_test": 8, "n_probe_items": 4}
+    return replace(smoke_settings("product"), teacher=teacher, **small)

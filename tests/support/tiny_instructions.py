@@ -8,7 +8,7 @@ import torch
 
 from geodistill.experiments.instruction import setup as instruction_setup
 from geodistill.experiments.instruction.settings import InstructionSettings
-from geodistill.tasks.base import InstructionData
+from geodistill.tasks.base import InstructionData, pair_row
 from support.own_cache import own_cache
 from support.tiny_models import tiny_opt
 
@@ -45,7 +45,8 @@ class Letters:
 
 
 def row(item, prompt, completion):
-    return {"item": item, "source": f"s{item}", "prompt": prompt, "completion": completion}
+    template = f"{len(prompt)} letters"
+    return pair_row(item, f"s{item}", template, prompt, completion)
 
 
 def letters_data(name="letters", sizes=(60, 45, 45)):

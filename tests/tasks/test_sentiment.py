@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter, defaultdict
 
 import pytest
 
 from geodistill.errors import InputError
+from geodistill.paths import data_dir
 from geodistill.tasks import ClassificationData, load_classification, sentiment
 from geodistill.tasks.base import SPLITS
 
@@ -18,10 +20,19 @@ COUNTS = {
     "news": (2204, 2742),
     "tweets": (2897, 1299),
 }
+# Sizes of the splits as data/cards/sentiment.md has them.
+SIZES = {
+    "movie": (7060, 839, 2669),
+    "product": (2539, 192, 875),
+    "news": (2583, 1229, 1134),
+    "tweets": (2185, 1027, 984),
+}
 # The committed results were measured on exactly these rows and splits.
 HASHES = {
     "movie": "4a0483ec0433ba9915e1a4bfce5b3f117a792deda4ad11db2640cda71236f504",
     "product": "e2841b48fbe3ad734591f80d5da6a016cab81c8952c3e402bd4d86d9180dee78",
+    "news": "8432e4bad6ff28b17e7c3b3bb5976b396ae4d2ef4ef87e9c8c56b8ec2f3a61e9",
+    "tweets": "74df9d0ac908806e1cf69b773df1a542932f4dafd44ba47aaa7d52e36a3fffdf",
 }
 
 
@@ -67,11 +78,20 @@ def test_shape_and_sizes(data: ClassificationData) -> None:
     assert data.train.column_names == ["item", "source", "sentence", "label"]
     for split in SPLITS:
         share = len(getattr(data, split)) / len(items)
-        assert share == pytest.approx(
-            {"train": 0.67, "validation": 0.08, "test": 0.25}[split], abs=0.04
-        )
+        validation = 0.25 if data.name in ("news", "tweets") else 0.08
+        expected = {"train": 0.75 - validation, "validation": validation, "test": 0.25}
+        assert share == pytest.approx(expected[split], abs=0.04)
         assert set(getattr(data, split)["label"]) == {0, 1}
     assert all(row["sentence"] == " ".join(str(row["sentence"]).split()) for _, row in _rows(data))
+
+
+def test_the_sizes_are_those_of_the_card(data: ClassificationData) -> None:
+    sizes = tuple(len(getattr(data, split)) for split in SPLITS)
+    assert sizes == SIZES[data.name]
+    card = (data_dir() / "cards" / "sentiment.md").read_text()
+    (row,) = re.findall(rf"^\| {data.name} \|.*$", card, re.MULTILINE)
+    numbers = [int(cell.strip().split()[0].replace(",", "")) for cell in row.split("|")[2:8]]
+    assert numbers == [*COUNTS[data.name], *sizes, len(set(data.test["source"]))]
 
 
 def test_known_rows() -> None:

@@ -42,6 +42,7 @@ _LOSSES = {
     "rkd": MethodStyle(GREEN, "<", "RKD"),
     "pkd": MethodStyle(BLACK, "H", "PKD"),
     "procrustes-shuffled": MethodStyle(GREY, "X", "Procrustes, rows shuffled"),
+    "procrustes-pretrained": MethodStyle(VERMILLION, "P", "Procrustes, teacher before fine-tuning"),
 }
 _BASES = {
     "kd": "KD",
@@ -62,6 +63,9 @@ METHOD_STYLE: dict[str, MethodStyle] = {
     "unigram": MethodStyle(GREY, "_", "unigram model"),
     "start": MethodStyle(GREY, "|", "untrained start"),
     "teacher": MethodStyle(BLACK, "*", "teacher"),
+    "majority": MethodStyle(GREY, "_", "majority class"),
+    "tfidf": MethodStyle(GREY, "|", "TF-IDF, linear model"),
+    "frozen": MethodStyle(GREY, "1", "frozen features, linear model"),
     "all methods": MethodStyle(BLACK, "o", "all methods"),
     **_LOSSES,
     **{

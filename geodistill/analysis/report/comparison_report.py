@@ -8,8 +8,15 @@ import pandas as pd
 from geodistill.analysis.report.format import POINTS, Unit
 from geodistill.analysis.report.matching import count_rows, match_pair
 from geodistill.analysis.score_tables import ScoreTable, is_bounded
+from geodistill.analysis.stats.collapse import ONE_ANSWER, PEARSON, WITHIN
 from geodistill.analysis.stats.compare import Comparison, Correction, adjust_family
-from geodistill.analysis.stats.verdict import INCONCLUSIVE, Verdict, required_design, verdict
+from geodistill.analysis.stats.verdict import (
+    INCONCLUSIVE,
+    NO_TEST,
+    Verdict,
+    required_design,
+    verdict,
+)
 from geodistill.errors import InputError
 
 PRIMARY, SECONDARY = "Holm", "BH"
@@ -111,6 +118,8 @@ def compare_all(
     }
     all_comparisons = [c for p, parts in zip(pooled, by_task, strict=True) for c in (p, *parts)]
     n_used, left_out = count_rows(pairs)
+    if any(row.verdict.word == NO_TEST for row in rows.values()):
+        notes.append(_no_test_note(baseline))
     notes = [*scores.notes, *notes, *_limits(all_comparisons)]
     return ComparisonReport(
         tuple(rows[id(c)] for c in all_comparisons),
@@ -211,6 +220,14 @@ def _required(adjusted: Comparison, c: Comparison, margin: float) -> str:
     if c.n_seeds == 1:
         return f"{design.items:,} items, for these two models" if design.items else "more seeds"
     return str(design)
+
+
+def _no_test_note(baseline: str) -> str:
+    return (
+        f"no test where more than one in ten runs of {baseline} collapsed: to accuracies at most "
+        f"{100 * WITHIN:g} points above that of the most frequent label (on a scale: correlations "
+        f"of at most {PEARSON:g}), or to {ONE_ANSWER:.0%} or more equal predictions"
+    )
 
 
 def _limits(comparisons: Sequence[Comparison]) -> list[str]:

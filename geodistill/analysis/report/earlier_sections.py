@@ -9,6 +9,7 @@ import yaml
 
 from geodistill.analysis.figures.style import method_style
 from geodistill.analysis.report.format import NATS, POINTS, Unit
+from geodistill.analysis.stats.collapse import find_collapsed
 from geodistill.analysis.stats.compare import compare
 from geodistill.analysis.stored_results import load_items, load_rows, read_stored
 from geodistill.errors import InputError
@@ -16,9 +17,6 @@ from geodistill.errors import InputError
 KD = "kd"
 SQUARED_ERROR = Unit("squared error, sign reversed", digits=3)
 UNITS = {unit.name: unit for unit in (POINTS, NATS, SQUARED_ERROR)}
-NEAR, EQUAL = 0.02, 0.97
-"""A run has collapsed if its accuracy is at most `NEAR` above that of the most frequent class (for
-instructions: its exact match is at most `NEAR`), or if a share `EQUAL` of its answers is equal."""
 
 
 def earlier_sections(results: Path) -> pd.DataFrame:
@@ -127,14 +125,7 @@ def _level(items: pd.DataFrame, unit: Unit) -> dict[str, object]:
     level = {"run_ids": ids, "runs": len(ids), "score": score.groupby("task").mean().mean()}
     if unit is SQUARED_ERROR:
         return {**level, "collapsed": None}
-    if "label" in items:
-        above, answers = score - by_run["label"].agg(_largest_share), items["prediction"]
-    else:
-        above, answers = by_run["exact_match"].mean(), items["answer"].str.strip()
-    equal = answers.groupby([items["run_id"], items["task"]]).agg(_largest_share)
-    collapsed = (above <= NEAR) | (equal >= EQUAL)
-    return {**level, "collapsed": int(collapsed.groupby("run_id").any().sum())}
-
-
-def _largest_share(values: "pd.Series[Any]") -> float:
-    return float(values.value_counts(normalize=True).iloc[0])
+    # Of instructions the trivial answer is never right: the floor of exact match is 0.
+    floors = {} if "label" in items else dict.fromkeys(items["task"].unique(), 0.0)
+    collapsed = find_collapsed(items, floors=floors)
+    return {**level, "collapsed": int(collapsed.groupby("run_id")["collapsed"].any().sum())}

@@ -10,6 +10,7 @@ import pandas as pd
 
 from geodistill.analysis.report.comparison_report import PRIMARY, ComparisonReport, ReportRow
 from geodistill.analysis.report.format import estimates_table, format_p
+from geodistill.analysis.report.levels import format_levels, score_levels
 
 _LATEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_",
@@ -47,6 +48,11 @@ def report_table(report: ComparisonReport) -> pd.DataFrame:
             for row in report.rows
         ]
     )
+
+
+def levels_table(report: ComparisonReport) -> pd.DataFrame:
+    """The level of every method, the baseline included, as text: mean, median, collapsed runs."""
+    return format_levels(score_levels(report.scores), report.unit)
 
 
 def required_designs(report: ComparisonReport) -> list[str]:
@@ -87,8 +93,9 @@ def methods_paragraph(report: ComparisonReport) -> list[str]:
         f"The {n_primary} primary tests were corrected by Holm's method, the other tests by "
         "Benjamini and Hochberg's; intervals are unadjusted 95 % intervals.",
         "A difference whose corrected test rejects zero at α = 0.05 is called better or worse; "
-        "otherwise equivalent, if two one-sided tests put it inside "
-        f"±{report.margin * unit.factor:g} {unit.name}; otherwise inconclusive.",
+        "by less than the margin, if two one-sided tests also put it inside "
+        f"±{report.margin * unit.factor:g} {unit.name}; otherwise equivalent, if they do; "
+        "otherwise inconclusive.",
         "P(better) is the probability that a new run of the method beats one of the baseline.",
         *(_describe(row, report) for row in report.rows if _is_pooled(report, row)),
         row_counts(report),
@@ -97,39 +104,37 @@ def methods_paragraph(report: ComparisonReport) -> list[str]:
 
 
 def markdown(report: ComparisonReport) -> str:
-    """Table and paragraph in Markdown."""
-    table = report_table(report)
+    """Tables and paragraph in Markdown."""
+    tables = [_markdown(report_table(report)), _markdown(levels_table(report))]
+    return "\n\n".join([*tables, " ".join(_sentences(report))]) + "\n"
+
+
+def _markdown(table: pd.DataFrame) -> str:
     rows = [list(table.columns), ["---"] * table.shape[1], *table.to_numpy().tolist()]
-    lines = [
-        "| " + " | ".join(str(cell).replace("|", r"\|") for cell in row) + " |" for row in rows
-    ]
-    return "\n".join([*lines, "", " ".join(_sentences(report))]) + "\n"
-
-
-def latex(report: ComparisonReport) -> str:
-    """Table (tabular, no package needed) and paragraph in LaTeX."""
-    table = report_table(report)
-    rows = [" & ".join(map(_tex, row)) + r" \\" for row in table.to_numpy().tolist()]
     return "\n".join(
-        [
-            rf"\begin{{tabular}}{{ll{'r' * (table.shape[1] - 3)}l}}",
-            r"\hline",
-            " & ".join(map(_tex, table.columns)) + r" \\",
-            r"\hline",
-            *rows,
-            r"\hline",
-            r"\end{tabular}",
-            "",
-            *map(_tex, _sentences(report)),
-            "",
-        ]
+        "| " + " | ".join(str(cell).replace("|", r"\|") for cell in row) + " |" for row in rows
     )
 
 
+def latex(report: ComparisonReport) -> str:
+    """Tables (tabular, no package needed) and paragraph in LaTeX."""
+    tables = [_latex(report_table(report)), _latex(levels_table(report))]
+    return "\n".join(["\n\n".join(tables), "", *map(_tex, _sentences(report)), ""])
+
+
+def _latex(table: pd.DataFrame) -> str:
+    rows = [" & ".join(map(_tex, row)) + r" \\" for row in table.to_numpy().tolist()]
+    head = [rf"\begin{{tabular}}{{ll{'r' * (table.shape[1] - 3)}l}}", r"\hline"]
+    names = " & ".join(map(_tex, table.columns)) + r" \\"
+    return "\n".join([*head, names, r"\hline", *rows, r"\hline", r"\end{tabular}"])
+
+
 def html(report: ComparisonReport) -> str:
-    """Table and paragraph in HTML."""
+    """Tables and paragraph in HTML."""
     text = escape(" ".join(_sentences(report)))
-    return f"{report_table(report).to_html(index=False, border=0)}\n<p>{text}</p>\n"
+    tables = (report_table(report), levels_table(report))
+    parts = [table.to_html(index=False, border=0) for table in tables]
+    return "\n".join([*parts, f"<p>{text}</p>\n"])
 
 
 def write_report(report: ComparisonReport, folder: Path) -> list[Path]:
@@ -183,7 +188,7 @@ def _describe(row: ReportRow, report: ComparisonReport) -> str:
     c, unit = row.comparison, report.unit
     return (
         f"{c.method} vs {c.baseline}: {unit.format(c.estimate)} {unit.name} (interval "
-        f"{unit.format_interval(c)}; adjusted p {format_p(row.p_adjusted)}): {row.verdict}."
+        f"{unit.format_interval(c)}; adjusted p {format_p(row.p_adjusted)}): {row.verdict.word}."
     )
 
 

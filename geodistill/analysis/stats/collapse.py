@@ -9,7 +9,7 @@ from pandas.api.types import is_numeric_dtype
 
 WITHIN, ONE_ANSWER, PEARSON = 0.02, 0.97, 0.1
 TOLERATED = 0.1
-"""Share of a baseline's runs that may collapse; beyond it nothing is concluded from the baseline."""
+"""Share of a baseline's runs that may collapse; beyond it, there is no test against it."""
 
 
 def find_collapsed(
@@ -45,14 +45,12 @@ def find_collapsed(
         >>> from geodistill.analysis import find_collapsed
         >>> items = pd.DataFrame({"run_id": "a", "task": "t", "method": "kd", "seed": 0,
         ...                       "label": [0, 0, 1, 1], "prediction": [0, 0, 0, 0]})
-        >>> find_collapsed(items)[["score", "floor", "one_answer", "collapsed"]].iloc[0].tolist()
-        [0.5, 0.5, 1.0, True]
+        >>> find_collapsed(items)[["score", "floor", "one_answer", "collapsed"]].values.tolist()
+        [[0.5, 0.5, 1.0, True]]
     """
-    answers, label = _answers(items)
-    key = ["run_id", "task", "method", "seed"]
-    rows = items[key].assign(answer=answers, label=label)
+    key, lines = ["run_id", "task", "method", "seed"], []
+    rows = items[key].assign(**_answers(items))
     rows = rows[rows["answer"].notna()]
-    lines = []
     for task, of_task in rows.groupby("task", sort=False):
         scale = _is_scale(of_task)
         for _, run in of_task.groupby("run_id", sort=False):
@@ -62,7 +60,7 @@ def find_collapsed(
                 line |= {"score": _correlation(run), "floor": 0.0}
                 low = not line["score"] > pearson
             else:
-                line |= {"score": _accuracy(run, items), "floor": floor}
+                line |= {"score": float(run["correct"].mean()), "floor": floor}
                 low = line["score"] <= floor + within + 1e-12
             lines.append({**line, "collapsed": bool(low or line["one_answer"] >= one_answer)})
     return pd.DataFrame(lines, columns=[*key, "score", "floor", "one_answer", "collapsed"])
@@ -74,13 +72,15 @@ def collapsed_share(items: pd.DataFrame) -> float:
     return float(runs["collapsed"].mean()) if len(runs) else 0.0
 
 
-def _answers(items: pd.DataFrame) -> tuple[Any, Any]:
-    """The answers of items and their labels; nan where there are none."""
+def _answers(items: pd.DataFrame) -> dict[str, Any]:
+    """The answer, the label and whether it is correct, by item; nan where there is none."""
+    columns: dict[str, Any] = {"answer": np.nan, "label": np.nan, "correct": np.nan}
     if {"label", "prediction"} <= set(items):
-        return items["prediction"], items["label"]
-    if {"exact_match", "answer"} <= set(items):
-        return items["answer"].str.strip(), np.nan
-    return np.nan, np.nan
+        answer, label = items["prediction"], items["label"]
+        columns = {"answer": answer, "label": label, "correct": answer == label}
+    elif {"exact_match", "answer"} <= set(items):
+        columns |= {"answer": items["answer"].str.strip(), "correct": items["exact_match"]}
+    return columns
 
 
 def _is_scale(rows: pd.DataFrame) -> bool:
@@ -93,12 +93,6 @@ def _is_scale(rows: pd.DataFrame) -> bool:
 
 def _floor(label: "pd.Series[Any]") -> float:
     return _largest_share(label) if label.notna().any() else np.nan
-
-
-def _accuracy(run: pd.DataFrame, items: pd.DataFrame) -> float:
-    if run["label"].notna().any():
-        return float((run["label"] == run["answer"]).mean())
-    return float(items.loc[run.index, "exact_match"].mean())
 
 
 def _correlation(run: pd.DataFrame) -> float:

@@ -1,4 +1,4 @@
-"""Scores of methods lined up by seed and item: the tables that every crossed analysis starts from."""
+"""Scores of methods lined up by seed and item: where every crossed analysis starts."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -94,12 +94,12 @@ def contrast(
         )
     tables = {}
     for task, by_method in scores.items():
-        columns = [set(table.columns) for table in by_method.values()]
+        columns: list[set[object]] = [set(table.columns) for table in by_method.values()]
         unmatched = set.union(*columns) - set.intersection(*columns)
         if unmatched:
             raise InputError(
                 f"{methods} were not scored on the same items of {task}: "
-                f"{len(unmatched)} items on one side only, such as {min(unmatched)}"
+                f"{len(unmatched)} items on one side only, such as {min(map(str, unmatched))}"
             )
         first, *others = (w * by_method[m].loc[seeds] for m, w in weights.items())
         tables[task] = sum(others, first)

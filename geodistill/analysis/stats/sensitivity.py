@@ -267,6 +267,7 @@ def _task_tests(
     improved, n_tasks = float(sum(c.estimate > 0 for c in by_task)), float(len(tasks))
     yield TestResult("tasks better", purpose, improved, float(count), n_tasks, by_count[0], note)
     purpose = "does the pooled result depend on this one task?"
-    for row in leave_one_task_out(items, [(method, baseline)]).itertuples():
-        name, note = f"without {row.without}", f"on {row.tasks}"
-        yield TestResult(name, purpose, row.estimate, row.low, row.high, row.p, note)
+    for row in leave_one_task_out(items, [(method, baseline)]).to_dict("records"):
+        numbers = {name: row[name] for name in ("estimate", "low", "high", "p")}
+        note = f"on {row['tasks']}"
+        yield TestResult(f"without {row['without']}", purpose, **numbers, note=note)

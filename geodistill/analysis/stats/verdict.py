@@ -1,8 +1,10 @@
 """The ordered rule that assigns a verdict to a comparison.
 
+0. More than one in ten runs of the baseline collapsed (`find_collapsed`): *no test: the control
+   collapsed*. To beat runs that learned nothing shows nothing.
 1. The superiority test at α, corrected over its family (Holm for the primary one, Benjamini and
-   Hochberg for secondary ones): *better* or *worse*; "by less than the margin" is added where the
-   tests of step 2 reject too.
+   Hochberg for secondary ones): *better* or *worse*; with *by less than the margin* where the tests
+   of step 2 reject too.
 2. Otherwise two one-sided tests (Schuirmann 1987) at α, that the difference lies inside ± the
    margin: *equivalent*.
 3. Otherwise *inconclusive*; `required_design` gives the seeds and items that would decide it.
@@ -15,12 +17,15 @@ from dataclasses import dataclass
 
 from scipy import stats
 
+from geodistill.analysis.stats.collapse import TOLERATED
 from geodistill.analysis.stats.compare import Comparison
 from geodistill.analysis.stats.power import smallest_sufficient
 from geodistill.errors import InputError
 
 BETTER, WORSE, EQUIVALENT, INCONCLUSIVE = "better", "worse", "equivalent", "inconclusive"
-WORDS = (BETTER, WORSE, EQUIVALENT, INCONCLUSIVE)
+SLIGHTLY_BETTER, SLIGHTLY_WORSE = (f"{word} by less than the margin" for word in (BETTER, WORSE))
+NO_TEST = "no test: the control collapsed"
+WORDS = (BETTER, WORSE, SLIGHTLY_BETTER, SLIGHTLY_WORSE, EQUIVALENT, INCONCLUSIVE, NO_TEST)
 MAX_FACTOR = 10_000
 """Designs beyond so many times the present one are not reported."""
 
@@ -60,15 +65,10 @@ class Verdict:
     Attributes:
         word: one of `WORDS`.
         p_equivalent: p of the two one-sided tests.
-        within_margin: better or worse, but by less than the margin.
     """
 
     word: str
     p_equivalent: float
-    within_margin: bool = False
-
-    def __str__(self) -> str:
-        return f"{self.word} by less than the margin" if self.within_margin else self.word
 
 
 def p_equivalent(comparison: Comparison, margin: float) -> float:
@@ -91,15 +91,17 @@ def verdict(comparison: Comparison, margin: float, alpha: float = 0.05) -> Verdi
     Example:
         >>> from geodistill.analysis import compare, simulate_items, verdict
         >>> items = simulate_items({"kd": 0.0, "new": 0.2})
-        >>> str(verdict(compare(items, "new", "kd"), margin=0.01))
+        >>> verdict(compare(items, "new", "kd"), margin=0.01).word
         'better'
     """
     if not margin > 0:
         raise InputError(f"margin is {margin}; it must be above 0, in the unit of the score")
     p_tost = p_equivalent(comparison, margin)
+    if comparison.baseline_collapsed > TOLERATED:
+        return Verdict(NO_TEST, p_tost)
     if comparison.p_adjusted <= alpha:
-        word = BETTER if comparison.estimate > 0 else WORSE
-        return Verdict(word, p_tost, within_margin=p_tost <= alpha)
+        words = (SLIGHTLY_BETTER, SLIGHTLY_WORSE) if p_tost <= alpha else (BETTER, WORSE)
+        return Verdict(words[0 if comparison.estimate > 0 else 1], p_tost)
     return Verdict(EQUIVALENT if p_tost <= alpha else INCONCLUSIVE, p_tost)
 
 

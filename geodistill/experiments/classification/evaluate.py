@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -57,8 +58,8 @@ def task_scores(
 
     Returns:
         The metrics of `class_scores` or `regression_scores`, and the task's own metric and the
-        teacher's. The items have item, source, label, prediction, score, and nll where there are
-        classes.
+        teacher's, but for correlations with a constant, which are not defined. The items have item,
+        source, label, prediction, score, and nll where there are classes.
     """
     teacher_logits = torch.tensor(setup.test_cache.array("logits"))
     scores = class_scores if setup.n_classes else regression_scores
@@ -69,7 +70,7 @@ def task_scores(
     metrics[setup.metric] = float(metric(labels, items["prediction"]))
     teacher = teacher_logits.argmax(-1) if setup.n_classes else teacher_logits[:, 0]
     metrics[f"teacher_{setup.metric}"] = float(metric(labels, pd.Series(teacher.numpy())))
-    return metrics, items
+    return {name: value for name, value in metrics.items() if not math.isnan(value)}, items
 
 
 def _run(setup: ClassificationSetup, student: Any) -> tuple[Tensor, list[Tensor]]:
@@ -118,9 +119,9 @@ def class_scores(
         "nll": float(items["nll"].mean()),
         "calibration_error": expected_calibration_error(log_p.amax(-1).exp(), correct),
         "agreement": float((predictions == teacher).double().mean()),
-        "largest_class": float(predictions.bincount().max() / len(labels)),
+        "largest_class": float(predictions.bincount().max().double() / len(labels)),
         "teacher_accuracy": float((teacher == labels).double().mean()),
-        "majority_accuracy": float(labels.bincount().max() / len(labels)),
+        "majority_accuracy": float(labels.bincount().max().double() / len(labels)),
     }
 
 

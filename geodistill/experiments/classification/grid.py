@@ -7,14 +7,12 @@ from typing import Any
 
 import pandas as pd
 
+from geodistill.analysis.stats.collapse import ONE_ANSWER, PEARSON, WITHIN
 from geodistill.experiments.classification.settings import ClassificationSettings
 from geodistill.experiments.methods import CLASSIFICATION_METHODS, term_of
 from geodistill.experiments.protocol_grid import ProtocolGrid, UnplannedError
 
 BASE = "kd"
-COLLAPSE_POINTS, COLLAPSE_SHARE, COLLAPSE_PEARSON = 2.0, 0.97, 0.1
-"""A run has collapsed if its accuracy is at most so far above the majority's, if so large a share
-of its predictions is one class, or if its predictions correlate no more with the scores."""
 
 
 class ClassificationGrid(ProtocolGrid):
@@ -88,7 +86,7 @@ class ClassificationGrid(ProtocolGrid):
         columns = ["majority", "tfidf", BASE]
         means = pd.concat(scores).groupby(["task", "method"])["score"].mean().unstack()
         table = means.reindex(index=list(tasks), columns=columns)
-        over = table.rsub(table[BASE], axis=0)
+        over = table.rsub(table[BASE], axis=0).round(9)
         table["passed"] = (over["majority"] >= gate["points_over_majority"]) & (
             over["tfidf"] >= gate["points_over_tfidf"]
         )
@@ -98,19 +96,17 @@ class ClassificationGrid(ProtocolGrid):
 def run_scores(rows: pd.DataFrame) -> pd.DataFrame:
     """One row per run: its columns, `score` in points, and whether it `collapsed`.
 
-    The score is 100 times the accuracy, or Pearson's correlation where labels are scores; of a
-    constant prediction that is 0.
+    The collapse rule is that of `analysis.find_collapsed`. The score is 100 times the accuracy, or
+    Pearson's correlation where labels are scores; of a constant prediction that is 0.
 
     Args:
         rows: task, method, seed, metric, value, run_id; one row per run and metric.
     """
     metrics = rows.pivot(index="run_id", columns="metric", values="value")
     metrics = metrics.reindex(columns=["accuracy", "majority_accuracy", "largest_class", "pearson"])
-    over = 100 * (metrics["accuracy"] - metrics["majority_accuracy"])
-    by_class = (over <= COLLAPSE_POINTS) | (metrics["largest_class"] >= COLLAPSE_SHARE)
-    collapsed = by_class.where(
-        metrics["accuracy"].notna(), ~(metrics["pearson"] > COLLAPSE_PEARSON)
-    )
+    over = (metrics["accuracy"] - metrics["majority_accuracy"]).round(9)
+    by_class = (over <= WITHIN) | (metrics["largest_class"] >= ONE_ANSWER)
+    collapsed = by_class.where(metrics["accuracy"].notna(), ~(metrics["pearson"] > PEARSON))
     score = 100 * metrics["accuracy"].fillna(metrics["pearson"]).fillna(0.0)
     runs = rows.drop(columns=["metric", "value"]).drop_duplicates("run_id").set_index("run_id")
     return runs.assign(score=score, collapsed=collapsed.astype(bool)).reset_index()

@@ -79,6 +79,24 @@ class ClassificationSettings:
     teacher: TeacherSettings = field(default_factory=TeacherSettings)
 
 
+SETUP_FIELDS = (
+    "task",
+    "student",
+    "layers",
+    "max_length",
+    "max_test",
+    "n_probe_items",
+    "split",
+    "teacher",
+)
+"""What texts, teacher's outputs and probe depend on; runs of one setup differ in the rest."""
+
+
+def setup_settings(settings: ClassificationSettings) -> ClassificationSettings:
+    """The settings with every field that the setup does not depend on at its default."""
+    return ClassificationSettings(**{name: getattr(settings, name) for name in SETUP_FIELDS})
+
+
 def smoke_settings(task: str) -> ClassificationSettings:
     """The smallest settings that run every line, in seconds."""
     return ClassificationSettings(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -87,10 +87,20 @@ class ClassificationSetup:
         """Logits of the teacher, and last-layer features of what it was before fine-tuning."""
         from transformers import AutoModel
 
-        base = AutoModel.from_pretrained(base_model(self.settings), add_pooling_layer=False)
+        base = AutoModel.from_pretrained(base_model(self.settings))
         owner = (self.train_cache.folder.name, "features before fine-tuning")
         both = _LogitsAndFeatures(self.teacher, base.eval().to(default_device()))
         return _cache_outputs(both, self.train, owner, self.pad_id, (-1,), no_progress)
+
+    def with_settings(self, settings: ClassificationSettings) -> ClassificationSetup:
+        """The setup of runs whose settings have the same `setup_settings`.
+
+        Score ranges, which take seconds, are shared.
+        """
+        other = replace(self, settings=settings)
+        for name in ("score_ranges", "layer_score_ranges"):
+            vars(other)[name] = getattr(self, name)
+        return other
 
     def build_student(self, seed: int) -> Any:
         """An untrained student whose random weights are drawn by `seed`."""
@@ -111,9 +121,10 @@ class ClassificationSetup:
 class _LogitsAndFeatures(nn.Module):
     """A model with the logits of a classifier and the hidden states of another encoder."""
 
-    def __init__(self, classifier: nn.Module, encoder: nn.Module) -> None:
+    def __init__(self, classifier: Any, encoder: nn.Module) -> None:
         super().__init__()
         self.classifier, self.encoder, self.config = classifier, encoder, classifier.config
+        self.device = classifier.device
 
     def forward(self, **inputs: Any) -> Any:
         outputs = self.classifier(**inputs)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from geodistill.distill.pretrained import load_pretrained
 from geodistill.distill.students import check_layers, pca_init_embeddings, take_layers
 from geodistill.errors import InputError
 from geodistill.experiments.classification.settings import FIRST, UNIFORM, ClassificationSettings
@@ -63,13 +64,13 @@ def build_student(settings: ClassificationSettings, base: str, teacher: Any, see
     auto: Any = AutoModelForSequenceClassification
     set_seed(seed)
     if name in (FIRST, UNIFORM):
-        whole = auto.from_pretrained(base, num_labels=n_labels)
+        full_model = load_pretrained(auto, base, new_head=True, num_labels=n_labels)
         first = range(1, settings.layers + 1)
-        student = take_layers(whole, first if name == FIRST else settings.layers)
+        student = take_layers(full_model, first if name == FIRST else settings.layers)
         student.get_input_embeddings().requires_grad_(False)
         return student
     if not _has_no_weights(name):
-        return auto.from_pretrained(name, num_labels=n_labels)
+        return load_pretrained(auto, name, new_head=True, num_labels=n_labels)
     config = _load_config(name)
     config.num_labels, config.problem_type = n_labels, teacher.config.problem_type
     student = auto.from_config(config)

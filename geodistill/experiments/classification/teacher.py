@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from safetensors import SafetensorError
 
 from geodistill.distill.collate import pad
+from geodistill.distill.pretrained import load_pretrained
 from geodistill.errors import InputError
 from geodistill.experiments.classification.settings import TeacherSettings
 from geodistill.experiments.training import fit, temporary_folder, torch_threads, training_arguments
@@ -41,7 +42,9 @@ def train_teacher(
     from transformers import AutoModelForSequenceClassification, Trainer, set_seed
 
     set_seed(settings.seed)
-    model = AutoModelForSequenceClassification.from_pretrained(base, num_labels=n_labels)
+    model = load_pretrained(
+        AutoModelForSequenceClassification, base, new_head=True, num_labels=n_labels
+    )
     with temporary_folder() as scratch, torch_threads(TEACHER_THREADS):
         arguments = training_arguments(
             Path(scratch),
@@ -76,7 +79,7 @@ def load_teacher(folder: Path) -> Any:
     if not is_complete(folder):
         return None
     try:
-        return AutoModelForSequenceClassification.from_pretrained(folder)
+        return load_pretrained(AutoModelForSequenceClassification, folder)
     except (SafetensorError, OSError, ValueError) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise  # no permission or a failing disk: the teacher itself may be intact

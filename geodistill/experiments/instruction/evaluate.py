@@ -93,6 +93,29 @@ def answer_nll(model: Any, examples: list[Example], pad_id: int) -> tuple[Tensor
     return nll, n_tokens
 
 
+@torch.no_grad()
+def teacher_forced_exact_match(model: Any, examples: list[Example], pad_id: int) -> list[bool]:
+    """Whether greedy decoding would give each example's reference answer, token by token.
+
+    It does if, and only if, each token of the answer is the most likely one after the tokens
+    before it, so that one forward pass decides it.
+
+    Args:
+        model: a causal language model.
+        examples: with `input_ids` and `labels`.
+        pad_id: token for padding.
+    """
+    exact = [False] * len(examples)
+    for batch in batches_by_length(examples, BATCH_SIZE, pad_id):
+        rows = batch.pop("row").tolist()
+        batch = to_device(model, batch)
+        mask, labels = loss_mask(batch), batch.pop("labels")
+        wrong = mask & (model(**batch).logits.argmax(-1) != labels.roll(-1, dims=1))
+        for row, is_wrong in zip(rows, wrong.any(1).tolist(), strict=True):
+            exact[row] = not is_wrong
+    return exact
+
+
 def nll_items(examples: list[Example], nll: Tensor, n_tokens: Tensor) -> pd.DataFrame:
     """One row per example: item, source, score (minus the NLL per token) and nll (per token).
 

@@ -9,12 +9,15 @@ from typing import Any
 
 import torch
 
+from geodistill.distill.pretrained import load_pretrained
 from geodistill.errors import AssetError, InputError
 from geodistill.experiments.training import default_device, silence_libraries
-from geodistill.files import sha256
+from geodistill.files import error_summary, sha256
 from geodistill.paths import data_dir
 from geodistill.tasks import assets
 
+COMPUTED_TEACHER, TRAINER = "opt-computed", "geodistill.experiments.instruction.computed_teacher"
+"""The folder in data/teachers of the computed instructions' teacher, and what makes it."""
 EXPECTED = "expected a folder or hub name of a causal language model with its tokenizer"
 
 
@@ -22,7 +25,8 @@ def load_teacher(name: str, adapter: str) -> tuple[Any, Any]:
     """A causal language model in evaluation mode, and its tokenizer.
 
     Args:
-        name: "smollm2", the embedded one, or a folder or hub name.
+        name: "smollm2", the embedded one, "opt-computed", that of the computed instructions, or a
+            folder or hub name.
         adapter: folder name under data/adapters of a LoRA adapter to merge in, or empty.
 
     Raises:
@@ -37,20 +41,23 @@ def load_teacher(name: str, adapter: str) -> tuple[Any, Any]:
             f"adapter is {adapter!r}; {adapter_folder} has no adapter_model.safetensors"
         )
     silence_libraries()
-    source: dict[str, Any] = {"pretrained_model_name_or_path": name}
-    remedy = EXPECTED
+    source, remedy = name, EXPECTED
+    options: dict[str, Any] = {}
     if name == "smollm2":
-        folder = assets.path("smollm2")
-        source = {"pretrained_model_name_or_path": folder, "gguf_file": assets.SMOLLM2_GGUF}
-        remedy = f"if it is damaged, delete the folder {folder} and run `geodistill download`"
+        source, options = str(assets.path("smollm2")), {"gguf_file": assets.SMOLLM2_GGUF}
+        remedy = f"if it is damaged, delete the folder {source} and run `geodistill download`"
+    elif name == COMPUTED_TEACHER:
+        source = str(data_dir() / "teachers" / name)
+        remedy = f"restore the folder, or make it again with `python -m {TRAINER}`"
     try:
-        tokenizer = AutoTokenizer.from_pretrained(**source)
-        model: Any = AutoModelForCausalLM.from_pretrained(**source, dtype=torch.float32)
+        _check_recorded(Path(source) / "model.safetensors")
+        tokenizer = AutoTokenizer.from_pretrained(source, **options)
+        model = load_pretrained(AutoModelForCausalLM, source, dtype=torch.float32, **options)
         _check_finite(model)
     except Exception as error:  # the readers of GGUF and safetensors raise errors of any type
         raise AssetError(
-            f"teacher {name!r} can't be read from {'/'.join(map(str, source.values()))} "
-            f"({summarize(error)}); {remedy}"
+            f"teacher {name!r} can't be read from {'/'.join([source, *options.values()])} "
+            f"({error_summary(error)}); {remedy}"
         ) from error
     if tokenizer.pad_token_id is None:  # as of GPT-2 and Llama; the attention mask marks padding
         tokenizer.pad_token = tokenizer.eos_token
@@ -64,14 +71,9 @@ def load_teacher(name: str, adapter: str) -> tuple[Any, Any]:
 def _with_adapter(model: Any, folder: Path) -> Any:
     from peft import PeftModel
 
-    weights, recipe = folder / "adapter_model.safetensors", folder / "recipe.json"
+    weights = folder / "adapter_model.safetensors"
     try:
-        if recipe.is_file():  # wrong weights may be finite
-            recorded, actual = json.loads(recipe.read_text())["sha256"], sha256(weights)
-            if actual != recorded:
-                raise ValueError(
-                    f"{weights.name} has sha256 {actual[:12]}, {recorded[:12]} is recorded"
-                )
+        _check_recorded(weights)
         with warnings.catch_warnings():
             # peft only warns of an adapter that lacks weights.
             warnings.filterwarnings("error", "Found missing adapter keys")
@@ -79,10 +81,20 @@ def _with_adapter(model: Any, folder: Path) -> Any:
         _check_finite(merged)
     except Exception as error:
         raise InputError(
-            f"adapter {folder} is damaged or of another model ({summarize(error)}); restore it, or "
-            "make it again with `python -m geodistill.experiments.instruction.adapter`"
+            f"adapter {folder} is damaged or of another model ({error_summary(error)}); restore "
+            "it, or make it again with `python -m geodistill.experiments.instruction.adapter`"
         ) from error
     return merged
+
+
+def _check_recorded(weights: Path) -> None:
+    """ValueError unless the weights have the hash of the recipe beside them, if there is one."""
+    recipe = weights.with_name("recipe.json")
+    if not recipe.is_file():
+        return
+    recorded, actual = json.loads(recipe.read_text())["sha256"], sha256(weights)
+    if actual != recorded:  # wrong weights may be finite
+        raise ValueError(f"{weights.name} has sha256 {actual[:12]}, {recorded[:12]} is recorded")
 
 
 def load_student(name: str, tokenizer: Any, positions: int) -> Any:
@@ -100,10 +112,10 @@ def load_student(name: str, tokenizer: Any, positions: int) -> Any:
 
     silence_libraries()
     try:
-        model: Any = AutoModelForCausalLM.from_pretrained(name, dtype=torch.float32)
+        model = load_pretrained(AutoModelForCausalLM, name, dtype=torch.float32)
         vocabulary = AutoTokenizer.from_pretrained(name).get_vocab()
     except Exception as error:  # the readers of configs and weights raise errors of any type
-        raise InputError(f"student is {name!r}; {EXPECTED} ({summarize(error)})") from error
+        raise InputError(f"student is {name!r}; {EXPECTED} ({error_summary(error)})") from error
     if vocabulary != tokenizer.get_vocab():
         raise InputError(
             f"student {name!r} has another vocabulary than the teacher ({len(vocabulary)} tokens, "
@@ -121,8 +133,3 @@ def load_student(name: str, tokenizer: Any, positions: int) -> Any:
 def _check_finite(model: Any) -> None:
     if not all(bool(p.isfinite().all()) for p in model.parameters()):
         raise ValueError("weights that are not finite")
-
-
-def summarize(error: Exception) -> str:
-    """The type and the message of an error in one line of at most 200 characters of message."""
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -27,6 +27,7 @@ from geodistill.experiments.instruction.feature_metrics import (
     teacher_features,
 )
 from geodistill.experiments.instruction.generate import Example
+from geodistill.experiments.instruction.lookups import LOOKUPS, evaluate_lookup
 from geodistill.experiments.instruction.settings import ORDER_SEED_OFFSET
 from geodistill.experiments.instruction.setup import (
     InstructionSetup,
@@ -54,13 +55,13 @@ def run_instruction(
 
     Args:
         setup: the prompts with their teacher.
-        method: one of `INSTRUCTION_METHODS`, or of `INSTRUCTION_REFERENCES`: a unigram model of the
-            answers, the untrained student, the teacher.
+        method: one of `INSTRUCTION_METHODS`, or of `INSTRUCTION_REFERENCES`.
         seed: of the initialisation and of the order of the batches.
         study: folder of the run under the results folder, such as "instruction/primary".
 
     Returns:
-        The run, whose items hold the generated `answer`, and the model (None for "unigram").
+        The run, whose items hold the generated `answer`, and the model (None for those
+        without one).
 
     Raises:
         InputError: unknown method.
@@ -74,9 +75,16 @@ def run_instruction(
         nll, n_tokens = unigram_nll(setup.train, setup.test, setup.teacher.config.vocab_size)
         metrics = {"nll": float(nll.sum() / n_tokens.sum())}
         items = nll_items(setup.test, nll, n_tokens)
+    elif method in LOOKUPS:
+        metrics, items = _evaluate_on_all_sets(
+            setup, lambda examples: evaluate_lookup(method, setup.train, examples)
+        )
     else:
         model, training_metrics = _model_of(setup, method, seed)
-        metrics, items = _evaluate_on_all_sets(setup, model)
+        limits = settings.max_new_tokens, settings.sampling_seeds
+        metrics, items = _evaluate_on_all_sets(
+            setup, lambda examples: evaluate_model(model, setup.tokenizer, examples, *limits)
+        )
         metrics |= training_metrics
         if method != "teacher":
             metrics |= feature_metrics(setup, model)
@@ -104,18 +112,17 @@ def _model_of(setup: InstructionSetup, method: str, seed: int) -> tuple[Any, dic
 
 
 def _evaluate_on_all_sets(
-    setup: InstructionSetup, model: Any
+    setup: InstructionSetup,
+    evaluate: Callable[[list[Example]], tuple[dict[str, float], pd.DataFrame]],
 ) -> tuple[dict[str, float], pd.DataFrame]:
     """Metrics and items of the test set and of the further sets.
 
     Metrics of a further set are named `<set>/<metric>`; its items have the set's name as `task`.
     """
-    settings = setup.settings
-    limits = settings.max_new_tokens, settings.sampling_seeds
-    metrics, test_items = evaluate_model(model, setup.tokenizer, setup.test, *limits)
-    items = [test_items.assign(task=settings.task)]
+    metrics, test_items = evaluate(setup.test)
+    items = [test_items.assign(task=setup.settings.task)]
     for name, examples in setup.extra_eval_sets.items():
-        set_metrics, set_items = evaluate_model(model, setup.tokenizer, examples, *limits)
+        set_metrics, set_items = evaluate(examples)
         metrics |= {f"{name}/{metric}": value for metric, value in set_metrics.items()}
         items.append(set_items.assign(task=name))
     return metrics, pd.concat(items, ignore_index=True)

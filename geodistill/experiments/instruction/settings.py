@@ -19,7 +19,8 @@ class InstructionSettings:
 
     Attributes:
         task: name of an instruction set.
-        teacher: "smollm2", the embedded one, or a folder or hub name of a causal language model.
+        teacher: "smollm2", the embedded one, "opt-computed", that of the computed instructions, or
+            a folder or hub name of a causal language model.
         n_train: prompts that the student learns from, the same for every seed.
         n_test: prompts that it is scored on, the same for every seed.
         epochs: passes over the training prompts.

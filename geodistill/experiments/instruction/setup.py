@@ -12,7 +12,7 @@ from geodistill.distill.collate import batches_by_length, count_valid_tokens
 from geodistill.distill.teacher_cache import cache_key
 from geodistill.errors import InputError
 from geodistill.experiments.instruction.generate import Example, generate
-from geodistill.experiments.instruction.models import load_student, load_teacher
+from geodistill.experiments.instruction.models import COMPUTED_TEACHER, load_student, load_teacher
 from geodistill.experiments.instruction.settings import (
     INIT_SEED_OFFSET,
     OPT,
@@ -187,9 +187,12 @@ def cache_teacher_outputs(
 
 def _outputs_key(settings: InstructionSettings, examples: list[Example]) -> str:
     ids = json.dumps([e["input_ids"] for e in examples])
-    folder = data_dir() / "adapters" / settings.adapter
-    adapter = sha256(folder / "adapter_model.safetensors") if settings.adapter else ""
-    return cache_key(ids, settings.teacher, adapter, str(settings.top_k))
+    weights = ""
+    if settings.adapter:
+        weights = sha256(data_dir() / "adapters" / settings.adapter / "adapter_model.safetensors")
+    elif settings.teacher == COMPUTED_TEACHER:
+        weights = sha256(data_dir() / "teachers" / COMPUTED_TEACHER / "model.safetensors")
+    return cache_key(ids, settings.teacher, weights, str(settings.top_k))
 
 
 def teacher_generations(setup: InstructionSetup, progress: Progress = no_progress) -> list[Example]:

@@ -8,12 +8,12 @@ from typing import Any
 
 import torch
 
+from geodistill.distill.pretrained import load_pretrained
 from geodistill.errors import AssetError, InputError
 from geodistill.experiments.instruction.generate import Example
-from geodistill.experiments.instruction.models import summarize
 from geodistill.experiments.published_pairs.config import ModelsAndData, PublishedPair
 from geodistill.experiments.training import silence_libraries
-from geodistill.files import Progress, first_line
+from geodistill.files import Progress, error_summary, first_line
 from geodistill.tasks import load_instructions
 from geodistill.tasks.base import Row
 from geodistill.tasks.instructions import WITH_SEPARATE_INPUT, with_prompt_template
@@ -79,14 +79,12 @@ def _check_teacher(folder: Path, student: str) -> None:
     """Read the configuration and the names of the weights alone, on the meta device."""
     from transformers import AutoModelForCausalLM
 
-    auto: Any = AutoModelForCausalLM
     try:
-        model, info = auto.from_pretrained(folder, device_map="meta", output_loading_info=True)
-        if missing := sorted(info["missing_keys"]):
-            raise ValueError(f"{len(missing)} weights are missing, such as {missing[0]}")
+        model = load_pretrained(AutoModelForCausalLM, folder, device_map="meta")
     except Exception as error:  # the readers of configs and weights raise errors of any type
         raise InputError(
-            f"--teacher is {folder}: expected a folder with a fine-tuned model ({summarize(error)})"
+            f"--teacher is {folder}: expected a folder with a fine-tuned model "
+            f"({error_summary(error)})"
         ) from error
     n_logits = model.get_output_embeddings().weight.shape[0]
     expected = _from_hub("AutoConfig", student).vocab_size

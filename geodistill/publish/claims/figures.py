@@ -8,7 +8,7 @@ import pandas as pd
 from geodistill.analysis.figures.style import geodistill_style
 from geodistill.analysis.report import format
 from geodistill.analysis.stats.compare import Comparison
-from geodistill.publish.claims.judge import ClaimTest, Judge, claim_test, find_claim
+from geodistill.publish.claims.judge import ClaimTest, Judge, find_claim, find_test
 from geodistill.publish.display import show, show_table
 
 
@@ -20,7 +20,7 @@ def show_claim(judge: Judge, key: str, name: str) -> None:
         key: of the claim.
         name: of the table.
     """
-    comparisons, test = judge.comparisons(key), claim_test(key)
+    comparisons, test = judge.comparisons(key), find_test(key)
     if not comparisons:
         return print(f"{key} is not yet tested: its sections are incomplete")
     show_table(
@@ -62,18 +62,14 @@ def show_groups(
     test: ClaimTest,
     name: str,
     provenance: Mapping[str, Any],
-    baseline: str = "KD",
-    xlabel: str = "",
 ) -> None:
-    """Gains in groups, side by side; each group is labelled with its number of seeds.
+    """Gains over KD in groups, side by side; each group is labelled with its number of seeds.
 
     Args:
         groups: comparisons by name of their group.
         test: whose unit and margin count.
         name: of the figure.
         provenance: of the results, as `StoredSections.provenance` gives it.
-        baseline: what the gains are over, for the axis label.
-        xlabel: what the groups are.
     """
     from matplotlib import pyplot
 
@@ -95,12 +91,11 @@ def show_groups(
         ax.axhline(0, color="black", linewidth=0.8)
         comparison_plots.grouped_errorbars(ax, by_method, "group", list(labels.values()), 0.14)
         ax.set_xlim(-0.6, len(groups) - 0.4)
-        ax.set_xlabel(xlabel)
-        ax.set_ylabel(f"gain over {baseline}, {test.unit.name}\n(line: 95 % interval)")
+        ax.set_ylabel(f"gain over KD, {test.unit.name}\n(line: 95 % interval)")
         ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
     texts = [
         f"{' '.join(label.split())}: {format.describe_comparisons(group, test.unit)}"
         for label, group in groups.items()
     ]
-    alt = f"Gain over {baseline}, by group. {'; '.join(texts)}."
+    alt = f"Gain over KD, by group. {'; '.join(texts)}."
     show(fig, alt=alt, name=name, **provenance)

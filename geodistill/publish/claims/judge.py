@@ -35,7 +35,8 @@ class ClaimTest:
     Attributes:
         study: whose sections decide.
         sections: that must be complete; those after the first hold controls.
-        pairs: (method, baseline), corrected together by Holm.
+        pairs: (method, baseline), corrected by Holm together with those of all claims that rest on
+            the same sections.
         margin: smallest difference that matters, in the unit of the item score.
         unit: in which differences are shown.
     """
@@ -55,17 +56,17 @@ class Claim:
         key: short name, such as "C4a".
         origin: "paper" or "ours".
         statement: what is claimed.
-        test: how we test it, in words.
+        test_in_words: how we test it.
         page: stem of the notebook that records the verdict.
-        comparisons: the test on stored results; None where the notebook decides by itself.
+        test: on stored results; None where the notebook decides by itself.
     """
 
     key: str
     origin: str
     statement: str
-    test: str
+    test_in_words: str
     page: str
-    comparisons: ClaimTest | None = None
+    test: ClaimTest | None = None
 
 
 @dataclass(frozen=True)
@@ -134,16 +135,14 @@ def all_claims() -> tuple[Claim, ...]:
 def _claim(
     entry: dict[str, Any], studies: dict[str, dict[str, Any]], phrases: dict[str, str]
 ) -> Claim:
-    spec, comparisons = entry.get("comparisons"), None
+    spec, test = entry.get("comparisons"), None
     if spec:
         pairs = tuple((method, baseline) for method, baseline in spec["pairs"])
         study = studies[spec["study"]]
         unit = _UNITS[study["unit"]]
-        comparisons = ClaimTest(
-            spec["study"], tuple(spec["sections"]), pairs, study["margin"], unit
-        )
+        test = ClaimTest(spec["study"], tuple(spec["sections"]), pairs, study["margin"], unit)
     words = {name: entry[name] for name in ("key", "origin", "statement", "page")}
-    return Claim(**words, test=entry["test"].format(**phrases), comparisons=comparisons)
+    return Claim(**words, test_in_words=entry["test"].format(**phrases), test=test)
 
 
 def find_claim(key: str) -> Claim:
@@ -158,17 +157,27 @@ def find_claim(key: str) -> Claim:
     raise InputError(f"unknown claim {key!r}; known: {', '.join(c.key for c in all_claims())}")
 
 
-def claim_test(key: str) -> ClaimTest:
-    """The comparisons of a claim.
+def find_test(key: str) -> ClaimTest:
+    """The test of a claim on stored results.
+
+    Args:
+        key: of the claim.
 
     Raises:
         InputError: no such claim, or one that its notebook decides without stored results.
     """
-    test = find_claim(key).comparisons
+    test = find_claim(key).test
     if test is None:
-        known = ", ".join(claim.key for claim in all_claims() if claim.comparisons)
+        known = ", ".join(claim.key for claim in all_claims() if claim.test)
         raise InputError(f"claim {key} is not decided by stored results; these are: {known}")
     return test
+
+
+def _family(test: ClaimTest) -> tuple[tuple[str, str], ...]:
+    """The pairs of all claims that rest on the same sections: they are corrected together."""
+    tests = [claim.test for claim in all_claims() if claim.test]
+    same = [t for t in tests if (t.study, t.sections) == (test.study, test.sections)]
+    return tuple(dict.fromkeys(pair for t in same for pair in t.pairs))
 
 
 class Judge:
@@ -186,7 +195,7 @@ class Judge:
         """The stored sections of a study."""
         return self._sections.setdefault(study, StoredSections(study, self._log))
 
-    def is_decided(self, key: str) -> bool:
+    def has_results(self, key: str) -> bool:
         """Whether the sections of a claim are complete; where not, a line says why.
 
         Args:
@@ -195,11 +204,11 @@ class Judge:
         Raises:
             InputError: no such claim, or one that stored results do not decide.
         """
-        test = claim_test(key)
+        test = find_test(key)
         return self.sections(test.study).is_complete(*test.sections)
 
     def items(self, key: str) -> pd.DataFrame:
-        """The items that decide a claim, of the tasks that all its methods share.
+        """The items that decide a claim, of the tasks that all methods of its family share.
 
         A control that is run at several weights counts at the weight of the method.
 
@@ -207,14 +216,14 @@ class Judge:
             key: of the claim.
 
         Raises:
-            InputError: as `is_decided`; or a section is not complete.
+            InputError: as `has_results`; or a section is not complete.
         """
-        test = claim_test(key)
+        test = find_test(key)
         first, *others = (self.sections(test.study)[name].items for name in test.sections)
         weight = first.loc[first["method"] == test.pairs[0][0], "weight"].iloc[0]
         controls = [items[items["weight"] == weight] for items in others]
         items = pd.concat([first, *controls], ignore_index=True)
-        methods = {method for pair in test.pairs for method in pair}
+        methods = {method for pair in _family(test) for method in pair}
         tasks = [set(items.loc[items["method"] == m, "task"].unique()) for m in methods]
         pooled: pd.DataFrame = items[items["task"].isin(set.intersection(*tasks))]
         return pooled.reset_index(drop=True)
@@ -222,19 +231,30 @@ class Judge:
     def comparisons(self, key: str) -> tuple[Comparison, ...]:
         """The comparisons of a claim; none while its sections are incomplete.
 
+        Claims that rest on the same sections are one family of tests, corrected together.
+
         Args:
             key: of the claim.
 
         Raises:
-            InputError: as `is_decided`.
+            InputError: as `has_results`.
         """
-        if not self.is_decided(key):
+        if not self.has_results(key):
             return ()
-        return compare_family(self.items(key), claim_test(key).pairs)
+        test = find_test(key)
+        family = compare_family(self.items(key), _family(test))
+        return tuple(c for c in family if (c.method, c.baseline) in test.pairs)
 
     def provenance(self, key: str) -> dict[str, Any]:
-        """Where a figure of a claim's comparisons comes from, for `publish.provenance.show`."""
-        test = claim_test(key)
+        """Where a figure of a claim's comparisons comes from, for `publish.display.show`.
+
+        Args:
+            key: of the claim.
+
+        Raises:
+            InputError: as `has_results`; or a section is not complete.
+        """
+        test = find_test(key)
         return self.sections(test.study).provenance(*test.sections)
 
     def evaluate(self, key: str) -> list[Record]:
@@ -244,11 +264,11 @@ class Judge:
             key: of the claim.
 
         Raises:
-            InputError: as `is_decided`.
+            InputError: as `has_results`.
         """
-        if not self.is_decided(key):
+        if not self.has_results(key):
             return []
-        test, items = claim_test(key), self.items(key)
+        test, items = find_test(key), self.items(key)
         folders = ", ".join(f"data/results/{test.study}/{name}" for name in test.sections)
         return [
             Record(
@@ -263,7 +283,7 @@ class Judge:
                 run_ids=comparison.run_ids,
                 note=_control_vs_kd(items, comparison, test.unit),
             )
-            for comparison in compare_family(items, test.pairs)
+            for comparison in self.comparisons(key)
         ]
 
 

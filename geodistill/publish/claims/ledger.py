@@ -22,8 +22,8 @@ from geodistill.publish.claims.judge import (
     Judge,
     Record,
     all_claims,
-    claim_test,
     find_claim,
+    find_test,
 )
 
 KEY = "geodistill-claim"
@@ -54,7 +54,7 @@ def record_verdict(
 
     Args:
         claim: key of a claim.
-        verdict: "better", "worse", "equivalent", "inconclusive", "holds" or "does not hold".
+        verdict: one of `VERDICTS`, such as "better", "inconclusive" or "holds".
         value: the measured number, in `unit`.
         low: lower end of its interval.
         high: upper end of its interval.
@@ -105,7 +105,7 @@ def render(executed: Sequence[Path]) -> str:
         records = [r for page in pages.values() for r in page if r.claim == claim.key]
         lines += [
             f"* - **{claim.key}** ({claim.origin}) {claim.statement}",
-            f"  - {claim.test}",
+            f"  - {claim.test_in_words}",
             f"  - {'<br>'.join(map(_markdown, records)) or f'**{NOT_YET}**'}",
             f"  - {_where(claim, records, claim.page in pages)}",
         ]
@@ -117,11 +117,11 @@ def verdict_block() -> str:
     judge = Judge(log=lambda line: None)
     lines = ["| claim | verdict on the stored results |", "|---|---|"]
     for claim in all_claims():
-        if claim.comparisons is not None:
+        if claim.test is not None:
             records = judge.evaluate(claim.key)
             verdicts = [_without_numbers(record) for record in records] or [f"**{NOT_YET}**"]
             folders = _folders(records)
-            statement = f"{claim.key}: {claim.statement}<br>*{claim.test}*"
+            statement = f"{claim.key}: {claim.statement}<br>*{claim.test_in_words}*"
             lines.append(f"| {statement} | {'<br>'.join([*verdicts, *folders])} |")
     return "\n".join(lines)
 
@@ -138,7 +138,7 @@ def summary_list(keys: Sequence[str]) -> str:
     judge = Judge(log=lambda line: None)
     lines = []
     for key in keys:
-        claim_test(key)
+        find_test(key)
         records = judge.evaluate(key)
         lines.append(f"- {find_claim(key).statement}")
         lines += [f"  - {r.detail}: {_markdown(replace(r, detail=''))}" for r in records]

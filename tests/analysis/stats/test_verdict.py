@@ -38,7 +38,9 @@ def comparison(mean, se=1.0, df=20.0, p_holm=None, parts=PARTS):
         (0.1, 2.0, "equivalent"),
         (0.1, 1.0, "inconclusive"),
         (1.9, 2.0, "inconclusive"),
-        (2.2, 9.0, "better"),  # superiority comes first
+        (2.2, 3.0, "better"),
+        (2.2, 9.0, "better by less than the margin"),  # superiority comes first
+        (-2.2, 9.0, "worse by less than the margin"),
     ],
 )
 def test_each_word(mean, margin, word):
@@ -66,14 +68,21 @@ def test_tost_is_the_ninety_percent_interval_inside_the_margins():
     assert verdict(comparison(0.3), 0.4).p_equivalent == p_equivalent(comparison(0.3), 0.4)
 
 
-def test_a_small_gain_is_named_as_such():
-    assert str(verdict(comparison(2.2), 9.0)) == "better by less than the margin"
-    assert str(verdict(comparison(-2.2), 9.0)) == "worse by less than the margin"
-    assert str(verdict(comparison(2.2), 3.0)) == "better"
-    # exactly where the equivalence test rejects
+def test_a_gain_is_small_exactly_where_the_equivalence_test_rejects():
     edge = 2.2 + stats.t.ppf(0.95, 20)
-    assert verdict(comparison(2.2), edge + 0.01).within_margin
-    assert not verdict(comparison(2.2), edge - 0.01).within_margin
+    assert verdict(comparison(2.2), edge + 0.01).word == "better by less than the margin"
+    assert verdict(comparison(2.2), edge - 0.01).word == "better"
+
+
+@pytest.mark.parametrize("mean", [3.0, -3.0, 0.1])
+def test_there_is_no_test_against_a_baseline_of_which_more_than_a_tenth_collapsed(mean):
+    words = [
+        verdict(replace(comparison(mean), baseline_collapsed=share), 2.0).word
+        for share in (0.0, 0.1, 3 / 30, 0.101, 1.0)
+    ]
+    assert len(set(words[:3])) == 1
+    assert words[0] in ("better", "worse", "equivalent")
+    assert words[3:] == ["no test: the control collapsed"] * 2
 
 
 def test_a_margin_of_nothing_is_refused():

@@ -8,6 +8,7 @@ from scipy import stats
 
 from geodistill.experiments.classification.evaluate import (
     METRICS,
+    class_scores,
     expected_calibration_error,
     regression_scores,
 )
@@ -43,3 +44,15 @@ def test_the_tasks_metrics_by_hand():
     assert {name: metric(labels, predictions) for name, metric in METRICS.items()} == pytest.approx(
         expected
     )
+
+
+def test_a_student_that_says_one_class_is_seen_by_its_largest_class():
+    labels = torch.tensor([0, 1, 1, 1, 2, 2, 1])
+    logits = torch.tensor([[0.0, 2.0, 1.0]] * 6 + [[0.0, 1.0, 2.0]])
+    teacher = torch.tensor([[0.0, 2.0, 1.0]] * 7)
+    items, metrics = class_scores(logits, teacher, labels)
+    assert items["prediction"].tolist() == [1] * 6 + [2]
+    assert metrics["largest_class"] == 6 / 7
+    assert metrics["majority_accuracy"] == 4 / 7  # in double precision, as the accuracy
+    assert metrics["accuracy"] == 3 / 7
+    assert metrics["agreement"] == 6 / 7

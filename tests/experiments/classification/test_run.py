@@ -2,22 +2,25 @@
 
 import errno
 import os
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import pytest
 import torch
 from safetensors import SafetensorError
 from support.own_cache import own_cache
 from support.tiny_classification import tiny_settings
-from transformers import AutoModelForSequenceClassification, PreTrainedModel, TrainerCallback
+from torch.optim.optimizer import register_optimizer_step_post_hook
+from transformers import AutoModel, AutoModelForSequenceClassification, PreTrainedModel
 
 from geodistill.errors import InputError
-from geodistill.experiments.classification.run import (
-    feature_terms,
-    run_classification,
-    teacher_gradients,
+from geodistill.experiments.classification import run as run_module
+from geodistill.experiments.classification.run import run_classification
+from geodistill.experiments.classification.settings import (
+    SETUP_FIELDS,
+    ClassificationSettings,
+    setup_settings,
+    smoke_settings,
 )
-from geodistill.experiments.classification.settings import smoke
 from geodistill.experiments.classification.setup import prepare_classification
 from geodistill.experiments.classification.teacher import (
     check_n_labels,
@@ -25,10 +28,11 @@ from geodistill.experiments.classification.teacher import (
     load_teacher,
     train_teacher,
 )
-from geodistill.experiments.methods import CLASSIFICATION_METHODS
+from geodistill.experiments.methods import BASELINES, CLASSIFICATION_METHODS
 from geodistill.experiments.run_store import finished_runs, merge_runs, write_run
 from geodistill.experiments.settings import run_config
 from geodistill.geometry import procrustes_distance, score_range
+from geodistill.tasks import assets
 
 pytestmark = [pytest.mark.smoke, pytest.mark.xdist_group("classification")]
 TRAINING = "training the product teacher"
@@ -36,7 +40,7 @@ TRAINING = "training the product teacher"
 
 @pytest.fixture(scope="module")
 def setup(cache):
-    return prepare_classification(smoke("product"))
+    return prepare_classification(smoke_settings("product"))
 
 
 @pytest.fixture(scope="module")
@@ -124,90 +128,112 @@ def test_a_run_records_the_weight_of_its_term_and_can_be_stored(runs, tmp_path):
     assert set(finished_runs(tmp_path)) == {run.run_id}
 
 
-class StopAtFirstBatch(TrainerCallback):
-    """Notes the subsample, the seeds and the untrained weights, and ends the run."""
+@pytest.fixture
+def trainer_of(monkeypatch):
+    """A function that gives the trainer of a run as it is before its first step."""
 
-    def on_train_begin(self, args, state, control, model, train_dataloader, **kwargs):
-        self.rows = list(train_dataloader.dataset["row"])
-        self.weights = [p.detach().clone() for p in model.parameters()]
-        self.seeds = (args.seed, args.data_seed)
-        raise StopIteration
+    def make(setup, method, seed=0):
+        class Stop(Exception):
+            pass
 
+        def stop(trainer):
+            raise Stop(trainer)
 
-def start_of(setup, method, seed):
-    start = StopAtFirstBatch()
-    with pytest.raises(StopIteration):
-        run_classification(setup, method, seed, callbacks=[start])
-    return start
+        monkeypatch.setattr(run_module, "fit", stop)
+        with pytest.raises(Stop) as stopped:
+            run_classification(setup, method, seed)
+        return stopped.value.args[0]
 
-
-def equal_weights(start, other):
-    return all(map(torch.equal, start.weights, other.weights))
+    return make
 
 
-def test_methods_of_one_seed_share_subsample_initialisation_and_order(setup):
-    first = start_of(setup, "ce", 0)
-    assert len(first.rows) == 48
+def equal_weights(trainer, other):
+    return all(map(torch.equal, trainer.model.parameters(), other.model.parameters()))
+
+
+def rows(trainer):
+    return list(trainer.train_dataset["row"])
+
+
+def seeds(trainer):
+    return trainer.args.seed, trainer.args.data_seed
+
+
+def test_methods_of_one_seed_share_subsample_initialisation_and_order(setup, trainer_of):
+    first = trainer_of(setup, "ce", 0)
+    assert len(rows(first)) == 48
     for method in ("kd", "kd+projection", "kd+procrustes-shuffled"):  # the last two draw numbers
-        other = start_of(setup, method, 0)
-        assert (other.rows, other.seeds) == (first.rows, first.seeds)
+        other = trainer_of(setup, method, 0)
+        assert (rows(other), seeds(other)) == (rows(first), seeds(first))
         assert equal_weights(other, first)
-    another = start_of(setup, "ce", 1)
-    assert set(another.rows) != set(first.rows)
-    assert another.seeds != first.seeds
+    another = trainer_of(setup, "ce", 1)
+    assert set(rows(another)) != set(rows(first))
+    assert not {*seeds(another)} & {*seeds(first)}
     assert not equal_weights(another, first)
 
 
-def test_a_start_seed_leaves_the_subsample_to_the_runs_seed(setup):
-    first, second = (start_of(changed(setup, start_seed=start), "ce", 0) for start in (0, 1))
-    assert first.rows == second.rows
-    assert first.seeds != second.seeds
-    assert not equal_weights(first, second)
-    assert equal_weights(start_of(setup, "ce", 0), first)
+def test_the_loss_has_the_shares_the_temperature_and_one_term_on_the_last_layers(setup, trainer_of):
+    settings = changed(setup, kd_weight=0.75, temperature=3.0, weight_multiplier=8.0)
+    trainer = trainer_of(settings, "kd+gram")
+    assert (trainer.task_weight, trainer.logit_weight) == (0.25, 0.75)
+    assert trainer.logit_loss.temperature == 3.0
+    (term,) = trainer._terms
+    assert (term.teacher_layer, term.student_layer) == (-1, -1)
+    assert (term.weight, term.weight_warmup_batches) == (8.0, 2)
+    assert type(term.loss).__name__ == "FeatureGramLoss"
+    kd, ce = trainer_of(settings, "kd"), trainer_of(settings, "ce")
+    assert not kd._terms
+    assert kd.logit_loss.temperature == 3.0
+    assert (ce.task_weight, ce.logit_loss, ce.teacher_cache) == (1.0, None, None)
+
+
+@pytest.mark.parametrize(("n_train", "steps"), [(48, 3), (20, 5), (0, 2)])
+def test_a_run_has_as_many_optimizer_steps_as_its_settings_say(setup, n_train, steps):
+    """Less than a pass over the sentences, and several."""
+    count = []
+    hook = register_optimizer_step_post_hook(lambda *_: count.append(1))
+    try:
+        short = changed(setup, n_train=n_train, steps=steps, batch_size=8)
+        run_classification(short, "kd", 0)
+    finally:
+        hook.remove()
+    assert len(count) == steps
 
 
 def test_every_method_runs_and_its_term_changes_the_student(setup):
-    small = changed(setup, n_train=16, epochs=1.0, batch_size=4)  # the warm-up is 2 of 4 batches
+    small = changed(setup, n_train=16, batch_size=4)  # the warm-up is 2 of 4 batches
     nll = {}
     for method in CLASSIFICATION_METHODS:
-        # The cost of RKD's angles is cubic in the number of rows.
-        pooling = "first" if method == "kd+rkd" else "all"
-        run, _ = run_classification(changed(small, pooling=pooling), method, 0)
+        run, student = run_classification(small, method, 0)
+        assert (student is None) == (method in BASELINES)
+        assert len(run.items) == 64
+        assert set(run.items) == {"item", "source", "label", "prediction", "score", "nll"}
+        assert ("geometry_kept/gram" in run.metrics) == (method not in BASELINES)
         nll[method] = tuple(run.items["nll"])
-    assert len(set(nll.values())) == len(CLASSIFICATION_METHODS) == 19
+    assert len(set(nll.values())) == len(CLASSIFICATION_METHODS) == 16
 
 
-def test_a_moving_average_changes_a_run_and_its_id(setup, runs):
-    averaged = changed(setup, decay=0.9)
-    run, _ = run_classification(averaged, "kd+procrustes", 0)
-    without, _ = runs["kd+procrustes"]
-    assert run.run_id != without.run_id
-    assert (run.items["nll"] - without.items["nll"]).abs().max() > 1e-4
-    assert run_classification(averaged, "kd", 0)[0].items.equals(runs["kd"][0].items)
+def test_procrustes_pretrained_matches_the_base_model_and_distils_the_teacher(setup, trainer_of):
+    trainer = trainer_of(setup, "kd+procrustes-pretrained")
+    base = AutoModel.from_pretrained(assets.path("minilm")).eval()
+    teacher = setup.teacher
+    indices = [0, 17, 63]
+    for row in indices:  # one text at a time, without padding
+        ids = torch.tensor([setup.train["input_ids"][row]])
+        mask = torch.ones_like(ids, dtype=torch.bool)
+        outputs = trainer.teacher_cache.lookup(torch.tensor([row]), mask, [6])
+        with torch.no_grad():
+            features = base(ids).last_hidden_state
+            fine_tuned = teacher(ids, output_hidden_states=True)
+        assert torch.allclose(outputs.features[6], features, atol=2e-3)
+        assert (features - fine_tuned.hidden_states[-1]).abs().max() > 0.02
+        assert torch.allclose(outputs.logits, fine_tuned.logits, atol=1e-4)
+    assert trainer_of(setup, "kd+procrustes").teacher_cache is setup.train_cache
 
 
-def test_several_layers_share_the_weight_and_match_the_students_last(setup):
-    settings = replace(
-        setup.settings,
-        layers=2,
-        teacher_layers=(3, 6),
-        pooling="first",
-        weight_multiplier=10.0,
-        weight_warmup_batches=1,
-        epochs=1.0,
-    )
-    both = prepare_classification(settings)
-    assert both.train_cache.manifest["layers"] == [3, 6]
-    terms = feature_terms(both, "kd+pca", 0, both.train)
-    layers = [(t.teacher_layer, t.student_layer, t.weight, t.pooling) for t in terms]
-    assert layers == [(3, -2, 5.0, "first"), (6, -1, 5.0, "first")]
-    assert not torch.equal(*(t.loss.components for t in terms))  # each layer has its own axes
-    run, _ = run_classification(both, "kd+pca", 0)
-    assert sum(name.startswith("weight/") for name in run.metrics) == 2
-
-
-def test_the_geometry_kept_is_measured_layer_by_layer_at_the_teachers_same_depth(setup):
-    deep = prepare_classification(replace(setup.settings, layers=2, epochs=1.0, n_train=16))
+def test_the_geometry_kept_is_measured_layer_by_layer_at_the_teachers_same_depth(cache):
+    settings = replace(smoke_settings("product"), layers=2, steps=2, n_train=16)
+    deep = prepare_classification(settings)
     assert deep.test_cache.manifest["layers"] == [3, 6]
     run, student = run_classification(deep, "kd", 0)
     features, teacher_features = [], []
@@ -222,17 +248,35 @@ def test_the_geometry_kept_is_measured_layer_by_layer_at_the_teachers_same_depth
     assert "geometry_kept/procrustes/layer2" not in run.metrics  # it is geometry_kept/procrustes
 
 
-def test_the_teachers_gradients_are_where_its_classifier_reads(setup):
-    examples = setup.train.select(range(4))
-    gradients = teacher_gradients(setup, examples, -1)
-    lengths = [len(ids) for ids in examples["input_ids"]]
-    # Longest first; BERT's head reads the first token alone, so the last layer's others get none.
-    ends = torch.tensor(sorted(lengths, reverse=True)).cumsum(0)
-    firsts = torch.tensor([0, *ends[:-1].tolist()])
-    norms = gradients.norm(dim=1)
-    assert gradients.shape == (sum(lengths), 384)
-    assert (norms[firsts] > 0).all()
-    assert norms.count_nonzero() == len(firsts)
+# ---- one setup for runs of several settings ----
+
+OTHER_VALUES = {
+    "task": "movie", "n_train": 7, "steps": 7, "batch_size": 7, "learning_rate": 7.0,
+    "student": "uniform", "layers": 7, "temperature": 7.0, "kd_weight": 0.7,
+    "weight_multiplier": 7.0, "weight_warmup_batches": 7, "max_length": 7, "max_test": 7,
+    "n_probe_items": 7, "split": "validation",
+}  # fmt: skip
+
+
+def test_runs_share_a_setup_exactly_if_texts_teacher_and_probe_are_the_same():
+    settings = smoke_settings("product")
+    others = {**OTHER_VALUES, "teacher": replace(settings.teacher, seed=7)}
+    assert set(others) == {field.name for field in fields(ClassificationSettings)}
+    for name, value in others.items():
+        other = replace(settings, **{name: value})
+        assert (setup_settings(other) != setup_settings(settings)) == (name in SETUP_FIELDS), name
+
+
+def test_a_run_in_a_shared_setup_is_the_same_run(setup, runs):
+    """The registry makes a setup of `setup_settings`, for all runs of a task."""
+    shared = prepare_classification(setup_settings(setup.settings))
+    other = shared.with_settings(setup.settings)
+    assert other.score_ranges is shared.score_ranges
+    run, _ = run_classification(other, "kd+procrustes", 0)
+    expected, _ = runs["kd+procrustes"]
+    assert run.run_id == expected.run_id
+    assert run.metrics == expected.metrics
+    assert run.items.equals(expected.items)
 
 
 def test_a_teacher_of_another_number_of_labels_is_refused(setup, tmp_path):
@@ -363,27 +407,23 @@ def test_the_teacher_that_another_process_has_saved_meanwhile_is_as_good(
     assert (folder / "config.json").read_text() == "theirs"
 
 
-def test_the_configuration_holds_every_setting_but_later_ones_at_their_default():
-    config = run_config(smoke("product"), "kd")
+def test_the_configuration_holds_every_setting():
+    settings = smoke_settings("product")
+    config = run_config(settings, "kd")
+    names = {field.name for field in fields(settings)} - {"weight_multiplier"}
+    assert set(config) == {*names, "factor", "method"}
     assert (config["method"], config["teacher"]["max_train"]) == ("kd", 64)
-    later = {
-        "pooling": ("rows", "first"),
-        "split": ("part", "validation"),
-        "decay": ("memory", 0.9),
-        "teacher_layers": ("teacher_layers", (3, 6)),
-        "start_seed": ("start_seed", 0),
-        "student": ("student", "truncate"),
-    }
-    assert len(config) - 1 + len(later) == len(vars(smoke("product")))
-    for name, (stored_name, value) in later.items():
-        other = run_config(replace(smoke("product"), **{name: value}), "kd")
+    for name, value in OTHER_VALUES.items():
+        stored_name = "factor" if name == "weight_multiplier" else name
+        other = run_config(replace(settings, **{name: value}), "kd")
         assert other == {**config, stored_name: value}
+        assert other != config
 
 
 def test_unknown_names_are_refused(setup):
-    with pytest.raises(InputError, match=r"method is 'sft'; expected one of ce, ce\+cka, "):
+    with pytest.raises(InputError, match=r"method is 'sft'; expected one of majority, tfidf, "):
         run_classification(setup, "sft", 0)
     with pytest.raises(InputError, match="'films'"):
-        prepare_classification(smoke("films"))
+        prepare_classification(smoke_settings("films"))
     with pytest.raises(InputError, match="split is 'train'; expected test or validation"):
-        prepare_classification(replace(smoke("product"), split="train"))
+        prepare_classification(replace(smoke_settings("product"), split="train"))

@@ -16,57 +16,63 @@ from transformers import (
 from geodistill.errors import InputError
 from geodistill.experiments.classification.evaluate import evaluate_student
 from geodistill.experiments.classification.run import run_classification
-from geodistill.experiments.classification.settings import smoke
+from geodistill.experiments.classification.settings import smoke_settings
 from geodistill.experiments.classification.setup import prepare_classification
-from geodistill.experiments.settings import run_config
 from geodistill.geometry import procrustes_distance, score_range
 from geodistill.tasks import assets, load_classification, stratified_subsample
 
 pytestmark = [pytest.mark.smoke, pytest.mark.xdist_group("classification")]
-SMOKE = replace(smoke("product"), epochs=1.0, weight_warmup_batches=1)
+SMOKE = replace(smoke_settings("product"), steps=3, weight_warmup_batches=1)
 
 
 def block_weights(student):
     return [block.output.dense.weight for block in student.bert.encoder.layer]
 
 
-def test_a_teacher_cut_to_all_its_layers_is_the_teacher(cache):
-    setup = prepare_classification(replace(SMOKE, student="truncate", layers=6))
-    metrics, _ = evaluate_student(setup, setup.build_student(0))
-    assert (setup.width, setup.layers) == (384, 6)
+def test_a_student_that_is_its_teacher_keeps_all_geometry(tmp_path):
+    settings = replace(tiny_settings(tmp_path / "base"), layers=2)
+    with own_cache(tmp_path / "cache"):
+        setup = prepare_classification(settings)
+        metrics, _ = evaluate_student(setup, setup.teacher)
+    assert (setup.width, setup.layers) == (48, 2)
     assert metrics["agreement"] == 1
     scores = {name: value for name, value in metrics.items() if name.startswith("geometry_kept")}
-    assert set(scores) == {f"geometry_kept/{name}" for name in ("procrustes", "gram", "cka")} | {
-        f"geometry_kept/procrustes/layer{layer}" for layer in range(1, 6)
-    }
+    kept = {f"geometry_kept/{name}" for name in ("procrustes", "gram", "cka")}
+    assert set(scores) == {*kept, "geometry_kept/procrustes/layer1"}
     assert min(scores.values()) > 0.99  # cached features are in half precision
 
 
-def test_a_truncated_student_leaves_its_teacher_unchanged(cache):
-    setup = prepare_classification(replace(SMOKE, student="truncate", layers=2))
-    before = block_weights(setup.teacher)[5].clone()
-    start = setup.build_student(0)
-    run, student = run_classification(setup, "kd+projection", 0)
-    assert len(block_weights(start)) == len(block_weights(student)) == 2
-    assert torch.equal(block_weights(start)[1], before)
-    assert not torch.equal(block_weights(student)[1], before)
-    assert torch.equal(block_weights(setup.teacher)[5], before)
-    assert run.config["student"] == "truncate"
-
-
-def test_a_pretrained_student_is_cut_from_the_teachers_base_model(cache):
-    setup = prepare_classification(replace(SMOKE, student="pretrained", layers=2))
+@pytest.mark.parametrize(("student", "blocks"), [("first", (0, 1)), ("uniform", (2, 5))])
+def test_a_student_is_cut_from_what_its_teacher_was_before_fine_tuning(cache, student, blocks):
+    setup = prepare_classification(replace(SMOKE, student=student, layers=2))
     first, same, other = (setup.build_student(seed) for seed in (1, 1, 2))
     base = AutoModel.from_pretrained(assets.path("minilm"))
-    layers = [base.encoder.layer[k].output.dense.weight for k in (2, 5)]
+    layers = [base.encoder.layer[k].output.dense.weight for k in blocks]
+    assert (setup.width, setup.layers, len(block_weights(first))) == (384, 2, 2)
     assert all(map(torch.equal, block_weights(first), layers))
-    assert not torch.equal(block_weights(setup.teacher)[5], layers[1])
+    assert not torch.equal(block_weights(setup.teacher)[blocks[1]], layers[1])
     assert torch.equal(first.get_input_embeddings().weight, base.get_input_embeddings().weight)
     assert torch.equal(first.classifier.weight, same.classifier.weight)
     assert not torch.equal(first.classifier.weight, other.classifier.weight)  # the head is random
-    run, _ = run_classification(setup, "kd+procrustes", 0)
-    assert (setup.width, setup.layers) == (384, 2)
-    assert run.metrics["geometry_kept/procrustes"] > 0.3  # it has the teacher's pretraining
+
+
+def parameters(model):
+    return {name: value.detach().clone() for name, value in model.named_parameters()}
+
+
+@pytest.mark.parametrize("student", ["first", "uniform"])
+def test_word_embeddings_are_frozen_and_all_else_learns(cache, student):
+    setup = prepare_classification(replace(SMOKE, student=student, layers=2))
+    teacher = parameters(setup.teacher)
+    start = parameters(setup.build_student(1000))
+    run, trained = run_classification(setup, "kd+projection", 0)
+    still = {name for name, value in parameters(trained).items() if torch.equal(value, start[name])}
+    assert still == {"bert.embeddings.word_embeddings.weight"}
+    assert all(
+        torch.equal(value, teacher[name]) for name, value in parameters(setup.teacher).items()
+    )
+    assert run.config["student"] == student
+    assert run.metrics["geometry_kept/procrustes"] > 0.05  # it has the teacher's pretraining
 
 
 def test_a_configuration_alone_starts_from_the_teachers_embeddings(cache, tmp_path):
@@ -109,30 +115,24 @@ def test_a_teacher_of_another_family(cache, tmp_path):
     config = DistilBertConfig(dim=64, n_layers=2, n_heads=2, hidden_dim=64)
     DistilBertModel(config).save_pretrained(tmp_path)
     MINILM.save_pretrained(tmp_path)
-    settings = replace(SMOKE, width=32, teacher=replace(SMOKE.teacher, model=str(tmp_path)))
+    settings = replace(SMOKE, teacher=replace(SMOKE.teacher, model=str(tmp_path)))
     setup = prepare_classification(settings)
-    assert type(setup.teacher).__name__ == "DistilBertForSequenceClassification"
-    run, student = run_classification(setup, "kd+procrustes", 0)
-    assert type(student).__name__ == "BertForSequenceClassification"
+    for method in ("kd+procrustes", "kd+procrustes-pretrained"):
+        run, student = run_classification(setup, method, 0)
+        assert type(student).__name__ == "DistilBertForSequenceClassification"
+        assert len(student.distilbert.transformer.layer) == 1
+        assert len(run.items) == 64
     assert setup.test_cache.manifest["layers"] == [2]
-    assert len(run.items) == 64
-
-
-def test_a_small_bert_is_the_default_and_changes_no_run_id():
-    assert "student" not in run_config(SMOKE, "kd")
-    assert run_config(replace(SMOKE, student="truncate"), "kd")["student"] == "truncate"
+    assert 0 <= run_classification(setup, "frozen", 0)[0].metrics["accuracy"] <= 1
 
 
 REFUSED = {
-    "width is 48; expected a multiple of 32": {"width": 48},
-    "width is 416; expected at most 384, the teacher's embedding width": {"width": 416},
-    "layers is 0; expected at least 1": {"layers": 0},
-    "layers is 7; expected 1 to 6, the teacher's": {"student": "truncate", "layers": 7},
-    "teacher_layer is 9, the teacher has layers 0": {"teacher_layers": (9,)},
+    "layers is 0; expected 1 to 6, the teacher's": {"layers": 0},
+    "layers is 7; expected 1 to 6, the teacher's": {"student": "uniform", "layers": 7},
     "max_length is 600; expected at most 512, which is what teacher.model 'minilm'": {
         "max_length": 600
     },
-    "student is './gone'; expected bert, truncate, pretrained, a folder": {"student": "./gone"},
+    "student is './gone'; expected first, uniform, a folder": {"student": "./gone"},
 }
 
 

@@ -1,0 +1,78 @@
+"""The level of each method: mean, median and collapsed runs, which a difference alone hides."""
+
+from typing import Any
+
+import pandas as pd
+
+from geodistill.analysis.report.format import Unit
+from geodistill.analysis.score_tables import ScoreTable
+from geodistill.analysis.stats.collapse import find_collapsed
+from geodistill.analysis.stats.metric_influence import score_by_influence
+
+
+def level_table(
+    runs: pd.DataFrame, metric: str, collapsed: pd.DataFrame | None = None
+) -> pd.DataFrame:
+    """Mean and median over the runs of each task and method, and how many collapsed.
+
+    Args:
+        runs: one row per run and task: `run_id, task, method` and a column with the metric.
+        metric: name of that column.
+        collapsed: as `find_collapsed` gives it; without it no run is known to have collapsed or
+            not.
+
+    Returns:
+        One row per task and method, in the order of the runs: `task, method, runs, mean, median,
+        collapsed`, the last the number of runs, missing where it is not known.
+
+    Example:
+        >>> import pandas as pd
+        >>> from geodistill.analysis import level_table
+        >>> runs = pd.DataFrame({"run_id": ["a", "b", "c"], "task": "t", "method": "kd",
+        ...                      "accuracy": [0.9, 0.8, 0.1]})
+        >>> level_table(runs, "accuracy")[["runs", "mean", "median"]].iloc[0].tolist()
+        [3.0, 0.6, 0.8]
+    """
+    runs = runs.dropna(subset=[metric])
+    if collapsed is not None and len(collapsed):
+        runs = runs.merge(collapsed[["run_id", "task", "collapsed"]], "left", ["run_id", "task"])
+    else:
+        runs = runs.assign(collapsed=None)
+    by_method = runs.groupby(["task", "method"], sort=False)
+    table = by_method[metric].agg(["size", "mean", "median"])
+    counts = by_method["collapsed"].agg(lambda known: known.astype("Float64").sum(min_count=1))
+    table["collapsed"] = counts.astype("Float64")
+    return table.rename(columns={"size": "runs"}).reset_index()
+
+
+def score_levels(scores: ScoreTable) -> pd.DataFrame:
+    """`level_table` of a score table, in the unit and with the sign of its metric."""
+    frame = scores.frame
+    if scores.metric_from_labels:
+        frame = score_by_influence(frame, scores.metric_from_labels)
+    runs = frame.groupby(["run_id", "task", "method"], sort=False)["score"].mean().reset_index()
+    if scores.sign_flipped:
+        runs["score"] = -runs["score"]
+    return level_table(runs, "score", find_collapsed(frame) if scores.has_items else None)
+
+
+def format_levels(levels: pd.DataFrame, unit: Unit) -> pd.DataFrame:
+    """The rows of `level_table` as text; without `collapsed` where it is missing everywhere.
+
+    Args:
+        levels: as `level_table` gives it.
+        unit: in which scores are printed.
+    """
+    columns: dict[str, Any] = {
+        "method": levels["method"],
+        "task": levels["task"],
+        "runs": levels["runs"],
+    }
+    for name in ("mean", "median"):
+        columns[f"{name} ({unit.name})"] = [
+            f"{value * unit.factor:.{unit.digits}f}" for value in levels[name]
+        ]
+    if levels["collapsed"].notna().any():
+        pairs = zip(levels["collapsed"], levels["runs"], strict=True)
+        columns["collapsed"] = ["–" if pd.isna(n) else f"{n:.0f} of {runs}" for n, runs in pairs]
+    return pd.DataFrame(columns).astype(str)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import Module
 
+from benchmarks.few_rows import features, few_rows, unit_norm
 from benchmarks.timing import Row, Runs, peak_memory, ratio, timed
 from geodistill.geometry import cka, nuclear_norm, procrustes_distance
 from geodistill.losses import FeatureGramLoss, ProcrustesLoss
@@ -27,6 +28,8 @@ def rows(repeats: int, *, tiny: bool = False) -> list[Row]:
         measured += procrustes(n // shrink, d_t // shrink, d_s // shrink, max_ratio, repeats)
         measured += nuclear(d_t // shrink, d_s // shrink, min_speedup, repeats)
     measured += gram(8192 // shrink, 768 // shrink, 384 // shrink, max(3, repeats // 3))
+    for n, d in ((64, 1536), (32, 4096), (8, 4096)):
+        measured += few_rows(max(4, n // shrink), d // shrink, d // shrink, repeats)
     measured += costs(repeats, shrink)
     if importlib.util.find_spec("rsatoolbox"):
         measured += rsatoolbox(1024 // shrink, 384 // shrink, 128 // shrink, repeats)
@@ -53,7 +56,7 @@ def procrustes(
     min_speedup: float = 1.1,
 ) -> list[Row]:
     """The loss with its gradient, relative to its products and to autograd through svdvals."""
-    x, y = (t.to(device) for t in (_features(n, d_t, 0), _features(n, d_s, 1)))
+    x, y = (t.to(device) for t in (features(n, d_t, 0), features(n, d_s, 1)))
 
     def products() -> Tensor:
         cross = x.mT @ y
@@ -71,7 +74,7 @@ def procrustes(
             "ours": through(lambda s: ProcrustesLoss()(s, x)),
             "products": products,
             "svdvals": through(
-                lambda s: 2 - 2 * torch.linalg.svdvals(_unit(x).mT @ _unit(s)).sum()
+                lambda s: 2 - 2 * torch.linalg.svdvals(unit_norm(x).mT @ unit_norm(s)).sum()
             ),
         },
         repeats,
@@ -143,10 +146,10 @@ def nuclear(p: int, q: int, min_speedup: float, repeats: int, device: str = "cpu
 
 def gram(n: int, d_t: int, d_s: int, repeats: int) -> list[Row]:
     """The Gram loss against the n x n formula: time, and memory beyond the inputs."""
-    x, y = _features(n, d_t, 0), _features(n, d_s, 1)
+    x, y = features(n, d_t, 0), features(n, d_s, 1)
 
     def square() -> Tensor:
-        a, b = _unit(x), _unit(y)
+        a, b = unit_norm(x), unit_norm(y)
         return (a @ a.mT - b @ b.mT).square().sum()
 
     runs: Runs = {"ours": lambda: FeatureGramLoss()(y, x), "square": square}
@@ -179,7 +182,7 @@ def costs(repeats: int, shrink: int) -> list[Row]:
             median: dict[str, float] = {}
             for size in (full // shrink for full in sizes):
                 n, d = (size, 256 // shrink) if axis == "n" else (2048 // shrink, size)
-                y, x = _features(n, d, 1).requires_grad_(), _features(n, d, 0)
+                y, x = features(n, d, 1).requires_grad_(), features(n, d, 0)
                 least = timed({"ours": partial(_step, loss, y, x)}, max(3, repeats // 3))
                 seconds[str(size)], median[str(size)] = least["ours"], least.median["ours"]
             logs = torch.tensor([[math.log(int(k)), math.log(v)] for k, v in seconds.items()])
@@ -199,7 +202,7 @@ def costs(repeats: int, shrink: int) -> list[Row]:
 
 def netrep(n: int, d_t: int, d_s: int, repeats: int) -> list[Row]:
     """procrustes_distance against netrep's formula: padding and an explicit rotation by an SVD."""
-    x, y = _features(n, d_t, 0).double(), _features(n, d_s, 1).double()
+    x, y = features(n, d_t, 0).double(), features(n, d_s, 1).double()
 
     def rotation() -> Tensor:
         padded = torch.nn.functional.pad(y, (0, d_t - d_s))
@@ -226,7 +229,7 @@ def rsatoolbox(n: int, d_t: int, d_s: int, repeats: int) -> list[Row]:
     from rsatoolbox.data import Dataset  # type: ignore[import-not-found]
     from rsatoolbox.rdm import calc_rdm, compare  # type: ignore[import-not-found]
 
-    x, y = _features(n, d_t, 0).double(), _features(n, d_s, 1).double()
+    x, y = features(n, d_t, 0).double(), features(n, d_s, 1).double()
 
     def whitened() -> float:
         rdms = [calc_rdm(Dataset(features.numpy()), method="euclidean") for features in (x, y)]
@@ -250,20 +253,9 @@ def _difference(row: Row) -> Row:
     }
 
 
-def _features(n: int, d: int, seed: int) -> Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randn(n, d, generator=generator) * torch.arange(1, d + 1) ** -0.5
-
-
-def _unit(x: Tensor) -> Tensor:
-    x = x - x.mean(0)
-    unit: Tensor = x / x.norm()
-    return unit
-
-
 def _decaying(p: int, q: int) -> tuple[Tensor, Tensor]:
     """A float32 matrix of singular values 1/k, and its polar factor in float64."""
-    u, v = (torch.linalg.qr(_features(d, q, s).double())[0] for s, d in ((0, p), (1, q)))
+    u, v = (torch.linalg.qr(features(d, q, s).double())[0] for s, d in ((0, p), (1, q)))
     c = ((u / torch.arange(1, q + 1)) @ v.T).float()
     left, _, right = torch.linalg.svd(c.double(), full_matrices=False)
     return c, left @ right

@@ -112,8 +112,12 @@ columns = {
     "geometry_kept/gram": "geometry kept (Gram)",
 }
 show_table(
-    live[list(columns)].rename(columns=columns, index=lambda name: method_style(name).label)
-    .rename_axis("method").reset_index().round(3).fillna("–"),
+    live[list(columns)]
+    .rename(columns=columns, index=lambda name: method_style(name).label)
+    .rename_axis("method")
+    .reset_index()
+    .round(3)
+    .fillna("–"),
     caption=f"One run each, seed {seed}, {len(setup.test)} test sentences of {task}.",
     source="live",
 )
@@ -147,7 +151,10 @@ if study.is_complete("baselines-validation", "kd-tuning"):
     gate = grid.gate_table(SMALL)
     show_table(
         gate.rename(columns=lambda name: method_style(name).label)
-        .replace({True: "yes", False: "no"}).round(1).rename_axis("task").reset_index(),
+        .replace({True: "yes", False: "no"})
+        .round(1)
+        .rename_axis("task")
+        .reset_index(),
         caption="Validation scores: accuracy in per cent, Pearson's correlation times 100 for stsb; "
         "means over two seeds.",
         name="gate",
@@ -194,8 +201,9 @@ if "full" in LEVELS:
     tasks = sorted(study["full"].items["task"].unique())
     names = list(dict.fromkeys(all_runs["method"]))
     with geodistill_style():
-        fig, axes = plt.subplots(1, len(tasks), figsize=(7.5, 0.26 * len(names) + 1), sharey=True)
-        for ax, name in zip([*pd.Series(axes, dtype=object)] if len(tasks) > 1 else [axes], tasks):
+        size = (7.5, 0.26 * len(names) + 1)
+        fig, axes = plt.subplots(1, len(tasks), figsize=size, sharey=True, squeeze=False)
+        for ax, name in zip(axes[0], tasks, strict=True):
             for y, method in enumerate(names):
                 values = 100 * all_runs.query("task == @name and method == @method")["accuracy"]
                 style = method_style(method)
@@ -245,21 +253,35 @@ if study.is_complete("full"):
 
 # %% tags=["hide-input"]
 if study.is_complete("full"):
-    scores = study["full"].runs.groupby("method")[
-        ["geometry_kept/procrustes", "geometry_kept/gram", "accuracy", "agreement",
-         "calibration_error", "wall_seconds"]
-    ].mean()
+    scores = (
+        study["full"]
+        .runs.groupby("method")[
+            [
+                "geometry_kept/procrustes",
+                "geometry_kept/gram",
+                "accuracy",
+                "agreement",
+                "calibration_error",
+                "wall_seconds",
+            ]
+        ]
+        .mean()
+    )
     seconds = scores.pop("wall_seconds")
     scores["cost"] = seconds / seconds["kd"]
     show_table(
-        scores.round(3).rename(index=lambda name: method_style(name).label).rename(
+        scores.round(3)
+        .rename(index=lambda name: method_style(name).label)
+        .rename(
             columns={
                 "geometry_kept/procrustes": "geometry kept (Procrustes)",
                 "geometry_kept/gram": "geometry kept (Gram)",
                 "calibration_error": "calibration error",
                 "cost": "time, KD = 1",
             }
-        ).rename_axis("method").reset_index(),
+        )
+        .rename_axis("method")
+        .reset_index(),
         caption="Means over tasks and seeds. Geometry kept: 0 at chance, 1 at the best that a student of "
         "this width can do, by two yardsticks.",
         name="geometry-and-cost",
@@ -281,10 +303,16 @@ for name in ("quarter", "text"):
         show_forest(gains, find_test("C4a"), name, study.provenance(name))
 if study.is_complete("text", "full"):
     shared = sorted(set(study["text"].items["task"]) & set(study["full"].items["task"]))
-    means = {n: 100 * study[n].runs.query("task in @shared and method == 'kd'")["accuracy"].mean()
-             for n in ("full", "text")}
-    display(Markdown(f"KD with labels: {means['full']:.1f} %; with all texts and no labels: "
-                     f"{means['text']:.1f} %."))
+    means = {
+        n: 100 * study[n].runs.query("task in @shared and method == 'kd'")["accuracy"].mean()
+        for n in ("full", "text")
+    }
+    display(
+        Markdown(
+            f"KD with labels: {means['full']:.1f} %; with all texts and no labels: "
+            f"{means['text']:.1f} %."
+        )
+    )
 
 # %% [markdown]
 # ## What would change our mind

@@ -81,15 +81,13 @@ class ProtocolGrid(ABC):
             UnplannedError: the section is not complete.
         """
 
-    def choose_settings(self, section: str) -> dict[str, Any]:
-        """The settings that a tuning section varied, at their best.
+    def choose_settings(self, section: str) -> dict[str, dict[str, Any]]:
+        """By task, the settings that a tuning section varied, at their best.
 
         Raises:
             InputError: this study tunes no settings.
         """
-        raise InputError(
-            f"settings_from is {section!r}; the study {self.study} tunes weights alone"
-        )
+        raise InputError(f"settings_from is {section!r}; {self.study} tunes weights alone")
 
     @abstractmethod
     def gated_tasks(self, tasks: list[str]) -> list[str]:
@@ -187,7 +185,7 @@ class ProtocolGrid(ABC):
         spec: Mapping[str, Any],
         tasks: list[str],
         tuned: Mapping[str, float] | None,
-        settings_from: Mapping[str, Any],
+        settings_from: Mapping[str, Mapping[str, Any]],
     ) -> Iterator[PlannedRun]:
         where = f"section {name} of the protocol {self.study}"
         protocol = self.protocol()
@@ -196,7 +194,8 @@ class ProtocolGrid(ABC):
             for method in spec["methods"]:
                 for weight in weights_for(spec["weights"], method, tuned):
                     values = {"task": task, self.weight_field: weight}
-                    values |= {**shared, **by_task.get(task, {}), **settings_from, **varied}
+                    values |= {**shared, **by_task.get(task, {}), **settings_from.get(task, {})}
+                    values |= varied
                     settings = from_names(self.settings_type, values, where)
                     yield PlannedRun(settings, method, seed)
 

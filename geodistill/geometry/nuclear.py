@@ -2,9 +2,9 @@
 
 If C = U S Vᵀ then ‖C‖_* = tr S and d‖C‖_*/dC = U Vᵀ over the non-zero singular values. Where C is
 rank-deficient, any W with norm at most 1 on the left and right null spaces may be added (Watson,
-1992). With W = 0 a direction that a student lacks would get no gradient and stay lost. Here W is the
-polar factor of P G Q, with P and Q the projectors on the null spaces and G a fixed dense matrix
-(cosines), which is nearly orthogonal to no direction: what a student lacks is moved towards what is
+1992). With W = 0 a direction that a student lacks would get no gradient and stay lost. Here W is
+the polar factor of P G Q, with P and Q the projectors on the null spaces and G a fixed dense matrix
+(cosines), hardly ever orthogonal to a null direction: what a student lacks is moved towards what is
 left of the teacher. W depends on C alone, not on the bases that a solver happens to return.
 """
 
@@ -110,6 +110,9 @@ _apply = torch.compiler.disable(_NuclearNorm.apply)  # type: ignore[no-untyped-c
 
 
 def _svd(c: Tensor) -> tuple[Tensor, Tensor]:
+    if c.shape[-2] < c.shape[-1]:  # V of a tall matrix has the whole right null space
+        value, polar = _svd(c.mT)
+        return value, polar.mT
     driver = "gesvd" if c.is_cuda else None  # Jacobi's, the default there, loses a digit
     u, s, vh = torch.linalg.svd(c, full_matrices=False, driver=driver)
     nonzero = s > rank_floor(c) * s[..., :1]
@@ -120,6 +123,9 @@ def _svd(c: Tensor) -> tuple[Tensor, Tensor]:
 
 
 _RESOLVED = 1e-5  # a float64 Gram has the directions of singular values above this share to 1e-6
+_NULL = 1e-4  # smaller singular values of P G Q, whose largest are near 1, are rounding errors
+_PRECISE = 2e-5  # relative error of the polar factor above which "eigh" takes over
+_NEAR_ONE = 0.95
 
 
 def _eigh(c: Tensor) -> tuple[Tensor, Tensor]:
@@ -180,10 +186,8 @@ def _completed(polar: Tensor, null: Tensor) -> Tensor:
     moved = angles.cos() @ null.to(polar.dtype) * (2 / max(polar.shape)) ** 0.5
     moved = moved - polar @ (polar.mT @ moved)
     u, s, vh = torch.linalg.svd(moved, full_matrices=False)
-    return polar + (u * (s > _NULL)) @ vh @ null.mT.to(polar.dtype)
-
-
-_NULL = 1e-4  # smaller singular values of P G Q, whose largest are near 1, are rounding errors
+    completed: Tensor = polar + (u * (s > _NULL)) @ vh @ null.mT.to(polar.dtype)
+    return completed
 
 
 def _lower_gram(c: Tensor) -> Tensor:
@@ -201,9 +205,9 @@ def _polar_express(c: Tensor) -> tuple[Tensor, Tensor]:
 
     Source: Amsel, Persson, Musco and Gower, arXiv 2505.16932; coefficients are computed below for
     the interval of singular values. (Muon's fixed Newton-Schulz coefficients do not converge to 1.)
-    The interval starts at ten times the rank floor, so that rounding noise amounts to a few
-    hundredths of a direction. Only a tall matrix is first reduced to its small square factor (QR),
-    since its products would round more; for others QR on a GPU takes longer than the products.
+    Where rounding has spoilt small singular values, or C is rank-deficient, "eigh" takes over.
+    Only a tall matrix is first reduced to its small square factor (QR), since its products would
+    round more; for others QR on a GPU takes longer than the products.
     """
     if c.shape[-2] < c.shape[-1]:
         value, polar = _polar_express(c.mT)
@@ -220,15 +224,17 @@ def _polar_express(c: Tensor) -> tuple[Tensor, Tensor]:
             inner = torch.baddbmm(gram, gram, gram, beta=third, alpha=fifth)
             a = torch.baddbmm(a, a, inner, beta=first)
         polar = (a if q is None else q @ a).view_as(c)
-        value = (c * polar).sum((-2, -1))
-        lost = c.shape[-1] - polar.square().sum((-2, -1)) > 0.5
-        for i in [tuple(index) for index in lost.nonzero().tolist()]:
-            squares, vectors = torch.linalg.eigh(polar[i].mT @ polar[i])
-            polar[i] = _completed(polar[i], vectors[:, squares < 0.5])
-    return value, polar
-
-
-_NEAR_ONE = 0.95
+        root = polar.mT @ c  # V S Vᵀ, whose inverse tells the error of small singular values
+        factor, failed = torch.linalg.cholesky_ex(root)
+        if bool((failed > 0).any()):
+            return _eigh(c)
+        inverse = torch.cholesky_inverse(factor)
+    norms = torch.linalg.matrix_norm(c) * torch.linalg.matrix_norm(inverse)
+    asymmetry = torch.linalg.matrix_norm((root - root.mT) @ inverse)
+    error = torch.finfo(c.dtype).eps * norms + asymmetry
+    if not bool((error < _PRECISE * c.shape[-1] ** 0.5).all()):
+        return _eigh(c)
+    return root.diagonal(dim1=-2, dim2=-1).sum(-1), polar
 
 
 @lru_cache

@@ -1,9 +1,10 @@
 """The base class of feature losses.
 
 Every loss is `loss(student, teacher, mask=None) -> scalar`. Leading dimensions are flattened to
-rows, masked rows are dropped exactly, and the computation is in at least float32, under autocast
-too. There the geometry losses are within 1e-5 of their float64 value and 1e-4 of the norm of its
-gradient (2e-3 for `SpectrumLoss`, and for `IsotropyLoss` of rows ten deviations off the origin).
+rows, masked rows are dropped exactly. The losses of second moments (Procrustes, Gram, CKA,
+spectrum, alignment) and `IsotropyLoss` are computed in float64, under autocast too, and returned in
+at least float32: whatever the spectrum, they are within 1e-5 of float64's value and 1e-4 of the
+norm of its gradient. The others are computed in at least float32.
 
 A loss is a property of the rows it sees, so none is additive over micro-batches. Features whose
 rows are all equal, such as one row, have no geometry: they count as zeros and get no gradient. Then

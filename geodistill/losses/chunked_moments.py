@@ -104,6 +104,16 @@ def products(rows: Rows, means: tuple[Tensor, Tensor], names: tuple[str, ...]) -
     return dict(zip(("size_x", "size_y", *names), sums, strict=True))
 
 
+@torch.no_grad()
+def student_gram(rows: Rows, mean: Tensor, v: Tensor) -> Tensor:
+    """(Y V)ᵀ(Y V), of the student's rows about the mean, for directions V (d_y, k)."""
+    gram = v.new_zeros(v.shape[1], v.shape[1])
+    for _, _, y in rows.chunks():
+        inside = (y - mean).to(v.dtype) @ v
+        gram.addmm_(inside.T, inside)
+    return gram
+
+
 def _size(rows: Tensor) -> Tensor:
     """Σ|row|², row by row: one dot product of all numbers loses four digits in float32."""
     size: Tensor = torch.linalg.vector_norm(rows, dim=1).square().sum()

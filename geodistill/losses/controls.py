@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from geodistill.geometry.formulas import nuclear_overlap, spectra_overlap
-from geodistill.geometry.moments import AnyMoments, RowMoments
+from geodistill.geometry.moments import AnyMoments, RowMoments, safe_sqrt
 from geodistill.geometry.nuclear import nuclear_norm
+from geodistill.geometry.spectra import weighted_spectrum
 from geodistill.geometry.validation import flatten_valid_rows
 from geodistill.losses.base import NAMES, FeatureLoss, check_module
 from geodistill.losses.moment_loss import Group, MomentLoss
@@ -40,7 +41,7 @@ class SpectrumLoss(MomentLoss):
         super().__init__(decay=decay, group=group)
 
     def compare(self, m: AnyMoments) -> Tensor:
-        return m.size_x + m.size_y - 2 * spectra_overlap(m)
+        return m.size_x + m.size_y - 2 * _spectra_overlap(m)
 
 
 class AlignmentLoss(MomentLoss):
@@ -69,7 +70,15 @@ class AlignmentLoss(MomentLoss):
         super().__init__(decay=decay, group=group)
 
     def compare(self, m: AnyMoments) -> Tensor:
-        return 2 * (spectra_overlap(m) - nuclear_overlap(m))
+        return 2 * (_spectra_overlap(m) - nuclear_overlap(m))
+
+
+def _spectra_overlap(m: AnyMoments) -> Tensor:
+    """Σ σ_i(X) σ_i(Y); of sums, from the rows again where Gram matrices do not resolve it."""
+    if isinstance(m, RowMoments):
+        return spectra_overlap(m)
+    s_x = safe_sqrt(torch.linalg.eigvalsh(m.xx.double()).flip(-1))[: len(m.yy)]
+    return weighted_spectrum(m.yy, s_x, getattr(m, "refine", None))
 
 
 class IsotropyLoss(FeatureLoss):

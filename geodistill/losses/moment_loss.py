@@ -16,9 +16,10 @@ from torch import Tensor
 
 from geodistill.errors import InputError
 from geodistill.geometry.moments import AnyMoments, Moments, Scale, noise, row_moments
+from geodistill.geometry.spectra import Refine
 from geodistill.geometry.validation import row_dtype
 from geodistill.losses.base import FeatureLoss, check_scale
-from geodistill.losses.chunked_moments import Rows, Sums, column_sums, products
+from geodistill.losses.chunked_moments import Rows, Sums, column_sums, products, student_gram
 
 Group = Any  # a torch.distributed.ProcessGroup, a name that builds without the backend lack
 _SIDES = ("x", "y")
@@ -110,7 +111,7 @@ class MomentLoss(FeatureLoss):
                 moments = row_moments(x, y, center=self.center, scale=self.scale)
                 return self.compare(moments).to(row_dtype(teacher, student))
             sums, share = self._pool(rows)
-            value = self.compare(_moments(sums, self.scale))
+            value = self.compare(_moments(sums, self.scale, rows if batch_alone else None))
             if not batch_alone:
                 value = value + (1 / share - 1) * (value - value.detach())
         return value.to(row_dtype(teacher, student))
@@ -178,9 +179,13 @@ class MomentLoss(FeatureLoss):
 
 @dataclass(frozen=True, kw_only=True)
 class _PooledMoments(Moments):
-    """`Moments` that store the sizes, for losses that need the trace of XᵀX alone."""
+    """`Moments` that store the sizes, for losses that need the trace of XᵀX alone.
+
+    `refine` sums YᵀY over the rows in other directions, where these rows are all there are.
+    """
 
     sizes: tuple[Tensor, Tensor]
+    refine: Refine | None = None
 
     @property
     def size_x(self) -> Tensor:
@@ -191,8 +196,8 @@ class _PooledMoments(Moments):
         return self.sizes[1]
 
 
-def _moments(sums: Sums, scale: Scale) -> Moments:
-    """The sums, scaled as `standardised` scales rows."""
+def _moments(sums: Sums, scale: Scale, rows: Rows | None = None) -> Moments:
+    """The sums, of all rows if these are given, scaled as `standardised` scales rows."""
     factor = {side: torch.ones_like(sums["n"]) for side in _SIDES}
     if scale is not None:
         factor = {side: _inverse_norm(sums, side) for side in _SIDES}
@@ -203,7 +208,11 @@ def _moments(sums: Sums, scale: Scale) -> Moments:
         for name in ("xx", "yy", "xy")
     }
     sizes = tuple(factor[side] ** 2 * sums[f"size_{side}"] for side in _SIDES)
-    return _PooledMoments(n=sums["n"], sizes=(sizes[0], sizes[1]), **scaled)
+    refine = None
+    if rows is not None:
+        square = factor["y"].detach() ** 2
+        refine = lambda v: square * student_gram(rows, sums["mean_y"], v)  # noqa: E731
+    return _PooledMoments(n=sums["n"], sizes=(sizes[0], sizes[1]), refine=refine, **scaled)
 
 
 def _inverse_norm(sums: Sums, side: str) -> Tensor:

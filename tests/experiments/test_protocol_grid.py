@@ -260,7 +260,7 @@ def test_a_tuning_run_without_its_items_does_not_count(tmp_path, monkeypatch):
 
 def test_the_instruction_study_tunes_no_settings():
     with pytest.raises(
-        InputError, match="settings_from is 'tuning'; the study instruction tunes we"
+        InputError, match="settings_from is 'tuning'; instruction tunes weights alone"
     ):
         GRIDS["instruction"].choose_settings("tuning")
 

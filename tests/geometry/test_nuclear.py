@@ -128,8 +128,9 @@ def test_rounding_noise_is_no_direction(solver: str) -> None:
     x, y = (f - f.mean(0) for f in (x, y))
     _, exact = value_and_gradient(x.T @ y, "svd")
     _, gradient = value_and_gradient(x.float().T @ y.float(), solver)
-    assert torch.linalg.matrix_rank(exact) == 7
-    assert (gradient - exact).norm() / exact.norm() < (0.05 if solver == "polar_express" else 1e-4)
+    assert (gradient - exact).norm() / exact.norm() < 1e-4
+    signal = x @ exact
+    assert torch.linalg.matrix_rank(signal) == 7  # the null spaces add nothing to the rows
 
 
 @pytest.mark.parametrize("solver", SOLVERS)

@@ -167,9 +167,7 @@ def test_float32_is_as_close_to_float64_as_stated(
 @pytest.mark.parametrize("rows", [4, 40])  # few rows are compared as rows, many by their sums
 @pytest.mark.parametrize("name", ["procrustes", "gram", "cka", "spectrum", "alignment"])
 @pytest.mark.parametrize("size", [1e-30, 1e-22, 1e-15, 1e15, 1e30])
-def test_any_size_that_float32_holds_gives_the_same_loss(
-    name: str, rows: int, size: float
-) -> None:
+def test_any_size_that_float32_holds_gives_the_same_loss(name: str, rows: int, size: float) -> None:
     """Squares of float32 would under- or overflow; the gradient falls as the size grows."""
     student, teacher = normal(rows, D_S).float(), normal(rows, D_T, seed=1).float()
     y, scaled = student.clone().requires_grad_(), (size * student).requires_grad_()

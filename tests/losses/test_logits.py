@@ -126,7 +126,18 @@ def test_squared_error_is_the_mean_over_all_outputs() -> None:
     ("call", "message"),
     [
         (lambda: KLDivergenceLoss("js"), r"kind is 'js': expected one of \('forward'"),
-        (lambda: KLDivergenceLoss(temperature=0), "temperature is 0: expected a number above 0"),
+        (
+            lambda: KLDivergenceLoss(temperature=0),
+            "temperature is 0: expected a finite number above 0",
+        ),
+        (
+            lambda: KLDivergenceLoss(temperature=float("inf")),
+            "temperature is inf: expected a finite number above 0",
+        ),
+        (
+            lambda: KLDivergenceLoss(temperature=float("nan")),
+            "temperature is nan: expected a finite number above 0",
+        ),
         (lambda: KLDivergenceLoss()(STUDENT, TEACHER[..., :5]), "have 6 classes, teacher_logits 5"),
         (lambda: KLDivergenceLoss()(STUDENT, TEACHER[:1]), r"teacher_logits has rows \(1, 5\)"),
         (lambda: KLDivergenceLoss()(STUDENT / 0, TEACHER), "student_logits holds"),

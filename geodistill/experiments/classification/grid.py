@@ -40,20 +40,28 @@ class ClassificationGrid(ProtocolGrid):
             for method, tried in runs.groupby("method")
         }
 
-    def choose_settings(self, section: str) -> dict[str, Any]:
-        """The settings at which logit distillation alone has the best mean score.
+    def choose_settings(self, section: str) -> dict[str, dict[str, Any]]:
+        """By task, the settings at which logit distillation alone has the best mean score.
+
+        A task has none if runs collapsed at all settings.
 
         Raises:
-            UnplannedError: the section is not complete, or there are no eligible settings
-                (`best_settings`).
+            UnplannedError: the section is not complete, or the best value of a setting lies at the
+                edge (`best_settings`).
         """
         runs = run_scores(self.tuning_rows(section))
         varied, limits = list(self.section(section)["vary"]), self.protocol()["limits"]
-        base = runs[runs["method"] == BASE]
-        return best_settings(base, varied, limits, f"{BASE} in section {section}")
+        settings = {}
+        for task, tried in runs[runs["method"] == BASE].groupby("task"):
+            if not tried.groupby(varied)["collapsed"].any().all():
+                where = f"{BASE} on {task} in section {section}"
+                settings[str(task)] = best_settings(tried, varied, limits, where)
+        return settings
 
     def gated_tasks(self, tasks: list[str]) -> list[str]:
         """The tasks where KD, at its best settings, clears the baselines by the protocol's `gate`.
+
+        Where runs collapsed at all settings, it does not.
 
         Raises:
             UnplannedError: a section that the gate rests on is not complete, or no task passes.
@@ -80,8 +88,8 @@ class ClassificationGrid(ProtocolGrid):
             if set(tasks) & set(self.section(section)["tasks"]):
                 runs = run_scores(self.tuning_rows(section))
                 if section in gate["students"]:
-                    best = self.choose_settings(section)
-                    runs = runs[(runs[list(best)] == pd.Series(best)).all(axis=1)]
+                    best = pd.DataFrame.from_dict(self.choose_settings(section), orient="index")
+                    runs = runs.merge(best.rename_axis("task").reset_index())
                 scores.append(runs)
         columns = ["majority", "tfidf", BASE]
         means = pd.concat(scores).groupby(["task", "method"])["score"].mean().unstack()

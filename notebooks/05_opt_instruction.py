@@ -236,7 +236,7 @@ if study.is_complete("references", "primary"):
 
 # %%
 if study.is_complete("tuning"):
-    weights, tried = grid.choose_weights(grid.tuning_rows()), grid.section("tuning")["weights"]
+    weights, tried = grid.choose_weights("tuning"), grid.section("tuning")["weights"]
     weight_rows = [
         (method_style(m).label, f"{w:g}", "yes" if w in (min(tried), max(tried)) else "no")
         for m, w in ((m, weights[m.removeprefix("kd+")]) for m in TERMS)

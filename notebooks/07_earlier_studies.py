@@ -41,8 +41,8 @@ table = earlier_sections(data_dir() / "results")
 #   of a prompt's template. A gain there says little about students that can do the task.
 # - **Controls collapsed.** Some controls, at the weight tuned for Procrustes, made students that predict
 #   one class only. To beat such a control is no evidence.
-# - **Any feature match gained.** A PCA target gained more than the Procrustes term wherever both ran, and
-#   what the two share is not the paper's explanation.
+# - **Any feature match gained.** A PCA target gained more than the Procrustes term wherever both ran but
+#   in `short`, and what the two share is not the paper's explanation.
 # - **Gains came with few updates.** They are largest where training is short; with all labelled
 #   sentences none is shown.
 # - **Tuning was coarse.** Three weights and two seeds per term; KD itself was never tuned.
@@ -53,10 +53,10 @@ table = earlier_sections(data_dir() / "results")
 classes = table[table["unit"] == "points"]
 by_method = classes.groupby("method")[["collapsed", "runs"]].sum()
 rate = (by_method["collapsed"] / by_method["runs"]).sort_values(ascending=False)
-assert rate["kd+procrustes-shuffled"] > 0.2 > 0.05 > rate["kd"], "controls collapse, KD does not"
+assert rate["kd+procrustes-shuffled"] > 0.2 > 0.06 > rate["kd"], "controls collapse more often"
 gains = classes.pivot(index=["section", "setting"], columns="method", values="gain")
 gains = gains[["kd+pca", "kd+procrustes"]].dropna()
-assert (gains["kd+pca"] > gains["kd+procrustes"]).all(), "a PCA target gains more"
+assert (gains["kd+pca"] > gains["kd+procrustes"]).sum() == len(gains) - 1, "all but `short`"
 with_all = classes.query("section == 'all' and method == 'kd+procrustes'").squeeze()
 assert with_all["low"] < 0 < with_all["high"], "no gain is shown with all labelled sentences"
 parts = [

@@ -341,7 +341,7 @@ def test_a_damaged_teacher_is_reported_in_a_line_and_trained_again_once(tiny, tm
 def test_a_teacher_that_cannot_be_read_is_not_removed(setup, tmp_path, monkeypatch):
     setup.teacher.save_pretrained(tmp_path)
 
-    def refuses(folder):
+    def refuses(folder, **options):
         raise PermissionError(errno.EACCES, "Permission denied", str(folder))
 
     monkeypatch.setattr(AutoModelForSequenceClassification, "from_pretrained", refuses)

@@ -23,6 +23,7 @@ from geodistill.geometry import (
     participation_ratio,
     procrustes_distance,
 )
+from geodistill.geometry.formulas import moments_for_fits, residual_squared
 from geodistill.geometry.moments import standardised
 from geodistill.geometry.validation import single
 from geodistill.losses import ProcrustesLoss
@@ -58,17 +59,12 @@ def all_measures(x: Tensor, y: Tensor) -> dict[str, float]:
         "debiased": cka(x, y, debiased=True),
         "procrustes": procrustes_distance(x, y, **UNIT),
         "gram": feature_gram_distance(x, y, **UNIT),
-        "projection": _residual(unit(x), unit(y)),
+        # `projection_distance` refuses n ≤ d_student
+        "projection": residual_squared(
+            moments_for_fits(x, y, mask=None, **UNIT), "to_teacher"
+        ).sqrt(),
     }
     return {name: float(value) for name, value in values.items()}
-
-
-def _residual(x: Tensor, y: Tensor) -> Tensor:
-    """min_A ‖X − YA‖, also for n ≤ d_student, which `projection_distance` refuses."""
-    u, s, _ = torch.linalg.svd(y, full_matrices=False)
-    basis = u[:, s > 1e-9 * s[0]]
-    residual: Tensor = torch.linalg.matrix_norm(x - basis @ (basis.mT @ x))
-    return residual
 
 
 def chance_curves(

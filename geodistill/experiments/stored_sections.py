@@ -68,9 +68,12 @@ class StoredSections:
             raise InputError(f"study is {study!r}; expected one of {', '.join(GRIDS)}")
         self.study, self._grid, self._log = study, GRIDS[study], log
         self._read_sections: dict[str, Section | str] = {}
+        self._logged: set[str] = set()
 
     def is_complete(self, *names: str) -> bool:
         """Whether these sections are all complete and comparable; where not, a line says why.
+
+        Each reason is logged once.
 
         Sections made on different devices are not comparable: dropout draws other numbers there.
 
@@ -82,7 +85,9 @@ class StoredSections:
         """
         reasons = [section for section in map(self._section, names) if isinstance(section, str)]
         for reason in reasons:
-            self._log(f"{reason}; not used")
+            if reason not in self._logged:
+                self._logged.add(reason)
+                self._log(f"{reason}; not used")
         devices = {} if reasons else {name: self[name].devices for name in names}
         kinds = set().union(*devices.values())
         if len(kinds) > 1:

@@ -21,6 +21,7 @@ from geodistill.geometry.moments import (
     safe_sqrt,
 )
 from geodistill.geometry.nuclear import nuclear_norm
+from geodistill.geometry.spectra import weighted_spectrum
 
 Direction = Literal["to_teacher", "to_student"]
 
@@ -82,14 +83,15 @@ def debiased_cka_value(m: AnyMoments) -> Tensor:
 def spectra_overlap(m: AnyMoments) -> Tensor:
     """Σ σ_i(X) σ_i(Y), the upper bound of ‖XᵀY‖_* (von Neumann)."""
     if not isinstance(m, RowMoments):
-        sx, sy = _root_eigenvalues(m.xx), _root_eigenvalues(m.yy)
-    elif is_wide(m.x) and is_wide(m.y) and not (needs_gradient(m.x) or needs_gradient(m.y)):
+        return weighted_spectrum(m.yy, _root_eigenvalues(m.xx)[: len(m.yy)], m.refine)
+    if is_wide(m.x) and is_wide(m.y) and not (needs_gradient(m.x) or needs_gradient(m.y)):
         sx, sy = torch.linalg.svdvals(m.narrow_x), torch.linalg.svdvals(m.narrow_y)
     else:
         sx = _root_eigenvalues(m.gram_x if is_wide(m.x) else m.xx)
         sy = _root_eigenvalues(m.gram_y if is_wide(m.y) else m.yy)
     k = min(sx.shape[-1], sy.shape[-1])
-    return (sx[..., :k] * sy[..., :k]).sum(-1)
+    overlap: Tensor = (sx[..., :k] * sy[..., :k]).sum(-1)
+    return overlap
 
 
 def residual_squared(m: AnyMoments, direction: Direction) -> Tensor:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from geodistill.errors import InputError
 from geodistill.geometry.column_space import column_basis
+from geodistill.geometry.spectra import Refine
 from geodistill.geometry.validation import PAIR, paired
 
 Scale = Literal["frobenius", "rms"] | None
@@ -30,6 +31,7 @@ class Moments:
         xx, yy, xy: XᵀX (..., d_x, d_x), YᵀY (..., d_y, d_y), XᵀY (..., d_x, d_y).
         fourth: Σ|x|⁴, Σ|x|²|y|²; Σ|x|²|y|², Σ|y|⁴ (..., 2, 2), for debiased CKA.
         rounding: relative error of the sums.
+        refine: sums YᵀY over the rows in other directions, where these can be read again.
     """
 
     n: Tensor
@@ -38,6 +40,7 @@ class Moments:
     xy: Tensor
     fourth: Tensor | None = None
     rounding: Tensor | float = torch.finfo(torch.float64).eps
+    refine: Refine | None = None
 
     @property
     def widths(self) -> tuple[int, int]:
@@ -245,7 +248,7 @@ def standardised(
     if scale == "rms":
         factor = factor * n.to(x.dtype).sqrt()
     factor = factor[..., None, None]
-    return x.mul_(factor) if center and not x.requires_grad else x * factor  # no copy if it is ours
+    return x.mul_(factor) if center and not x.requires_grad else x * factor  # made here: no copy
 
 
 def noise(raw: Tensor, dtype: torch.dtype) -> Tensor:

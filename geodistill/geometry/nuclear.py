@@ -183,10 +183,10 @@ def _completed(polar: Tensor, null: Tensor) -> Tensor:
     """
     rows, columns = (torch.arange(n, device=polar.device, dtype=polar.dtype) for n in polar.shape)
     angles = torch.outer(rows + 0.5, columns + 0.5) * (math.pi / max(polar.shape))
-    moved = angles.cos() @ null.to(polar.dtype) * (2 / max(polar.shape)) ** 0.5
+    moved = angles.cos() @ null * (2 / max(polar.shape)) ** 0.5
     moved = moved - polar @ (polar.mT @ moved)
     u, s, vh = torch.linalg.svd(moved, full_matrices=False)
-    completed: Tensor = polar + (u * (s > _NULL)) @ vh @ null.mT.to(polar.dtype)
+    completed: Tensor = polar + (u * (s > _NULL)) @ vh @ null.mT
     return completed
 
 

@@ -87,6 +87,11 @@ def row_dtype(x: Tensor, y: Tensor) -> torch.dtype:
     return torch.promote_types(torch.promote_types(x.dtype, y.dtype), torch.float32)
 
 
+def widest_dtype(device: torch.device) -> torch.dtype:
+    """float64, where the device has it."""
+    return torch.float32 if device.type == "mps" else torch.float64
+
+
 def single(x: Tensor, mask: Tensor | None, dtype: torch.dtype, name: str = "x") -> Tensor:
     """Validated rows (n, d) of one set of features, masked rows removed."""
     _check_features(x, name)

@@ -15,7 +15,7 @@ from tqdm.auto import tqdm  # type: ignore[import-untyped]
 from geodistill.errors import InputError
 from geodistill.geometry.outliers import squared_distance_outliers
 from geodistill.geometry.pooling import pool_tokens
-from geodistill.layers.moments import LayerMoments
+from geodistill.layers.moments import Layer, LayerMoments
 from geodistill.layers.outliers import TokenDistances, describe_dominance
 from geodistill.layers.statistics import layer_table, pvalue_columns, value_columns
 from geodistill.layers.tokenized import TokenizedModel, in_eval, tokenize
@@ -128,21 +128,30 @@ def compare_layers(
     )
     layers = (moments.layers(0), moments.layers(1))
     squares = [None if drop_outliers else side.squares() for side in distances]
-    names_by_text: dict[str, list[str]] = {}
-    for model, side, tokens in zip(models, layers, squares, strict=True):
-        if text := describe_dominance(model.layers, side, moments.n, tokens):
-            names_by_text.setdefault(text, []).append(model.name)
-    if names_by_text:
-        words = "; ".join(f"{' and '.join(n)}: {text}" for text, n in names_by_text.items())
-        warnings.warn(
-            f"{words}. Little else is compared; drop_outliers=True (--drop-outliers) leaves "
-            "outlier tokens out",
-            stacklevel=2,
-        )
+    _warn_if_dominated(models, layers, moments.n, squares)
     columns = value_columns(moments, layers, seed, progress)
     columns |= pvalue_columns(*rows, moments.widths, permutations, seed, progress)
     table = layer_table(models[0].layers, models[1].layers, columns)
     return LayerMap(table.assign(n=moments.n, pooling=pooling), truncated, dropped)
+
+
+def _warn_if_dominated(
+    models: Models,
+    layers: tuple[Sequence[Layer], Sequence[Layer]],
+    n: int,
+    squares: Sequence[Tensor | None],
+) -> None:
+    names_by_text: dict[str, list[str]] = {}
+    for model, side, tokens in zip(models, layers, squares, strict=True):
+        if text := describe_dominance(model.layers, side, n, tokens):
+            names_by_text.setdefault(text, []).append(model.name)
+    if names_by_text:
+        words = "; ".join(f"{' and '.join(of)}: {text}" for text, of in names_by_text.items())
+        warnings.warn(
+            f"{words}. Little else is compared; drop_outliers=True (--drop-outliers) leaves "
+            "outlier tokens out",
+            stacklevel=3,
+        )
 
 
 def _check_arguments(

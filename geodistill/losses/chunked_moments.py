@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from geodistill.geometry.nuclear import first_derivative
-from geodistill.geometry.validation import check_finite, flat_rows
+from geodistill.geometry.validation import check_finite, flat_rows, widest_dtype
 from geodistill.losses.base import NAMES
 
 CHUNK = 1024  # rows: large enough for a full-speed product, small enough for the cache
@@ -44,7 +44,7 @@ class Rows:
         In real models one direction may have 99 % of the variance; the rounding of float32 sums is
         then larger than what the others contribute.
         """
-        return torch.float32 if self.y.device.type == "mps" else torch.float64
+        return widest_dtype(self.y.device)
 
     @classmethod
     def of(cls, student: Tensor, teacher: Tensor, mask: Tensor | None) -> Rows:

@@ -8,10 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from geodistill.geometry.formulas import nuclear_overlap, spectra_overlap
-from geodistill.geometry.moments import AnyMoments, RowMoments, safe_sqrt
+from geodistill.geometry.moments import AnyMoments, RowMoments
 from geodistill.geometry.nuclear import nuclear_norm
-from geodistill.geometry.spectra import weighted_spectrum
-from geodistill.geometry.validation import flatten_valid_rows
+from geodistill.geometry.validation import flatten_valid_rows, widest_dtype
 from geodistill.losses.base import NAMES, FeatureLoss, check_module
 from geodistill.losses.moment_loss import Group, MomentLoss
 
@@ -41,7 +40,7 @@ class SpectrumLoss(MomentLoss):
         super().__init__(decay=decay, group=group)
 
     def compare(self, m: AnyMoments) -> Tensor:
-        return m.size_x + m.size_y - 2 * _spectra_overlap(m)
+        return m.size_x + m.size_y - 2 * spectra_overlap(m)
 
 
 class AlignmentLoss(MomentLoss):
@@ -70,15 +69,7 @@ class AlignmentLoss(MomentLoss):
         super().__init__(decay=decay, group=group)
 
     def compare(self, m: AnyMoments) -> Tensor:
-        return 2 * (_spectra_overlap(m) - nuclear_overlap(m))
-
-
-def _spectra_overlap(m: AnyMoments) -> Tensor:
-    """Σ σ_i(X) σ_i(Y); of sums, from the rows again where Gram matrices do not resolve it."""
-    if isinstance(m, RowMoments):
-        return spectra_overlap(m)
-    s_x = safe_sqrt(torch.linalg.eigvalsh(m.xx.double()).flip(-1))[: len(m.yy)]
-    return weighted_spectrum(m.yy, s_x, getattr(m, "refine", None))
+        return 2 * (spectra_overlap(m) - nuclear_overlap(m))
 
 
 class IsotropyLoss(FeatureLoss):
@@ -93,7 +84,7 @@ class IsotropyLoss(FeatureLoss):
     """
 
     def prepare(self, teacher: Tensor, student: Tensor) -> tuple[Tensor, Tensor]:
-        dtype = torch.float32 if student.device.type == "mps" else torch.float64
+        dtype = widest_dtype(student.device)
         return teacher.to(dtype), student.to(dtype)
 
     def compare(self, m: RowMoments) -> Tensor:

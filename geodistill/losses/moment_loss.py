@@ -16,7 +16,6 @@ from torch import Tensor
 
 from geodistill.errors import InputError
 from geodistill.geometry.moments import AnyMoments, Moments, Scale, noise, row_moments
-from geodistill.geometry.spectra import Refine
 from geodistill.geometry.validation import row_dtype
 from geodistill.losses.base import FeatureLoss, check_scale
 from geodistill.losses.chunked_moments import Rows, Sums, column_sums, products, student_gram
@@ -179,13 +178,9 @@ class MomentLoss(FeatureLoss):
 
 @dataclass(frozen=True, kw_only=True)
 class _PooledMoments(Moments):
-    """`Moments` that store the sizes, for losses that need the trace of XᵀX alone.
-
-    `refine` sums YᵀY over the rows in other directions, where these rows are all there are.
-    """
+    """`Moments` that store the sizes, for losses that need the trace of XᵀX alone."""
 
     sizes: tuple[Tensor, Tensor]
-    refine: Refine | None = None
 
     @property
     def size_x(self) -> Tensor:

@@ -5,6 +5,7 @@ They see the labelled sentences of a student with the same seed, and are scored 
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,8 +20,11 @@ from torch import Tensor
 
 from geodistill.distill.collate import batches_by_length, to_device
 from geodistill.experiments.classification.evaluate import task_scores
-from geodistill.experiments.classification.setup import ClassificationSetup, base_model
-from geodistill.experiments.training import default_device
+from geodistill.experiments.classification.setup import (
+    ClassificationSetup,
+    base_model,
+    load_base,
+)
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -84,23 +88,28 @@ def _tfidf(setup: ClassificationSetup, train_subset: Dataset) -> tuple[Any, Any]
 
 def _mean_features(setup: ClassificationSetup, train_subset: Dataset) -> tuple[Any, Any]:
     """The mean token feature of each text, standardised by those of the labelled texts."""
-    from transformers import AutoModel, AutoTokenizer
+    train, test = setup.once("mean features", partial(_encode_all, setup))
+    train = train[train_subset["row"]]
+    mean, sd = train.mean(0), train.std(0) + 1e-12
+    return (train - mean) / sd, (test - mean) / sd
 
-    base = base_model(setup.settings)
-    tokenizer = AutoTokenizer.from_pretrained(base)
-    encoder = AutoModel.from_pretrained(base).eval().to(default_device())
+
+def _encode_all(setup: ClassificationSetup) -> tuple[np.ndarray, np.ndarray]:
+    """Mean token features of all training and test texts, which are the same for every seed."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(base_model(setup.settings))
+    encoder = load_base(setup.settings)
     encoded = []
-    for split in (train_subset, setup.test):
+    for split in (setup.train, setup.test):
         columns = []
         for column in setup.text_columns:
             ids = tokenizer(
                 list(split[column]), truncation=True, max_length=setup.settings.max_length
             )["input_ids"]
             columns.append(_encode(encoder, ids, setup.pad_id))
-        encoded.append(columns)
-    joined_train, joined_test = map(_joined, encoded)
-    mean, sd = joined_train.mean(0), joined_train.std(0) + 1e-12
-    return (joined_train - mean) / sd, (joined_test - mean) / sd
+        encoded.append(_joined(columns))
+    return encoded[0], encoded[1]
 
 
 @torch.no_grad()

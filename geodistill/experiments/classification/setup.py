@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
-from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from geodistill.distill import TeacherCache, build_cache
 from geodistill.distill.collate import batches_by_length, pad
+from geodistill.distill.pretrained import load_pretrained
 from geodistill.distill.students import uniform_layer_map
 from geodistill.distill.teacher_cache import cache_key
 from geodistill.errors import InputError
-from geodistill.experiments.classification.settings import ClassificationSettings
+from geodistill.experiments.classification.settings import ClassificationSettings, setup_settings
 from geodistill.experiments.classification.students import build_student, student_dims
 from geodistill.experiments.classification.teacher import (
     check_n_labels,
@@ -33,6 +33,8 @@ from geodistill.tasks import ClassificationData, assets, load_classification, st
 if TYPE_CHECKING:
     from datasets import Dataset
     from transformers import PreTrainedTokenizerBase
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -68,39 +70,52 @@ class ClassificationSetup:
     n_classes: int
     width: int
     layers: int
+    _shared: dict[Any, Any] = field(default_factory=dict, repr=False, compare=False)
 
-    @cached_property
+    def once(self, name: str, make: Callable[[], T]) -> T:
+        """What `make` gives, made once for all runs whose settings have the same `setup_settings`.
+
+        Args:
+            name: of the result.
+            make: is called if there is no such result yet.
+        """
+        key = (name, setup_settings(self.settings))
+        if key not in self._shared:
+            self._shared[key] = make()
+        result: T = self._shared[key]
+        return result
+
+    @property
     def score_ranges(self) -> dict[str, ScoreRange]:
         """By measure: chance level and ceiling on the probe's tokens, the same for all students."""
-        return score_ranges(self.probe_features(), self.width)
+        return self.once("scores", lambda: score_ranges(self.probe_features(), self.width))
 
-    @cached_property
+    @property
     def layer_score_ranges(self) -> dict[int, ScoreRange]:
         """By student layer but the last: Procrustes to the teacher's layer at the same depth."""
-        return {
-            layer: score_range(procrustes_distance, self.probe_features(layer - 1), self.width)
-            for layer in range(1, self.layers)
-        }
+        return self.once(
+            "layer scores",
+            lambda: {
+                layer: score_range(procrustes_distance, self.probe_features(layer - 1), self.width)
+                for layer in range(1, self.layers)
+            },
+        )
 
-    @cached_property
+    @property
     def base_features_cache(self) -> TeacherCache:
         """Logits of the teacher, and last-layer features of what it was before fine-tuning."""
-        from transformers import AutoModel
-
-        base = AutoModel.from_pretrained(base_model(self.settings))
         owner = (self.train_cache.folder.name, "features before fine-tuning")
-        both = _LogitsAndFeatures(self.teacher, base.eval().to(default_device()))
-        return _cache_outputs(both, self.train, owner, self.pad_id, (-1,), no_progress)
+        return self.once(
+            "base features",
+            lambda: _cache_outputs(
+                _LogitsAndFeatures(self.teacher, load_base(self.settings)),
+                self.train, owner, self.pad_id, (-1,), no_progress,
+            ),
+        )  # fmt: skip
 
     def with_settings(self, settings: ClassificationSettings) -> ClassificationSetup:
-        """The setup of runs whose settings have the same `setup_settings`.
-
-        Score ranges, which take seconds, are shared.
-        """
-        other = replace(self, settings=settings)
-        for name in ("score_ranges", "layer_score_ranges"):
-            vars(other)[name] = getattr(self, name)
-        return other
+        """The same setup for runs with other settings; what `once` has made is shared."""
+        return replace(self, settings=settings)
 
     def build_student(self, seed: int) -> Any:
         """An untrained student whose random weights are drawn by `seed`."""
@@ -186,6 +201,13 @@ def base_model(settings: ClassificationSettings) -> str:
     """Folder or hub name of the model that the teacher is fine-tuned from."""
     name = settings.teacher.model
     return str(assets.path(name)) if name in ("minilm", "mpnet") else name
+
+
+def load_base(settings: ClassificationSettings) -> Any:
+    """The encoder that the teacher is fine-tuned from, without a head, in evaluation mode."""
+    from transformers import AutoModel
+
+    return load_pretrained(AutoModel, base_model(settings)).eval().to(default_device())
 
 
 def _check_teacher(settings: ClassificationSettings, base: str, config: Any, n_labels: int) -> None:

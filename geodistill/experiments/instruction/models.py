@@ -21,6 +21,20 @@ COMPUTED_TEACHER, TRAINER = "opt-computed", "geodistill.experiments.instruction.
 EXPECTED = "expected a folder or hub name of a causal language model with its tokenizer"
 
 
+def teacher_weights(name: str, adapter: str) -> Path | None:
+    """The file in the data folder that tells this teacher from others; None if there is none.
+
+    Args:
+        name: of the teacher.
+        adapter: folder name under data/adapters, or empty.
+    """
+    if adapter:
+        return data_dir() / "adapters" / adapter / "adapter_model.safetensors"
+    if name == COMPUTED_TEACHER:
+        return data_dir() / "teachers" / name / "model.safetensors"
+    return None
+
+
 def load_teacher(name: str, adapter: str) -> tuple[Any, Any]:
     """A causal language model in evaluation mode, and its tokenizer.
 

@@ -12,14 +12,13 @@ from geodistill.distill.collate import batches_by_length, count_valid_tokens
 from geodistill.distill.teacher_cache import cache_key
 from geodistill.errors import InputError
 from geodistill.experiments.instruction.generate import Example, generate
-from geodistill.experiments.instruction.models import COMPUTED_TEACHER, load_student, load_teacher
+from geodistill.experiments.instruction.models import load_student, load_teacher, teacher_weights
 from geodistill.experiments.instruction.settings import (
     INIT_SEED_OFFSET,
     OPT,
     InstructionSettings,
 )
 from geodistill.files import Progress, no_progress, sha256
-from geodistill.paths import data_dir
 from geodistill.tasks import assets, load_instructions
 from geodistill.tasks.base import Row, hash_to_unit
 from geodistill.tasks.instructions import drop_overlapping
@@ -187,11 +186,8 @@ def cache_teacher_outputs(
 
 def _outputs_key(settings: InstructionSettings, examples: list[Example]) -> str:
     ids = json.dumps([e["input_ids"] for e in examples])
-    weights = ""
-    if settings.adapter:
-        weights = sha256(data_dir() / "adapters" / settings.adapter / "adapter_model.safetensors")
-    elif settings.teacher == COMPUTED_TEACHER:
-        weights = sha256(data_dir() / "teachers" / COMPUTED_TEACHER / "model.safetensors")
+    file = teacher_weights(settings.teacher, settings.adapter)
+    weights = "" if file is None else sha256(file)
     return cache_key(ids, settings.teacher, weights, str(settings.top_k))
 
 

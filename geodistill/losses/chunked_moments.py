@@ -18,7 +18,7 @@ from geodistill.geometry.nuclear import first_derivative
 from geodistill.geometry.validation import check_finite, flat_rows, widest_dtype
 from geodistill.losses.base import NAMES
 
-CHUNK = 1024  # rows: large enough for a full-speed product, small enough for the cache
+CHUNK = 256  # rows: large enough for a full-speed product, in float64 small enough for the cache
 GPU_CHUNK = 8192  # a GPU finishes a product of fewer rows before the next one is launched
 Sums = dict[str, Tensor]
 

@@ -79,8 +79,8 @@ class TeacherSettings:
     batch_size: int = 64
     learning_rate: float = 1e-3
     warmup_steps: int = 200
-    decay_steps: int = 10_200
-    steps: int = 15_600
+    decay_steps: int = 15_600
+    steps: int = 31_200
     weight_decay: float = 0.01
     seed: int = 0
     evaluation_steps: int = 300

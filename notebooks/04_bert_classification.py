@@ -24,23 +24,27 @@ task = "product"
 # %% tags=["hide-input"]
 import warnings
 
-import matplotlib.pyplot as plt
 import pandas as pd
 from IPython.display import Markdown, display
 
 from geodistill import FeatureTerm, ProcrustesLoss
-from geodistill.analysis import compare, find_collapsed, leave_one_task_out, level_table, two_by_two
-from geodistill.analysis.figures.style import geodistill_style, method_style
-from geodistill.analysis.report.format import POINTS
-from geodistill.analysis.report.levels import format_levels
+from geodistill.analysis.figures.style import method_style
 from geodistill.experiments.classification.run import run_classification
 from geodistill.experiments.classification.settings import ClassificationSettings, smoke_settings
 from geodistill.experiments.classification.setup import prepare_classification
 from geodistill.experiments.registry import GRIDS
 from geodistill.publish.claims import ledger
-from geodistill.publish.claims.figures import show_claim, show_forest
-from geodistill.publish.claims.judge import Judge, find_test
-from geodistill.publish.display import show, show_table
+from geodistill.publish.claims.judge import Judge
+from geodistill.publish.display import show_table
+from geodistill.publish.study_figures import (
+    show_gains,
+    show_gate,
+    show_levels,
+    show_metrics,
+    show_parts,
+    show_tests,
+    show_without_each_task,
+)
 from geodistill.tasks import load_classification
 
 warnings.filterwarnings("ignore", message=".*does not support non-writable.*")
@@ -146,20 +150,7 @@ display(
 # %% tags=["hide-input"]
 judge, grid = Judge(), GRIDS["classification"]
 study = judge.sections("classification")
-SMALL = ["news", "tweets", "stsb"]
-if study.is_complete("baselines-validation", "kd-tuning"):
-    gate = grid.gate_table(SMALL)
-    show_table(
-        gate.rename(columns=lambda name: method_style(name).label)
-        .replace({True: "yes", False: "no"})
-        .round(1)
-        .rename_axis("task")
-        .reset_index(),
-        caption="Validation scores: accuracy in per cent, Pearson's correlation times 100 for stsb; "
-        "means over two seeds.",
-        name="gate",
-        **study.provenance("baselines-validation", "kd-tuning"),
-    )
+show_gate(study, grid, ["news", "tweets", "stsb"], ["baselines-validation", "kd-tuning"])
 
 # %% [markdown]
 # ## The answer: five tests
@@ -170,12 +161,7 @@ if study.is_complete("baselines-validation", "kd-tuning"):
 # same number of trials.
 
 # %% tags=["hide-input"]
-FAMILY = ("C4a", "C4b", "P1-bert")
-if all(judge.has_results(key) for key in FAMILY):
-    comparisons = [c for key in FAMILY for c in judge.comparisons(key)]
-    show_forest(comparisons, find_test("C4a"), "five-tests", judge.provenance("C4a"))
-for key in FAMILY:
-    show_claim(judge, key, f"verdicts-{key.lower()}")
+show_tests(judge, ("C4a", "C4b", "P1-bert"))
 
 # %% [markdown]
 # The levels put these differences in proportion; a mean hides what a median and the number of collapsed
@@ -185,38 +171,7 @@ for key in FAMILY:
 # %% tags=["hide-input"]
 LEVELS = [name for name in ("baselines", "full", "full-others") if study.is_complete(name)]
 if "full" in LEVELS:
-    all_runs = pd.concat([study[name].runs for name in LEVELS])
-    items = pd.concat([study[name].items for name in LEVELS])
-    levels = level_table(all_runs, "accuracy", find_collapsed(items))
-    levels["method"] = [method_style(method).label for method in levels["method"]]
-    show_table(
-        format_levels(levels, POINTS),
-        caption="Test accuracy in per cent over seeds, by task and method.",
-        name="levels",
-        **study.provenance(*LEVELS),
-    )
-
-# %% tags=["hide-input"]
-if "full" in LEVELS:
-    tasks = sorted(study["full"].items["task"].unique())
-    names = list(dict.fromkeys(all_runs["method"]))
-    with geodistill_style():
-        size = (7.5, 0.26 * len(names) + 1)
-        fig, axes = plt.subplots(1, len(tasks), figsize=size, sharey=True, squeeze=False)
-        for ax, name in zip(axes[0], tasks, strict=True):
-            for y, method in enumerate(names):
-                values = 100 * all_runs.query("task == @name and method == @method")["accuracy"]
-                style = method_style(method)
-                ax.plot(values, [y] * len(values), style.marker, color=style.color, alpha=0.4)
-                ax.plot(values.median(), y, "|", color="black", markersize=12)
-            ax.set(title=name, xlabel="test accuracy, %")
-        ax.set_yticks(range(len(names)), [method_style(method).label for method in names])
-    show(
-        fig,
-        alt="Test accuracy of every run by task and method; numbers in the table above.",
-        name="levels-figure",
-        **study.provenance(*LEVELS),
-    )
+    show_levels(study, LEVELS, "accuracy")
 
 # %% [markdown]
 # ## Is it geometry? Spectrum and alignment
@@ -226,67 +181,17 @@ if "full" in LEVELS:
 # with one part, both or neither, four students give the effect of each part and their interaction.
 
 # %% tags=["hide-input"]
+METRICS = {
+    "geometry_kept/procrustes": "geometry kept (Procrustes)",
+    "geometry_kept/gram": "geometry kept (Gram)",
+    "accuracy": "accuracy",
+    "agreement": "agreement",
+    "calibration_error": "calibration error",
+}
 if study.is_complete("full"):
-    four = ("kd", "kd+spectrum", "kd+alignment", "kd+procrustes")
-    effects = two_by_two(study["full"].items, *four)
-    for column in ("estimate", "low", "high"):
-        effects[column] = effects[column].map(POINTS.format)
-    show_table(
-        effects[["effect", "estimate", "low", "high", "n_seeds", "n_items"]].replace(
-            {m: method_style(m).label for m in four}, regex=False
-        ),
-        caption="Effects in points of accuracy with 95 % intervals, not corrected.",
-        name="two-by-two",
-        **study.provenance("full"),
-    )
-    without = leave_one_task_out(study["full"].items, find_test("C4a").pairs)
-    for column in ("estimate", "low", "high"):
-        without[column] = without[column].map(POINTS.format)
-    show_table(
-        without.assign(method=without["method"].map(lambda name: method_style(name).label))[
-            ["method", "without", "estimate", "low", "high"]
-        ],
-        caption="Gain over KD in points without one of the tasks.",
-        name="leave-one-task-out",
-        **study.provenance("full"),
-    )
-
-# %% tags=["hide-input"]
-if study.is_complete("full"):
-    scores = (
-        study["full"]
-        .runs.groupby("method")[
-            [
-                "geometry_kept/procrustes",
-                "geometry_kept/gram",
-                "accuracy",
-                "agreement",
-                "calibration_error",
-                "wall_seconds",
-            ]
-        ]
-        .mean()
-    )
-    seconds = scores.pop("wall_seconds")
-    scores["cost"] = seconds / seconds["kd"]
-    show_table(
-        scores.round(3)
-        .rename(index=lambda name: method_style(name).label)
-        .rename(
-            columns={
-                "geometry_kept/procrustes": "geometry kept (Procrustes)",
-                "geometry_kept/gram": "geometry kept (Gram)",
-                "calibration_error": "calibration error",
-                "cost": "time, KD = 1",
-            }
-        )
-        .rename_axis("method")
-        .reset_index(),
-        caption="Means over tasks and seeds. Geometry kept: 0 at chance, 1 at the best that a student of "
-        "this width can do, by two yardsticks.",
-        name="geometry-and-cost",
-        **study.provenance("full"),
-    )
+    show_parts(study, "full")
+    show_without_each_task(study, "full", "C4a")
+    show_metrics(study, "full", METRICS)
 
 # %% [markdown]
 # ## A quarter of the training, and text without labels
@@ -297,12 +202,9 @@ if study.is_complete("full"):
 
 # %% tags=["hide-input"]
 for name in ("quarter", "text"):
-    if study.is_complete(name):
-        others = [m for m in study[name].items["method"].unique() if m != "kd"]
-        gains = [compare(study[name].items, method, "kd") for method in sorted(others)]
-        show_forest(gains, find_test("C4a"), name, study.provenance(name))
+    show_gains(study, name, "C4a")
 if study.is_complete("text", "full"):
-    shared = sorted(set(study["text"].items["task"]) & set(study["full"].items["task"]))
+    shared = sorted(set(study["text"].pooled["task"]) & set(study["full"].pooled["task"]))
     means = {
         n: 100 * study[n].runs.query("task in @shared and method == 'kd'")["accuracy"].mean()
         for n in ("full", "text")

@@ -43,9 +43,9 @@ INSTRUCTION_METHODS = (
     ),
     *(f"{base}+{name}" for base in ("kd", "skew") for name in (*CONTROLS, ALIGNMENT)),
 )
-INSTRUCTION_REFERENCES = ("unigram", "lookup", "nearest", "start", "teacher")
-"""A unigram model of the answers, the most frequent answer of the prompt's template, the answer of
-the nearest training prompt, the untrained student, and the teacher."""
+INSTRUCTION_REFERENCES = ("lookup", "nearest", "start", "teacher")
+"""The most frequent answer of the prompt's template, the answer of the nearest training prompt, the
+untrained student, and the teacher."""
 
 
 def check_method(method: str, known: tuple[str, ...]) -> None:

@@ -12,7 +12,7 @@ of one task in all sections stand in `task_settings`.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import cache
@@ -29,6 +29,8 @@ from geodistill.experiments.methods import FEATURE_TERMS, check_method, term_of
 from geodistill.experiments.settings import RunSettings, from_names, run_config, run_id
 from geodistill.paths import data_dir, results_dir
 
+BASE, POINTS_OVER = "kd", "points_over_"
+"""The method whose settings are tuned, and what precedes a baseline's name in the gate's keys."""
 REQUIRED_KEYS = ("methods", "weights", "seeds")
 SECTION_KEYS = ("minutes", "setting", "vary", "settings_from", "tasks", "gated", *REQUIRED_KEYS)
 
@@ -74,28 +76,112 @@ class ProtocolGrid(ABC):
     known_methods: tuple[str, ...]
 
     @abstractmethod
+    def judge_runs(self, metrics: pd.DataFrame) -> pd.DataFrame:
+        """Columns `score`, in points, and `collapsed`: whether the run learned nothing.
+
+        Args:
+            metrics: one row per run, a column for each metric.
+        """
+
+    def run_scores(self, rows: pd.DataFrame) -> pd.DataFrame:
+        """One row per run: its columns, `score` and `collapsed` (`judge_runs`).
+
+        Args:
+            rows: task, method, seed, metric, value, run_id; one row per run and metric.
+        """
+        metrics = rows.pivot(index="run_id", columns="metric", values="value")
+        runs = rows.drop(columns=["metric", "value"]).drop_duplicates("run_id").set_index("run_id")
+        return runs.join(self.judge_runs(metrics)).reset_index()
+
     def choose_weights(self, section: str) -> dict[str, float]:
-        """The weight of each term, from the rows of a tuning section.
+        """The weight of each term with the best mean score over tasks and seeds.
 
         Raises:
-            UnplannedError: the section is not complete.
+            UnplannedError: the section is not complete, or a term has no eligible weight
+                (`best_settings`).
         """
+        runs = self.run_scores(self.tuning_rows(section)).rename(columns={"factor": "weight"})
+        runs = runs[runs["method"].map(term_of) != ""]
+        return {
+            term_of(str(method)): best_settings(
+                tried, ["weight"], self._limits(), f"{method} in section {section}"
+            )["weight"]
+            for method, tried in runs.groupby("method")
+        }
 
     def choose_settings(self, section: str) -> dict[str, dict[str, Any]]:
-        """By task, the settings that a tuning section varied, at their best.
+        """By task, the settings at which logit distillation alone has the best mean score.
+
+        A task has none if runs collapsed at all settings.
 
         Raises:
-            InputError: this study tunes no settings.
+            UnplannedError: the section is not complete, or the best value of a setting lies at the
+                edge (`best_settings`).
         """
-        raise InputError(f"settings_from is {section!r}; {self.study} tunes weights alone")
+        runs = self.run_scores(self.tuning_rows(section))
+        varied, settings = list(self.section(section)["vary"]), {}
+        for task, tried in runs[runs["method"] == BASE].groupby("task"):
+            if not tried.groupby(varied)["collapsed"].any().all():
+                where = f"{BASE} on {task} in section {section}"
+                settings[str(task)] = best_settings(tried, varied, self._limits(), where)
+        return settings
 
-    @abstractmethod
-    def gated_tasks(self, tasks: list[str]) -> list[str]:
-        """Those of `tasks` that students learn, judged on validation.
+    def gated_tasks(self, tasks: Sequence[str]) -> list[str]:
+        """The tasks where KD, at its best settings, clears the baselines by the protocol's `gate`.
+
+        Where runs collapsed at all settings, it does not.
 
         Raises:
-            UnplannedError: they rest on a section that is not complete, or students learn none.
+            UnplannedError: a section that the gate rests on is not complete, or no task passes.
         """
+        table = self.gate_table(tasks)
+        passed = [task for task in tasks if table.loc[task, "passed"]]
+        if not passed:
+            raise UnplannedError(
+                f"no task of {', '.join(tasks)} passes the gate: students can't do these tasks"
+            )
+        return passed
+
+    def gate_table(self, tasks: Sequence[str]) -> pd.DataFrame:
+        """Mean validation scores in points by task: each baseline, KD; and whether KD passed.
+
+        Args:
+            tasks: names of tasks.
+
+        Raises:
+            UnplannedError: a section that the gate rests on is not complete.
+        """
+        gate, scores = self.protocol()["gate"], []
+        points = {
+            key.removeprefix(POINTS_OVER): value
+            for key, value in gate.items()
+            if key.startswith(POINTS_OVER)
+        }
+        for section in (*gate["baselines"], *gate["students"]):
+            if set(tasks) & set(self.tasks(section)):
+                runs = self.run_scores(self.tuning_rows(section))
+                if section in gate["students"]:
+                    best = pd.DataFrame.from_dict(self.choose_settings(section), orient="index")
+                    runs = runs.merge(best.rename_axis("task").reset_index())
+                scores.append(runs)
+        means = pd.concat(scores).groupby(["task", "method"])["score"].mean().unstack()
+        table = means.reindex(index=list(tasks), columns=[*points, BASE])
+        over = table.rsub(table[BASE], axis=0).round(9)
+        table["passed"] = (over[list(points)] >= pd.Series(points)).all(axis=1)
+        return table
+
+    def _limits(self) -> Mapping[str, Sequence[float]]:
+        limits: Mapping[str, Sequence[float]] = self.protocol()["limits"]
+        return limits
+
+    def tasks(self, name: str) -> list[str]:
+        """The tasks of a section before any is dropped.
+
+        Args:
+            name: of the section.
+        """
+        tasks: list[str] = self.section(name).get("tasks", self.protocol()["tasks"])
+        return tasks
 
     def protocol(self) -> dict[str, Any]:
         """The blocks of the protocol file.
@@ -128,8 +214,7 @@ class ProtocolGrid(ABC):
             InputError: no such section, or an unknown setting or method in it.
             UnplannedError: tuning sections have still to give its tasks, weights or settings.
         """
-        spec = self.section(name)
-        tasks = spec.get("tasks", self.protocol()["tasks"])
+        spec, tasks = self.section(name), self.tasks(name)
         if spec.get("gated"):
             tasks = self.gated_tasks(tasks)
         weights = spec["weights"]
@@ -147,8 +232,7 @@ class ProtocolGrid(ABC):
         Raises:
             InputError: no such section, or an unknown setting in it.
         """
-        spec = self.section(name)
-        tasks = spec.get("tasks", self.protocol()["tasks"])
+        spec, tasks = self.section(name), self.tasks(name)
         return len(list(self._cross(name, spec, tasks, dict.fromkeys(FEATURE_TERMS, 1.0), {})))
 
     def tuning_rows(self, name: str) -> pd.DataFrame:
@@ -286,14 +370,34 @@ def weights_for(weights: Any, method: str, tuned: Mapping[str, float] | None) ->
     return [float(weight) for weight in by_term[term]]
 
 
-def best_weights(scores: pd.DataFrame, *, higher_is_better: bool) -> dict[str, float]:
-    """The weight of each term with the best mean score over tasks and seeds; of ties the smaller.
+def best_settings(
+    runs: pd.DataFrame, columns: list[str], limits: Mapping[str, Sequence[float]], where: str
+) -> dict[str, Any]:
+    """The values at which the mean score is best; of ties the smaller ones.
+
+    Values at which any run collapsed are not eligible.
 
     Args:
-        scores: columns method, factor (the weight) and value; one row per run.
-        higher_is_better: whether a larger value is better.
+        runs: of one method: the columns, score, collapsed.
+        columns: names of what was varied.
+        limits: by column, values beyond which there is nothing to try.
+        where: names method and section in the message.
+
+    Raises:
+        UnplannedError: runs collapsed at all values, or the best value of a column is the smallest
+            or largest tried and no limit.
     """
-    scores = scores[scores["method"].map(term_of) != ""]
-    means = scores.groupby(["method", "factor"])["value"].mean().round(12).groupby("method")
-    best = means.idxmax() if higher_is_better else means.idxmin()
-    return {term_of(method): float(weight) for method, weight in best}
+    groups = runs.groupby(columns)
+    means = groups["score"].mean().round(9)[~groups["collapsed"].any()]
+    if means.empty:
+        raise UnplannedError(f"{where} has collapsed runs at all values of {', '.join(columns)}")
+    table = means.reset_index().sort_values("score", ascending=False, kind="stable")
+    best = {column: table[column].iloc[0].item() for column in columns}
+    for column, value in best.items():
+        tried = sorted(runs[column].unique())
+        if value in (tried[0], tried[-1]) and value not in limits.get(column, ()):
+            raise UnplannedError(
+                f"the best {column} of {where} is {value:g}, at the edge of "
+                f"{', '.join(f'{v:g}' for v in tried)}; add a value beyond it to the protocol"
+            )
+    return best

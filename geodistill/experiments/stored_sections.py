@@ -27,12 +27,19 @@ class Section:
         name: of the section.
         rows: one row per run and metric; `weight` is that of the method's term, and a setting that
             differs between the runs has a column of its name.
-        items: one row per run and test item, of the tasks that the protocol pools.
+        items: one row per run and test item.
+        pooled_tasks: the tasks that the protocol pools.
     """
 
     name: str
     rows: pd.DataFrame
     items: pd.DataFrame
+    pooled_tasks: tuple[str, ...]
+
+    @cached_property
+    def pooled(self) -> pd.DataFrame:
+        """The items of the pooled tasks."""
+        return self.items[self.items["task"].isin(self.pooled_tasks)].reset_index(drop=True)
 
     @property
     def run_ids(self) -> tuple[str, ...]:
@@ -142,8 +149,7 @@ class StoredSections:
         settings = self._settings(planned)
         rows = rows.drop(columns="factor", errors="ignore").merge(settings, on="run_id")
         items = items.merge(settings, on="run_id")
-        pooled = items["task"].isin(self._grid.protocol()["pooled"])
-        return Section(name, rows, items[pooled].reset_index(drop=True))
+        return Section(name, rows, items, tuple(self._grid.protocol()["pooled"]))
 
     def _settings(self, planned: Mapping[str, PlannedRun]) -> pd.DataFrame:
         """One row per planned run: its id, the weight of its term, and the settings that vary."""

@@ -72,7 +72,7 @@ def test_help_loads_nothing_heavy():
     ("words", "exit_code"),
     [
         (("classification", "--section", "kd-tuning", "--dry-run"), 0),
-        (("instruction", "--section", "primary", "--dry-run"), 0),
+        (("instruction", "--section", "kd-tuning", "--dry-run"), 0),
         (("no_such_study", "--dry-run"), 2),
         (("classification", "--section", "no_such_section", "--dry-run"), 2),
     ],

@@ -1,7 +1,6 @@
 """The grids of both studies: what protocols ask for, weights and tasks by their rules."""
 
 import json
-import os
 import shutil
 from collections import Counter
 
@@ -19,7 +18,7 @@ from geodistill.experiments.methods import (
     INSTRUCTION_REFERENCES,
     term_of,
 )
-from geodistill.experiments.protocol_grid import best_weights, expand_settings, weights_for
+from geodistill.experiments.protocol_grid import expand_settings, weights_for
 from geodistill.experiments.registry import GRIDS
 from geodistill.experiments.settings import run_id
 from geodistill.paths import data_dir
@@ -32,7 +31,6 @@ METHODS = {
     "instruction": {*INSTRUCTION_METHODS, *INSTRUCTION_REFERENCES},
 }
 TASKS = {"classification": set(CLASSIFICATION_TASKS), "instruction": set(INSTRUCTION_SETS)}
-MAIN_SECTION = {"classification": "full", "instruction": "primary"}
 SECTIONS = [(study, name) for study, grid in GRIDS.items() for name in grid.protocol()["grid"]]
 
 
@@ -43,15 +41,13 @@ def stored_runs(path):
 
 @pytest.mark.parametrize(("study", "name"), SECTIONS)
 def test_every_stored_run_of_a_section_in_use_is_a_planned_one(study, name):
-    """Or the section is not made yet; the sections of the instruction study are complete."""
+    """Or the section is not made yet."""
     path = GRIDS[study].section_dir(name) / "rows.parquet"
-    if study == "classification" and not path.is_file():
+    if not path.is_file():
         return
     planned = [run.run_id for run in GRIDS[study].runs(name)]
     assert len(planned) == len(set(planned)) > 2
-    stored = set(stored_runs(path)["run_id"])
-    assert stored <= set(planned)
-    assert study == "classification" or stored == set(planned)
+    assert set(stored_runs(path)["run_id"]) <= set(planned)
 
 
 def test_every_stored_run_bears_the_hash_of_its_stored_configuration():
@@ -61,7 +57,9 @@ def test_every_stored_run_bears_the_hash_of_its_stored_configuration():
         run_id(row.task, row.method, row.seed, json.loads(row.config)) for row in runs.itertuples()
     ]
     assert ids == runs["run_id"].tolist()
-    new = [path for path in tables if path.parent.parent == RESULTS / "classification"]
+    new = [
+        path for path in tables if path.parent.parent.name in GRIDS and "earlier" not in path.parts
+    ]
     former = pd.concat(table for path, table in tables.items() if path not in new)
     assert (len(former), former["run_id"].nunique()) == (2395, 2331)
     for path, table in tables.items():
@@ -69,22 +67,28 @@ def test_every_stored_run_bears_the_hash_of_its_stored_configuration():
         assert set(items["run_id"]) == set(table["run_id"]), path
 
 
+TUNED = {
+    "classification": ["term-tuning", "term-tuning-quarter", "term-tuning-cola"],
+    "instruction": ["term-tuning", "term-tuning-quarter"],
+}
+
+
 @pytest.fixture(scope="module")
 def written(tmp_path_factory):
-    """Tuning and baseline sections of the classification study, simulated."""
+    """Tuning and baseline sections of both studies, simulated."""
     folder = tmp_path_factory.mktemp("written")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GEODISTILL_RESULTS", str(folder))
-        names = ["term-tuning", "term-tuning-quarter", "term-tuning-cola"]
-        write_sections(folder, "classification", names, n_items=4)
+        for study, names in TUNED.items():
+            write_sections(folder, study, names, n_items=4)
     return folder
 
 
 @pytest.fixture
 def simulated(written, monkeypatch):
-    """The classification study with its tuning and baseline sections."""
+    """The studies with their tuning and baseline sections."""
     monkeypatch.setenv("GEODISTILL_RESULTS", str(written))
-    return GRIDS["classification"]
+    return GRIDS
 
 
 def of_split(grid, split):
@@ -97,33 +101,24 @@ def of_split(grid, split):
 
 
 @pytest.mark.parametrize(("study", "n_tuning", "n_test"), [("classification", 9, 7),
-                                                           ("instruction", 1, 4)])  # fmt: skip
+                                                           ("instruction", 7, 6)])  # fmt: skip
 def test_tuning_seeds_and_the_validation_split_go_together(simulated, study, n_tuning, n_test):
-    if study == "instruction":
-        os.environ.pop("GEODISTILL_RESULTS")  # whose tuning section is committed
-    grid = GRIDS[study]
+    grid = simulated[study]
     protocol = grid.protocol()
     tuning, test = of_split(grid, "validation"), of_split(grid, "test")
     assert (len(tuning), len(test)) == (n_tuning, n_test)
+    own = {*protocol["seeds"]["tuning"], *protocol["seeds"].get("pilot", [])}
     for name in tuning:
-        assert set(protocol["grid"][name]["seeds"]) <= set(protocol["seeds"]["tuning"])
+        assert set(protocol["grid"][name]["seeds"]) <= own
     for name in test:
-        assert not set(protocol["grid"][name]["seeds"]) & set(protocol["seeds"]["tuning"])
+        assert not set(protocol["grid"][name]["seeds"]) & own
 
 
 @pytest.mark.parametrize(
-    ("study", "section"),
-    [
-        ("classification", "term-tuning"),
-        ("classification", "term-tuning-quarter"),
-        ("classification", "term-tuning-cola"),
-        ("instruction", "tuning"),
-    ],
+    ("study", "section"), [(study, name) for study, names in TUNED.items() for name in names]
 )
-def test_every_term_is_tuned_by_equally_many_runs(written, monkeypatch, study, section):
-    if study == "classification":
-        monkeypatch.setenv("GEODISTILL_RESULTS", str(written))
-    runs = Counter(run.method for run in GRIDS[study].runs(section))
+def test_every_term_is_tuned_by_equally_many_runs(simulated, study, section):
+    runs = Counter(run.method for run in simulated[study].runs(section))
     terms = {n for method, n in runs.items() if term_of(method)}
     assert len(terms) == 1
     assert all(3 * n in terms for method, n in runs.items() if not term_of(method))
@@ -137,38 +132,35 @@ def test_a_protocol_names_known_tasks_and_methods_and_tests_what_it_runs(study):
         assert set(spec["methods"]) <= METHODS[study], name
         assert set(spec.get("tasks", [])) <= set(protocol["tasks"])
     family = {name for pair in protocol["family"] for name in pair.values()}
-    assert family <= set(protocol["grid"][MAIN_SECTION[study]]["methods"])
+    assert family <= set(protocol["grid"]["full"]["methods"])
     assert "data/results/earlier" in yaml.safe_dump(protocol["looked_at"])
 
 
-def test_a_sentence_is_planned_for_each_confirmatory_test():
-    protocol = GRIDS["classification"].protocol()
+@pytest.mark.parametrize("study", GRIDS)
+def test_a_sentence_is_planned_for_each_confirmatory_test(study):
+    protocol = GRIDS[study].protocol()
     assert len(protocol["family"]) == len(protocol["sentences"]) == 5
     assert all(sentence.count("[points]") == 1 for sentence in protocol["sentences"])
 
 
-def test_all_terms_of_the_test_sections_are_tuned_in_the_sections_that_they_name():
-    protocol = GRIDS["classification"].protocol()["grid"]
+@pytest.mark.parametrize(("study", "n_sections"), [("classification", 5), ("instruction", 5)])
+def test_all_terms_of_the_test_sections_are_tuned_in_the_sections_that_they_name(study, n_sections):
+    grid = GRIDS[study]
+    protocol = grid.protocol()["grid"]
     n_checked = 0
     for name, spec in protocol.items():
         if isinstance(spec["weights"], str):
             tuning = protocol[spec["weights"]]
-            assert {m for m in spec["methods"] if term_of(m)} <= set(tuning["methods"]), name
-            assert set(spec["tasks"]) <= set(tuning["tasks"]), name
+            terms = {term_of(method) for method in tuning["methods"]}
+            assert {term_of(method) for method in spec["methods"]} <= {"", *terms}, name
+            assert set(grid.tasks(name)) <= set(grid.tasks(spec["weights"])), name
             assert spec["settings_from"] == tuning["settings_from"], name
             n_checked += 1
-    assert n_checked == 5
-
-
-def test_the_instruction_controls_are_run_at_every_tuned_weight():
-    grid = GRIDS["instruction"]
-    tuned = set(grid.protocol()["grid"]["tuning"]["weights"])
-    for method in grid.protocol()["grid"]["controls"]["methods"]:
-        runs = [run for run in grid.runs("controls") if run.method == method]
-        assert {getattr(run.settings, grid.weight_field) for run in runs} == tuned
+    assert n_checked == n_sections
 
 
 def test_settings_weights_and_tasks_of_a_section_are_those_of_its_tuning_sections(simulated):
+    simulated = simulated["classification"]
     runs = simulated.runs("full")
     assert {run.settings.task for run in runs} == {"news", "tweets"}  # stsb fails the gate
     assert len(runs) == 2 * 7 * 10
@@ -189,80 +181,55 @@ def test_settings_weights_and_tasks_of_a_section_are_those_of_its_tuning_section
     assert lengths == {96, 192, 384}
 
 
-# ---- choosing weights ----
+def test_the_instruction_settings_are_those_of_the_tuning_sections_too(simulated):
+    for name, epochs, n_runs in (("full", 15.0, 70), ("quarter", 3.75, 80), ("skew", 15.0, 20)):
+        runs = simulated["instruction"].runs(name)
+        assert len(runs) == n_runs
+        for run in runs:
+            settings = run.settings
+            assert (settings.learning_rate, settings.kd_weight) == (1e-3, 0.5)
+            assert settings.epochs == epochs
+    sizes = {(r.settings.width, r.settings.epochs) for r in simulated["instruction"].runs("sizes")}
+    assert sizes == {(64, 3.75), (64, 15.0), (192, 3.75), (192, 15.0)}
 
 
-def test_the_best_mean_wins_and_ties_go_to_the_smaller_weight():
-    scores = pd.DataFrame(
-        [("kd+gram", 5, 0.7), ("kd+gram", 5, 0.8), ("kd+gram", 20, 0.9), ("kd+gram", 20, 0.7),
-         ("kd+cka", 20, 0.6), ("kd+cka", 5, 0.6), ("kd", 1, 0.99)],
-        columns=["method", "factor", "value"],
-    )  # fmt: skip
-    assert best_weights(scores, higher_is_better=True) == {"gram": 20.0, "cka": 5.0}
-    assert best_weights(scores, higher_is_better=False) == {"gram": 5.0, "cka": 5.0}
+@pytest.mark.parametrize(
+    ("exact_match", "collapsed"), [(0.05, True), (0.12, True), (0.121, False), (0.9, False)]
+)
+def test_an_instruction_run_has_collapsed_if_a_lookup_is_nearly_as_good(exact_match, collapsed):
+    metrics = {"exact_match": exact_match, "lookup_exact_match": 0.1, "nll": 1.0}
+    rows = pd.DataFrame({"run_id": "r", "task": "t", "metric": metrics.keys(),
+                         "value": metrics.values()})  # fmt: skip
+    (run,) = GRIDS["instruction"].run_scores(rows).to_dict("records")
+    assert run == {"run_id": "r", "task": "t", "score": 100 * exact_match, "collapsed": collapsed}
 
 
-def tuning(study, tmp_path, monkeypatch, edit):
-    """The committed tuning section, edited, in a results folder of its own."""
-    committed = GRIDS[study].section_dir("tuning") / "rows.parquet"
-    rows = pd.read_parquet(committed)
+def test_an_incomplete_tuning_section_is_refused_with_the_command(written, tmp_path, monkeypatch):
     monkeypatch.setenv("GEODISTILL_RESULTS", str(tmp_path))
-    path = GRIDS[study].section_dir("tuning") / "rows.parquet"
-    path.parent.mkdir(parents=True)
-    edit(rows).to_parquet(path)
-    shutil.copy(committed.with_name("items.parquet"), path.parent)
-    return GRIDS[study]
+    shutil.copytree(written / "instruction", tmp_path / "instruction")
+    grid = GRIDS["instruction"]
+    path = grid.section_dir("term-tuning") / "rows.parquet"
+    rows = pd.read_parquet(path)
+    rows[rows["seed"] == 200].to_parquet(path)
+    path.with_name("SHA256SUMS").unlink()
+    message = "lacks 27 runs.*experiments instruction --section term-tuning"
+    with pytest.raises(InputError, match=message):
+        grid.runs("full")
+    assert grid.n_planned("full") == 70
 
 
-def with_value(rows, where, value):
-    return rows.assign(value=rows["value"].mask(where, value))
-
-
-def test_the_chosen_weights_follow_the_tuning_and_controls_follow_procrustes(tmp_path, monkeypatch):
-    def edit(rows):
-        best = rows["metric"].eq("nll") & rows["method"].eq("kd+procrustes") & rows["factor"].eq(10)
-        return with_value(rows, best, 0.1)
-
-    grid = tuning("instruction", tmp_path, monkeypatch, edit)
-    weights = grid.choose_weights("tuning")
-    assert {weights[name] for name in ("procrustes", "spectrum", "isotropy")} == {10.0}
-    runs = grid.runs("large-batch")
-    assert {run.settings.weight for run in runs if term_of(run.method)} == {10.0}
-
-
-def test_students_that_learn_nothing_are_not_compared(tmp_path, monkeypatch):
-    sft = lambda rows: rows["metric"].eq("nll") & rows["method"].eq("sft")  # noqa: E731
-    grid = tuning("instruction", tmp_path, monkeypatch, lambda r: with_value(r, sft(r), 99.0))
-    with pytest.raises(InputError, match=r"sft has a validation NLL of 99.00; expected at most"):
-        grid.runs("primary")
-    assert len(grid.runs("tuning")) == 38
-
-
-def test_an_incomplete_tuning_section_is_refused_with_the_command(tmp_path, monkeypatch):
-    grid = tuning("instruction", tmp_path, monkeypatch, lambda rows: rows[rows["seed"] == 200])
-    with pytest.raises(
-        InputError, match=r"lacks 19 runs.*experiments instruction --section tuning"
-    ):
-        grid.runs("primary")
-    assert grid.n_planned("primary") == 35
-
-
-def test_a_tuning_run_without_its_items_does_not_count(tmp_path, monkeypatch):
+def test_a_tuning_run_without_its_items_does_not_count(written, tmp_path, monkeypatch):
     """The same rule as for every section."""
-    grid = tuning("instruction", tmp_path, monkeypatch, lambda rows: rows)
-    assert len(grid.tuning_rows("tuning")["run_id"].unique()) == 38
-    path = grid.section_dir("tuning") / "items.parquet"
+    monkeypatch.setenv("GEODISTILL_RESULTS", str(tmp_path))
+    shutil.copytree(written / "instruction", tmp_path / "instruction")
+    grid = GRIDS["instruction"]
+    assert len(grid.tuning_rows("kd-tuning")["run_id"].unique()) == 18
+    path = grid.section_dir("kd-tuning") / "items.parquet"
     items = pd.read_parquet(path)
     items[items["run_id"] != items["run_id"].iloc[0]].to_parquet(path)
-    with pytest.raises(InputError, match="section tuning lacks 1 runs, and others rest on it"):
-        grid.runs("primary")
-
-
-def test_the_instruction_study_tunes_no_settings():
-    with pytest.raises(
-        InputError, match="settings_from is 'tuning'; instruction tunes weights alone"
-    ):
-        GRIDS["instruction"].choose_settings("tuning")
+    path.with_name("SHA256SUMS").unlink()
+    with pytest.raises(InputError, match="section kd-tuning lacks 1 runs, and others rest on it"):
+        grid.runs("full")
 
 
 # ---- protocols ----

@@ -59,10 +59,11 @@ def test_a_complete_section_has_every_planned_run_with_its_items(results):
     assert set(full.items["task"]) == {"news", "tweets"}
 
 
-def test_a_task_that_the_protocol_does_not_pool_has_rows_and_no_items(results):
+def test_the_pool_has_the_items_of_the_tasks_that_the_protocol_pools(results):
     kd = StoredSections(STUDY)["kd-tuning"]
-    assert set(kd.rows["task"]) == {"news", "tweets", "stsb"}
-    assert set(kd.items["task"]) == {"news", "tweets"}
+    assert set(kd.rows["task"]) == set(kd.items["task"]) == {"news", "tweets", "stsb"}
+    assert set(kd.pooled["task"]) == {"news", "tweets"}
+    assert len(kd.pooled) == 2 / 3 * len(kd.items)
     assert len(kd.runs) == 54
 
 

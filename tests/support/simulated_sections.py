@@ -1,9 +1,8 @@
 """Complete sections of the protocols as stored results, with effects that are known.
 
 The runs are those of the protocol and are stored by `run_store.write_run`: names, columns and run
-ids are real, only the numbers are drawn. The tuning section of the instruction study is the
-committed one. Of the classification study, all sections are drawn: the middle of the values tried
-is the best, and students can do every task but stsb.
+ids are real, only the numbers are drawn. The middle of the values tried is the best, and students
+can do every task but stsb.
 """
 
 import shutil
@@ -19,7 +18,6 @@ from geodistill.experiments.methods import BASELINES, term_of
 from geodistill.experiments.registry import GRIDS
 from geodistill.experiments.run_store import Run
 from geodistill.experiments.settings import run_config
-from geodistill.paths import data_dir
 
 GAINS = {
     "classification": {
@@ -28,18 +26,19 @@ GAINS = {
         "procrustes-pretrained": 0.01,
     },
     "instruction": {
-        "procrustes": 0.12, "gram": 0.08, "cka": 0.03, "pca": 0.02, "projection": 0.0,
-        "procrustes-shuffled": 0.11, "spectrum": 0.07, "isotropy": 0.02,
+        "procrustes": 0.06, "gram": 0.05, "cka": 0.03, "pca": 0.02, "projection": 0.0,
+        "procrustes-shuffled": -0.02, "spectrum": 0.03, "isotropy": 0.02, "alignment": 0.01,
     },
 }  # fmt: skip
-"""What a term adds to the score at its chosen weight. In the instruction study a control has that
-of Procrustes, and at other weights a term adds half of it."""
-LEVELS = {"majority": 0.5, "tfidf": 0.58, "frozen": 0.6, "teacher": 0.9, "ce": 0.63, "kd": 0.66}
+"""What a term adds to the score."""
+LEVELS = {
+    "majority": 0.5, "tfidf": 0.58, "frozen": 0.6, "teacher": 0.9, "ce": 0.63, "kd": 0.66,
+    "lookup": 0.05, "nearest": 0.1, "start": 0.0, "sft": 0.5, "skew": 0.6, "seqkd": 0.55,
+}  # fmt: skip
 """Accuracy of each base; students of stsb have a smaller correlation than TF-IDF."""
 STSB_LEVELS = {**LEVELS, "majority": 0.0, "ce": 0.3, "kd": 0.3}
 SEED_SD, PER_STEP = 0.02, 0.02
 """Standard deviation between seeds; what a tuned value costs for each step from the middle."""
-NLL = {"unigram": 6.0, "start": 10.8, "teacher": 1.6, "sft": 3.1, "kd": 3.0}
 PROVENANCE = {"versions": "{}", "commit": "0" * 40, "dirty": False, "device": "cpu: simulated"}
 
 
@@ -50,30 +49,22 @@ def write_sections(folder, study, names=None, n_items=60):
     """
     grid = GRIDS[study]
     names = names or list(grid.protocol()["grid"])
-    if study == "classification":
-        measure = _classification
-        wanted = {*names, *(before for name in names for before in basis(name))}
-    else:
-        tuning = data_dir() / "results" / study / "tuning"
-        shutil.copytree(tuning, folder / study / "tuning", dirs_exist_ok=True)
-        best = grid.choose_weights("tuning")
-        measure = partial(_instruction, best)
-        wanted = {*names} - {"tuning"}
+    wanted = {*names, *(before for name in names for before in basis(study, name))}
     for name in grid.protocol()["grid"]:
         if name in wanted:
-            write_section(grid, name, partial(measure, name, n_items))
+            write_section(grid, name, partial(MEASURE[study], name, n_items))
 
 
-def basis(name):
-    """The sections of the classification study by whose results another one is planned."""
-    protocol = GRIDS["classification"].protocol()
-    spec, gate = protocol["grid"][name], protocol["gate"]
+def basis(study, name):
+    """The sections of a study by whose results another one is planned."""
+    grid = GRIDS[study]
+    spec, gate = grid.section(name), grid.protocol()["gate"]
     before = {one for one in (spec["weights"], spec.get("settings_from")) if isinstance(one, str)}
     if spec.get("gated"):
         for section in (*gate["baselines"], *gate["students"]):
-            if {*protocol["grid"][section]["tasks"]} & {*spec["tasks"]}:
+            if {*grid.tasks(section)} & {*grid.tasks(name)}:
                 before.add(section)
-    return before.union(*map(basis, before))
+    return before.union(*(basis(study, section) for section in before))
 
 
 def write_section(grid, name, measure):
@@ -100,7 +91,8 @@ def _classification(section, n_items, planned):
     task, method, seed = planned.settings.task, planned.method, planned.seed
     base, _, term = method.partition("+")
     level = (STSB_LEVELS if task == "stsb" else LEVELS)[base]
-    level += GAINS["classification"].get(term, 0.0) - _steps_from_the_middle(section, planned)
+    level += GAINS["classification"].get(term, 0.0)
+    level -= _steps_from_the_middle("classification", section, planned)
     if base not in BASELINES:
         level += SEED_SD * _rng(task, seed).standard_normal()
     draw = _draw_scores if task == "stsb" else _draw_classes
@@ -116,12 +108,15 @@ def _classification(section, n_items, planned):
     return metrics, items.assign(source=[f"s{i // 2}" for i in range(n_items)])
 
 
-def _steps_from_the_middle(section, planned):
+def _steps_from_the_middle(study, section, planned):
     """What a run of a tuning section loses by the values that it tries."""
-    spec = GRIDS["classification"].section(section)
-    tried = dict(spec.get("vary", {}))
-    if isinstance(spec["weights"], list) and term_of(planned.method):
-        tried["weight_multiplier"] = spec["weights"]
+    grid, term = GRIDS[study], term_of(planned.method)
+    spec = grid.section(section)
+    varied = spec.get("vary", {})
+    tried = dict(varied) if isinstance(varied, dict) else {}
+    if term and not isinstance(spec["weights"], str):
+        weights = spec["weights"]
+        tried[grid.weight_field] = weights if isinstance(weights, list) else weights[term]
     steps = [
         abs(values.index(getattr(planned.settings, name)) - len(values) // 2)
         for name, values in tried.items()
@@ -158,40 +153,46 @@ def _draw_scores(planned, correlation, n_items):
     return {**metrics, "mse": -score.mean(), "teacher_pearson": 0.9}, items
 
 
-def _instruction(best, section, n_items, planned):
-    settings, method, rng = planned.settings, planned.method, _rng(planned.run_id)
-    term, added = term_of(method), 0.0
-    if term:
-        added = GAINS["instruction"][term] * (1.0 if settings.weight == best[term] else 0.5)
-    level = NLL[method.partition("+")[0]] - added + SEED_SD * _rng(planned.seed).standard_normal()
-    prompts = _rng("prompts").standard_normal(n_items)
-    nll = np.abs(level + 0.3 * prompts + 0.1 * rng.standard_normal(n_items))
-    items = pd.DataFrame({"item": [f"t0/{i}" for i in range(n_items)], "score": -nll, "nll": nll})
-    items = items.assign(source=items["item"])
-    metrics = {"nll": float(nll.mean())}
-    if method == "unigram":
-        return metrics, items
-    rouge = np.clip(0.9 - 0.2 * level + 0.05 * rng.standard_normal(n_items), 0, 1)
-    items = items.assign(
-        rougeL=rouge,
-        exact_match=(rng.random(n_items) < rouge / 2).astype(float),
-        words=rng.integers(1, 8, n_items).astype(float),
-        repetition=0.0,
-        answer=[f" answer {i} of {method} <b>&" for i in range(n_items)],
-    )
-    for seed in settings.sampling_seeds:
-        items[f"rougeL/seed{seed}"] = rouge
-    metrics |= {k: float(items[k].mean()) for k in items if k.startswith("rougeL")}
-    metrics |= {k: float(items[k].mean()) for k in ("exact_match", "repetition", "words")}
-    items = items.assign(task=settings.task)
-    for name in settings.extra_eval_sets:
-        metrics |= {f"{name}/{k}": metrics[k] / 2 for k in ("nll", "rougeL", "words")}
-        extra = items.assign(task=name, item=[f"{name}/{i}" for i in range(len(items))])
-        items = pd.concat([items, extra.assign(source=extra["item"])[:n_items]])
-    if method != "teacher":
-        metrics |= {f"geometry_kept/{k}": 0.3 + added for k in ("procrustes", "gram", "cka")}
+def _instruction(section, n_items, planned):
+    method, rng = planned.method, _rng(planned.run_id)
+    base, _, term = method.partition("+")
+    level = LEVELS[base] + GAINS["instruction"].get(term, 0.0)
+    level += SEED_SD * _rng(planned.seed).standard_normal()
+    level -= _steps_from_the_middle("instruction", section, planned)
+    metrics, tables = {}, []
+    for name in (planned.settings.task, *planned.settings.extra_eval_sets):
+        items = _draw_answers(planned, level, n_items, rng)
+        means = {k: items[k].mean() for k in ("exact_match", "rougeL", "words", "repetition")}
+        if base not in ("lookup", "nearest"):
+            items["nll"] = np.where(items["score"], 0.2, 1.5)
+            means["nll"] = items["nll"].mean()
+        prefix = "" if name == planned.settings.task else f"{name}/"
+        metrics |= {f"{prefix}{key}": float(value) for key, value in means.items()}
+        items["item"] = [f"{name}/test/reverse/0/{i}" for i in range(n_items)]
+        tables.append(items.assign(source=items["item"], task=name))
+    if planned.settings.split == "validation":  # else the draw of the items would decide
+        metrics["exact_match"] = level
+    metrics["lookup_exact_match"] = 0.1
+    if base not in ("lookup", "nearest", "teacher"):
+        kept = 0.3 + GAINS["instruction"].get(term, 0.0)
+        metrics |= {f"geometry_kept/{name}": kept for name in ("procrustes", "gram", "cka")}
         metrics |= {
-            "cka": 0.5, "procrustes/spectrum": 0.2, "procrustes/alignment": 0.7 - added,
-            "participation_ratio": 20 + 100 * added, "participation_ratio/teacher": 45.0,
+            "cka": 0.5, "procrustes/spectrum": 0.2, "procrustes/alignment": 1 - kept,
+            "participation_ratio": 20 + 100 * kept, "participation_ratio/teacher": 45.0,
         }  # fmt: skip
-    return metrics, items.reset_index(drop=True)
+    return metrics, pd.concat(tables, ignore_index=True)
+
+
+def _draw_answers(planned, share, n_items, rng):
+    difficulty = _rng(planned.settings.task).permutation((np.arange(n_items) + 0.5) / n_items)
+    correct = (difficulty + 0.1 * rng.standard_normal(n_items) < share).astype(float)
+    return pd.DataFrame(
+        {
+            "score": correct, "exact_match": correct, "rougeL": 0.5 + correct / 2, "words": 3.0,
+            "repetition": 0.0,
+            "answer": [f" answer {i} of {planned.method} <b>&" for i in range(n_items)],
+        }
+    )  # fmt: skip
+
+
+MEASURE = {"classification": _classification, "instruction": _instruction}

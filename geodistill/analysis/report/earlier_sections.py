@@ -78,9 +78,7 @@ def _lines(
     items, device = _load(results / "earlier" / study / name, list(varied))
     kd, kd_device = items[items["method"] == KD], device
     if "kd_from" in spec:
-        folder = results / "earlier" / study / spec["kd_from"]
-        folder = folder if folder.is_dir() else results / study / spec["kd_from"]
-        other, kd_device = _load(folder, list(varied))
+        other, kd_device = _load(results / "earlier" / study / spec["kd_from"], list(varied))
         kd = other[other["method"] == KD]
     matched = [key for key in varied if kd[key].nunique() > 1]  # KD has no weight to vary
     elsewhere = f"KD ran on another device ({kd_device}, not {device})"
@@ -94,6 +92,8 @@ def _lines(
             setting, method = dict(zip(varied, values[:-1], strict=True)), str(values[-1])
             labels = [f"{label} {_plain(setting[key])}" for key, label in varied.items()]
             reason = "the baseline" if method == KD else elsewhere if device != kd_device else ""
+            if not reason and len({*rows["seed"]} & {*kd["seed"]}) < 2:
+                reason = "one run, no interval"
             line = {**facts, "setting": ", ".join([*labels, *note]), "method": method}
             line |= {**_level(rows, unit), "unit": unit.name, "reason": reason}
             if not reason:

@@ -17,47 +17,38 @@ from geodistill.experiments.instruction.generate import BATCH_SIZE, Example, gen
 
 NGRAM_SIZE = 4
 """Words of the n-grams whose repetition is counted."""
-N_SAMPLED = 100
-"""Examples, the first ones, that are also answered by sampling, which takes most of the time."""
 
 
 def evaluate_model(
-    model: Any,
-    tokenizer: Any,
-    examples: list[Example],
-    max_new_tokens: int,
-    sampling_seeds: tuple[int, ...] = (),
+    model: Any, tokenizer: Any, examples: list[Example], max_new_tokens: int
 ) -> tuple[dict[str, float], pd.DataFrame]:
-    """Likelihood of the reference answers, and scores of greedy and sampled answers.
+    """Likelihood of the reference answers, and scores of greedy answers.
 
     Args:
         model: a causal language model.
         tokenizer: of the model.
         examples: with `input_ids`, `labels`, `prompt_ids`, `completion`, `item` and `source`.
         max_new_tokens: longest answer, in tokens.
-        sampling_seeds: each adds `rougeL/seed<s>` to metrics and items and `answer/seed<s>` to the
-            items, for the first `N_SAMPLED` examples.
 
     Returns:
-        The metrics: `nll`, in nats per token over all answer tokens; over the greedy answers the
-        means of `rougeL`, `exact_match`, `repetition` (all in 0..1) and `words`. And one row per
-        example, with columns of these names, `item`, `source`, `answer`, and `score`, minus the
-        NLL per token.
+        The metrics: `nll`, in nats per token over all answer tokens, and `answer_metrics`. And one
+        row per example: `nll_items` and the columns of `score_answers`.
     """
     model.eval()
     nll, n_tokens = answer_nll(model, examples, tokenizer.pad_token_id)
-    greedy = score_answers(examples, generate(model, tokenizer, examples, max_new_tokens))
-    items = pd.concat([nll_items(examples, nll, n_tokens), greedy], axis=1)
-    for seed in sampling_seeds:
-        first = examples[:N_SAMPLED]
-        answers = generate(model, tokenizer, first, max_new_tokens, seed=seed)
-        sampled = score_answers(first, answers)[["rougeL", "answer"]]
-        items = items.join(sampled.add_suffix(f"/seed{seed}"))
-    metrics = {"nll": float(nll.sum() / n_tokens.sum())}
-    sampled_metrics = [f"rougeL/seed{seed}" for seed in sampling_seeds]
-    for name in ("rougeL", *sampled_metrics, "exact_match", "repetition", "words"):
-        metrics[name] = float(items[name].mean())
-    return metrics, items
+    scores = score_answers(examples, generate(model, tokenizer, examples, max_new_tokens))
+    items = pd.concat([nll_items(examples, nll, n_tokens), scores], axis=1)
+    return {"nll": float(nll.sum() / n_tokens.sum()), **answer_metrics(scores)}, items
+
+
+def answer_metrics(scores: pd.DataFrame) -> dict[str, float]:
+    """The means of `rougeL`, `exact_match`, `repetition` (all in 0..1) and `words`.
+
+    Args:
+        scores: of answers, from `score_answers`.
+    """
+    names = ("rougeL", "exact_match", "repetition", "words")
+    return {name: float(scores[name].mean()) for name in names}
 
 
 @torch.no_grad()
@@ -117,48 +108,23 @@ def teacher_forced_exact_match(model: Any, examples: list[Example], pad_id: int)
 
 
 def nll_items(examples: list[Example], nll: Tensor, n_tokens: Tensor) -> pd.DataFrame:
-    """One row per example: item, source, score (minus the NLL per token) and nll (per token).
+    """One row per example: item, source and nll, per token.
 
     Args:
         examples: with `item` and `source`.
         nll: summed over the answer tokens of each example, (n,).
         n_tokens: of each answer, (n,).
     """
-    per_token = (nll / n_tokens).numpy()
-    names = {key: [e[key] for e in examples] for key in ("item", "source")}
-    return pd.DataFrame({**names, "score": -per_token, "nll": per_token})
-
-
-def unigram_nll(
-    train: list[Example], test: list[Example], vocab_size: int
-) -> tuple[Tensor, Tensor]:
-    """The NLL under a unigram model of the training answers, with add-one smoothing.
-
-    Args:
-        train: examples whose answer tokens are counted.
-        test: examples that are scored.
-        vocab_size: number of tokens.
-
-    Returns:
-        The NLL in nats of each test example's answer, and its number of tokens; both (n,).
-    """
-    counts = torch.ones(vocab_size, dtype=torch.float64)
-    for example in train:
-        counts += torch.bincount(_answer_tokens(example), minlength=vocab_size)
-    token_nll = -(counts / counts.sum()).log()
-    answers = [_answer_tokens(example) for example in test]
-    nll = torch.stack([token_nll[answer].sum() for answer in answers])
-    return nll, torch.tensor([float(len(a)) for a in answers], dtype=torch.float64)
-
-
-def _answer_tokens(example: Example) -> Tensor:
-    return torch.tensor([label for label in example["labels"] if label != -100])
+    names = {key: [example[key] for example in examples] for key in ("item", "source")}
+    return pd.DataFrame({**names, "nll": (nll / n_tokens).numpy()})
 
 
 def score_answers(
     examples: list[Example], answers: list[str], *, stemmer: bool = False
 ) -> pd.DataFrame:
-    """One row per answer: rougeL, exact_match (ends stripped), words, repetition and answer.
+    """One row per answer: score, exact_match, rougeL, words, repetition and answer.
+
+    The score is the exact match, with the ends of both texts stripped.
 
     Args:
         examples: whose `completion` is the reference answer.
@@ -170,10 +136,12 @@ def score_answers(
 
     scorer = RougeScorer(["rougeL"], use_stemmer=stemmer)
     pairs = list(zip([e["completion"] for e in examples], answers, strict=True))
+    exact_match = [float(a.strip() == b.strip()) for a, b in pairs]
     return pd.DataFrame(
         {
+            "score": exact_match,
+            "exact_match": exact_match,
             "rougeL": [scorer.score(a, b)["rougeL"].fmeasure for a, b in pairs],
-            "exact_match": [float(a.strip() == b.strip()) for a, b in pairs],
             "words": [float(len(b.split())) for b in answers],
             "repetition": [repeated_ngram_rate(b) for b in answers],
             "answer": answers,

@@ -86,25 +86,19 @@ class ParticipationRatioCallback(TrainerCallback):
 
     Args:
         setup: whose first test prompts it is measured on.
-        stages: trainings that follow one another; the fractions are of all of them.
     """
 
-    def __init__(self, setup: InstructionSetup, stages: int) -> None:
+    def __init__(self, setup: InstructionSetup) -> None:
         self.examples = setup.test[:N_PROBE_EXAMPLES]
         self.pad_id = setup.tokenizer.pad_token_id
-        self.stages, self.finished = stages, 0
         self.values: dict[str, float] = {}
         self.remaining = list(CHECKPOINT_FRACTIONS)
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self._measure(self.finished / self.stages, kwargs["model"])
+        self._measure(0.0, kwargs["model"])
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        fraction = state.global_step / state.max_steps
-        self._measure((self.finished + fraction) / self.stages, kwargs["model"])
-
-    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self.finished += 1
+        self._measure(state.global_step / state.max_steps, kwargs["model"])
 
     def _measure(self, fraction: float, model: Any) -> None:
         if not self.remaining or fraction < self.remaining[0] - 1e-9:

@@ -1,16 +1,13 @@
-"""The runs of the instruction study: how weights are chosen and students checked."""
+"""The instruction study: how its runs are scored when settings and weights are chosen."""
 
 from __future__ import annotations
 
 import pandas as pd
 
+from geodistill.analysis.stats.collapse import WITHIN
 from geodistill.experiments.instruction.settings import InstructionSettings
-from geodistill.experiments.methods import (
-    CONTROLS,
-    INSTRUCTION_METHODS,
-    INSTRUCTION_REFERENCES,
-)
-from geodistill.experiments.protocol_grid import ProtocolGrid, UnplannedError, best_weights
+from geodistill.experiments.methods import INSTRUCTION_METHODS, INSTRUCTION_REFERENCES
+from geodistill.experiments.protocol_grid import ProtocolGrid
 
 
 class InstructionGrid(ProtocolGrid):
@@ -21,43 +18,13 @@ class InstructionGrid(ProtocolGrid):
     weight_field = "weight"
     known_methods = (*INSTRUCTION_METHODS, *INSTRUCTION_REFERENCES)
 
-    def choose_weights(self, section: str) -> dict[str, float]:
-        """The weight of each term with the lowest mean validation NLL.
+    def judge_runs(self, metrics: pd.DataFrame) -> pd.DataFrame:
+        """Columns `score`, 100 times the exact match, and `collapsed`.
 
-        A control has the weight of Procrustes, which it controls.
+        A run has collapsed if its exact match is hardly above that of the better lookup.
 
-        Raises:
-            UnplannedError: the section is not complete.
+        Args:
+            metrics: one row per run, a column for each metric.
         """
-        rows = self.tuning_rows(section)
-        weights = best_weights(rows[rows["metric"] == "nll"], higher_is_better=False)
-        return {**weights, **dict.fromkeys(CONTROLS, weights["procrustes"])}
-
-    def gated_tasks(self, tasks: list[str]) -> list[str]:
-        """All tasks, if the SFT student clears the protocol's `sanity`.
-
-        Raises:
-            UnplannedError: it does not.
-        """
-        sanity_check(self.tuning_rows("tuning"), self.protocol()["sanity"]["nats"])
-        return tasks
-
-
-def sanity_check(rows: pd.DataFrame, nats: float) -> None:
-    """The SFT student must be better than its untrained start and than a unigram model.
-
-    Args:
-        rows: of the tuning section: method, metric, value.
-        nats: per token, by which its mean validation NLL must be lower.
-
-    Raises:
-        UnplannedError: it is not; students that learn nothing can't be compared.
-    """
-    nll = rows[rows["metric"] == "nll"].groupby("method")["value"].mean()
-    bar = min(nll["start"], nll["unigram"]) - nats
-    if nll["sft"] > bar:
-        raise UnplannedError(
-            f"sft has a validation NLL of {nll['sft']:.2f}; expected at most {bar:.2f}, "
-            f"{nats} below the better of start ({nll['start']:.2f}) and unigram "
-            f"({nll['unigram']:.2f}): the students learn too little to be compared"
-        )
+        over = (metrics["exact_match"] - metrics["lookup_exact_match"]).round(9)
+        return pd.DataFrame({"score": 100 * metrics["exact_match"], "collapsed": over <= WITHIN})

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 import pandas as pd
 
-from geodistill.experiments.instruction.evaluate import score_answers
+from geodistill.experiments.instruction.evaluate import answer_metrics, score_answers
 from geodistill.experiments.instruction.generate import Example
 
 
@@ -74,13 +74,9 @@ def evaluate_lookup(
         test: examples that it answers.
 
     Returns:
-        The means of `rougeL`, `exact_match`, `repetition` and `words`; and one row per example,
-        with columns of these names, `item`, `source` and `answer`.
+        `answer_metrics`, and one row per example: `item`, `source` and the columns of
+        `score_answers`.
     """
     scores = score_answers(test, LOOKUPS[method](train, test))
     names = {key: [example[key] for example in test] for key in ("item", "source")}
-    metrics = {
-        name: float(scores[name].mean())
-        for name in ("rougeL", "exact_match", "repetition", "words")
-    }
-    return metrics, pd.concat([pd.DataFrame(names), scores], axis=1)
+    return answer_metrics(scores), pd.concat([pd.DataFrame(names), scores], axis=1)

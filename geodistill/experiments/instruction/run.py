@@ -1,9 +1,8 @@
 """Train and evaluate one student of the instruction study.
 
-The teacher is SmolLM2-135M-Instruct with the project's LoRA adapter; the student has the OPT
-architecture and the teacher's tokenizer, and is untrained but for its embeddings. Methods of one
-seed share the student's initialisation and the order of the batches, so that their difference is
-paired; the prompts are the same for every seed.
+The student has the OPT architecture and the teacher's tokenizer, and is untrained but for its
+embeddings. Methods of one seed share the student's initialisation and the order of the batches, so
+that their difference is paired; the prompts are the same for every seed.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from typing import Any
 import pandas as pd
 
 from geodistill.distill import TeacherCache
-from geodistill.experiments.instruction.evaluate import evaluate_model, nll_items, unigram_nll
+from geodistill.experiments.instruction.evaluate import evaluate_model
 from geodistill.experiments.instruction.feature_metrics import (
     ParticipationRatioCallback,
     feature_metrics,
@@ -71,23 +70,22 @@ def run_instruction(
     check_method(method, (*INSTRUCTION_METHODS, *INSTRUCTION_REFERENCES))
     started = time.perf_counter()
     settings, model = setup.settings, None
-    if method == "unigram":
-        nll, n_tokens = unigram_nll(setup.train, setup.test, setup.teacher.config.vocab_size)
-        metrics = {"nll": float(nll.sum() / n_tokens.sum())}
-        items = nll_items(setup.test, nll, n_tokens)
-    elif method in LOOKUPS:
+    if method in LOOKUPS:
         metrics, items = _evaluate_on_all_sets(
             setup, lambda examples: evaluate_lookup(method, setup.train, examples)
         )
     else:
         model, training_metrics = _model_of(setup, method, seed)
-        limits = settings.max_new_tokens, settings.sampling_seeds
+        limit = settings.max_new_tokens
         metrics, items = _evaluate_on_all_sets(
-            setup, lambda examples: evaluate_model(model, setup.tokenizer, examples, *limits)
+            setup, lambda examples: evaluate_model(model, setup.tokenizer, examples, limit)
         )
         metrics |= training_metrics
         if method != "teacher":
             metrics |= feature_metrics(setup, model)
+    metrics["lookup_exact_match"] = max(
+        evaluate_lookup(name, setup.train, setup.test)[0]["exact_match"] for name in LOOKUPS
+    )
     run = Run(
         study=study,
         task=settings.task,
@@ -133,22 +131,20 @@ def _train(setup: InstructionSetup, method: str, seed: int) -> tuple[Any, dict[s
     settings = setup.settings
     student = build_student(setup, seed)
     examples, cache = _training_data(setup, method)
-    ratios = ParticipationRatioCallback(setup, settings.stages)
-    for stage in range(settings.stages):
-        with _training_folder(f"{settings.task}-{method}-s{seed}") as folder:
-            train_on_answers(
-                student,
-                examples,
-                setup.tokenizer.pad_token_id,
-                folder,
-                seed=ORDER_SEED_OFFSET + seed,
-                callbacks=[ratios],
-                distillation=_distillation(setup, method, seed, cache, stage, student),
-                num_train_epochs=settings.epochs / settings.stages,
-                per_device_train_batch_size=settings.batch_size,
-                gradient_accumulation_steps=settings.gradient_accumulation_steps,
-                learning_rate=settings.learning_rate,
-            )
+    ratios = ParticipationRatioCallback(setup)
+    with _training_folder(f"{settings.task}-{method}-s{seed}") as folder:
+        train_on_answers(
+            student,
+            examples,
+            setup.tokenizer.pad_token_id,
+            folder,
+            seed=ORDER_SEED_OFFSET + seed,
+            callbacks=[ratios],
+            distillation=_distillation(setup, method, seed, cache, student),
+            num_train_epochs=settings.epochs,
+            per_device_train_batch_size=settings.batch_size,
+            learning_rate=settings.learning_rate,
+        )
     return student, ratios.values
 
 
@@ -178,22 +174,16 @@ def _training_folder(name: str) -> Iterator[Path]:
 
 
 def _distillation(
-    setup: InstructionSetup, method: str, seed: int, cache: TeacherCache, stage: int, student: Any
+    setup: InstructionSetup, method: str, seed: int, cache: TeacherCache, student: Any
 ) -> dict[str, Any]:
-    """Arguments of `FeatureDistillation` for one stage; none for the answers alone.
-
-    In two stages the first trains without the answers, and the second on them alone.
-    """
-    if stage == 1:
-        return {}
-    settings = setup.settings
+    """Arguments of `FeatureDistillation`; none for the answers alone."""
     (layer,) = cache.manifest["layers"]
     losses = distillation_losses(
         method,
         student.config.hidden_size,
         cache.array(f"features_{layer}").shape[1],
-        weight=settings.weight,
-        kd_weight=settings.kd_weight if settings.stages == 1 else 1.0,
+        weight=setup.settings.weight,
+        kd_weight=setup.settings.kd_weight,
         seed=seed,
         teacher_features=partial(teacher_features, cache),
     )

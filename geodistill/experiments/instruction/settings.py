@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, fields, replace
 from typing import Literal
 
-from geodistill.experiments.settings import setting
-
 OPT = "opt"
 """The untrained student of OPT's architecture; any other name is a folder or one of the hub."""
 INIT_SEED_OFFSET, ORDER_SEED_OFFSET = 1_000, 2_000
@@ -19,7 +17,7 @@ class InstructionSettings:
 
     Attributes:
         task: name of an instruction set.
-        teacher: "smollm2", the embedded one, "opt-computed", that of the computed instructions, or
+        teacher: "opt-computed", that of the computed instructions, "smollm2", the embedded one, or
             a folder or hub name of a causal language model.
         n_train: prompts that the student learns from, the same for every seed.
         n_test: prompts that it is scored on, the same for every seed.
@@ -35,39 +33,29 @@ class InstructionSettings:
         max_new_tokens: longest answer generated.
         adapter: folder name under data/adapters, or empty for the teacher without an adapter.
         split: what the student is scored on; "validation" serves to choose settings.
-        sampling_seeds: seeds of sampled answers (temperature 1, all tokens), beside the greedy one.
         extra_eval_sets: further instruction sets to score.
-        tie_embeddings: whether the student's head is its embedding matrix, or starts as its copy.
-        stages: 1 trains on the sum of distillation and answers, 2 on one after the other.
-        gradient_accumulation_steps: batches whose gradients make one step.
-        start_seed: of the initialisation, if the run's seed sets the data order alone.
         student: "opt", an untrained one of `layers` x `width`, or a folder or hub name of a causal
             language model with the teacher's tokenizer, which starts from its own weights.
     """
 
-    task: str = "embedded"
-    teacher: str = "smollm2"
-    n_train: int = 600
-    n_test: int = 300
-    epochs: float = 6.0
+    task: str = "computed"
+    teacher: str = "opt-computed"
+    n_train: int = 9600
+    n_test: int = 960
+    epochs: float = 15.0
     batch_size: int = 32
     learning_rate: float = 1e-3
-    width: int = 256
-    layers: int = 4
-    kd_weight: float = setting(0.5, stored_as="kd_share")
+    width: int = 128
+    layers: int = 2
+    kd_weight: float = 0.5
     weight: float = 1.0
     top_k: int = 64
-    max_length: int = 160
-    max_new_tokens: int = setting(32, stored_as="new_tokens")
-    adapter: str = "smollm2-embedded"
-    split: Literal["test", "validation"] = setting("test", stored_as="part", added_later=True)
-    sampling_seeds: tuple[int, ...] = setting((), stored_as="decodings", added_later=True)
-    extra_eval_sets: tuple[str, ...] = setting((), stored_as="also", added_later=True)
-    tie_embeddings: bool = setting(True, stored_as="tied", added_later=True)
-    stages: Literal[1, 2] = setting(1, added_later=True)
-    gradient_accumulation_steps: int = setting(1, stored_as="accumulate", added_later=True)
-    start_seed: int | None = setting(None, added_later=True)
-    student: str = setting(OPT, added_later=True)
+    max_length: int = 40
+    max_new_tokens: int = 8
+    adapter: str = ""
+    split: Literal["test", "validation"] = "test"
+    extra_eval_sets: tuple[str, ...] = ()
+    student: str = OPT
 
 
 SETUP_FIELDS = (
@@ -93,7 +81,5 @@ def setup_settings(settings: InstructionSettings) -> InstructionSettings:
 
 
 def smoke() -> InstructionSettings:
-    """The smallest settings that run every line with the embedded teacher, in half a minute."""
-    return InstructionSettings(
-        n_train=16, n_test=8, epochs=1.0, batch_size=8, width=64, layers=1, max_new_tokens=4
-    )
+    """The smallest settings that run every line, in seconds."""
+    return InstructionSettings(n_train=64, n_test=16, epochs=1.0, batch_size=16, width=64, layers=1)

@@ -241,6 +241,5 @@ def build_student(setup: InstructionSetup, seed: int) -> Any:
         width=settings.width,
         layers=settings.layers,
         max_positions=positions,
-        seed=INIT_SEED_OFFSET + (seed if settings.start_seed is None else settings.start_seed),
-        tie_embeddings=settings.tie_embeddings,
+        seed=INIT_SEED_OFFSET + seed,
     )

@@ -13,7 +13,7 @@ from geodistill.publish.display import show, show_table
 
 
 def show_claim(judge: Judge, key: str, name: str) -> None:
-    """The comparisons of a claim as a table with their verdicts; a line if they are incomplete.
+    """The comparisons of a claim as a table with verdicts; a line if its section is incomplete.
 
     Args:
         judge: which evaluates the claim.
@@ -22,7 +22,7 @@ def show_claim(judge: Judge, key: str, name: str) -> None:
     """
     comparisons, test = judge.comparisons(key), find_test(key)
     if not comparisons:
-        return print(f"{key} is not yet tested: its sections are incomplete")
+        return print(f"{key} is not yet tested: its section is incomplete")
     show_table(
         format.comparison_table(comparisons, test.margin, test.unit),
         caption=f"{find_claim(key).statement} "

@@ -34,15 +34,15 @@ class ClaimTest:
 
     Attributes:
         study: whose sections decide.
-        sections: that must be complete; those after the first hold controls.
+        section: that must be complete.
         pairs: (method, baseline), corrected by Holm together with those of all claims that rest on
-            the same sections.
+            the same section.
         margin: smallest difference that matters, in the unit of the item score.
         unit: in which differences are shown.
     """
 
     study: str
-    sections: tuple[str, ...]
+    section: str
     pairs: tuple[tuple[str, str], ...]
     margin: float
     unit: Unit
@@ -140,7 +140,7 @@ def _claim(
         pairs = tuple((method, baseline) for method, baseline in spec["pairs"])
         study = studies[spec["study"]]
         unit = _UNITS[study["unit"]]
-        test = ClaimTest(spec["study"], tuple(spec["sections"]), pairs, study["margin"], unit)
+        test = ClaimTest(spec["study"], spec["section"], pairs, study["margin"], unit)
     words = {name: entry[name] for name in ("key", "origin", "statement", "page")}
     return Claim(**words, test_in_words=entry["test"].format(**phrases), test=test)
 
@@ -174,9 +174,9 @@ def find_test(key: str) -> ClaimTest:
 
 
 def _family(test: ClaimTest) -> tuple[tuple[str, str], ...]:
-    """The pairs of all claims that rest on the same sections: they are corrected together."""
+    """The pairs of all claims that rest on the same section: they are corrected together."""
     tests = [claim.test for claim in all_claims() if claim.test]
-    same = [t for t in tests if (t.study, t.sections) == (test.study, test.sections)]
+    same = [t for t in tests if (t.study, t.section) == (test.study, test.section)]
     return tuple(dict.fromkeys(pair for t in same for pair in t.pairs))
 
 
@@ -196,7 +196,7 @@ class Judge:
         return self._sections.setdefault(study, StoredSections(study, self._log))
 
     def has_results(self, key: str) -> bool:
-        """Whether the sections of a claim are complete; where not, a line says why.
+        """Whether the section of a claim is complete; where not, a line says why.
 
         Args:
             key: of the claim.
@@ -205,12 +205,10 @@ class Judge:
             InputError: no such claim, or one that stored results do not decide.
         """
         test = find_test(key)
-        return self.sections(test.study).is_complete(*test.sections)
+        return self.sections(test.study).is_complete(test.section)
 
     def items(self, key: str) -> pd.DataFrame:
         """The items that decide a claim, of the tasks that all methods of its family share.
-
-        A control that is run at several weights counts at the weight of the method.
 
         Args:
             key: of the claim.
@@ -219,19 +217,16 @@ class Judge:
             InputError: as `has_results`; or a section is not complete.
         """
         test = find_test(key)
-        first, *others = (self.sections(test.study)[name].items for name in test.sections)
-        weight = first.loc[first["method"] == test.pairs[0][0], "weight"].iloc[0]
-        controls = [items[items["weight"] == weight] for items in others]
-        items = pd.concat([first, *controls], ignore_index=True)
+        items = self.sections(test.study)[test.section].pooled
         methods = {method for pair in _family(test) for method in pair}
         tasks = [set(items.loc[items["method"] == m, "task"].unique()) for m in methods]
-        pooled: pd.DataFrame = items[items["task"].isin(set.intersection(*tasks))]
-        return pooled.reset_index(drop=True)
+        shared: pd.DataFrame = items[items["task"].isin(set.intersection(*tasks))]
+        return shared.reset_index(drop=True)
 
     def comparisons(self, key: str) -> tuple[Comparison, ...]:
-        """The comparisons of a claim; none while its sections are incomplete.
+        """The comparisons of a claim; none while its section is incomplete.
 
-        Claims that rest on the same sections are one family of tests, corrected together.
+        Claims that rest on the same section are one family of tests, corrected together.
 
         Args:
             key: of the claim.
@@ -255,10 +250,10 @@ class Judge:
             InputError: as `has_results`; or a section is not complete.
         """
         test = find_test(key)
-        return self.sections(test.study).provenance(*test.sections)
+        return self.sections(test.study).provenance(test.section)
 
     def evaluate(self, key: str) -> list[Record]:
-        """One record per comparison of a claim; none while its sections are incomplete.
+        """One record per comparison of a claim; none while its section is incomplete.
 
         Args:
             key: of the claim.
@@ -269,7 +264,6 @@ class Judge:
         if not self.has_results(key):
             return []
         test, items = find_test(key), self.items(key)
-        folders = ", ".join(f"data/results/{test.study}/{name}" for name in test.sections)
         return [
             Record(
                 claim=key,
@@ -279,7 +273,7 @@ class Judge:
                 high=comparison.high * test.unit.factor,
                 unit=test.unit.name,
                 detail=comparison_label(comparison.method, comparison.baseline),
-                rows=folders,
+                rows=f"data/results/{test.study}/{test.section}",
                 run_ids=comparison.run_ids,
                 note=_control_vs_kd(items, comparison, test.unit),
             )

@@ -10,12 +10,8 @@ from support.simulated_sections import write_section
 
 from geodistill.analysis import find_collapsed
 from geodistill.experiments import protocol_grid
-from geodistill.experiments.classification.grid import (
-    ClassificationGrid,
-    best_settings,
-    run_scores,
-)
-from geodistill.experiments.protocol_grid import UnplannedError
+from geodistill.experiments.classification.grid import ClassificationGrid
+from geodistill.experiments.protocol_grid import UnplannedError, best_settings
 from geodistill.experiments.stored_sections import StoredSections
 
 LIMITS = {"temperature": [1], "weight": [0.05]}
@@ -40,7 +36,9 @@ def classes(accuracy, majority=0.5, largest=0.6):
 
 
 def test_scores_are_points_and_a_constant_prediction_has_none():
-    runs = run_scores(rows_of(classes(0.725), {"pearson": 0.31, "mse": 1.0}, {"mse": 2.0}))
+    runs = ClassificationGrid().run_scores(
+        rows_of(classes(0.725), {"pearson": 0.31, "mse": 1.0}, {"mse": 2.0})
+    )
     assert runs["score"].tolist() == pytest.approx([72.5, 31.0, 0.0])
     assert runs["collapsed"].tolist() == [False, False, True]
     assert runs[["task", "method", "seed"]].to_numpy().tolist() == [
@@ -66,7 +64,7 @@ def test_scores_are_points_and_a_constant_prediction_has_none():
     ],
 )
 def test_the_collapse_rule(metrics, collapsed):
-    assert run_scores(rows_of(metrics))["collapsed"].tolist() == [collapsed]
+    assert ClassificationGrid().run_scores(rows_of(metrics))["collapsed"].tolist() == [collapsed]
 
 
 @pytest.mark.parametrize("share", np.linspace(0, 1, 9))
@@ -80,7 +78,9 @@ def test_the_rule_is_that_of_the_analysis(share):
     (there,) = find_collapsed(items.assign(**key))["collapsed"]
     accuracy = (items["prediction"] == items["label"]).mean()
     largest = items["prediction"].value_counts(normalize=True).max()
-    assert run_scores(rows_of(classes(accuracy, 0.5, largest)))["collapsed"].tolist() == [there]
+    assert ClassificationGrid().run_scores(rows_of(classes(accuracy, 0.5, largest)))[
+        "collapsed"
+    ].tolist() == [there]
     assert there == (share > 0.93)
 
 

@@ -78,25 +78,25 @@ def runs(setup):
 
 
 def test_every_method_makes_another_student(runs):
-    assert len(runs) == 12
+    assert len(runs) == 11
     assert set(TRAINED) <= set(INSTRUCTION_METHODS)
     assert len(INSTRUCTION_METHODS) == 4 * 6 + 2 * 4
     answers_alone = ("lookup", "nearest")
     nll = [tuple(run.items["nll"]) for name, (run, _) in runs.items() if name not in answers_alone]
-    assert len(set(nll)) == len(nll) == 10
+    assert len(set(nll)) == len(nll) == 9
     assert len({run.run_id for run, _ in runs.values()}) == len(runs)
     for name, (run, model) in runs.items():
         assert 0 < run.metrics.get("nll", 1.0) < 20
         assert len(run.items) == 40
         assert ("nll" in run.metrics) == (name not in answers_alone)
-        assert (model is None) == (name in ("unigram", *answers_alone))
-        if name != "unigram":
-            assert run.metrics["exact_match"] == run.items["exact_match"].mean()
-    # Training on the answers helps, and the unigram model does not know the teacher's features.
+        assert (model is None) == (name in answers_alone)
+        assert run.metrics["exact_match"] == run.items["score"].mean()
+    # Training on the answers helps.
     assert runs["sft"][0].metrics["nll"] < runs["start"][0].metrics["nll"] - 0.1
-    assert "cka" not in runs["unigram"][0].metrics
     assert runs["teacher"][1] is not None
-    assert runs["unigram"][1] is None
+    floor = max(runs[name][0].metrics["exact_match"] for name in answers_alone)
+    assert {run.metrics["lookup_exact_match"] for run, _ in runs.values()} == {floor}
+    assert floor > 0
 
 
 def test_the_geometry_is_measured_on_the_answer_tokens(setup, runs):
@@ -156,35 +156,21 @@ def trainers(monkeypatch):
 
 
 def test_methods_share_start_and_order(setup, trainers):
-    other_start = replace(setup, settings=replace(SETTINGS, start_seed=5))
-    for where, method, seed in ((setup, "sft", 0), (setup, "kd+gram", 0), (setup, "kd", 1),
-                                (other_start, "kd", 1)):  # fmt: skip
-        run_instruction(where, method, seed)
+    for method, seed in (("sft", 0), ("kd+gram", 0), ("kd", 1)):
+        run_instruction(setup, method, seed)
     orders = [(trainer.args.seed, trainer.args.data_seed) for trainer, _ in trainers]
-    assert orders == [(2000, 2000)] * 2 + [(2001, 2001)] * 2
-    first, same, other, fixed = (weights for _, weights in trainers)
+    assert orders == [(2000, 2000)] * 2 + [(2001, 2001)]
+    first, same, other = (weights for _, weights in trainers)
     assert all(map(torch.equal, first, same))
     assert not all(map(torch.equal, first, other))
-    assert not all(map(torch.equal, other, fixed))
 
 
-def test_two_stages_distil_first_and_learn_the_answers_then(setup, trainers):
-    two = replace(
-        setup, settings=replace(SETTINGS, stages=2, epochs=6.0, gradient_accumulation_steps=4)
-    )
-    run_instruction(two, "kd+procrustes", 0)
-    (first, _), (second, _) = trainers
-    assert (first.task_weight, first.logit_weight, len(first.terms)) == (0.0, 1.0, 1)
-    assert (second.task_weight, second.logit_loss, len(second.terms)) == (1.0, None, 0)
-    assert first.args.num_train_epochs == second.args.num_train_epochs == 3.0
-    assert first.args.gradient_accumulation_steps == 4
-    assert first.model is second.model
-    run_instruction(setup, "kd+procrustes", 0)
-    assert (trainers[2][0].task_weight, trainers[2][0].logit_weight, len(trainers[2][0].terms)) == (
-        0.5,
-        0.5,
-        1,
-    )
+def test_the_answers_have_what_the_logits_leave(setup, trainers):
+    mostly = replace(setup, settings=replace(SETTINGS, kd_weight=0.75, weight=3.0))
+    run_instruction(mostly, "kd+procrustes", 0)
+    ((trainer, _),) = trainers
+    assert (trainer.task_weight, trainer.logit_weight) == (0.25, 0.75)
+    assert [term.weight for term in trainer.terms] == [3.0]
 
 
 def test_bases_differ_in_the_logit_loss(setup, trainers):
@@ -193,27 +179,6 @@ def test_bases_differ_in_the_logit_loss(setup, trainers):
     losses = [trainer.logit_loss for trainer, _ in trainers]
     assert [loss and loss.kind for loss in losses] == ["forward", "skew", None, None]
     assert [trainer.task_weight for trainer, _ in trainers] == [0.5, 0.5, 1.0, 1.0]
-
-
-def test_the_fractions_are_of_both_stages(setup):
-    run, student = run_instruction(
-        replace(setup, settings=replace(SETTINGS, stages=2)), "kd+isotropy", 0
-    )
-    last = float(participation_ratio(answer_features(student, setup.test[:100], 0)))
-    assert run.metrics["participation_ratio/at100"] == pytest.approx(last, rel=1e-4)
-    assert sum(name.startswith("participation_ratio/at") for name in run.metrics) == len(
-        CHECKPOINT_FRACTIONS
-    )
-
-
-def test_an_untied_head_starts_as_a_copy_of_the_embeddings(setup):
-    tied = build_student(setup, 0)
-    untied = build_student(replace(setup, settings=replace(SETTINGS, tie_embeddings=False)), 0)
-    ids = torch.tensor([setup.test[0]["input_ids"]])
-    assert torch.equal(tied(ids).logits, untied(ids).logits)
-    assert tied.lm_head.weight is tied.model.decoder.embed_tokens.weight
-    assert untied.lm_head.weight is not untied.model.decoder.embed_tokens.weight
-    assert not untied.config.tie_word_embeddings
 
 
 @torch.no_grad()
@@ -244,14 +209,11 @@ def test_the_teacher_s_answers_are_generated_once(setup):
 
 
 def test_validation_and_further_sets_are_scored(world, monkeypatch):
-    other = prepare_instruction(
-        replace(SETTINGS, split="validation", extra_eval_sets=("further",), sampling_seeds=(10,))
-    )
+    other = prepare_instruction(replace(SETTINGS, split="validation", extra_eval_sets=("further",)))
     assert {e["item"].split("/")[1] for e in other.test} == {"validation"}
     assert len(other.extra_eval_sets["further"]) == 45
     run, _ = run_instruction(other, "start", 0)
     wanted = {"nll", "rougeL", "exact_match", "words", "repetition"}
-    wanted |= {"rougeL/seed10"}
     assert wanted <= set(run.metrics)
     assert {f"further/{name}" for name in wanted} <= set(run.metrics)
     assert run.metrics["further/nll"] != run.metrics["nll"]
@@ -313,7 +275,7 @@ def test_a_finished_run_leaves_no_folder(setup, runs):
 def test_students_of_one_setup_differ_in_the_rest():
     for name, value in (
         ("weight", 9.0),
-        ("tie_embeddings", False),
+        ("learning_rate", 2.0),
         ("epochs", 2.0),
         ("width", 128),
     ):

@@ -1,0 +1,185 @@
+"""Figures and tables that the chapters of both studies show, from complete stored sections."""
+
+from collections.abc import Mapping, Sequence
+
+import pandas as pd
+
+from geodistill.analysis.figures.style import geodistill_style, method_style
+from geodistill.analysis.report.format import POINTS
+from geodistill.analysis.report.levels import format_levels, level_table
+from geodistill.analysis.stats.collapse import find_collapsed
+from geodistill.analysis.stats.compare import compare
+from geodistill.analysis.stats.contrasts import leave_one_task_out, two_by_two
+from geodistill.experiments.protocol_grid import ProtocolGrid
+from geodistill.experiments.stored_sections import StoredSections
+from geodistill.publish.claims.figures import show_claim, show_forest
+from geodistill.publish.claims.judge import Judge, find_test
+from geodistill.publish.display import show, show_table
+
+KD = "kd"
+PARTS = (KD, "kd+spectrum", "kd+alignment", "kd+procrustes")
+"""Neither part of the Procrustes term, one of them, the other, both."""
+
+
+def show_gate(
+    study: StoredSections, grid: ProtocolGrid, tasks: Sequence[str], sections: Sequence[str]
+) -> None:
+    """Validation scores of KD and of the baselines that it must clear; nothing if incomplete.
+
+    Args:
+        study: the stored sections.
+        grid: of the study.
+        tasks: names of tasks.
+        sections: on which the gate of these tasks rests.
+    """
+    if not study.is_complete(*sections):
+        return
+    gate = grid.gate_table(tasks).replace({True: "yes", False: "no"}).round(1)
+    show_table(
+        _labelled(gate, axis="columns").rename_axis("task").reset_index(),
+        caption="Validation scores of tuned KD and of the baselines that it must clear, in points; "
+        "means over the tuning seeds.",
+        name="gate",
+        **study.provenance(*sections),
+    )
+
+
+def show_tests(judge: Judge, keys: Sequence[str]) -> None:
+    """The comparisons of claims that are one family, as one figure; and each claim as a table.
+
+    Args:
+        judge: which evaluates the claims.
+        keys: of the claims.
+    """
+    if all(judge.has_results(key) for key in keys):
+        comparisons = [c for key in keys for c in judge.comparisons(key)]
+        show_forest(comparisons, find_test(keys[0]), "five-tests", judge.provenance(keys[0]))
+    for key in keys:
+        show_claim(judge, key, f"verdicts-{key.lower()}")
+
+
+def show_levels(
+    study: StoredSections,
+    sections: Sequence[str],
+    metric: str,
+    floors: Mapping[str, float] | None = None,
+) -> None:
+    """The score of every method as a table, with collapsed runs, and of every run as a figure.
+
+    Args:
+        study: the stored sections.
+        sections: names of complete ones.
+        metric: the score, in 0..1.
+        floors: score of the best trivial answer by task, where items have no labels.
+    """
+    runs = pd.concat([study[name].runs for name in sections])
+    items = pd.concat([study[name].items for name in sections])
+    levels = level_table(runs, metric, find_collapsed(items, floors=floors))
+    levels["method"] = [method_style(method).label for method in levels["method"]]
+    name, provenance = metric.replace("_", " "), study.provenance(*sections)
+    show_table(
+        format_levels(levels, POINTS),
+        caption=f"Test {name} in per cent over seeds, by task and method.",
+        name="levels",
+        **provenance,
+    )
+    _show_runs(runs.dropna(subset=[metric]), metric, provenance)
+
+
+def _show_runs(runs: pd.DataFrame, metric: str, provenance: Mapping[str, object]) -> None:
+    from matplotlib import pyplot
+
+    tasks, methods = sorted(runs["task"].unique()), list(dict.fromkeys(runs["method"]))
+    with geodistill_style():
+        size = (7.5, 0.26 * len(methods) + 1)
+        fig, axes = pyplot.subplots(1, len(tasks), figsize=size, sharey=True, squeeze=False)
+        for ax, task in zip(axes[0], tasks, strict=True):
+            for y, method in enumerate(methods):
+                of_method = (runs["task"] == task) & (runs["method"] == method)
+                values, style = 100 * runs.loc[of_method, metric], method_style(method)
+                ax.plot(values, [y] * len(values), style.marker, color=style.color, alpha=0.4)
+                ax.plot(values.median(), y, "|", color="black", markersize=12)
+            ax.set(title=task, xlabel=f"test {metric.replace('_', ' ')}, %")
+        axes[0, 0].set_yticks(range(len(methods)), [method_style(m).label for m in methods])
+    alt = "Test score of every run by task and method; numbers in the table above."
+    show(fig, alt=alt, name="levels-figure", **provenance)
+
+
+def show_parts(study: StoredSections, section: str) -> None:
+    """The effects of the spectrum and the alignment part of Procrustes, and their interaction.
+
+    Args:
+        study: the stored sections.
+        section: name of a complete one.
+    """
+    labels = {method: method_style(method).label for method in PARTS}
+    effects = _in_points(two_by_two(study[section].pooled, *PARTS)).replace(labels)
+    show_table(
+        effects[["effect", "estimate", "low", "high", "n_seeds", "n_items"]],
+        caption="Effects in points with 95 % intervals, not corrected.",
+        name="two-by-two",
+        **study.provenance(section),
+    )
+
+
+def show_without_each_task(study: StoredSections, section: str, key: str) -> None:
+    """The comparisons of a claim without one of the tasks.
+
+    Args:
+        study: the stored sections.
+        section: name of a complete one.
+        key: of the claim.
+    """
+    without = _in_points(leave_one_task_out(study[section].pooled, find_test(key).pairs))
+    without["method"] = [method_style(method).label for method in without["method"]]
+    show_table(
+        without[["method", "without", "estimate", "low", "high"]],
+        caption="Gain over KD in points without one of the tasks.",
+        name="leave-one-task-out",
+        **study.provenance(section),
+    )
+
+
+def show_metrics(study: StoredSections, section: str, metrics: Mapping[str, str]) -> None:
+    """Means of further metrics by method, and the time of a run relative to KD.
+
+    Args:
+        study: the stored sections.
+        section: name of a complete one.
+        metrics: names of metrics and of their columns.
+    """
+    means = study[section].runs.groupby("method", sort=False)[[*metrics, "wall_seconds"]].mean()
+    means["wall_seconds"] /= means.loc[KD, "wall_seconds"]
+    table = means.rename(columns={**metrics, "wall_seconds": "time, KD = 1"}).round(3)
+    show_table(
+        _labelled(table, axis="index").rename_axis("method").reset_index(),
+        caption="Means over tasks and seeds. Geometry kept: 0 at chance, 1 at the best that a "
+        "student of this width can do.",
+        name="geometry-and-cost",
+        **study.provenance(section),
+    )
+
+
+def show_gains(study: StoredSections, section: str, key: str) -> None:
+    """The gain over KD of every other method of a section; nothing if it is incomplete.
+
+    Args:
+        study: the stored sections.
+        section: its name.
+        key: of the claim whose unit and margin count.
+    """
+    if study.is_complete(section):
+        items = study[section].pooled
+        others = [method for method in items["method"].unique() if method != KD]
+        gains = [compare(items, method, KD) for method in sorted(others)]
+        show_forest(gains, find_test(key), section, study.provenance(section))
+
+
+def _labelled(table: pd.DataFrame, axis: str) -> pd.DataFrame:
+    renamed: pd.DataFrame = table.rename(lambda name: method_style(str(name)).label, axis=axis)
+    return renamed
+
+
+def _in_points(table: pd.DataFrame) -> pd.DataFrame:
+    columns = ("estimate", "low", "high")
+    return table.assign(**{name: table[name].map(POINTS.format) for name in columns})

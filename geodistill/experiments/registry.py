@@ -12,14 +12,15 @@ from geodistill.experiments.classification.grid import ClassificationGrid
 from geodistill.experiments.instruction import settings as instruction
 from geodistill.experiments.instruction.grid import InstructionGrid
 from geodistill.experiments.methods import base_of
-from geodistill.experiments.protocol_grid import PlannedRun, ProtocolGrid
+from geodistill.experiments.protocol_grid import PlannedRun
 from geodistill.experiments.runner import Job, Study
+from geodistill.experiments.tuned_grid import TunedGrid
 from geodistill.files import Progress
 
 if TYPE_CHECKING:
     from geodistill.experiments.run_store import Run
 
-GRIDS: dict[str, ProtocolGrid] = {
+GRIDS: dict[str, TunedGrid] = {
     grid.study: grid for grid in (ClassificationGrid(), InstructionGrid())
 }
 """The studies that are made section by section, as their protocols say."""

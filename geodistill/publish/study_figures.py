@@ -10,8 +10,8 @@ from geodistill.analysis.report.levels import format_levels, level_table
 from geodistill.analysis.stats.collapse import find_collapsed
 from geodistill.analysis.stats.compare import compare
 from geodistill.analysis.stats.contrasts import leave_one_task_out, two_by_two
-from geodistill.experiments.protocol_grid import ProtocolGrid
 from geodistill.experiments.stored_sections import StoredSections
+from geodistill.experiments.tuned_grid import TunedGrid
 from geodistill.publish.claims.figures import show_claim, show_forest
 from geodistill.publish.claims.judge import Judge, find_test
 from geodistill.publish.display import show, show_table
@@ -22,7 +22,7 @@ PARTS = (KD, "kd+spectrum", "kd+alignment", "kd+procrustes")
 
 
 def show_gate(
-    study: StoredSections, grid: ProtocolGrid, tasks: Sequence[str], sections: Sequence[str]
+    study: StoredSections, grid: TunedGrid, tasks: Sequence[str], sections: Sequence[str]
 ) -> None:
     """Validation scores of KD and of the baselines that it must clear; nothing if incomplete.
 

@@ -7,10 +7,10 @@ import pandas as pd
 from geodistill.analysis.stats.collapse import ONE_ANSWER, PEARSON, WITHIN
 from geodistill.experiments.classification.settings import ClassificationSettings
 from geodistill.experiments.methods import CLASSIFICATION_METHODS
-from geodistill.experiments.protocol_grid import ProtocolGrid
+from geodistill.experiments.tuned_grid import TunedGrid
 
 
-class ClassificationGrid(ProtocolGrid):
+class ClassificationGrid(TunedGrid):
     """The sections of `data/protocol/classification.yaml`."""
 
     study = "classification"

@@ -7,10 +7,10 @@ import pandas as pd
 from geodistill.analysis.stats.collapse import WITHIN
 from geodistill.experiments.instruction.settings import InstructionSettings
 from geodistill.experiments.methods import INSTRUCTION_METHODS, INSTRUCTION_REFERENCES
-from geodistill.experiments.protocol_grid import ProtocolGrid
+from geodistill.experiments.tuned_grid import TunedGrid
 
 
-class InstructionGrid(ProtocolGrid):
+class InstructionGrid(TunedGrid):
     """The sections of `data/protocol/instruction.yaml`."""
 
     study = "instruction"

@@ -1,0 +1,185 @@
+"""How settings and weights are chosen, and tasks gated, by the rows of tuning sections.
+
+One rule for both studies: the best mean score on validation; no choice at the edge of what was
+tried, none at which a run collapsed.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from geodistill.analysis.stored_results import load_rows
+from geodistill.experiments.methods import term_of
+from geodistill.experiments.protocol_grid import (
+    ProtocolGrid,
+    UnplannedError,
+    complete_runs,
+    expand_settings,
+)
+
+BASE, POINTS_OVER = "kd", "points_over_"
+"""The method whose settings are tuned, and what precedes a baseline's name in the gate's keys."""
+
+
+class TunedGrid(ProtocolGrid):
+    """A grid whose tuning sections choose settings, weights and tasks."""
+
+    @abstractmethod
+    def judge_runs(self, metrics: pd.DataFrame) -> pd.DataFrame:
+        """Columns `score`, in points, and `collapsed`: whether the run learned nothing.
+
+        Args:
+            metrics: one row per run, a column for each metric.
+        """
+
+    def run_scores(self, rows: pd.DataFrame) -> pd.DataFrame:
+        """One row per run: its columns, `score` and `collapsed` (`judge_runs`).
+
+        Args:
+            rows: task, method, seed, metric, value, run_id; one row per run and metric.
+        """
+        metrics = rows.pivot(index="run_id", columns="metric", values="value")
+        runs = rows.drop(columns=["metric", "value"]).drop_duplicates("run_id").set_index("run_id")
+        return runs.join(self.judge_runs(metrics)).reset_index()
+
+    def choose_weights(self, section: str) -> dict[str, float]:
+        """The weight of each term with the best mean score over tasks and seeds.
+
+        Raises:
+            UnplannedError: the section is not complete, or a term has no eligible weight
+                (`best_settings`).
+        """
+        runs = self.run_scores(self.tuning_rows(section)).rename(columns={"factor": "weight"})
+        runs = runs[runs["method"].map(term_of) != ""]
+        return {
+            term_of(str(method)): best_settings(
+                tried, ["weight"], self._limits(), f"{method} in section {section}"
+            )["weight"]
+            for method, tried in runs.groupby("method")
+        }
+
+    def choose_settings(self, section: str) -> dict[str, dict[str, Any]]:
+        """By task, the settings at which logit distillation alone has the best mean score.
+
+        A task has none if runs collapsed at all settings.
+
+        Raises:
+            UnplannedError: the section is not complete, or the best value of a setting lies at the
+                edge (`best_settings`).
+        """
+        runs = self.run_scores(self.tuning_rows(section))
+        varied, settings = list(self.section(section)["vary"]), {}
+        for task, tried in runs[runs["method"] == BASE].groupby("task"):
+            if not tried.groupby(varied)["collapsed"].any().all():
+                where = f"{BASE} on {task} in section {section}"
+                settings[str(task)] = best_settings(tried, varied, self._limits(), where)
+        return settings
+
+    def gated_tasks(self, tasks: Sequence[str]) -> list[str]:
+        """The tasks where KD, at its best settings, clears the baselines by the protocol's `gate`.
+
+        Where runs collapsed at all settings, it does not.
+
+        Raises:
+            UnplannedError: a section that the gate rests on is not complete, or no task passes.
+        """
+        table = self.gate_table(tasks)
+        passed = [task for task in tasks if table.loc[task, "passed"]]
+        if not passed:
+            raise UnplannedError(
+                f"no task of {', '.join(tasks)} passes the gate: students can't do these tasks"
+            )
+        return passed
+
+    def gate_table(self, tasks: Sequence[str]) -> pd.DataFrame:
+        """Mean validation scores in points by task: each baseline, KD; and whether KD passed.
+
+        Args:
+            tasks: names of tasks.
+
+        Raises:
+            UnplannedError: a section that the gate rests on is not complete.
+        """
+        gate, scores = self.protocol()["gate"], []
+        points = {
+            key.removeprefix(POINTS_OVER): value
+            for key, value in gate.items()
+            if key.startswith(POINTS_OVER)
+        }
+        for section in (*gate["baselines"], *gate["students"]):
+            if set(tasks) & set(self.tasks(section)):
+                runs = self.run_scores(self.tuning_rows(section))
+                if section in gate["students"]:
+                    best = pd.DataFrame.from_dict(self.choose_settings(section), orient="index")
+                    runs = runs.merge(best.rename_axis("task").reset_index())
+                scores.append(runs)
+        means = pd.concat(scores).groupby(["task", "method"])["score"].mean().unstack()
+        table = means.reindex(index=list(tasks), columns=[*points, BASE])
+        over = table.rsub(table[BASE], axis=0).round(9)
+        table["passed"] = (over[list(points)] >= pd.Series(points)).all(axis=1)
+        return table
+
+    def _limits(self) -> Mapping[str, Sequence[float]]:
+        limits: Mapping[str, Sequence[float]] = self.protocol()["limits"]
+        return limits
+
+    def tuning_rows(self, name: str) -> pd.DataFrame:
+        """The rows of a section on which others rest, each with the settings that it varied.
+
+        Args:
+            name: of the section.
+
+        Raises:
+            InputError: no such section.
+            UnplannedError: it is not complete.
+        """
+        planned = {run.run_id: run.settings for run in self.runs(name)}
+        folder = self.section_dir(name)
+        n_missing = len(planned) - len(complete_runs(folder, planned))
+        if n_missing:
+            raise UnplannedError(
+                f"section {name} lacks {n_missing} runs, and others rest on it; make them with "
+                f"`geodistill experiments {self.study} --section {name}`"
+            )
+        rows = load_rows(folder, runs=planned).frame
+        varied = {key for values in expand_settings(self.section(name)) for key in values}
+        for key in sorted(varied - {*rows.columns}):
+            rows[key] = [getattr(planned[run], key) for run in rows["run_id"]]
+        return rows
+
+
+def best_settings(
+    runs: pd.DataFrame, columns: list[str], limits: Mapping[str, Sequence[float]], where: str
+) -> dict[str, Any]:
+    """The values at which the mean score is best; of ties the smaller ones.
+
+    Values at which any run collapsed are not eligible.
+
+    Args:
+        runs: of one method: the columns, score, collapsed.
+        columns: names of what was varied.
+        limits: by column, values beyond which there is nothing to try.
+        where: names method and section in the message.
+
+    Raises:
+        UnplannedError: runs collapsed at all values, or the best value of a column is the smallest
+            or largest tried and no limit.
+    """
+    groups = runs.groupby(columns)
+    means = groups["score"].mean().round(9)[~groups["collapsed"].any()]
+    if means.empty:
+        raise UnplannedError(f"{where} has collapsed runs at all values of {', '.join(columns)}")
+    table = means.reset_index().sort_values("score", ascending=False, kind="stable")
+    best = {column: table[column].iloc[0].item() for column in columns}
+    for column, value in best.items():
+        tried = sorted(runs[column].unique())
+        if value in (tried[0], tried[-1]) and value not in limits.get(column, ()):
+            raise UnplannedError(
+                f"the best {column} of {where} is {value:g}, at the edge of "
+                f"{', '.join(f'{v:g}' for v in tried)}; add a value beyond it to the protocol"
+            )
+    return best

@@ -36,7 +36,7 @@ def show_gate(
         return
     gate = grid.gate_table(tasks).replace({True: "yes", False: "no"}).round(1)
     show_table(
-        _labelled(gate, axis="columns").rename_axis("task").reset_index(),
+        gate.rename(columns=_label).rename_axis("task").reset_index(),
         caption="Validation scores of tuned KD and of the baselines that it must clear, in points; "
         "means over the tuning seeds.",
         name="gate",
@@ -149,10 +149,10 @@ def show_metrics(study: StoredSections, section: str, metrics: Mapping[str, str]
         metrics: names of metrics and of their columns.
     """
     means = study[section].runs.groupby("method", sort=False)[[*metrics, "wall_seconds"]].mean()
-    means["wall_seconds"] /= means.loc[KD, "wall_seconds"]
+    means["wall_seconds"] /= means["wall_seconds"][KD]
     table = means.rename(columns={**metrics, "wall_seconds": "time, KD = 1"}).round(3)
     show_table(
-        _labelled(table, axis="index").rename_axis("method").reset_index(),
+        table.rename(index=_label).rename_axis("method").reset_index(),
         caption="Means over tasks and seeds. Geometry kept: 0 at chance, 1 at the best that a "
         "student of this width can do.",
         name="geometry-and-cost",
@@ -175,9 +175,8 @@ def show_gains(study: StoredSections, section: str, key: str) -> None:
         show_forest(gains, find_test(key), section, study.provenance(section))
 
 
-def _labelled(table: pd.DataFrame, axis: str) -> pd.DataFrame:
-    renamed: pd.DataFrame = table.rename(lambda name: method_style(str(name)).label, axis=axis)
-    return renamed
+def _label(method: object) -> str:
+    return method_style(str(method)).label
 
 
 def _in_points(table: pd.DataFrame) -> pd.DataFrame:

@@ -277,11 +277,17 @@ with geodistill_style():
         ax.axhline(at_start, color="black", linewidth=0.8)
         ax.set_xscale("log", base=2)
         ax.set(xlabel="rows in a batch", xticks=batches, xticklabels=batches)
-    left.set(title="In a batch", ylabel="$D_P^2$")
-    right.set(title="On all rows after 100 steps", ylim=(0.168, 0.18))
+    left.set_title("in a batch", fontsize="medium")
+    right.set_title("on all rows, after 100 steps", fontsize="medium")
+    left.set_ylabel("$D_P^2$")
+    right.set_ylim(0.168, 0.18)
     right.legend(fontsize="x-small")
+    fig.suptitle("Only with decay are small batches near the distance on all rows")
 alt = "Only with decay is the distance near that on all rows, in a batch and after training"
-caption = "The well-trained student; mean ± sd of batches; the line is its distance on all rows."
+caption = (
+    "The well-trained student; mean ± sd of batches; the line is its distance on all rows. "
+    "Cross-fitted halves of few rows lie above the right panel."
+)
 show(fig, alt=alt, caption=caption, source="live")
 
 # %% [markdown]
@@ -339,7 +345,7 @@ with geodistill_style():
             ax.plot(at["rank"], at["rows"], marker, color=color, label=label)
     for rows, label in ((32, "32 sentences"), (1280, "32 sentences × 40 tokens")):
         ax.axhline(rows, color="grey", linewidth=0.6, linestyle=":")
-        ax.text(1.05, rows * 1.1, label, fontsize="x-small", color="grey")
+        ax.text(200, 0.85 * rows, label, fontsize="x-small", color="grey", ha="right", va="top")
     ax.set(
         xscale="log", yscale="log", xlabel="nuclear rank R of the features", ylabel="rows needed n"
     )
@@ -443,21 +449,22 @@ display(
 
 # %% tags=["hide-input"]
 with geodistill_style():
-    fig, (left, right) = plt.subplots(1, 2, figsize=(7, 3))
+    fig, (left, right) = plt.subplots(1, 2, figsize=(7, 3), layout="constrained")
     color = method_style("procrustes").color
     left.plot(compared, with_all.values(), "--", color="black", marker="o", label="all rows")
     left.plot(compared, without.values(), color=color, marker="o", label="without outliers")
     left.set(xlabel="layer of SmolLM2", ylabel="$D_P^2$ to layer 16")
-    left.set_title("Outliers decide the distance of two layers", fontsize="medium")
+    left.set_title("Outliers hide how layers differ", fontsize="medium")
     for name, line in (("plain float32", "--"), ("ProcrustesLoss", "-")):
         shade = "black" if line == "--" else color
         right.plot(compared, errors[name], line, color=shade, marker="o", label=name)
-    right.set(
-        yscale="log", xlabel="teacher layer k (student k − 1)", ylabel="error of the gradient"
-    )
+    right.set(yscale="log", xlabel="teacher layer k (student k − 1)")
+    right.set_ylabel("error of the gradient")
     right.set_title("Steep spectra need float64", fontsize="medium")
-    left.legend(fontsize="small", loc="upper center")
-    right.legend(fontsize="small", loc=(0.02, 0.36))
+    for ax in (left, right):
+        ax.xaxis.set_major_locator(plt.MaxNLocator(integer=True))
+    left.legend(fontsize="small", loc=(0.36, 0.8))
+    right.legend(fontsize="small", loc=(0.42, 0.45))
 alt = "With all rows layers 12 to 28 look the same; without outliers the distance grows with depth"
 caption = f"{len(layers[0])} tokens of {len(texts)} texts; error relative to the norm of the float64 gradient."
 show(fig, alt=alt, caption=caption, source="live")

@@ -363,10 +363,13 @@ with geodistill_style():
         ax.plot(x_products[i, j], y_products[i, j], ".", ms=1, color=style.color, rasterized=True)
         ax.axline((0, 0), slope=1, color="black", lw=0.8)
         ax.set(title=style.label, xlabel="teacher's inner product")
-    axes[0].set_ylabel("student's (rows of mean square 1)")
+    axes[0].set_ylabel("student's inner product")
     fig.suptitle("Procrustes puts every pair on the diagonal, a projection does not")
 alt = "On the diagonal for Procrustes, near it for CKA, scattered for the learned projection"
-caption = f"All {len(i)} pairs of vectors of one student per loss, after {live.steps} steps."
+caption = (
+    f"All {len(i)} pairs of vectors of one student per loss, after {live.steps} steps; "
+    "both sides have rows of mean square 1."
+)
 show(fig, alt=alt, caption=caption, source="live")
 
 # %% [markdown]

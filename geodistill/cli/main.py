@@ -3,6 +3,7 @@
 import ast
 import sys
 from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
 
@@ -12,7 +13,27 @@ from geodistill.errors import AssetError, InputError
 
 INTERRUPTED = 130
 """Exit code that typer gives to Ctrl-C."""
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+app = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"geodistill {version('geodistill')}")
+        raise typer.Exit
+
+
+@app.callback()
+def geodistill(
+    show_version: Annotated[
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="print the version"),
+    ] = False,
+) -> None:
+    """Feature-geometry distillation: its book, studies and tools."""
 
 
 def _check_folder(path: Path | None) -> Path | None:
@@ -43,7 +64,7 @@ def notebook(
 @app.command()
 def experiments(
     study: Annotated[str, typer.Argument(help="classification, instruction or synthetic")],
-    section: Annotated[str, typer.Option(help="section of the protocol, such as primary")] = "",
+    section: Annotated[str, typer.Option(help="section of the protocol, such as full")] = "",
     dry_run: Annotated[
         bool, typer.Option(help="show missing runs and expected time, stop")
     ] = False,

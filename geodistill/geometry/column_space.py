@@ -1,4 +1,4 @@
-"""Orthonormal bases of column spaces, for least-squares fits and canonical correlations."""
+"""Orthonormal bases of column spaces, and rows rotated into fewer columns."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from geodistill.geometry.nuclear import first_derivative
+from geodistill.geometry.operators import first_derivative, needs_gradient
 
 
 def column_basis(rows: Tensor, floor: float) -> Tensor:
@@ -55,3 +55,23 @@ def _reciprocal(a: Tensor, floor: Tensor) -> Tensor:
     """1/a, and 0 where a is at or below the floor."""
     counts = a > floor
     return torch.where(counts, torch.where(counts, a, 1).reciprocal(), 0)
+
+
+def narrow(rows: Tensor) -> Tensor:
+    """Rows (..., n, d) rotated into n columns where n < d: the same Gram matrix.
+
+    The rotation is constant for the gradient, which is right where the function of the rows is one
+    of their Gram matrix.
+    """
+    if not is_wide(rows):
+        return rows
+    if needs_gradient(rows):
+        rotated: Tensor = rows @ torch.linalg.qr(rows.detach().mT).Q
+        return rotated
+    triangular: Tensor = torch.linalg.qr(rows.mT, mode="r").R
+    return triangular.mT
+
+
+def is_wide(x: Tensor) -> bool:
+    """Whether rows (..., n, d) are fewer than columns."""
+    return x.shape[-2] < x.shape[-1]

@@ -9,18 +9,18 @@ import torch
 from torch import Tensor
 
 from geodistill.errors import InputError
+from geodistill.geometry.column_space import is_wide
 from geodistill.geometry.moments import (
     Accumulated,
     AnyMoments,
     RowMoments,
     Scale,
-    is_wide,
     moments_of,
-    needs_gradient,
     row_moments,
     safe_sqrt,
 )
 from geodistill.geometry.nuclear import nuclear_norm
+from geodistill.geometry.operators import needs_gradient
 from geodistill.geometry.spectra import weighted_spectrum
 
 Direction = Literal["to_teacher", "to_student"]
@@ -84,11 +84,15 @@ def spectra_overlap(m: AnyMoments) -> Tensor:
     """Σ σ_i(X) σ_i(Y), the upper bound of ‖XᵀY‖_* (von Neumann)."""
     if not isinstance(m, RowMoments):
         return weighted_spectrum(m.yy, _root_eigenvalues(m.xx)[: len(m.yy)], m.refine)
-    if is_wide(m.x) and is_wide(m.y) and not (needs_gradient(m.x) or needs_gradient(m.y)):
+    gradient = needs_gradient(m.x) or needs_gradient(m.y)
+    if is_wide(m.x) and is_wide(m.y) and not gradient:
         sx, sy = torch.linalg.svdvals(m.narrow_x), torch.linalg.svdvals(m.narrow_y)
     else:
         sx = _root_eigenvalues(m.gram_x if is_wide(m.x) else m.xx)
-        sy = _root_eigenvalues(m.gram_y if is_wide(m.y) else m.yy)
+        gram, rows = (m.gram_y, m.y.detach().mT) if is_wide(m.y) else (m.yy, m.y.detach())
+        if gradient and gram.ndim == 2:
+            return weighted_spectrum(gram, sx[: len(gram)], lambda v: (rows @ v).mT @ (rows @ v))
+        sy = _root_eigenvalues(gram)
     k = min(sx.shape[-1], sy.shape[-1])
     overlap: Tensor = (sx[..., :k] * sy[..., :k]).sum(-1)
     return overlap

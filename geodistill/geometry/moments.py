@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from geodistill.errors import InputError
-from geodistill.geometry.column_space import column_basis
+from geodistill.geometry.column_space import column_basis, is_wide, narrow
 from geodistill.geometry.spectra import Refine
-from geodistill.geometry.validation import PAIR, paired
+from geodistill.geometry.validation import PAIR, paired, widest_dtype
 
 Scale = Literal["frobenius", "rms"] | None
 SCALES = (None, "frobenius", "rms")
@@ -232,9 +232,10 @@ def standardised(
     """Rows centred and scaled: "frobenius" gives ‖X‖_F = 1, "rms" a mean squared row norm of 1.
 
     Rows that are all equal have no geometry: they become exactly zero, with gradient zero; a plain
-    division would scale rounding noise up to norm 1.
+    division would scale rounding noise up to norm 1. Rows that
+    float32 would lose are computed in float64.
     """
-    shift = x.new_zeros(())
+    shift, original = x.new_zeros(()), x
     if center:
         mean = x.sum(-2, keepdim=True) / n[..., None, None]
         shift = n * mean.square().sum((-2, -1))
@@ -243,6 +244,9 @@ def standardised(
     if scale is None:
         return x
     size = _sum_of_squares(x)
+    if (wide := widest_dtype(x.device)) != x.dtype and _float32_loses(x, size, shift):
+        rows = standardised(original.to(wide), n, center=center, scale=scale, mask=mask)
+        return rows.to(x.dtype)
     varies = size > noise(size + shift, x.dtype)
     factor = torch.where(varies, torch.where(varies, size, 1).rsqrt(), 0)
     if scale == "rms":
@@ -251,33 +255,15 @@ def standardised(
     return x.mul_(factor) if center and not x.requires_grad else x * factor  # made here: no copy
 
 
+def _float32_loses(x: Tensor, size: Tensor, shift: Tensor) -> bool:
+    """Whether rows of squared norm `size` are tiny, huge or far from zero (`shift`)."""
+    lost = (size < 1e-20) | (size > 1e20) | (size < 1e-8 * shift)
+    return bool(lost.any()) and bool((lost & (x != 0).any(-1).any(-1)).any())
+
+
 def noise(raw: Tensor, dtype: torch.dtype) -> Tensor:
     """The squared norm that rounding leaves in equal rows of squared norm `raw`."""
     return (16 * torch.finfo(dtype).eps) ** 2 * raw
-
-
-def needs_gradient(x: Tensor) -> bool:
-    return torch.is_grad_enabled() and x.requires_grad
-
-
-def narrow(rows: Tensor) -> Tensor:
-    """Rows (..., n, d) rotated into n columns where n < d: the same Gram matrix.
-
-    The rotation is constant for the gradient, which is right where the function of the rows is one
-    of their Gram matrix.
-    """
-    if not is_wide(rows):
-        return rows
-    if needs_gradient(rows):
-        rotated: Tensor = rows @ torch.linalg.qr(rows.detach().mT).Q
-        return rotated
-    triangular: Tensor = torch.linalg.qr(rows.mT, mode="r").R
-    return triangular.mT
-
-
-def is_wide(x: Tensor) -> bool:
-    """Whether rows (..., n, d) are fewer than columns."""
-    return x.shape[-2] < x.shape[-1]
 
 
 def _sum_of_squares(a: Tensor) -> Tensor:

@@ -16,9 +16,10 @@ import torch
 from torch import Tensor
 
 from geodistill.errors import InputError
+from geodistill.geometry.column_space import narrow
 from geodistill.geometry.dimensionality import participation_ratio
 from geodistill.geometry.measures import cka, feature_gram_distance, procrustes_distance
-from geodistill.geometry.moments import Scale, narrow, standardised
+from geodistill.geometry.moments import Scale, standardised
 from geodistill.geometry.validation import paired, single
 
 MeasureFunction = Callable[..., Tensor]

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from geodistill.errors import InputError
+from geodistill.geometry.operators import define_operator, first_derivative
 from geodistill.geometry.validation import check_finite
 
 Solver = Literal["auto", "svd", "eigh", "polar_express"]
@@ -29,7 +30,9 @@ _BLOCK = 64  # columns of a block of the Gram
 def nuclear_norm(c: Tensor, solver: Solver = "auto") -> Tensor:
     """Sum of the singular values, differentiable once.
 
-    Half precision is computed and returned in float32, under autocast too. Source: Watson (1992).
+    Half precision is computed and returned in float32, under autocast too. Singular values at or
+    below 2√max(p, q) eps of the largest count as zero (in float32 about 5e-6, the rounding of a
+    product; convert to float64 to keep smaller ones). Source: Watson (1992).
 
     Args:
         c: matrices (..., p, q).
@@ -52,26 +55,30 @@ def nuclear_norm(c: Tensor, solver: Solver = "auto") -> Tensor:
     """
     if not isinstance(c, Tensor):
         raise InputError(f"c is a {type(c).__name__}: expected a torch.Tensor (..., p, q)")
-    if not c.is_floating_point() or c.ndim < 2 or 0 in c.shape[-2:]:
+    dense = c.is_floating_point() and c.layout == torch.strided
+    if not dense or c.ndim < 2 or 0 in c.shape[-2:]:
         raise InputError(
-            f"c has shape {tuple(c.shape)} and dtype {c.dtype}: expected floating point (..., p, q)"
+            f"c has shape {tuple(c.shape)} and dtype {c.dtype}: expected dense floating point "
+            "(..., p, q)"
         )
-    if not math.isfinite(c.detach().sum()):  # the cheaper check; it may overflow
+    # The cheaper check; it may overflow. A graph lets such values pass to the result.
+    if not torch.compiler.is_compiling() and not math.isfinite(c.detach().sum()):
         check_finite((c,), ("c",))
     if solver != "auto" and solver not in _SOLVERS:
         raise InputError(f"solver is {solver!r}: expected one of {('auto', *_SOLVERS)}")
     c = c.to(torch.promote_types(c.dtype, torch.float32))
     if solver == "auto":
         solver = "eigh" if c.device.type == "cpu" else "polar_express"
-    norm: Tensor = _apply(c, solver)
+    norm: Tensor = _NuclearNorm.apply(c, solver)  # type: ignore[no-untyped-call]
     return norm
 
 
 class _NuclearNorm(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, c: Tensor, solver: str) -> Tensor:
-        with torch.autocast(c.device.type, enabled=False):
-            value, polar = _SOLVERS[solver](c)
+        solve = torch.ops.geodistill.nuclear_norm if torch.compiler.is_compiling() else _solve
+        value: Tensor
+        value, polar = solve(c, solver)
         ctx.save_for_backward(c, polar)
         return value
 
@@ -81,32 +88,22 @@ class _NuclearNorm(torch.autograd.Function):
         return first_derivative(grad.detach()[..., None, None] * polar, c), None
 
 
-def first_derivative(gradient: Tensor, of: Tensor) -> Tensor:
-    """The gradient, with a RuntimeError if it is differentiated again in `of`.
-
-    PyTorch's `once_differentiable` raises only if the incoming gradient is differentiated; a
-    Hessian would come out as zeros.
-    """
-    if not torch.is_grad_enabled():  # without create_graph
-        return gradient
-    once: Tensor = _Once.apply(gradient, of)  # type: ignore[no-untyped-call]
-    return once
+def _solve(c: Tensor, solver: str) -> tuple[Tensor, Tensor]:
+    with torch.autocast(c.device.type, enabled=False):
+        return _SOLVERS[solver](c)
 
 
-class _Once(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, gradient: Tensor, of: Tensor) -> Tensor:
-        return gradient.view_as(gradient)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> None:
-        raise RuntimeError(
-            "a second derivative of geodistill's nuclear norm or losses: expected one derivative"
-        )
+def _solve_contiguous(c: Tensor, solver: str) -> tuple[Tensor, Tensor]:
+    value, polar = _solve(c, solver)
+    return value, polar.contiguous()
 
 
-# A compiler gains nothing on LAPACK calls and large products: `torch.compile` steps around them.
-_apply = torch.compiler.disable(_NuclearNorm.apply)  # type: ignore[no-untyped-call]
+define_operator(
+    "nuclear_norm",
+    "(Tensor c, str solver) -> (Tensor, Tensor)",
+    _solve_contiguous,
+    lambda c, solver: (c.new_empty(c.shape[:-2]), c.new_empty(c.shape)),
+)
 
 
 def _svd(c: Tensor) -> tuple[Tensor, Tensor]:

@@ -155,28 +155,30 @@ def inlier_mask(teacher: Tensor, student: Tensor, mask: Tensor | None = None) ->
     return _scatter(~far, index, student)
 
 
-def dominance(chunks: Iterable[tuple[Tensor, Tensor]]) -> str | None:
+def dominance(chunks: Iterable[tuple[Tensor, ...]]) -> str | None:
     """What dominates the rows of a batch, in one clause; None if nothing does.
 
     As `diagnose`, but in one pass without a product: the centre, the median and the share of the
     first direction are those of the first 512 rows.
 
     Args:
-        chunks: validated rows (k, d_t) of the teacher and (k, d_s) of the student, in parts.
+        chunks: validated rows (k, d_t) of the teacher and (k, d_s) of the student, in parts; of the
+            student alone, only its rows are examined, not its directions.
     """
     sides: list[_Side] = []
     for chunk in chunks:
         sides = sides or [_Side(rows[:REFERENCE_ROWS]) for rows in chunk]
         for side, rows in zip(sides, chunk, strict=True):
             side.add(rows)
-    for name, side in zip(("teacher", "student"), sides, strict=True):
+    for name, side in zip(("teacher", "student")[-len(sides) :], sides, strict=True):
         n, count, share, first = side.summary()
         if rows_dominate(n, count, share):
             return (
                 f"{count} of {n} rows of the {name} have {share:.1%} of the squared distances "
                 f"from the centre, so that little else is compared: {_ROWS_ADVICE}"
             )
-        if direction_dominates(len(side.reference), side.reference.shape[1], first):
+        width = side.reference.shape[1]
+        if len(sides) == 2 and direction_dominates(len(side.reference), width, first):
             return (
                 f"one direction of the {name} has {first:.1%} of the variance of {n} rows, so "
                 f"that little else is compared: {_DIRECTION_ADVICE}"

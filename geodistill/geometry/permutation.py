@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from geodistill.errors import InputError
+from geodistill.geometry.column_space import narrow
 from geodistill.geometry.measure_properties import MEASURES
-from geodistill.geometry.moments import RowMoments, Scale, narrow, row_moments
+from geodistill.geometry.moments import RowMoments, Scale, row_moments
 from geodistill.geometry.validation import paired
 
 _CHUNK = 2**22  # numbers of permuted features held at once

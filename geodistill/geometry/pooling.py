@@ -63,7 +63,7 @@ def channels_last(features: Tensor) -> Tensor:
         (b, positions, channels).
 
     Raises:
-        InputError: fewer than three dimensions.
+        InputError: no tensor, or fewer than three dimensions.
 
     Example:
         >>> from geodistill.losses import ProcrustesLoss
@@ -72,6 +72,8 @@ def channels_last(features: Tensor) -> Tensor:
         >>> channels_last(student).shape
         torch.Size([8, 49, 32])
     """
+    if not isinstance(features, Tensor):
+        raise InputError(f"features is a {type(features).__name__}: expected a torch.Tensor")
     if features.ndim < 3:
         raise InputError(
             f"features have shape {tuple(features.shape)}: expected (b, channels, height, width)"

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from geodistill.geometry.nuclear import first_derivative
+from geodistill.geometry.operators import first_derivative
 
 Refine = Callable[[Tensor], Tensor]
 """From directions V (d, k) to (Y V)ᵀ(Y V), summed over the rows of Y anew."""

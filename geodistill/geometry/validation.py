@@ -97,13 +97,15 @@ def single(x: Tensor, mask: Tensor | None, dtype: torch.dtype, name: str = "x") 
     _check_features(x, name)
     if x.ndim != 2:
         raise InputError(f"{name} has shape {tuple(x.shape)}: expected (n, d), one row per example")
-    rows, _ = flatten_valid_rows(x, x, mask, (name, name))
-    return rows.to(dtype)
+    x = x.to(dtype)  # before the check: float32's squares overflow early
+    return flatten_valid_rows(x, x, mask, (name, name))[0]
 
 
 def _check_features(x: Tensor, name: str) -> None:
     if not isinstance(x, Tensor):
         raise InputError(f"{name} is a {type(x).__name__}: expected a torch.Tensor of features")
+    if x.layout != torch.strided:
+        raise InputError(f"{name} has layout {x.layout}: expected features as by to_dense()")
     if not x.is_floating_point():
         raise InputError(f"{name} has dtype {x.dtype}: expected floating point features")
     if x.ndim < 2 or 0 in x.shape:
@@ -120,7 +122,7 @@ def _check_shapes(
     _check_features(x, names[0])
     _check_features(y, names[1])
     if x.shape[:-1] != y.shape[:-1]:
-        advice = f"; {_CHANNELS}" if x.ndim == 4 else ""
+        advice = f"; {_CHANNELS}" if x.ndim in (4, 5) else ""
         raise InputError(
             f"{names[0]} has rows {tuple(x.shape[:-1])} and {names[1]} {tuple(y.shape[:-1])}: "
             f"expected one row of each for every example{advice}"
@@ -146,15 +148,16 @@ _CHANNELS = (
 
 def _check_channels(x: Tensor, y: Tensor, names: tuple[str, str]) -> None:
     """Refuse, or where less likely warn of, features whose last dimension is no width."""
-    if x.ndim != 4 or x.shape != y.shape or x.shape[1] < 4:  # an RGB image has three channels
+    # an RGB image has three channels
+    if x.ndim not in (4, 5) or x.shape != y.shape or x.shape[1] < 4:
         return
-    channels, height, width = x.shape[1:]
+    channels, height, width = x.shape[1], *x.shape[-2:]
     square = height == width != channels
     if not square and channels <= max(height, width):
         return
     message = (
         f"{names[0]} and {names[1]} have shape {tuple(x.shape)}, compared as rows of width {width}:"
-        f" {_CHANNELS}, or flatten the first three dimensions if the last one is the width"
+        f" {_CHANNELS}, or flatten all dimensions but the last if that is the width"
     )
     if square and channels > width:
         raise InputError(message)

@@ -3,8 +3,10 @@
 Every loss is `loss(student, teacher, mask=None) -> scalar`. Leading dimensions are flattened to
 rows, masked rows are dropped exactly. The losses of second moments (Procrustes, Gram, CKA,
 spectrum, alignment) and `IsotropyLoss` are computed in float64, under autocast too, and returned in
-at least float32: whatever the spectrum, they are within 1e-5 of float64's value and 1e-4 of the
-norm of its gradient. The others are computed in at least float32.
+at least float32: whatever the spectrum, they are within 1e-5 of the exact value and 1e-4 of the
+norm of its gradient, as long as no singular value that counts is below 1e-8 of the largest. The
+others are computed in at least float32, and in float64 where rows are tiny, huge or far from zero.
+`torch.compile` sees each loss as one operator that runs this code.
 
 A loss is a property of the rows it sees, so none is additive over micro-batches. Features whose
 rows are all equal, such as one row, have no geometry: they count as zeros and get no gradient. Then
@@ -28,11 +30,12 @@ from geodistill.errors import InputError
 from geodistill.geometry.moments import SCALES, RowMoments, Scale, row_moments
 from geodistill.geometry.outliers import dominance
 from geodistill.geometry.validation import flatten_valid_rows
+from geodistill.losses.compiled import Opaque, opaque
 
 NAMES = ("teacher", "student")
 
 
-class FeatureLoss(nn.Module, ABC):
+class FeatureLoss(Opaque, ABC):
     """Base class: a scalar of student and teacher rows, defined by `compare`.
 
     Attributes:
@@ -52,7 +55,9 @@ class FeatureLoss(nn.Module, ABC):
     center: bool = True
     scale: Scale = "frobenius"
     _calls, _next_check, _has_warned = 0, 1, False
+    _has_teacher = True
 
+    @opaque
     def forward(self, student: Tensor, teacher: Tensor, mask: Tensor | None = None) -> Tensor:
         """The loss of a batch.
 
@@ -69,20 +74,19 @@ class FeatureLoss(nn.Module, ABC):
         with torch.autocast(y.device.type, enabled=False):
             dtype = y.dtype
             x, y = self.prepare(x, y)
-            self.warn_if_dominated(lambda: [(x, y)])
+            self.warn_if_dominated(lambda: [(x, y) if self._has_teacher else (y,)])
             value = self.compare(row_moments(x, y, center=self.center, scale=self.scale))
             return value.to(dtype)
 
-    def warn_if_dominated(self, chunks: Callable[[], Iterable[tuple[Tensor, Tensor]]]) -> None:
+    def warn_if_dominated(self, chunks: Callable[[], Iterable[tuple[Tensor, ...]]]) -> None:
         """Warn once if a few rows or one direction have almost all of the variance.
 
-        Calls 1, 100, 10,000 and so on are examined, each at less than the cost of a call; none in
-        compiled code.
+        Calls 1, 100, 10,000 and so on are examined, each at less than the cost of a call.
 
         Args:
             chunks: gives the rows (k, d_t) of the teacher and (k, d_s) of the student, in parts.
         """
-        if torch.compiler.is_compiling() or self._has_warned:
+        if self._has_warned:
             return
         self._calls += 1
         if self._calls < self._next_check:
@@ -92,7 +96,7 @@ class FeatureLoss(nn.Module, ABC):
             words = dominance(chunks())
         if words:
             self._has_warned = True
-            warnings.warn(f"{type(self).__name__}: {words}", stacklevel=5)
+            warnings.warn(f"{type(self).__name__}: {words}", stacklevel=6)
 
     def prepare(self, teacher: Tensor, student: Tensor) -> tuple[Tensor, Tensor]:
         """Transform the rows (n, d_t) and (n, d_s) before they are centred and scaled."""

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from geodistill.geometry.nuclear import first_derivative
+from geodistill.geometry.operators import first_derivative
 from geodistill.geometry.validation import check_finite, flat_rows, widest_dtype
 from geodistill.losses.base import NAMES
 
@@ -59,13 +59,20 @@ class Rows:
         """The number of rows copied at a time."""
         return GPU_CHUNK if self.y.is_cuda else CHUNK
 
-    def chunks(self) -> Iterator[tuple[slice | Tensor, Tensor, Tensor]]:
-        """Indices of some rows, and these rows of both features."""
+    def chunks(
+        self, means: tuple[Tensor, Tensor] | None = None
+    ) -> Iterator[tuple[slice | Tensor, Tensor, Tensor]]:
+        """Indices of some rows, and these rows of both features, less the means if given."""
         for start in range(0, len(self), self.chunk):
             index: slice | Tensor = slice(start, start + self.chunk)
             if self.index is not None:
                 index = self.index[index]
-            yield index, self.x[index].to(self.dtype), self.y[index].to(self.dtype)
+            x, y = self.x[index], self.y[index]
+            if means is None:
+                yield index, x.to(self.dtype), y.to(self.dtype)
+            else:  # in place: one pass less
+                x, y = x.to(self.dtype, copy=True), y.to(self.dtype, copy=True)
+                yield index, x.sub_(means[0]), y.sub_(means[1])
 
     def gather(self) -> tuple[Tensor, Tensor]:
         """All rows at once, (k, d_x) and (k, d_y); raises InputError if they are not finite."""
@@ -100,7 +107,7 @@ def products(rows: Rows, means: tuple[Tensor, Tensor], names: tuple[str, ...]) -
     Returns:
         `size_x` = Σ|x − mean|², `size_y`, and the named sums.
     """
-    sums: tuple[Tensor, ...] = _apply(rows.x, rows.y, rows.index, *means, names)
+    sums: tuple[Tensor, ...] = _Products.apply(rows.x, rows.y, rows.index, *means, names)  # type: ignore[no-untyped-call]
     return dict(zip(("size_x", "size_y", *names), sums, strict=True))
 
 
@@ -133,11 +140,11 @@ class _Products(torch.autograd.Function):
     ) -> tuple[Tensor, ...]:
         ctx.save_for_backward(x, y, index, mean_x, mean_y)
         ctx.names = names
-        means = {"x": mean_x, "y": mean_y}
+        widths = {"x": len(mean_x), "y": len(mean_y)}
         size_x, size_y = mean_x.new_zeros(()), mean_y.new_zeros(())
-        sums = [mean_x.new_zeros(len(means[name[0]]), len(means[name[1]])) for name in names]
-        for _, chunk_x, chunk_y in Rows(x, y, index).chunks():
-            centred = {"x": chunk_x - mean_x, "y": chunk_y - mean_y}
+        sums = [mean_x.new_zeros(widths[name[0]], widths[name[1]]) for name in names]
+        for _, chunk_x, chunk_y in Rows(x, y, index).chunks((mean_x, mean_y)):
+            centred = {"x": chunk_x, "y": chunk_y}
             size_x += _size(centred["x"])
             size_y += _size(centred["y"])
             for total, name in zip(sums, names, strict=True):
@@ -153,8 +160,7 @@ class _Products(torch.autograd.Function):
             torch.zeros_like(features) if needed else None
             for features, needed in zip((x, y), ctx.needs_input_grad[:2], strict=True)
         ]
-        for at, a, b in Rows(x, y, index).chunks():
-            a, b = a - mean_x, b - mean_y
+        for at, a, b in Rows(x, y, index).chunks((mean_x, mean_y)):
             for grad, rows, paired, side in zip(inner, (a, b), (b, a), "xy", strict=True):
                 if grad is None:
                     continue
@@ -169,7 +175,3 @@ class _Products(torch.autograd.Function):
             for grad, features in zip(inner, (x, y), strict=True)
         ]
         return *first, None, None, None, None
-
-
-# A compiler gains nothing on large products: `torch.compile` steps around them.
-_apply = torch.compiler.disable(_Products.apply)  # type: ignore[no-untyped-call]

@@ -12,6 +12,7 @@ from geodistill.geometry.moments import AnyMoments, RowMoments
 from geodistill.geometry.nuclear import nuclear_norm
 from geodistill.geometry.validation import flatten_valid_rows, widest_dtype
 from geodistill.losses.base import NAMES, FeatureLoss, check_module
+from geodistill.losses.compiled import Opaque, opaque
 from geodistill.losses.moment_loss import Group, MomentLoss
 
 
@@ -83,6 +84,8 @@ class IsotropyLoss(FeatureLoss):
         '0.0000'
     """
 
+    _has_teacher = False
+
     def prepare(self, teacher: Tensor, student: Tensor) -> tuple[Tensor, Tensor]:
         dtype = widest_dtype(student.device)
         return teacher.to(dtype), student.to(dtype)
@@ -91,7 +94,7 @@ class IsotropyLoss(FeatureLoss):
         return 2 - 2 * nuclear_norm(m.y) / math.sqrt(min(m.y.shape))
 
 
-class ShuffledRows(nn.Module):
+class ShuffledRows(Opaque):
     """Placebo: a loss with the teacher's valid rows in a new random order at each call.
 
     Mean and spectrum of the teacher stay. The expected Procrustes loss is at least
@@ -121,6 +124,7 @@ class ShuffledRows(nn.Module):
         self.loss, self.seed = loss, seed
         self.register_buffer("calls", torch.zeros((), dtype=torch.long))
 
+    @opaque
     def forward(self, student: Tensor, teacher: Tensor, mask: Tensor | None = None) -> Tensor:
         """The loss of student (..., d_s) and shuffled teacher (..., d_t) rows, mask (...)."""
         x, y = flatten_valid_rows(teacher, student, mask, NAMES)

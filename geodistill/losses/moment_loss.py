@@ -19,6 +19,7 @@ from geodistill.geometry.moments import AnyMoments, Moments, Scale, noise, row_m
 from geodistill.geometry.validation import row_dtype
 from geodistill.losses.base import FeatureLoss, check_scale
 from geodistill.losses.chunked_moments import Rows, Sums, column_sums, products, student_gram
+from geodistill.losses.compiled import opaque
 
 Group = Any  # a torch.distributed.ProcessGroup, a name that builds without the backend lack
 _SIDES = ("x", "y")
@@ -88,6 +89,7 @@ class MomentLoss(FeatureLoss):
         self.center, self.scale = center, check_scale(scale)
         self.decay, self.group = decay, group
 
+    @opaque
     def forward(self, student: Tensor, teacher: Tensor, mask: Tensor | None = None) -> Tensor:
         """The loss of the batch, joined with past batches and other ranks.
 
@@ -129,43 +131,43 @@ class MomentLoss(FeatureLoss):
             x_sum, y_sum = column_sums(rows)
             past = self._past(x_sum, y_sum)
             n, x_sum, y_sum = _all_reduce([x_sum.new_full((), len(rows)), x_sum, y_sum], self.group)
-            total = n + past["n"]
-            means = {
-                side: (batch_sum + past["n"] * past[f"mean_{side}"]) / total
-                for side, batch_sum in zip(_SIDES, (x_sum, y_sum), strict=True)
-            }
+            total, means = n, {"x": x_sum / n, "y": y_sum / n}
+            if past:
+                total = n + past["n"]
+                means = {
+                    side: (batch_sum + past["n"] * past[f"mean_{side}"]) / total
+                    for side, batch_sum in zip(_SIDES, (x_sum, y_sum), strict=True)
+                }
             if not self.center:
                 means = {side: torch.zeros_like(mean) for side, mean in means.items()}
-        batch = products(rows, (means["x"], means["y"]), self.products)
-        batch = dict(zip(batch, _all_reduce(list(batch.values()), self.group), strict=True))
-        if not torch.isfinite(batch["size_x"] + batch["size_y"]):
+        sums = products(rows, (means["x"], means["y"]), self.products)
+        sums = dict(zip(sums, _all_reduce(list(sums.values()), self.group), strict=True))
+        if not torch.isfinite(sums["size_x"] + sums["size_y"]):
             rows.gather()  # raises, with the cause
-        past_sums = _about(past, means)
-        sums = {name: past_sums[name] + value for name, value in batch.items()}
+        if past:
+            sums = {name: about + sums[name] for name, about in _about(past, means).items()}
         sums |= {"n": total} | {f"mean_{side}": mean for side, mean in means.items()}
         if self.training and self.decay:
             for name, value in sums.items():
                 self.register_buffer(f"past_{name}", value.detach())
         share = n / total
-        return {k: v if k.startswith("mean") else v * share for k, v in sums.items()}, share
+        if past:
+            sums = {k: v if k.startswith("mean") else v * share for k, v in sums.items()}
+        return sums, share
 
     def _past(self, x: Tensor, y: Tensor) -> Sums:
-        """The decayed sums, zero at the start; raises InputError if the widths changed."""
-        widths = {"x": x.shape[-1], "y": y.shape[-1]}
-        shapes: dict[str, tuple[int, ...]] = {"n": (), "size_x": (), "size_y": ()}
-        shapes |= {f"mean_{side}": (widths[side],) for side in _SIDES}
-        shapes |= {name: (widths[name[0]], widths[name[1]]) for name in self.products}
+        """The decayed sums, none at the start; raises InputError if the widths changed."""
         if not (self.training and self.decay and hasattr(self, "past_n")):
-            return {name: x.new_zeros(()).expand(shape) for name, shape in shapes.items()}
-        past = {name: self.get_buffer(f"past_{name}").to(x) for name in shapes}
-        past_widths = tuple(past[f"mean_{side}"].shape[0] for side in _SIDES)
-        if past_widths != tuple(widths.values()):
+            return {}
+        names = ("n", "mean_x", "mean_y", "size_x", "size_y", *self.products)
+        past = {name: self.get_buffer(f"past_{name}").to(x) for name in names}
+        widths, past_widths = (len(x), len(y)), (len(past["mean_x"]), len(past["mean_y"]))
+        if widths != past_widths:
             raise InputError(
-                f"widths (teacher, student) are {tuple(widths.values())}: expected {past_widths}, "
+                f"widths (teacher, student) are {widths}: expected {past_widths}, "
                 "those of the past batches"
             )
-        decayed = {n: v if n.startswith("mean") else v * self.decay for n, v in past.items()}
-        return decayed
+        return {n: v if n.startswith("mean") else v * self.decay for n, v in past.items()}
 
     def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any) -> None:
         """Register the saved sums: before the first batch they have no buffers."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 from torch.nn.functional import smooth_l1_loss
@@ -47,11 +49,20 @@ class RelationalLoss(FeatureLoss):
             )
         self.distance, self.angle = distance, angle
 
+    def prepare(self, teacher: Tensor, student: Tensor) -> tuple[Tensor, Tensor]:
+        return _near_one(teacher), _near_one(student)
+
     def compare(self, m: RowMoments) -> Tensor:
         value = self.distance * smooth_l1_loss(_distances(m.y), _distances(m.x))
         if self.angle:
             value = value + self.angle * smooth_l1_loss(_angles(m.y), _angles(m.x))
         return value
+
+
+def _near_one(x: Tensor) -> Tensor:
+    """Rows times a power of two, exactly, so that no square over- or underflows."""
+    _, exponent = math.frexp(float(x.detach().abs().max()))
+    return x * 2.0 ** -min(max(exponent, -126), 126)
 
 
 def _distances(x: Tensor) -> Tensor:

@@ -61,6 +61,21 @@ sys.exit(code)
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
 
 
+@pytest.mark.parametrize(
+    "command", [["-m", "geodistill"], ["-c", "from geodistill.cli.main import main; main()"]]
+)
+def test_the_version_is_that_of_the_package(command):
+    run = subprocess.run([sys.executable, *command, "--version"], capture_output=True, text=True)
+    assert run.stdout == f"geodistill {geodistill.__version__}\n", run.stderr
+
+
+@pytest.mark.parametrize("words", [("-h",), ("compare", "-h"), ("notebook", "-h")])
+def test_the_short_form_of_help(words):
+    short, long = (CliRunner().invoke(main.app, [*words[:-1], flag]) for flag in ("-h", "--help"))
+    assert short.exit_code == 0
+    assert short.output == long.output != ""
+
+
 def test_help_loads_nothing_heavy():
     run = modules_loaded_by("--help")
     assert run.returncode == 0, run.stderr

@@ -7,7 +7,12 @@ import pytest
 import torch
 from scipy import linalg, spatial
 
-from geodistill.geometry import CONVENTIONS, feature_gram_distance
+from geodistill.geometry import (
+    CONVENTIONS,
+    SecondMoments,
+    feature_gram_distance,
+    procrustes_distance,
+)
 
 RNG = np.random.default_rng(0)
 X, Y = RNG.normal(size=(30, 5)) + 0.5, RNG.normal(size=(30, 5)) * [3, 2, 1, 1, 0.3] + 1
@@ -89,3 +94,21 @@ def test_gram_distance_keeps_six_digits_at_a_distance_of_1e_4(n: int) -> None:
         value = feature_gram_distance(torch.from_numpy(x), torch.from_numpy(y))
         assert float(value) == pytest.approx(exact, rel=1e-6)
     assert exact < 2e-4 * np.linalg.norm(x @ x.T)
+
+
+@pytest.mark.parametrize("center", [False, True])
+@pytest.mark.parametrize("rows", [3, 30])
+def test_rms_gives_a_mean_squared_row_norm_of_one(center: bool, rows: int) -> None:
+    x, y = (a[:rows] - center * a[:rows].mean(0) for a in (X, Y))
+    x, y = (a / np.sqrt((a**2).sum(1).mean()) for a in (x, y))
+    expected = {
+        procrustes_distance: np.linalg.norm(x - aligned(x, y)),
+        feature_gram_distance: np.linalg.norm(x @ x.T - y @ y.T),
+    }
+    moments = SecondMoments(5, 5)
+    moments.update(torch.tensor(X[:rows]), torch.tensor(Y[:rows]))
+    for measure, value in expected.items():
+        for features in ((torch.tensor(X[:rows]), torch.tensor(Y[:rows])), (moments,)):
+            measured = measure(*features, center=center, scale="rms")
+            assert float(measured) == pytest.approx(value, abs=1e-7)
+            assert value > 0.5

@@ -23,7 +23,7 @@ from geodistill.geometry import (
     procrustes_parts,
     projection_distance,
 )
-from geodistill.geometry.moments import narrow
+from geodistill.geometry.column_space import narrow
 
 UNIT = {"center": True, "scale": "frobenius"}
 Rows = np.ndarray
@@ -166,6 +166,19 @@ KINDS: dict[str, Callable[[Tensor], Tensor]] = {
 def _mixer(x: Tensor) -> Tensor:
     mixed: Tensor = torch.linalg.qr(normal(x.shape[1], x.shape[1], seed=9))[0]
     return mixed
+
+
+@pytest.mark.parametrize("rows", [5, 30])
+def test_the_gradient_of_the_parts_of_a_batch_is_that_of_its_members(rows: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    x, y = (torch.randn(2, rows, d, generator=generator, dtype=torch.float64) for d in (7, 4))
+    gradients = []
+    for pairs in ([(x, y.requires_grad_())], zip(x, y, strict=True)):
+        spectrum, _ = zip(*(procrustes_parts(*pair) for pair in pairs), strict=True)
+        (gradient,) = torch.autograd.grad(sum(part.sum() for part in spectrum), y)
+        gradients.append(gradient)
+    assert torch.allclose(*gradients, rtol=1e-8, atol=1e-10)
+    assert (gradients[0].flatten(1).norm(dim=1) > 0.01).all()
 
 
 @pytest.mark.parametrize("kind", KINDS)

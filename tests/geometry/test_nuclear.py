@@ -1,7 +1,5 @@
 """The nuclear norm and its gradient: three solvers, and where the norm is not differentiable."""
 
-from shutil import which
-
 import pytest
 import torch
 from torch import Tensor
@@ -207,16 +205,17 @@ def test_tf32_is_off_inside_and_as_before_after(monkeypatch: pytest.MonkeyPatch)
     assert not any(inside)
 
 
-@pytest.mark.skipif(not (which("g++") or which("clang++")), reason="torch.compile needs a compiler")
+@pytest.mark.parametrize("shape", [(9, 5), (5, 9), (2, 4, 6)])
 @pytest.mark.parametrize("solver", SOLVERS)
-def test_compiled_gives_the_same_value_and_gradient(solver: str) -> None:
+def test_a_graph_without_a_break_gives_the_same(solver: str, shape: tuple[int, ...]) -> None:
     def loss(x: Tensor) -> Tensor:
-        return 2 * nuclear_norm(x.mT @ x[:, :3], solver) + 1
+        return (2 * nuclear_norm(x + x.square(), solver) + 1).sum()
 
-    x = normal(9, 5, dtype=torch.float32)
+    x = normal(*shape, dtype=torch.float32)
     plain, compiled = x.clone().requires_grad_(), x.clone().requires_grad_()
     expected = loss(plain)
-    value = torch.compile(loss)(compiled)
+    torch.compiler.reset()
+    value = torch.compile(loss, fullgraph=True, backend="aot_eager")(compiled)
     expected.backward()
     value.backward()
     assert torch.allclose(value, expected, rtol=1e-5)
@@ -231,6 +230,16 @@ def test_eigh_is_the_svd_at_every_width(width: int) -> None:
         expected, polar = value_and_gradient(normal(*shape), "svd")
         assert torch.allclose(value, expected, rtol=1e-10)
         assert torch.allclose(gradient, polar, atol=1e-8)
+
+
+@pytest.mark.parametrize("shape", [(7, 3), (3, 7)])
+def test_eigh_is_that_of_the_smaller_gram(
+    shape: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shapes, eigh = [], torch.linalg.eigh
+    monkeypatch.setattr(torch.linalg, "eigh", lambda a: shapes.append(a.shape) or eigh(a))
+    value_and_gradient(normal(*shape), "eigh")
+    assert shapes == [(3, 3)]
 
 
 def test_auto_is_eigh_on_a_cpu() -> None:
@@ -275,7 +284,8 @@ def test_a_second_derivative_is_refused_not_zero(solver: str) -> None:
         (torch.tensor([[1.0, -torch.inf]]), "polar_express", r"c holds 1 NaN or infinite"),
         (torch.tensor([[3e38, 3e38]]), "auto", r"c has values up to 3e\+38, whose squares overf"),
         (torch.ones(2, 2), "qr", r"solver is 'qr': expected one of \('auto', 'svd'"),
-        (torch.ones(2, 2, dtype=torch.long), "auto", r"dtype torch.int64: expected floating"),
+        (torch.ones(2, 2, dtype=torch.long), "auto", r"dtype torch.int64: expected dense"),
+        (torch.eye(3).to_sparse(), "auto", r"shape \(3, 3\) .* expected dense"),
         (torch.ones(3), "auto", r"shape \(3,\)"),
         (torch.ones(3, 0), "auto", r"shape \(3, 0\)"),
     ],

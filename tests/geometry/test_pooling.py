@@ -104,6 +104,11 @@ def test_channels_first_is_refused_and_the_recipe_compares_channels() -> None:
     assert ProcrustesLoss()(mixed.flatten(0, 2), teacher.flatten(0, 2)) > 0.1
     with pytest.raises(InputError, match=r"\(4, 16, 7\) and student \(4, 8, 7\): .*channels_last"):
         ProcrustesLoss()(maps(8), teacher)
+    clips = maps(16)[:, :, None].expand(-1, -1, 2, -1, -1)  # of two frames
+    with pytest.raises(InputError, match=r"rows of width 7: pass .*geometry\.channels_last"):
+        ProcrustesLoss()(clips, clips)
+    with pytest.raises(InputError, match=r"features is a list: expected a torch\.Tensor"):
+        channels_last([1.0])
 
 
 @pytest.mark.parametrize("shape", [(16, 8, 6), (8, 16, 16)])

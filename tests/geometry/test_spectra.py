@@ -36,6 +36,12 @@ def test_value_and_gradient_are_those_of_the_singular_values(
     assert torch.allclose(gradient, (u[:, :4] * WEIGHTS) @ vh[:4], atol=1e-5)
 
 
+def test_gradients_of_rows_and_weights_by_finite_differences() -> None:
+    y = rows_with([4.0, 3.0, 2.0, 1.0], n=6).requires_grad_()
+    weights = WEIGHTS.clone().requires_grad_()
+    assert torch.autograd.gradcheck(lambda y, w: weighted_spectrum(y.T @ y, w), (y, weights))
+
+
 def test_small_singular_values_come_from_the_rows() -> None:
     """A Gram matrix in float64 leaves 1e-8 of the largest; the rows resolve far less."""
     y = rows_with([1.0, 1e-3, 1e-7, 3e-9])

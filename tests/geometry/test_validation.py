@@ -79,6 +79,12 @@ def test_single_wants_two_dimensions() -> None:
         single(X[None], None, torch.float64)
 
 
+def test_squares_that_overflow_float32_alone_pass_in_float64() -> None:
+    assert torch.equal(single(X * 1e25, None, torch.float64), (X * 1e25).double())
+    with pytest.raises(InputError, match=r"x has values up to .*squares overflow torch\.float32"):
+        single(X * 1e25, None, torch.float32)
+
+
 @settings(max_examples=50, deadline=None)
 @given(st.lists(st.integers(0, 3), min_size=1, max_size=4), st.integers(0, 4), st.data())
 def test_any_shape_is_either_paired_or_refused(

@@ -117,3 +117,31 @@ def test_no_tensor_but_the_gradient_grows_with_the_rows(
         assert student.grad is not None
         most[n] = watch.most
     assert most[512] == most[2048] == 64 * 24  # a chunk of the wider side
+
+
+class Operations(TorchDispatchMode):
+    """Counts what a device would be asked to do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+        self.count += 1
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize(
+    ("loss", "fixed", "each_chunk"), [(ProcrustesLoss(), 145, 37), (FeatureGramLoss(), 145, 44)]
+)
+def test_a_step_asks_for_few_operations(
+    loss: torch.nn.Module, fixed: int, each_chunk: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of chunks of 256 of 2,048 rows, once the first call has looked for outliers."""
+    monkeypatch.setattr(chunked_moments, "CHUNK", 256)
+    student, teacher = normal(2048, 16).float().requires_grad_(), normal(2048, 24, seed=1).float()
+    loss(student, teacher).backward()
+    watch = Operations()
+    with watch:
+        loss(student, teacher).backward()
+    assert 8 * each_chunk / 2 < watch.count <= fixed + 8 * each_chunk

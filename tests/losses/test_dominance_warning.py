@@ -71,6 +71,21 @@ def test_students_and_directions_count_too():
     assert "one direction of the teacher has 99." in words
 
 
+def test_a_loss_without_a_teacher_looks_at_the_students_rows():
+    loss, mild = losses.IsotropyLoss(), normal(100, 12)
+    assert messages(loss, mild * torch.tensor([50.0, *[1.0] * 11]), outliers(mild)) == []
+    (words,) = messages(losses.IsotropyLoss(), outliers(mild), mild)
+    assert words.startswith("IsotropyLoss: 4 of 100 rows of the student have")
+
+
+@pytest.mark.parametrize("loss", [*LOSSES, losses.IsotropyLoss()], ids=name)
+def test_the_warning_points_to_the_call(loss):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        copy.deepcopy(loss)(outliers(normal(100, 12)), normal(100, 12, seed=1))
+    assert [warning.filename for warning in caught] == [__file__]
+
+
 def test_dominance_that_begins_later_is_seen_at_a_later_check():
     """Calls 1 and 100 are examined: call 99 is not, call 100 is."""
     loss, mild = losses.ProcrustesLoss(), normal(100, 12)

@@ -303,6 +303,13 @@ def test_projection_starts_on_the_scale_of_procrustes_and_ends_at_one_minus_r2()
     assert float(loss(Y, X).detach()) == pytest.approx(1)
 
 
+def test_one_column_on_each_side_is_a_width_too() -> None:
+    correlation = (centred_unit(X[:, :1]).T @ centred_unit(Y[:, :1])).item()
+    for loss in (ProjectionLoss(1, 1), OrthogonalProjectionLoss(1, 1)):
+        value = loss(Y[:, :1], X[:, :1]).item()
+        assert value == pytest.approx(2 - 2 * loss.weight.item() * correlation, abs=1e-6)
+
+
 def test_projection_weight_is_a_parameter_that_gets_a_gradient() -> None:
     loss = ProjectionLoss(D_S, D_T)
     assert [name for name, _ in loss.named_parameters()] == ["weight"]

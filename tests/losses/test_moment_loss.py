@@ -115,6 +115,15 @@ def test_without_unit_norm_the_same_batch_keeps_its_value_and_gradient(
     assert gradient.norm() > 1e-3
 
 
+@pytest.mark.parametrize("rows", [5, 60])  # as rows, and by their sums
+def test_rms_is_the_number_of_rows_times_unit_norm(rows: int) -> None:
+    value, gradient = value_and_gradient(ProcrustesLoss(), Y[:rows], X[:rows])
+    scaled, scaled_gradient = value_and_gradient(ProcrustesLoss(scale="rms"), Y[:rows], X[:rows])
+    assert float(scaled) == pytest.approx(rows * float(value), rel=1e-9)
+    assert (scaled_gradient - rows * gradient).norm() < 1e-6 * scaled_gradient.norm()
+    assert gradient.norm() > 1e-3
+
+
 def test_mean_gradient_over_later_passes_approaches_that_of_all_the_data() -> None:
     _, full = value_and_gradient(ProcrustesLoss(), Y, X)
     loss, errors = ProcrustesLoss(decay=1.0), []

@@ -56,6 +56,10 @@ def offset() -> tuple[Tensor, Tensor]:
     return teacher, teacher[:, :32] + normal(300, 32, seed=1)
 
 
+def columns_of_all_sizes(n: int) -> tuple[Tensor, Tensor]:
+    return normal(n, 48), normal(n, 32, seed=1) * torch.logspace(0, -8, 32)
+
+
 SYNTHETIC = {
     "30": lambda: one_direction(30),
     "300": lambda: one_direction(300),
@@ -64,6 +68,8 @@ SYNTHETIC = {
     "low rank": low_rank,
     "offset": offset,
     "a student of lower rank": lambda: (normal(300, 64), normal(300, 10) @ normal(10, 48, seed=1)),
+    "columns of all sizes": lambda: columns_of_all_sizes(300),
+    "columns of all sizes, few rows": lambda: columns_of_all_sizes(40),
     "fewer rows than columns": lambda: (normal(24, 64), normal(24, 48, seed=1)),
 }
 

@@ -1,0 +1,5 @@
+"""`python -m geodistill` is the command line."""
+
+from geodistill.cli.main import main
+
+main()

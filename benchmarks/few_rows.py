@@ -38,8 +38,9 @@ def few_rows(n: int, d_t: int, d_s: int, repeats: int) -> list[Row]:
         return run
 
     unit = {"center": True, "scale": "frobenius", "form": "squared"}
+    loss = ProcrustesLoss()
     runs: Runs = {
-        "loss": through(lambda s: ProcrustesLoss()(s, x)),
+        "loss": through(lambda s: loss(s, x)),
         "plain loss": through(plain),
         "measure": lambda: procrustes_distance(x, y, **unit),  # type: ignore[arg-type]
         "plain": lambda: plain(y),

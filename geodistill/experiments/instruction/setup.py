@@ -170,8 +170,13 @@ def cache_teacher_outputs(
         tokenizer: of the teacher.
         settings: name the teacher and its adapter, and hold `top_k`.
         examples: whose answers it reads; computed once, then read from the user's cache.
-        progress: called with a line for each batch.
+        progress: called with a line for each tenth.
     """
+
+    def report(done: int, total: int) -> None:
+        if done == total or done * 10 // total > max(0, done - BATCH_SIZE) * 10 // total:
+            progress(f"teacher: {done} of {total} prompts")
+
     return build_cache(
         teacher,
         batches_by_length(examples, BATCH_SIZE, tokenizer.pad_token_id),
@@ -179,7 +184,7 @@ def cache_teacher_outputs(
         assets.cache_dir() / "outputs" / _outputs_key(settings, examples),
         layers=(-1,),
         top_k=settings.top_k,
-        on_batch=lambda done, total: progress(f"teacher: {done} of {total} prompts"),
+        on_batch=report,
         progress=progress,
     )
 

@@ -96,7 +96,12 @@ def test_every_method_makes_another_student(runs):
     assert runs["teacher"][1] is not None
     floor = max(runs[name][0].metrics["exact_match"] for name in answers_alone)
     assert {run.metrics["lookup_exact_match"] for run, _ in runs.values()} == {floor}
-    assert floor > 0
+
+
+def test_the_floor_is_that_of_the_better_lookup(setup):
+    """Each training prompt is its own nearest one."""
+    run, _ = run_instruction(replace(setup, test=setup.train), "lookup", 0)
+    assert run.metrics["exact_match"] < run.metrics["lookup_exact_match"] == 1.0
 
 
 def test_the_geometry_is_measured_on_the_answer_tokens(setup, runs):

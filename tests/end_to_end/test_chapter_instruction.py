@@ -46,7 +46,7 @@ def test_complete_sections_show_the_simulated_effects(tmp_path, monkeypatch):
     ahead = estimate(shown["five-tests"], "KD + Procrustes vs KD + spectrum part")
     assert abs(ahead - gains["procrustes"] + gains["spectrum"]) < 2
     # Drawn ratios rise with the drawn gains, but for methods whose other base is lower.
-    assert "Spearman +" in shown["rank"]["text"]
+    assert "Rank correlation (Spearman) +" in shown["rank"]["text"]
     assert "better" in page
 
 

@@ -19,9 +19,11 @@ from torch import Tensor
 from geodistill import files
 from geodistill.distill.checks import check_length
 from geodistill.distill.collate import to_device
-from geodistill.distill.feature_term import loss_mask, resolve_layer
-from geodistill.distill.hooks import lm_head, teacher_forward
-from geodistill.distill.teacher_cache import TeacherCache
+from geodistill.distill.feature_term import Layer, loss_mask
+from geodistill.distill.hooks import run_teacher
+from geodistill.distill.models.features import check_layer, find_module
+from geodistill.distill.models.heads import has_token_labels, lm_head, text_shape
+from geodistill.distill.teacher_cache import TeacherCache, TeacherOutputs
 from geodistill.errors import InputError
 
 Batch = dict[str, Tensor]
@@ -36,7 +38,7 @@ def build_cache(
     token_counts: list[int],
     folder: Path,
     *,
-    layers: tuple[int, ...],
+    layers: tuple[Layer, ...],
     top_k: int = 0,
     on_batch: Callable[[int, int], None] = lambda done, total: None,
     progress: files.Progress = print,
@@ -48,12 +50,13 @@ def build_cache(
     the first two examples, is built again with a warning.
 
     Args:
-        teacher: model that returns `hidden_states` and `logits`.
-        batches: padded model inputs in any order, with the index of each example as `row`; for
-            language models also `labels`, whose valid positions are those that predict a label.
-        token_counts: valid tokens of each example (`count_valid_tokens`).
+        teacher: any module.
+        batches: model inputs in any order, padded, with the index of each example as `row`; for
+            heads with a logit per token also `labels`, which say what positions are valid.
+        token_counts: valid positions of each example (`count_valid_tokens`; of images, their number
+            of positions).
         folder: of the cache; it appears when it is complete, so an interrupted build leaves none.
-        layers: layers whose features are stored (negative counts from the last).
+        layers: layers whose features are stored, by number or path, as in `FeatureTerm`.
         top_k: number of largest logits stored per token of a language model, 0 for none; a
             classifier's logits are stored in full.
         on_batch: called after each batch with the examples done and their total.
@@ -75,14 +78,16 @@ def build_cache(
         teacher cache: 0.0 MB to write, ... MB are free
         (6, 48)
     """
-    indices = [resolve_layer(layer, teacher.config, "teacher") for layer in layers]
-    if top_k and not 0 < top_k < teacher.config.vocab_size:
-        raise InputError(f"top_k is {top_k}; expected 0 to {teacher.config.vocab_size - 1}")
-    if top_k and lm_head(teacher) is None:
+    named = [check_layer(teacher, layer, "teacher") for layer in layers]
+    named = [x if isinstance(x, int) else find_module(teacher, x, "teacher")[0] for x in named]
+    head = lm_head(teacher)
+    if top_k and head is None:
         raise InputError(
             f"top_k is {top_k}, a {type(teacher).__name__} gives no logit per token: expected 0"
         )
-    builder = _Builder(teacher.eval(), token_counts, indices, top_k)
+    if top_k and not 0 < top_k < len(head.weight):
+        raise InputError(f"top_k is {top_k}; expected 0 to {len(head.weight) - 1}")
+    builder = _Builder(teacher.eval(), token_counts, named, top_k)
     remaining = iter(batches)
     first = next(remaining, None)
     if first is None:
@@ -121,15 +126,22 @@ class _Builder:
 
     teacher: Any
     token_counts: list[int]
-    layers: list[int]
+    layers: list[Layer]
     top_k: int
 
-    def forward(self, batch: Batch) -> tuple[Batch, Tensor, Any]:
-        """The batch on the teacher's device, its valid positions and the teacher's output."""
+    def forward(self, batch: Batch) -> tuple[TeacherOutputs, Tensor]:
+        """The teacher's outputs and their valid positions (b, t), the same for every layer."""
         check_length(batch, self.teacher, "teacher")
         batch = to_device(self.teacher, batch)
-        mask = loss_mask(batch)
-        return batch, mask, teacher_forward(self.teacher, batch, mask)
+        logits = None if lm_head(self.teacher) is None else self.top_k > 0
+        out = run_teacher(self.teacher, batch, self.layers, logits=logits)
+        masks = list(out.masks.values())
+        if not masks:
+            ones = torch.ones(len(batch["row"]), 1, dtype=torch.bool)
+            masks = [ones if text_shape(batch) is None else loss_mask(batch, self.teacher)]
+        if not all(torch.equal(mask, masks[0]) for mask in masks):
+            raise InputError(f"layers is {self.layers}: expected layers with the same positions")
+        return out, masks[0]
 
     def open_stored(self, folder: Path, batch: Batch) -> TeacherCache | None:
         """The cache in `folder` if it is complete and this teacher's; InputError on other files."""
@@ -154,21 +166,21 @@ class _Builder:
     def _compare(self, cache: TeacherCache, batch: Batch) -> None:
         """Raise InputError unless the cache holds these layers and the teacher's outputs."""
         for layer in self.layers:
-            cache.require_layer(layer)
+            cache.check_layer(layer)
         n = len(self.token_counts)
         if cache.manifest["top_k"] != self.top_k or len(cache) != n:
             raise InputError(
                 f"teacher cache {cache.folder} has top_k {cache.manifest['top_k']} of {len(cache)} "
                 f"examples, not {self.top_k} of {n}"
             )
-        batch, mask, out = self.forward(batch)
-        stored = cache.lookup(batch["row"], mask, self.layers)
-        pairs = [(stored.features[i][mask], out.hidden_states[i][mask]) for i in self.layers]
-        if stored.top is not None:
+        out, mask = self.forward(batch)
+        stored = cache.lookup(batch["row"].to(mask.device), mask, self.layers)
+        pairs = [(stored.features[i][mask], out.features[i][mask]) for i in self.layers]
+        if stored.top is not None and out.logits is not None:
             log_probs = out.logits.float().log_softmax(-1)
             known = stored.top[1].clamp_max(log_probs.shape[-1] - 1)  # another vocabulary's differ
             pairs.append((stored.top[0], log_probs.gather(-1, known)))
-        elif stored.logits is not None:
+        elif stored.logits is not None and out.logits is not None:
             pairs.append((stored.logits, out.logits))
         for old, new in pairs:
             same = old.shape == new.shape
@@ -185,17 +197,20 @@ class _Builder:
         progress: files.Progress,
     ) -> None:
         """Write every array, and the manifest last."""
-        n, done = len(self.token_counts), 0
+        n, done, per_token = len(self.token_counts), 0, False
         offsets = np.concatenate([[0], np.cumsum(self.token_counts)])
         arrays: dict[str, np.memmap] = {}
         for batch in batches:
-            batch, mask, out = self.forward(batch)
-            arrays = arrays or self._allocate(folder, out, progress)
+            out, mask = self.forward(batch)
             examples = batch["row"].tolist()
-            if "logits" in arrays:
+            if not arrays:
+                per_token = has_token_labels(batch, self.teacher)
+                arrays = self._allocate(folder, out, per_token, progress)
+            if "logits" in arrays and not per_token:
+                assert out.logits is not None
                 for example, logits in zip(examples, out.logits.float(), strict=True):
                     _write_rows(arrays["logits"], example, logits[None])
-            _write_examples(arrays, self._valid_outputs(out, mask), examples, offsets)
+            _write_examples(arrays, self._valid_outputs(out, mask, per_token), examples, offsets)
             done += len(examples)
             on_batch(done, n)
         if done != n:
@@ -204,39 +219,53 @@ class _Builder:
         manifest = {
             "layers": self.layers,
             "top_k": self.top_k,
-            "num_hidden_layers": int(self.teacher.config.num_hidden_layers),
+            "token_logits": per_token,
+            "num_hidden_layers": self._last_layer(),
             "arrays": sorted(arrays),
-            "vocabulary": int(self.teacher.config.vocab_size) if self.top_k else None,
+            "vocabulary": len(lm_head(self.teacher).weight) if self.top_k else None,
             "sha256": {
                 name: files.sha256(folder / f"{name}.npy") for name in [*sorted(arrays), "offsets"]
             },
         }
         (folder / "manifest.json").write_text(json.dumps(manifest))
 
-    def _valid_outputs(self, out: Any, mask: Tensor) -> dict[str, tuple[Tensor, ...]]:
-        """Features and top-k log-probabilities at the valid positions: one tensor per example."""
-        outputs = {f"features_{i}": out.hidden_states[i][mask].half() for i in self.layers}
+    def _last_layer(self) -> int | None:
+        """Number of the last of the numbered layers; None if the model cannot say."""
+        if not hasattr(self.teacher, "config"):
+            return None
+        last = check_layer(self.teacher, -1, "teacher")
+        return last if isinstance(last, int) and last >= 0 else None
+
+    def _valid_outputs(
+        self, out: TeacherOutputs, mask: Tensor, per_token: bool
+    ) -> dict[str, tuple[Tensor, ...]]:
+        """Features and logits at the valid positions: one tensor per example."""
+        outputs = {f"features_{i}": out.features[i][mask].half() for i in self.layers}
         for name, rows in outputs.items():
             if not bool(torch.isfinite(rows).all()):
                 raise InputError(f"teacher {name} exceed float16's range; choose another layer")
-        if self.top_k:
+        if self.top_k and out.logits is not None:
             values, indices = out.logits.float().log_softmax(-1).topk(self.top_k, dim=-1)
             outputs |= {"top_values": values, "top_indices": indices}
+        elif per_token and out.logits is not None:
+            outputs["logits"] = out.logits.float()
         counts = mask.sum(dim=1).tolist()
-        return {name: rows.split(counts) for name, rows in outputs.items()}
+        return {name: torch.split(rows, counts) for name, rows in outputs.items()}
 
-    def _allocate(self, folder: Path, out: Any, progress: files.Progress) -> dict[str, np.memmap]:
+    def _allocate(
+        self, folder: Path, out: TeacherOutputs, per_token: bool, progress: files.Progress
+    ) -> dict[str, np.memmap]:
         """Empty array files; InputError if the disk is too small."""
         # Widths are the output's: OPT-350m's last layer is not `hidden_size` wide.
         n_tokens = sum(self.token_counts)
-        widths = {i: int(out.hidden_states[i].shape[-1]) for i in self.layers}
+        widths = {i: int(out.features[i].shape[-1]) for i in self.layers}
         shapes = {f"features_{i}": ((n_tokens, d), "float16") for i, d in widths.items()}
         if self.top_k:
             shapes["top_values"] = ((n_tokens, self.top_k), "float32")
             shapes["top_indices"] = ((n_tokens, self.top_k), "int32")
-        elif lm_head(self.teacher) is None:
-            n_labels = self.teacher.config.num_labels
-            shapes["logits"] = ((len(self.token_counts), n_labels), "float32")
+        elif out.logits is not None:
+            rows = n_tokens if per_token else len(self.token_counts)
+            shapes["logits"] = ((rows, out.logits.shape[-1]), "float32")
         size = sum(a * b * np.dtype(dtype).itemsize for (a, b), dtype in shapes.values())
         free = shutil.disk_usage(folder).free
         if size > 0.9 * free:
@@ -260,7 +289,7 @@ def _write_examples(
     """Write the rows of each example at its offset; refuse an unexpected number of them."""
     for example, *rows in zip(examples, *outputs.values(), strict=True):
         begin, end = offsets[example], offsets[example + 1]
-        if len(rows[0]) != end - begin:
+        if rows and len(rows[0]) != end - begin:
             raise InputError(
                 f"token_counts: {end - begin} for example {example}, its batch has {len(rows[0])}"
             )

@@ -1,4 +1,4 @@
-"""Around a training step: logged losses, checkpoints of the terms, and two trainer callbacks."""
+"""Around a training step: logged losses, and two trainer callbacks."""
 
 import math
 import warnings
@@ -6,53 +6,58 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import TrainerCallback, TrainerState, TrainingArguments
 
-from geodistill.distill.feature_term import TermModule, has_token_labels
+from geodistill.distill.feature_term import TermModule
 from geodistill.distill.teacher_cache import TeacherOutputs
+from geodistill.distill.training import ranks
 from geodistill.errors import InputError
 
-TERMS_FILE = "feature_terms.safetensors"
+_DOMINATES, _VANISHES = 0.99, 1e-4  # of the sum of the weighted losses
 
 
-def label_fraction(inputs: Mapping[str, Any], num_items: Tensor | int) -> Tensor:
-    """Labels (other than -100) of a micro-batch over those of its accumulated batch.
+def count_labels(inputs: Mapping[str, Any], shifted: bool) -> Tensor:
+    """The number of labels (other than -100) that `transformers` counts in a micro-batch.
 
     Raises:
         InputError: all its labels are -100.
     """
-    labels: Tensor = inputs["labels"]
-    if has_token_labels(inputs):  # nothing predicts the first token
-        labels = labels[:, 1:]
+    labels: Tensor = inputs.get("shift_labels", inputs["labels"])
+    if shifted and "shift_labels" not in inputs:  # nothing predicts the first token
+        labels = labels[..., 1:]
     count = (labels != -100).sum()
     if not count:
         raise InputError("all labels of a batch are -100; leave examples without answer out")
-    return count / num_items
+    return count
 
 
 class LossLog:
-    """Unweighted losses of each micro-batch since the last log.
+    """Unweighted losses and their weights since the last log, means over the steps.
 
     Attributes:
         folder: where the batch of a non-finite loss is saved.
         unchecked: losses by name, on the device, not yet checked.
-        values: checked losses by name.
+        gradients: by the name of a loss, whether its last gradient was finite.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.unchecked: dict[str, Tensor] = {}
-        self.values: dict[str, list[float]] = defaultdict(list)
+        self.unchecked: dict[str, tuple[Tensor, float]] = {}
+        self.weights: dict[str, float] = {}
+        self.gradients: dict[str, Tensor] = {}
+        # By name: shares of a step, and with them weights, losses, weighted losses.
+        self.sums: dict[str, list[float]] = defaultdict(lambda: [0.0] * 4)
+        self.judged: set[str] = set()
 
-    def add(self, name: str, value: Tensor) -> None:
-        """Store one value, unchecked."""
-        self.unchecked[name] = value.detach().float()
+    def add(self, name: str, value: Tensor, share: float, weight: float) -> None:
+        """Store one value, unchecked, with its micro-batch's share of the step and its factor."""
+        self.unchecked[name] = (value.detach().float(), share)
+        self.weights[name] = weight
 
     def check_finite(self, step: int, batch: Mapping[str, Any]) -> None:
         """Check all values added since the last check at once, since reading waits for the GPU.
@@ -62,11 +67,13 @@ class LossLog:
         """
         if not self.unchecked:
             return
-        values = torch.stack(list(self.unchecked.values())).tolist()
-        for name, value in zip(self.unchecked, values, strict=True):
+        values = torch.stack([value for value, _ in self.unchecked.values()]).tolist()
+        for (name, (_, share)), value in zip(self.unchecked.items(), values, strict=True):
             if not math.isfinite(value):
                 raise self._nonfinite(f"the loss {name} is {value}", step, batch)
-            self.values[name].append(value)
+            weight = self.weights[name]
+            new = (share, share * weight, share * value, share * weight * value)
+            self.sums[name] = [a + b for a, b in zip(self.sums[name], new, strict=True)]
         self.unchecked.clear()
 
     @contextmanager
@@ -85,6 +92,28 @@ class LossLog:
                 raise
             raise self._nonfinite(f"the teacher's {name} are not finite", step, batch) from error
 
+    def watch(self, name: str, x: Tensor) -> Tensor:
+        """`x`, as one loss sees it: whether its gradient there is finite will be known."""
+        if not x.requires_grad:
+            return x
+        seen = x.view_as(x)
+
+        def keep(gradient: Tensor) -> None:
+            finite = gradient.detach().sum().isfinite()
+            self.gradients[name] = self.gradients.get(name, finite) & finite
+
+        seen.register_hook(keep)  # type: ignore[no-untyped-call]
+        return seen
+
+    def nonfinite_gradient(self, step: int) -> FloatingPointError:
+        """The error for a step whose gradient is not finite; names the losses that caused it."""
+        causes = [name for name, finite in self.gradients.items() if not finite]
+        return FloatingPointError(
+            f"the gradient of the loss {', '.join(causes) or 'task'} is not finite at step {step}, "
+            "though the loss is; the weights are those before the step: lower the learning rate or "
+            "the weight of the loss, or leave the loss out"
+        )
+
     def _nonfinite(self, cause: str, step: int, batch: Mapping[str, Any]) -> FloatingPointError:
         """Save the batch and return the error."""
         path = self.folder / f"not_finite_step_{step}.safetensors"
@@ -92,23 +121,41 @@ class LossLog:
         save_file({k: v.contiguous() for k, v in batch.items() if isinstance(v, Tensor)}, path)
         return FloatingPointError(f"{cause} at step {step}; its batch is in {path}")
 
-    def pop_means(self) -> dict[str, float]:
-        """Mean of each loss as `loss/NAME`; the log starts again."""
-        means = {f"loss/{name}": fmean(values) for name, values in self.values.items()}
-        self.values.clear()
-        return means
+    def pop_means(self, device: Any) -> dict[str, float]:
+        """Means over steps and processes; the log starts again.
 
+        Returns:
+            `loss/NAME` and its factor `weight/NAME`, which is a mean weighted by the loss, so that
+            the products sum to the logged loss.
+        """
+        flat = {f"{i}{name}": x for name, sums in self.sums.items() for i, x in enumerate(sums)}
+        flat = ranks.means(flat, device)
+        logs = {}
+        parts = {}
+        for name in self.sums:
+            share, weight, value, part = (flat[f"{i}{name}"] for i in range(4))
+            logs[f"loss/{name}"] = value / share
+            logs[f"weight/{name}"] = part / value if value else weight / share
+            parts[name] = abs(part)
+        self._judge(parts)
+        self.sums.clear()
+        return logs
 
-def save_terms(terms: nn.Module, folder: Path) -> None:
-    """Save parameters and warm-ups of the terms in a checkpoint."""
-    # Copies, since safetensors takes no views, nor one tensor under two names.
-    state = {name: tensor.clone().contiguous() for name, tensor in terms.state_dict().items()}
-    save_file(state, folder / TERMS_FILE)
-
-
-def load_terms(terms: nn.Module, folder: Path) -> None:
-    """Load what `save_terms` wrote."""
-    terms.load_state_dict(load_file(folder / TERMS_FILE))
+    def _judge(self, parts: Mapping[str, float]) -> None:
+        """Warn once of a term that is nearly all or nothing of the loss when it is first logged."""
+        total = sum(parts.values())
+        for name, part in parts.items():
+            others = total - part
+            if name in ("task", "logit") or name in self.judged or not part or not others:
+                continue
+            self.judged.add(name)
+            if part > _DOMINATES * total or part < _VANISHES * total:
+                verb = "dominates" if part > others else "hardly counts"
+                warnings.warn(
+                    f"{name} {verb}: its weighted loss is {part:.3g}, the others' {others:.3g}; "
+                    "give another weight, or weight_warmup_batches to measure one",
+                    stacklevel=3,
+                )
 
 
 class WarnUnclosedWindow(TrainerCallback):
@@ -131,14 +178,19 @@ class WarnUnclosedWindow(TrainerCallback):
                 )
 
 
-class ZeroTermGrads(TrainerCallback):
-    """Clear the gradients of the terms, since the trainer clears those of its model only.
+class TermGradients(TrainerCallback):
+    """Clears and averages the gradients of the terms; the trainer knows those of its model only.
 
-    Before a step, not after it: a step that mixed precision skips must not leave its infinities.
+    They are cleared before a step, not after it: a step that mixed precision skips must not leave
+    its infinities.
     """
 
-    def __init__(self, terms: nn.Module) -> None:
-        self.terms = terms
+    def __init__(self, terms: nn.Module, losses: LossLog) -> None:
+        self.terms, self.losses = terms, losses
 
     def on_step_begin(self, *args: Any, **kwargs: Any) -> None:
         self.terms.zero_grad()
+        self.losses.gradients.clear()
+
+    def on_pre_optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        ranks.average_gradients(self.terms)

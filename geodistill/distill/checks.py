@@ -1,17 +1,77 @@
 """Checks before the first step: what the losses need must match what the teacher offers."""
 
+from __future__ import annotations
+
+import logging
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
+from geodistill.distill import cross_tokenizer
 from geodistill.distill.cross_tokenizer import CROSS_TOKENIZER_HINT
-from geodistill.distill.feature_term import FeatureTerm, resolve_layer
-from geodistill.distill.hooks import lm_head
+from geodistill.distill.feature_term import FeatureTerm, Layer
+from geodistill.distill.models.features import check_layer
+from geodistill.distill.models.heads import (
+    base_of,
+    is_encoder_decoder,
+    lm_head,
+    max_positions,
+    problem_type,
+    text_shape,
+)
 from geodistill.distill.teacher_cache import TeacherCache
 from geodistill.errors import InputError
+from geodistill.losses import KLDivergenceLoss, LogitLoss, logit_loss_for
 from geodistill.losses.base import check_module
+
+_logger = logging.getLogger(__name__)
+_UNSUPPORTED = {
+    "SentenceTransformerTrainer": "its batches are columns of several texts: train the embedding "
+    "model as a plain module with FeatureDistillationTrainer, pooling='mean'",
+    "DistillationTrainer": "its step keeps prompts and answers apart: expected GKDTrainer or "
+    "SFTTrainer below the mixin, or FeatureDistillationTrainer",
+}
+
+
+def check_trainer(kind: type) -> None:
+    """Raise InputError for a trainer whose step the mixin cannot extend."""
+    for base in kind.__mro__:
+        if base.__name__ in _UNSUPPORTED:
+            raise InputError(f"{base.__name__} cannot be extended: {_UNSUPPORTED[base.__name__]}")
+
+
+def check_needs(trainer: Any, teacher_tokenizer: Any) -> None:
+    """What the losses of a trainer need must match what the teacher offers; sets what it found."""
+    teacher, cache = trainer.teacher_model, trainer.teacher_cache
+    student = trainer.accelerator.unwrap_model(trainer.model)
+    check_weights(task_weight=trainer.task_weight, logit_weight=trainer.logit_weight)
+    check_scheduler(trainer.optimizer, trainer.lr_scheduler, trainer.terms)
+    if trainer.distils:
+        check_teacher(teacher, cache, student)
+        sharded = trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled
+        check_processes(trainer.args.n_gpu, sharded)
+        trainer.layers = resolve_layer_pairs(
+            [module.term for module in trainer.terms], teacher, cache, student
+        )
+        tokenizer = getattr(trainer, "processing_class", None)
+        trainer.set_mismatch(
+            cross_tokenizer.tokenizer_mismatch(tokenizer, teacher_tokenizer, trainer.train_dataset)
+        )
+        trainer.one_tokenizer = teacher_tokenizer is not None and not trainer.mismatch
+        if trainer.logit_loss is not None:
+            labels = first_labels(trainer.train_dataset)
+            trainer.logit_loss = choose_logit_loss(trainer.logit_loss, student, labels)
+            _logger.info("logit loss: %s", type(trainer.logit_loss).__name__)
+            padded = trainer.one_tokenizer
+            check_logits(trainer.logit_loss, teacher, cache, student, padded=padded)
+        if teacher is not None and teacher_tokenizer is None and not trainer.mismatch:
+            check_embeddings(teacher, student)
+    if teacher is not None:
+        teacher.to(trainer.args.device).eval().requires_grad_(False)
 
 
 def check_weights(**weights: float) -> None:
@@ -23,54 +83,124 @@ def check_weights(**weights: float) -> None:
 
 def check_length(inputs: Mapping[str, Any], model: Any, role: str) -> None:
     """Raise InputError for a batch longer than the model's positions, which would crash a GPU."""
-    positions = getattr(getattr(model, "config", None), "max_position_embeddings", None)
-    if positions is None or "input_ids" not in inputs or "position_ids" in inputs:
-        return
-    length = inputs["input_ids"].shape[1]
-    if length > positions:
-        raise InputError(
-            f"a batch has {length} tokens, the {role} takes {positions} "
-            "(max_position_embeddings): truncate the examples, or leave long ones out"
-        )
+    base, lengths = base_of(model), []
+    if (texts := text_shape(inputs)) is not None and "position_ids" not in inputs:
+        reader = base.get_encoder() if is_encoder_decoder(base) else base
+        lengths.append((texts[1], max_positions(reader)))
+    labels = inputs.get("labels")
+    if is_encoder_decoder(base) and isinstance(labels, Tensor) and labels.dim() == 2:
+        lengths.append((labels.shape[1], max_positions(base.get_decoder())))
+    for length, limit in lengths:
+        if length > limit:
+            raise InputError(
+                f"a batch has {length} tokens, the {role} takes {limit} (its table of positions): "
+                "truncate the examples, or leave long ones out"
+            )
 
 
-def check_teacher(teacher: Any, cache: TeacherCache | None) -> None:
-    """Raise InputError unless exactly one of a loaded model and an open cache is given."""
+def check_teacher(teacher: Any, cache: TeacherCache | None, student: Any) -> None:
+    """Raise InputError unless exactly one of a loaded model and an open cache is given.
+
+    Warns of weights that the student shares with the teacher, which are frozen.
+    """
     if (teacher is None) == (cache is None):
         number = "neither" if teacher is None else "both"
         raise InputError(f"teacher_model and teacher_cache: {number} given; expected exactly one")
-    if teacher is not None:
-        check_module(teacher, "teacher_model", "AutoModelForCausalLM.from_pretrained(name)")
-    elif not isinstance(cache, TeacherCache):
-        raise InputError(f"teacher_cache is {cache!r}: expected TeacherCache(folder)")
+    if teacher is None:
+        if not isinstance(cache, TeacherCache):
+            raise InputError(f"teacher_cache is {cache!r}: expected TeacherCache(folder)")
+        return
+    check_module(teacher, "teacher_model", "AutoModelForCausalLM.from_pretrained(name)")
+    frozen = {id(parameter) for parameter in teacher.parameters()}
+    trained = {name: p for name, p in student.named_parameters() if p.requires_grad}
+    shared = [name for name, p in trained.items() if id(p) in frozen]
+    if shared and len(shared) == len(trained):
+        raise InputError(
+            "teacher_model and model share every weight, so nothing would be trained: expected a "
+            "copy (copy.deepcopy(model)), or another teacher"
+        )
+    if shared:
+        warnings.warn(
+            f"the student shares {len(shared)} weights with the teacher ({', '.join(shared[:3])}), "
+            "which are frozen with it; give the student a copy to train them",
+            stacklevel=5,
+        )
 
 
 def resolve_layer_pairs(
     terms: Sequence[FeatureTerm], teacher: Any, cache: TeacherCache | None, student: Any
-) -> list[tuple[int, int]]:
-    """Teacher and student layer of each term, as indices in `hidden_states`.
+) -> list[tuple[Layer, Layer]]:
+    """Teacher and student layer of each term, counted from 0 where the model says how many it has.
 
     Raises:
         InputError: a model lacks the layer, or the cache does not hold it.
     """
-    source = teacher if cache is None else cache
-    pairs = []
-    for term in terms:
-        teacher_layer = resolve_layer(term.teacher_layer, source.config, "teacher")
-        pairs.append((teacher_layer, resolve_layer(term.student_layer, student.config, "student")))
-        if cache is not None:
-            cache.require_layer(teacher_layer)
-    return pairs
+
+    def of_teacher(layer: Layer) -> Layer:
+        return check_layer(teacher, layer, "teacher") if cache is None else cache.check_layer(layer)
+
+    return [
+        (of_teacher(term.teacher_layer), check_layer(student, term.student_layer, "student"))
+        for term in terms
+    ]
 
 
-def check_logits(logit_loss: Any, teacher: Any, cache: TeacherCache | None, student: Any) -> None:
-    """Raise InputError unless teacher and student give logits that `logit_loss` can compare."""
+def first_labels(dataset: Any) -> Tensor | None:
+    """Labels of the first example, with a batch dimension; None if they cannot be read."""
+    try:
+        return torch.as_tensor(dataset[0]["labels"]).unsqueeze(0)
+    except (TypeError, IndexError, KeyError, NotImplementedError, ValueError, RuntimeError):
+        return None
+
+
+def choose_logit_loss(logit_loss: Any, student: Any, labels: Tensor | None) -> Any:
+    """The logit loss; "auto" is the one of the student's head.
+
+    Args:
+        logit_loss: as given.
+        student: whose head decides.
+        labels: of the first example, or None.
+
+    Raises:
+        InputError: no loss of logits, or one that the head's outputs make no sense of.
+    """
+    kind = problem_type(student, labels)
+    if isinstance(logit_loss, str) and logit_loss == "auto":
+        return logit_loss_for(kind)
     check_module(logit_loss, "logit_loss", "KLDivergenceLoss()")
+    if not getattr(logit_loss, "takes_logits", False):
+        raise InputError(
+            f"logit_loss is {logit_loss!r}, which does not say that it takes raw logits: expected "
+            "'auto', a loss of geodistill.losses such as KLDivergenceLoss(), or one of your own "
+            "with takes_logits = True"
+        )
+    if isinstance(logit_loss, KLDivergenceLoss) and kind != "single_label_classification":
+        raise InputError(
+            f"logit_loss is {type(logit_loss).__name__}, a softmax over the logits, and the "
+            f"student's head is for {kind}: expected {logit_loss_for(kind)!r}, or 'auto'"
+        )
+    return logit_loss
+
+
+def check_logits(
+    logit_loss: LogitLoss, teacher: Any, cache: TeacherCache | None, student: Any, *, padded: bool
+) -> None:
+    """Raise InputError unless teacher and student give logits that `logit_loss` can compare.
+
+    Args:
+        logit_loss: of the trainer.
+        teacher: run live, or None.
+        cache: of stored outputs, or None.
+        student: whose logits are compared.
+        padded: whether both are known to have one tokenizer, so that a live teacher's vocabulary
+            may have more rows of padding.
+    """
     if cache is not None:
-        cache.require_logits(logit_loss.temperature)
+        cache.require_logits(getattr(logit_loss, "temperature", 1.0))
     n_teacher = _num_logits(teacher) if cache is None else cache.num_logits
     n_student = _num_logits(student)
     if n_teacher is None or n_student is None or n_teacher == n_student:
+        _check_label_names(teacher, student)
         return
     source = "the cache" if cache is not None else _model_name(teacher)
     message = (
@@ -79,7 +209,31 @@ def check_logits(logit_loss: Any, teacher: Any, cache: TeacherCache | None, stud
     )
     if lm_head(student) is None:
         raise InputError(f"{message}; logit_loss needs the same labels: leave it out")
-    raise InputError(f"{message}; logit distillation needs one tokenizer: {CROSS_TOKENIZER_HINT}")
+    if not padded:
+        raise InputError(
+            f"{message}; logit distillation needs one tokenizer: if it is one, with vocabularies "
+            "padded to different sizes, give it as teacher_tokenizer and processing_class; else "
+            f"{CROSS_TOKENIZER_HINT}"
+        )
+    if cache is not None:
+        raise InputError(
+            f"{message}; a cache serves equal vocabularies only: expected "
+            f"student.resize_token_embeddings({n_teacher}), or teacher_model"
+        )
+
+
+def _check_label_names(teacher: Any, student: Any) -> None:
+    """Raise InputError for heads whose labels have names, but not the same in the same order."""
+    configs = (getattr(model, "config", None) for model in (teacher, student))
+    names: list[dict[int, str]] = [getattr(config, "id2label", None) or {} for config in configs]
+    if lm_head(student) is not None or not all(names):
+        return
+    unnamed = any(str(name).startswith("LABEL_") for labels in names for name in labels.values())
+    if not unnamed and names[0] != names[1]:
+        raise InputError(
+            f"the teacher's labels are {names[0]}, the student's {names[1]} (config.id2label); "
+            "logit_loss needs the same labels in one order: leave it out, or train the head anew"
+        )
 
 
 def _num_logits(model: Any) -> int | None:
@@ -87,7 +241,7 @@ def _num_logits(model: Any) -> int | None:
     head = lm_head(model)
     if head is not None:
         return int(head.weight.shape[0])
-    return getattr(model.config, "num_labels", None)
+    return getattr(getattr(model, "config", None), "num_labels", None)
 
 
 def _model_name(model: Any) -> str:
@@ -109,24 +263,36 @@ def check_embeddings(teacher: Any, student: Any) -> None:
 
 
 def _num_embeddings(model: Any) -> int | None:
-    get_embeddings = getattr(model, "get_input_embeddings", None)
-    return None if get_embeddings is None else getattr(get_embeddings(), "num_embeddings", None)
+    try:
+        embeddings = model.get_input_embeddings()
+    except (AttributeError, NotImplementedError):  # no model of texts
+        return None
+    return getattr(embeddings, "num_embeddings", None)
 
 
-def check_processes(terms: nn.Module, processes: int, gpus: int) -> None:
-    """Raise InputError for a parallel run that the losses do not survive.
-
-    Parameters of terms are not synchronised across processes. Of several GPUs in one process,
-    `Trainer` gives each a part of the batch, but a term compares the rows of the whole batch.
-    """
-    if processes > 1 and any(True for _ in terms.parameters()):
-        raise InputError(
-            f"terms with trainable parameters on {processes} processes; such losses train on one "
-            "process only"
-        )
+def check_processes(gpus: int, sharded: bool) -> None:
+    """Raise InputError for a parallel run that splits the rows of a batch, or the weights."""
     if gpus > 1:
         raise InputError(
             f"one process has {gpus} GPUs, over which each batch would be split: expected one "
             f"process per GPU (torchrun --nproc-per-node {gpus} ...), or one GPU "
             "(CUDA_VISIBLE_DEVICES=0)"
+        )
+    if sharded:
+        raise InputError(
+            "the training arguments ask for FSDP or DeepSpeed, with which distillation is not "
+            "supported: expected plain data parallelism (torchrun without fsdp and deepspeed)"
+        )
+
+
+def check_scheduler(optimizer: Any, scheduler: Any, terms: nn.Module) -> None:
+    """Raise InputError for a scheduler that does not know the terms' parameters."""
+    if optimizer is None or scheduler is None:
+        return
+    known = {id(p) for group in optimizer.param_groups for p in group["params"]}
+    if any(id(p) not in known for p in terms.parameters()):
+        raise InputError(
+            "optimizers: the scheduler was made for an optimizer without the parameters of the "
+            "terms: expected an optimizer that has them ([*student.parameters(), "
+            "*loss.parameters()]), or optimizers=(optimizer, None)"
         )

@@ -10,8 +10,8 @@ from torch.nn.utils.rnn import pad_sequence
 from geodistill.errors import InputError
 
 Example = Mapping[str, Any]
-TEACHER_COLUMNS = ("teacher_input_ids", "teacher_attention_mask", "teacher_labels")
-"""The same text in the teacher's tokens, where its tokenizer is not the student's."""
+TEACHER_PREFIX = "teacher_"
+"""Of columns with the same text in the teacher's tokens, where its tokenizer is another."""
 
 
 def teacher_inputs(columns: Mapping[str, Any]) -> dict[str, Any]:
@@ -21,27 +21,32 @@ def teacher_inputs(columns: Mapping[str, Any]) -> dict[str, Any]:
         >>> teacher_inputs({"input_ids": [5, 6], "teacher_input_ids": [7]})
         {'input_ids': [7]}
     """
-    prefix = "teacher_"
-    return {k.removeprefix(prefix): columns[k] for k in TEACHER_COLUMNS if k in columns}
+    return {
+        name.removeprefix(TEACHER_PREFIX): value
+        for name, value in columns.items()
+        if name.startswith(TEACHER_PREFIX)
+    }
 
 
 def pad(examples: Sequence[Example], pad_id: int, teacher_pad_id: int = 0) -> dict[str, Tensor]:
     """Collate examples of different lengths, padded on the right.
 
     Args:
-        examples: each with `input_ids`, and optionally `labels` (a list with one label per token,
-            or a number), `row` (its index in a teacher cache), `teacher_input_ids` and
-            `teacher_labels`.
+        examples: each with `input_ids`, and optionally `labels` (one label per token, a number, or
+            a list of numbers per example, as in multi-label classification), `row` (its index in a
+            teacher cache), other columns with a number per token, such as `token_type_ids` (filled
+            with 0), `teacher_input_ids` and `teacher_labels`. Other columns are left out.
         pad_id: token id that fills `input_ids`.
         teacher_pad_id: token id that fills `teacher_input_ids`.
 
     Returns:
-        `input_ids` and `attention_mask` (b, t); `labels` (b, t) filled with -100, or (b,); `row`
-        (b,); `teacher_input_ids`, `teacher_attention_mask` and `teacher_labels` of the teacher's
-        own length.
+        `input_ids`, `attention_mask` and the other columns of tokens (b, t); `labels` (b, t) filled
+        with -100, (b,) or (b, labels); `row` (b,); `teacher_input_ids`, `teacher_attention_mask`
+        and `teacher_labels` of the teacher's own length.
 
     Raises:
-        InputError: pad_id is not a number, as of a tokenizer without padding token.
+        InputError: pad_id is not a number, as of a tokenizer without padding token; labels of
+            different kinds.
 
     Example:
         >>> pad([{"input_ids": [5, 6, 7]}, {"input_ids": [8]}], pad_id=0)["input_ids"].tolist()
@@ -53,24 +58,57 @@ def pad(examples: Sequence[Example], pad_id: int, teacher_pad_id: int = 0) -> di
             "its end token (tokenizer.pad_token = tokenizer.eos_token)"
         )
 
-    def stack(sequences: list[list[int]], fill: int) -> Tensor:
-        rows = [torch.tensor(sequence, dtype=torch.long) for sequence in sequences]
+    def stack(name: str, fill: int) -> Tensor:
+        rows = [torch.as_tensor(example[name], dtype=torch.long) for example in examples]
         return pad_sequence(rows, batch_first=True, padding_value=fill)
 
-    batch = {
-        "input_ids": stack([e["input_ids"] for e in examples], pad_id),
-        "attention_mask": stack([[1] * len(e["input_ids"]) for e in examples], 0),
-    }
-    if "labels" in examples[0]:
-        labels = [e["labels"] for e in examples]
-        per_token = isinstance(labels[0], list)
-        batch["labels"] = stack(labels, -100) if per_token else torch.tensor(labels)
+    fills = {name: 0 for name in examples[0] if _is_per_token(name, examples)}
+    fills |= {"input_ids": pad_id} | ({"labels": -100} if "labels" in fills else {})
+    batch = {name: stack(name, fill) for name, fill in fills.items()}
+    if "attention_mask" not in batch:
+        lengths = torch.tensor([len(e["input_ids"]) for e in examples])
+        batch["attention_mask"] = (torch.arange(int(lengths.max())) < lengths[:, None]).long()
+    if "labels" in examples[0] and "labels" not in batch:
+        batch["labels"] = _example_labels([e["labels"] for e in examples])
     if "row" in examples[0]:
         batch["row"] = torch.tensor([e["row"] for e in examples])
     if "teacher_input_ids" in examples[0]:
         teacher_batch = pad([teacher_inputs(e) for e in examples], teacher_pad_id)
         batch |= {f"teacher_{name}": tensor for name, tensor in teacher_batch.items()}
     return batch
+
+
+def _is_per_token(name: str, examples: Sequence[Example]) -> bool:
+    """Whether a column has one integer per token of each example."""
+    return not name.startswith(TEACHER_PREFIX) and all(
+        _are_integers(example.get(name)) and len(example[name]) == len(example["input_ids"])
+        for example in examples
+    )
+
+
+def _are_integers(values: Any) -> bool:
+    if isinstance(values, Tensor):
+        return values.dim() == 1 and not values.is_floating_point()
+    return isinstance(values, list) and all(isinstance(value, int) for value in values)
+
+
+def _example_labels(labels: Sequence[Any]) -> Tensor:
+    """Labels per example, (b,) or (b, labels), or of a decoder, (b, t) filled with -100.
+
+    Raises:
+        InputError: labels of different kinds.
+    """
+    try:
+        if all(_are_integers(label) for label in labels):
+            rows = [torch.as_tensor(label, dtype=torch.long) for label in labels]
+            return pad_sequence(rows, batch_first=True, padding_value=-100)
+        return torch.stack([torch.as_tensor(label) for label in labels])
+    except (RuntimeError, TypeError, ValueError):
+        shown = ", ".join(repr(label)[:40] for label in labels[:3])
+        raise InputError(
+            f"labels of one batch are {shown}, ...: expected one number or one list per example, "
+            "of one kind and, for lists of decimals, of one length"
+        ) from None
 
 
 def batches_by_length(
@@ -88,16 +126,21 @@ def batches_by_length(
         yield pad([{**examples[i], "row": i} for i in order[start : start + batch_size]], pad_id)
 
 
-def count_valid_tokens(examples: Sequence[Example]) -> list[int]:
-    """Tokens of each example that `loss_mask` keeps: labelled tokens, or all without token labels.
+def count_valid_tokens(examples: Sequence[Example], *, shifts_labels: bool = True) -> list[int]:
+    """Tokens of each example whose outputs count: labelled ones, or all without token labels.
+
+    Args:
+        examples: with `input_ids`, and `labels` if each token has one.
+        shifts_labels: whether a label belongs to the position before its token, as in causal
+            language models; False for masked language models and token classifiers.
 
     Example:
         >>> count_valid_tokens([{"input_ids": [5, 6, 7], "labels": [-100, 6, 7]}])
         [2]
     """
     return [
-        sum(label != -100 for label in e["labels"][1:])
-        if isinstance(e.get("labels"), list)
+        sum(label != -100 for label in e["labels"][int(shifts_labels) :])
+        if _is_per_token("labels", [e])
         else len(e["input_ids"])
         for e in examples
     ]
@@ -105,4 +148,5 @@ def count_valid_tokens(examples: Sequence[Example]) -> list[int]:
 
 def to_device(model: Any, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Move a batch to the model's device."""
-    return {name: tensor.to(model.device) for name, tensor in batch.items()}
+    device = next(model.parameters()).device
+    return {name: tensor.to(device) for name, tensor in batch.items()}

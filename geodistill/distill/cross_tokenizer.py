@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from geodistill.distill.collate import TEACHER_COLUMNS, teacher_inputs
+from geodistill.distill.collate import TEACHER_PREFIX, teacher_inputs
 from geodistill.distill.feature_term import FeatureTerm
 from geodistill.errors import InputError
 
@@ -69,7 +69,8 @@ def refuse_token_losses(
 
 def pop_teacher_inputs(inputs: dict[str, Any]) -> dict[str, Any]:
     """Remove the teacher's columns from a batch and return them as model inputs; may be empty."""
-    return teacher_inputs({name: inputs.pop(name) for name in TEACHER_COLUMNS if name in inputs})
+    names = [name for name in inputs if name.startswith(TEACHER_PREFIX)]
+    return teacher_inputs({name: inputs.pop(name) for name in names})
 
 
 def require_teacher_inputs(teacher_batch: Mapping[str, Any], mismatch: str) -> None:

@@ -6,27 +6,37 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from inspect import signature
 from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
 
+from geodistill.distill.models.heads import has_token_labels, label_rule, text_shape
+from geodistill.distill.training import ranks
 from geodistill.errors import InputError
 from geodistill.geometry.outliers import inlier_mask
 from geodistill.geometry.pooling import Pooling, pool_tokens
 from geodistill.losses.base import check_module
+from geodistill.losses.moment_loss import MomentLoss
+
+Layer = int | str
+"""A number as in `hidden_states`, or the path of a module."""
 
 
 @dataclass(frozen=True)
 class FeatureTerm:
     """One feature loss between a teacher layer and a student layer.
 
-    Layers are numbered as in `hidden_states` of `transformers`: 0 is the embedding output, k the
-    output of block k, -1 the last.
+    A layer is a number as in `hidden_states` of `transformers`: 0 is the embedding output, k the
+    output of block k, -1 the last, which in most decoders (Llama, GPT-2, OPT, Gemma) is after the
+    final norm; of an encoder-decoder, the decoder's. Or it is the path of any module, such as
+    "encoder.layer.5" or "model.layers.29": then its output, before the final norm. Positions of
+    feature maps (b, channels, height, width) are rows.
 
     Attributes:
-        teacher_layer: layer of the teacher.
-        student_layer: layer of the student.
+        teacher_layer: layer of the teacher, a number or a path.
+        student_layer: layer of the student, a number or a path.
         loss: module called as `loss(student, teacher, mask)`; its parameters, if any, are trained.
         weight: factor of the loss; finite, at least 0.
         pooling: "all" compares one row per token (in language models: per labelled token), "first"
@@ -49,8 +59,8 @@ class FeatureTerm:
         'ProcrustesLoss[6-3]'
     """
 
-    teacher_layer: int
-    student_layer: int
+    teacher_layer: Layer
+    student_layer: Layer
     loss: nn.Module
     weight: float = 1.0
     pooling: Pooling = "all"
@@ -59,9 +69,19 @@ class FeatureTerm:
 
     def __post_init__(self) -> None:
         for name in ("teacher_layer", "student_layer"):
-            if not isinstance(layer := getattr(self, name), int):
-                raise InputError(f"{name} is {layer!r}; expected an integer, -1 for the last")
+            if not isinstance(layer := getattr(self, name), int | str) or layer == "":
+                raise InputError(
+                    f"{name} is {layer!r}; expected an integer, -1 for the last, or the path of a "
+                    "module, such as 'encoder.layer.5'"
+                )
         check_module(self.loss, "loss", "ProcrustesLoss()")
+        try:
+            signature(self.loss.forward).bind(None, None, None)
+        except TypeError:
+            raise InputError(
+                f"loss is {self.loss!r}, which is not called as loss(student, teacher, mask): "
+                "expected a feature loss, such as ProcrustesLoss()"
+            ) from None
         if self.pooling not in (poolings := get_args(Pooling)):
             raise InputError(f"pooling is {self.pooling!r}; expected one of {', '.join(poolings)}")
         if not (math.isfinite(self.weight) and self.weight >= 0):
@@ -78,13 +98,12 @@ class FeatureTerm:
         return f"{type(self.loss).__name__}[{self.teacher_layer}-{self.student_layer}]"
 
 
-def resolve_layer(layer: int, config: Any, role: str) -> int:
+def resolve_layer(layer: int, last: int, role: str) -> int:
     """Index in `hidden_states` of a layer, which may count from the last (negative).
 
     Raises:
-        InputError: a model with this `config` has no such layer; `role` is "teacher" or "student".
+        InputError: there are only the layers 0 to `last`; `role` is "teacher" or "student".
     """
-    last = int(config.num_hidden_layers)
     index = layer + last + 1 if layer < 0 else layer
     if not 0 <= index <= last:
         raise InputError(
@@ -94,24 +113,27 @@ def resolve_layer(layer: int, config: Any, role: str) -> int:
     return index
 
 
-def has_token_labels(inputs: Mapping[str, Any]) -> bool:
-    """Whether each token has a label, as in language modelling, rather than each example."""
-    labels = inputs.get("labels")
-    return labels is not None and labels.shape == inputs["input_ids"].shape
-
-
-def loss_mask(inputs: Mapping[str, Any]) -> Tensor:
+def loss_mask(inputs: Mapping[str, Any], model: Any = None) -> Tensor:
     """Which token positions the losses use, as a (b, t) boolean mask.
 
-    In classification, every token but padding. In language modelling, the positions whose *next*
-    token is a target (label other than -100), since their features produce the response.
+    In classification, every token but padding. Where each token has a label (other than -100), the
+    labelled positions; in a causal language model, those before a label, since their features
+    produce the answer.
+
+    Args:
+        inputs: of a batch of texts.
+        model: that reads them; None for a causal language model.
     """
-    if has_token_labels(inputs):
-        targets = inputs["labels"][:, 1:] != -100
-        return torch.cat([targets, torch.zeros_like(targets[:, :1])], dim=1)
+    if has_token_labels(inputs, model):
+        targets: Tensor = inputs["labels"] != -100
+        if model is not None and not label_rule(model).shifted:
+            return targets
+        return torch.cat([targets[:, 1:], torch.zeros_like(targets[:, :1])], dim=1)
     attention = inputs.get("attention_mask")
     if attention is None:
-        return torch.ones_like(inputs["input_ids"], dtype=torch.bool)
+        shape = text_shape(inputs)
+        assert shape is not None, "no texts"
+        return torch.ones(shape, dtype=torch.bool, device=inputs["input_ids"].device)
     mask: Tensor = attention.bool()
     return mask
 
@@ -178,28 +200,68 @@ class TermModule(nn.Module):
     ) -> Tensor:
         """The unweighted loss of features (b, t, d_s), (b, t', d_t) at valid positions.
 
-        Masks are (b, t) and (b, t'); without a teacher's, the student's holds for both.
+        Masks are (b, t) and (b, t'); without a teacher's, the student's holds for both. Of several
+        processes, each returns the loss of the rows of all.
         """
-        teacher_mask = mask if teacher_mask is None else teacher_mask
-        drop, pooling = self.term.drop_outliers, self.term.pooling
         try:
-            if drop and pooling == "mean":
-                mask = _inlier_tokens(student, mask)
-                teacher_mask = _inlier_tokens(teacher, teacher_mask)
-            student, valid = pool_tokens(student, mask, pooling)
-            teacher, _ = pool_tokens(teacher, teacher_mask, pooling)
-            if drop and pooling != "mean":
-                valid = inlier_mask(teacher, student, valid)
+            student, teacher, valid = self.rows(student, teacher, mask, teacher_mask)
+            if ranks.count() > 1 and not isinstance(self.loss, MomentLoss):
+                student, teacher = (
+                    ranks.gather_rows(x.flatten(0, -2) if valid is None else x[valid])
+                    for x in (student, teacher)
+                )
+                valid = None
             loss: Tensor = self.loss(student, teacher, valid)
         except InputError as error:
             raise InputError(f"{self.name}: {error}") from error
         return loss
 
+    def rows(
+        self, student: Tensor, teacher: Tensor, mask: Tensor, teacher_mask: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Pooled student and teacher features, and which of their rows count; None for all.
+
+        Raises:
+            InputError: positions that do not pair.
+        """
+        teacher_mask = mask if teacher_mask is None else teacher_mask
+        drop, pooling = self.term.drop_outliers, self.term.pooling
+        if pooling == "all" and mask is not teacher_mask and not torch.equal(mask, teacher_mask):
+            counts = [x.sum(1).tolist()[:3] for x in (teacher_mask, mask)]
+            raise InputError(
+                f"the teacher has {counts[0]} positions in the first texts or images, the student "
+                f"{counts[1]}, and pooling='all' compares them one by one: expected equal ones, or "
+                "pooling='mean', 'first' or 'last'"
+            )
+        if drop and pooling == "mean":
+            mask = _inlier_tokens(student, mask)
+            teacher_mask = _inlier_tokens(teacher, teacher_mask)
+        student, valid = pool_tokens(student, mask, pooling)
+        teacher, _ = pool_tokens(teacher, teacher_mask, pooling)
+        if drop and pooling != "mean":
+            valid = inlier_mask(teacher, student, valid)
+        return student, teacher, valid
+
     def measure(self, base_loss: Tensor, term_loss: Tensor, features: Tensor) -> None:
-        """Add one micro-batch's gradient norms at the student's `features` to the warm-up."""
+        """Add one micro-batch's gradient norms at the student's `features` to the warm-up.
+
+        They are those of the batch of all processes, over which gradients are averaged.
+
+        Raises:
+            InputError: the features are inside reentrant gradient checkpointing.
+        """
         for i, loss in enumerate((base_loss, term_loss)):
-            (gradient,) = torch.autograd.grad(loss, features, retain_graph=True)
-            self.gradient_norms[i] += float(gradient.norm())
+            try:
+                (gradient,) = torch.autograd.grad(loss, features, retain_graph=True)
+            except RuntimeError as error:
+                if "use_reentrant" not in str(error):
+                    raise
+                raise InputError(
+                    f"{self.name} measures a gradient inside reentrant checkpointing: expected "
+                    "activation_checkpointing_kwargs={'use_reentrant': False}, or "
+                    "weight_warmup_batches=0"
+                ) from error
+            self.gradient_norms[i] += float(ranks.joined_norm(gradient))
         self.batches_measured += 1
 
 

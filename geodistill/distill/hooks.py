@@ -1,94 +1,199 @@
-"""Forward hooks: the language head on some positions only, and outputs of calls made elsewhere."""
+"""Forward hooks that leave no trace: features of any module, the head on some positions only."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from geodistill.distill.feature_term import loss_mask
-
-
-def lm_head(model: Any) -> Any:
-    """The layer that gives one logit per token of the vocabulary; None in classifiers, encoders."""
-    get_head = getattr(model, "get_output_embeddings", None)
-    return None if get_head is None else get_head()
+from geodistill.distill.feature_term import Layer, loss_mask, resolve_layer
+from geodistill.distill.models.features import (
+    feature_rows,
+    find_logits,
+    find_module,
+    logits_of,
+    tensor_of,
+)
+from geodistill.distill.models.heads import (
+    base_of,
+    is_encoder_decoder,
+    lm_head,
+    readable,
+    text_shape,
+)
+from geodistill.distill.teacher_cache import TeacherOutputs
+from geodistill.errors import InputError
 
 
 @contextmanager
 def lm_head_on_positions(model: Any, mask: Tensor) -> Iterator[None]:
-    """While open, a causal language model gives logits (n, vocabulary) at n positions of `mask`.
+    """While open, a language model gives logits (n, vocabulary) at the n positions of `mask`.
 
     The head of a small model costs more than all its blocks, and few tokens are scored.
     """
-    hook = lm_head(model).register_forward_pre_hook(lambda _, inputs: (inputs[0][mask],))
+
+    def keep(_: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
+        fits = inputs and inputs[0].shape[:2] == mask.shape
+        return (inputs[0][mask], *inputs[1:]) if fits else None
+
+    hook = lm_head(model).register_forward_pre_hook(keep)
     try:
         yield
     finally:
         hook.remove()
 
 
-def teacher_forward(
-    teacher: Any, inputs: Mapping[str, Any], mask: Tensor, hidden_states: bool = True
-) -> Any:
-    """Output of a teacher; a language model's logits are those at the True positions of `mask`."""
-    inputs = {name: x for name, x in inputs.items() if name not in ("labels", "row")}
-    headless = lm_head(teacher) is None
-    with torch.no_grad(), nullcontext() if headless else lm_head_on_positions(teacher, mask):
-        return teacher(**inputs, output_hidden_states=hidden_states)
+@dataclass
+class Recording:
+    """What the calls of a model gave.
 
-
-def token_loss(
-    model: nn.Module, unwrapped: nn.Module, inputs: Mapping[str, Any], hidden_states: bool
-) -> tuple[Tensor, Any, Sequence[Tensor]]:
-    """Mean cross-entropy of the labelled tokens, for which alone the head is computed.
-
-    Args:
-        model: possibly wrapped for mixed precision or several processes.
-        unwrapped: the language model inside.
-        inputs: with labels (b, t).
-        hidden_states: whether to return them, after the loss and the outputs.
+    Attributes:
+        model: that was called.
+        role: "teacher" or "student".
+        outputs: with hidden states, in their order.
+        by_path: output of the last call of each module asked for.
     """
-    mask = loss_mask(inputs)
-    targets = inputs["labels"][:, 1:][mask[:, :-1]]
-    inputs = {name: x for name, x in inputs.items() if name != "labels"}
-    with lm_head_on_positions(unwrapped, mask):
-        outputs = model(**inputs, output_hidden_states=hidden_states)
-    loss = nn.functional.cross_entropy(outputs["logits"].float(), targets)
-    return loss, outputs, outputs.get("hidden_states", ())
+
+    model: Any
+    role: str
+    outputs: list[Any] = field(default_factory=list)
+    by_path: dict[str, Any] = field(default_factory=dict)
+
+    def features(self, layer: Layer) -> Tensor:
+        """Features of a layer.
+
+        Those by number come from the student's first call (the body's, before any other) and the
+        teacher's last (which follows those that generate).
+
+        Raises:
+            InputError: the model gave none, or has no such layer.
+        """
+        if isinstance(layer, str):
+            if layer not in self.by_path:
+                raise InputError(
+                    f"{self.role}_layer is {layer!r}, a module that the {self.role}'s forward does "
+                    "not call: expected one that it calls"
+                )
+            return tensor_of(self.by_path[layer], layer, self.role)
+        name = type(base_of(self.model)).__name__
+        if not self.outputs:
+            raise InputError(
+                f"{self.role}_layer is {layer}, and the {self.role} {name} gives no hidden_states: "
+                "expected the path of a module, such as 'encoder.layer.5'"
+            )
+        hidden = _hidden_states(self.outputs[-1 if self.role == "teacher" else 0])
+        features: Tensor = hidden[resolve_layer(layer, len(hidden) - 1, self.role)]
+        return features
+
+
+def _hidden_states(output: Any) -> Any:
+    states = getattr(output, "hidden_states", None)
+    return states if states else getattr(output, "decoder_hidden_states", None)
 
 
 @contextmanager
-def record_outputs(model: Any, *, grad: bool) -> Iterator[list[Any]]:
-    """While open, every call of `model` computes `hidden_states`, and its output is recorded.
+def record_outputs(
+    model: Any, layers: Iterable[Layer] = (-1,), *, grad: bool, role: str = "student"
+) -> Iterator[Recording]:
+    """While open, features of these layers are recorded at every call of `model`.
 
     A trainer that calls the model itself then needs no second forward pass for the features. Hooks
-    are on the model and on the one below its head, whose output comes first: TRL's fused head calls
-    only the latter, OPT's own forward bypasses it.
+    for numbered layers are on the model and on the one below its head, whose output comes first:
+    TRL's fused head calls only the latter, OPT's own forward bypasses it.
 
     Args:
-        model: a `transformers` model, possibly inside PEFT's; None records nothing.
+        model: any module, possibly inside PEFT's; None records nothing.
+        layers: numbers in `hidden_states`, and paths of modules.
         grad: record only calls made with gradient (True) or without (False).
-
-    Yields:
-        The list of outputs, which grows.
+        role: "teacher" or "student".
     """
-    outputs: list[Any] = []
+    recording = Recording(model, role)
+    layers = set(layers) if model is not None else set()
+    tuples = getattr(getattr(model, "config", None), "return_dict", True) is False
+    numbered = any(isinstance(layer, int) for layer in layers)
+    options = {"return_dict": True} if tuples else {}
+    options |= {"output_hidden_states": True} if numbered else {}
 
     def request(_: nn.Module, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-        return args, {**kwargs, "output_hidden_states": True}
+        return args, {**kwargs, **options}
 
-    def record(_: nn.Module, __: Any, output: Any) -> None:
-        if torch.is_grad_enabled() == grad and getattr(output, "hidden_states", None):
-            outputs.append(output)
+    def keep_states(_: nn.Module, __: Any, output: Any) -> None:
+        if torch.is_grad_enabled() == grad and _hidden_states(output):
+            recording.outputs.append(output)
 
-    with_head = model.get_base_model() if hasattr(model, "get_base_model") else model
-    modules = [] if model is None else dict.fromkeys([with_head, with_head.base_model])
-    hooks = [module.register_forward_pre_hook(request, with_kwargs=True) for module in modules]
-    hooks += [module.register_forward_hook(record) for module in modules]
+    def keep_output(path: str) -> Callable[[nn.Module, Any, Any], None]:
+        def keep(_: nn.Module, __: Any, output: Any) -> None:
+            if torch.is_grad_enabled() == grad:
+                recording.by_path[path] = output
+
+        return keep
+
+    base = base_of(model)
+    bodies = dict.fromkeys([base, getattr(base, "base_model", base)]) if options else ()
+    hooks = [m.register_forward_pre_hook(request, with_kwargs=True) for m in bodies]
+    hooks += [m.register_forward_hook(keep_states) for m in bodies]
+    for path in (layer for layer in layers if isinstance(layer, str)):
+        module = find_module(model, path, role)[1]
+        hooks.append(module.register_forward_hook(keep_output(path)))
     try:
-        yield outputs
+        yield recording
     finally:
         for hook in hooks:
             hook.remove()
+
+
+@torch.no_grad()
+def run_teacher(
+    teacher: Any,
+    inputs: Mapping[str, Any],
+    layers: Iterable[Layer],
+    *,
+    logits: bool | None,
+    others: frozenset[str] = frozenset(),
+) -> TeacherOutputs:
+    """Outputs of a teacher for a batch, at the positions that count.
+
+    Args:
+        teacher: any module, in eval mode.
+        inputs: of the batch; labels only say which positions count.
+        layers: whose features are returned.
+        logits: whether logits are returned; None returns them if there are any.
+        others: inputs that are the student's alone.
+
+    Raises:
+        InputError: the teacher has no such layer, or no logits.
+    """
+    layers = list(layers)
+    reads = readable(inputs, teacher, others)
+    head: Any = nullcontext()
+    if lm_head(teacher) is not None and text_shape(reads) and not is_encoder_decoder(teacher):
+        head = lm_head_on_positions(teacher, loss_mask(inputs, teacher))
+    with head, record_outputs(teacher, layers, grad=False, role="teacher") as recording:
+        output = teacher(**reads)
+    return teacher_outputs(output, recording, inputs, layers, logits=logits)
+
+
+def teacher_outputs(
+    output: Any,
+    recording: Recording,
+    inputs: Mapping[str, Any],
+    layers: Iterable[Layer],
+    *,
+    logits: bool | None,
+) -> TeacherOutputs:
+    """What `run_teacher` returns, of a call that another trainer made."""
+    teacher = recording.model
+    rows = {
+        layer: feature_rows(recording.features(layer), inputs, teacher, layer, "teacher")
+        for layer in layers
+    }
+    wanted = find_logits(output) is not None if logits is None else logits
+    return TeacherOutputs(
+        logits_of(output, teacher, inputs, "teacher") if wanted else None,
+        {layer: features for layer, (features, _) in rows.items()},
+        masks={layer: mask for layer, (_, mask) in rows.items()},
+    )

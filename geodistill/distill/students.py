@@ -1,7 +1,5 @@
 """Students made from a teacher: narrower or shallower, with embeddings derived from its own."""
 
-import copy
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -15,7 +13,18 @@ from transformers import (
     set_seed,
 )
 
+from geodistill.distill.models.layer_selection import check_layers, take_layers, uniform_layer_map
 from geodistill.errors import InputError
+
+__all__ = [
+    "bert_student",
+    "check_layers",
+    "opt_student",
+    "pca_init_embeddings",
+    "principal_directions",
+    "take_layers",
+    "uniform_layer_map",
+]
 
 BERT_HEAD_WIDTH, OPT_HEAD_WIDTH = 32, 64
 
@@ -38,12 +47,6 @@ def principal_directions(embeddings: Tensor, width: int) -> Tensor:
     return directions
 
 
-def uniform_layer_map(teacher_layers: int, student_layers: int) -> tuple[int, ...]:
-    """The teacher layer at the same relative depth as each student layer 1..`student_layers`."""
-    depths = range(1, student_layers + 1)
-    return tuple(max(1, round(layer * teacher_layers / student_layers)) for layer in depths)
-
-
 def check_width(width: int, head_width: int, teacher_width: int) -> None:
     """Raise InputError unless `width` is a multiple of `head_width`, at most `teacher_width`."""
     if width < head_width or width % head_width:
@@ -52,12 +55,6 @@ def check_width(width: int, head_width: int, teacher_width: int) -> None:
         raise InputError(
             f"width is {width}; expected at most {teacher_width}, the teacher's embedding width"
         )
-
-
-def check_layers(layers: int, teacher_layers: int) -> None:
-    """Raise InputError unless `layers` is in 1..`teacher_layers`."""
-    if not 1 <= layers <= teacher_layers:
-        raise InputError(f"layers is {layers}; expected 1 to {teacher_layers}, the teacher's")
 
 
 def bert_student(
@@ -150,53 +147,6 @@ def opt_student(
     if not tie_embeddings:
         student.lm_head.weight.data.copy_(student.model.decoder.embed_tokens.weight)
     return student
-
-
-def take_layers(teacher: PreTrainedModel, layers: int | Sequence[int]) -> PreTrainedModel:
-    """A copy of the teacher with some of its blocks.
-
-    Args:
-        teacher: a model whose blocks are in one `ModuleList`, as in most.
-        layers: number of blocks, which are then evenly spaced and include the last; or the blocks
-            themselves in ascending order, counted from 1.
-
-    Raises:
-        InputError: blocks that the teacher lacks, or no such list.
-
-    Example:
-        >>> teacher = BertForSequenceClassification(BertConfig(hidden_size=48))  # 12 blocks
-        >>> len(take_layers(teacher, 3).bert.encoder.layer)  # blocks 4, 8 and 12
-        3
-        >>> len(take_layers(teacher, range(1, 5)).bert.encoder.layer)  # the first four
-        4
-    """
-    depth = teacher.config.num_hidden_layers
-    if isinstance(layers, int):
-        check_layers(layers, depth)
-        layers = uniform_layer_map(depth, layers)
-    elif not layers or [*layers] != sorted({*layers} & {*range(1, depth + 1)}):
-        raise InputError(
-            f"layers is {[*layers]}; expected numbers from 1 to {depth}, the teacher's, in order"
-        )
-    student = copy.deepcopy(teacher)
-    lists = [m for m in student.base_model.modules() if isinstance(m, nn.ModuleList)]
-    stacks = [blocks for blocks in lists if len(blocks) == depth]
-    if len(stacks) != 1:
-        raise InputError(
-            f"teacher {type(teacher).__name__} has {len(stacks)} lists of {depth} blocks; "
-            "expected one to take layers from"
-        )
-    indices = [layer - 1 for layer in layers]
-    for dropped in sorted(set(range(depth)) - set(indices), reverse=True):
-        del stacks[0][dropped]
-    for index, block in enumerate(stacks[0]):
-        for module in block.modules():
-            if hasattr(module, "layer_idx"):  # where attention finds its keys in a cache
-                vars(module)["layer_idx"] = index
-    student.config.num_hidden_layers = len(indices)
-    if getattr(student.config, "layer_types", None):
-        student.config.layer_types = [teacher.config.layer_types[i] for i in indices]
-    return student.requires_grad_(True)  # the copy of a frozen teacher would not learn
 
 
 @torch.no_grad()

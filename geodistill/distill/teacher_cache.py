@@ -2,8 +2,9 @@
 
 A cache is a folder with `manifest.json` and `.npy` arrays, opened memory-mapped. Their rows are the
 valid tokens of all examples one after another; `offsets.npy` says where each example begins.
-Features are float16. A classifier's logits are stored in full; of a language model's, each position
-keeps the `top_k` largest, and the mass of all others counts as one more outcome; or none are kept.
+Features are float16. A classifier's logits are stored in full, one row per example or token; of a
+language model's, each position keeps the `top_k` largest, and the mass of all others counts as one
+more outcome; or none are kept.
 """
 
 import hashlib
@@ -11,7 +12,6 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from geodistill import files
+from geodistill.distill.feature_term import Layer, resolve_layer
 from geodistill.errors import InputError
 
 
@@ -27,33 +28,38 @@ class TeacherOutputs:
     """Outputs of a teacher for one batch.
 
     Attributes:
-        logits: (b, classes), or (n, vocabulary) at the n valid positions; None where a cache
-            holds `top` or no logits.
+        logits: (b, classes), or (n, classes) at the n valid positions; None where a cache holds
+            `top` or no logits.
         features: by layer, (b, t, d); from a cache, zeros at positions that are not valid.
         top: from a language model's cache, log-probabilities and token ids, each (n, k).
-        mask: valid positions of `features` (b, t); None where they are the student's.
+        masks: valid positions (b, t) of the features of each layer.
     """
 
     logits: Tensor | None
-    features: dict[int, Tensor] = field(default_factory=dict)
+    features: dict[Layer, Tensor] = field(default_factory=dict)
     top: tuple[Tensor, Tensor] | None = None
-    mask: Tensor | None = None
+    masks: dict[Layer, Tensor] = field(default_factory=dict)
 
     def first_nonfinite(self) -> str:
         """Name of the first output with NaN or infinity at a valid position; empty if none has."""
         outputs = {
-            f"features of layer {layer}": features if self.mask is None else features[self.mask]
-            for layer, features in sorted(self.features.items())
+            f"features of layer {layer}": features[self.masks[layer]]
+            for layer, features in sorted(self.features.items(), key=str)
         }
         if self.logits is not None:
             outputs["logits"] = self.logits
         return next((name for name, x in outputs.items() if not x.isfinite().all()), "")
 
-    def aligned_logits(self, student: Tensor) -> tuple[Tensor, Tensor]:
-        """Student logits (n, vocabulary) and teacher logits over the same outcomes.
+    def aligned_logits(self, student: Tensor, *, padded: bool = False) -> tuple[Tensor, Tensor]:
+        """Student logits (n, classes) and teacher logits over the same outcomes.
 
         From a cache the outcomes are the teacher's top k tokens and all others as one. By the data
         processing inequality their Kullback-Leibler divergence is a lower bound of the full one.
+
+        Args:
+            student: its logits.
+            padded: whether both have one tokenizer, so that what the larger vocabulary has more are
+                rows of no token, which are cut.
 
         Raises:
             InputError: the vocabularies differ.
@@ -64,6 +70,9 @@ class TeacherOutputs:
             student_top = student.log_softmax(-1).gather(-1, token_ids)
             return topk_with_tail(student_top), topk_with_tail(log_probs)
         assert self.logits is not None
+        if padded:
+            n = min(self.logits.shape[-1], student.shape[-1])
+            return student[..., :n], self.logits[..., :n]
         if self.logits.shape[-1] != student.shape[-1]:
             raise InputError(
                 f"the teacher has {self.logits.shape[-1]} logits, the student "
@@ -102,7 +111,6 @@ class TeacherCache:
             raise InputError(f"teacher cache {folder} has no manifest.json; build it again")
         try:
             self.manifest = _complete_manifest(json.loads(manifest.read_text()))
-            self.config = SimpleNamespace(num_hidden_layers=self.manifest["num_hidden_layers"])
             self._arrays = {
                 name: np.load(self.folder / f"{name}.npy", mmap_mode="r", allow_pickle=False)
                 for name in self.manifest["arrays"]
@@ -129,13 +137,24 @@ class TeacherCache:
                     f"{expected[:12]} is recorded); build it again"
                 )
 
-    def require_layer(self, layer: int) -> None:
-        """Raise InputError unless features of `layer` (0 = embeddings) are stored."""
-        if layer not in self.manifest["layers"]:
+    def check_layer(self, layer: Layer) -> Layer:
+        """The stored layer that a number (0 = embeddings, -1 = last) or the end of a path names.
+
+        Raises:
+            InputError: there is none.
+        """
+        stored = self.manifest["layers"]
+        last = self.manifest["num_hidden_layers"]
+        if isinstance(layer, int):
+            layer = layer if last is None else resolve_layer(layer, last, "teacher")
+            matches = [layer] if layer in stored else []
+        else:
+            matches = [name for name in stored if f".{name}".endswith(f".{layer}")]
+        if len(matches) != 1:
             raise InputError(
-                f"teacher_layer {layer} is not in the cache {self.folder}; it holds "
-                f"{self.manifest['layers']}"
+                f"teacher_layer {layer} is not in the cache {self.folder}; it holds {stored}"
             )
+        return matches[0]
 
     def require_logits(self, temperature: float) -> None:
         """Raise InputError unless stored logits can serve a logit loss at `temperature`."""
@@ -161,7 +180,7 @@ class TeacherCache:
         """A stored array ("logits", "features_6", ...), memory-mapped."""
         return self._arrays[name]
 
-    def lookup(self, rows: Tensor, mask: Tensor | None, layers: Iterable[int]) -> TeacherOutputs:
+    def lookup(self, rows: Tensor, mask: Tensor | None, layers: Iterable[Layer]) -> TeacherOutputs:
         """Outputs for some examples.
 
         Args:
@@ -197,11 +216,14 @@ class TeacherCache:
             return torch.from_numpy(self._arrays[name][where]).to(rows.device)
 
         features = {i: _scatter(read(f"features_{i}", stored).float(), mask) for i in layers}
-        logits = read("logits", index) if "logits" in self._arrays else None
+        logits = None
+        if "logits" in self._arrays:
+            per_token = self.manifest.get("token_logits", False)
+            logits = read("logits", stored if per_token else index)
         top = None
         if self.manifest["top_k"]:
             top = read("top_values", stored), read("top_indices", stored).long()
-        return TeacherOutputs(logits, features, top, mask)
+        return TeacherOutputs(logits, features, top, dict.fromkeys(features, mask))
 
 
 def _complete_manifest(manifest: Any) -> dict[str, Any]:

@@ -3,7 +3,13 @@
 from geodistill.losses.base import FeatureLoss
 from geodistill.losses.controls import AlignmentLoss, IsotropyLoss, ShuffledRows, SpectrumLoss
 from geodistill.losses.geometry import CKALoss, FeatureGramLoss, ProcrustesLoss
-from geodistill.losses.logits import KLDivergenceLoss, SquaredErrorLoss
+from geodistill.losses.logits import (
+    BernoulliKLLoss,
+    KLDivergenceLoss,
+    LogitLoss,
+    SquaredErrorLoss,
+    logit_loss_for,
+)
 from geodistill.losses.moment_loss import MomentLoss
 from geodistill.losses.pointwise import CosineLoss, FlexLoss, PatientLoss, PCATargetLoss
 from geodistill.losses.projection import OrthogonalProjectionLoss, ProjectionLoss
@@ -11,6 +17,7 @@ from geodistill.losses.relational import RelationalLoss
 
 __all__ = [
     "AlignmentLoss",
+    "BernoulliKLLoss",
     "CKALoss",
     "CosineLoss",
     "FeatureGramLoss",
@@ -18,6 +25,7 @@ __all__ = [
     "FlexLoss",
     "IsotropyLoss",
     "KLDivergenceLoss",
+    "LogitLoss",
     "MomentLoss",
     "OrthogonalProjectionLoss",
     "PCATargetLoss",
@@ -28,4 +36,5 @@ __all__ = [
     "ShuffledRows",
     "SpectrumLoss",
     "SquaredErrorLoss",
+    "logit_loss_for",
 ]

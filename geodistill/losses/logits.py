@@ -7,7 +7,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import log_softmax, mse_loss
+from torch.nn.functional import log_softmax, logsigmoid, mse_loss
 
 from geodistill.errors import InputError
 from geodistill.geometry.validation import flatten_valid_rows
@@ -17,10 +17,32 @@ KINDS: tuple[Kind, ...] = ("forward", "reverse", "skew")
 SKEW = 0.1  # weight of the teacher in the mixture
 
 
-class KLDivergenceLoss(nn.Module):
+class LogitLoss(nn.Module):
+    """Base class of losses of student and teacher logits, called as `loss(student, teacher)`.
+
+    Attributes:
+        takes_logits: True, which tells a trainer that raw logits are expected. A loss of your own
+            needs it too.
+        temperature: by which logits are divided.
+
+    Example:
+        >>> class LogitCosine(LogitLoss):
+        ...     def forward(self, student, teacher):
+        ...         return 1 - torch.cosine_similarity(student, teacher).mean()
+        >>> float(LogitCosine()(torch.eye(2), 3 * torch.eye(2)))
+        0.0
+    """
+
+    requires_hidden_states = False
+    takes_logits = True
+    temperature: float = 1.0
+
+
+class KLDivergenceLoss(LogitLoss):
     """T² · mean over rows of a divergence of p = softmax(teacher/T) and q = softmax(student/T).
 
-    In nats, ≥ 0, computed in at least float32; T² keeps the size of the gradient.
+    For heads whose outcomes exclude each other: one label, a token. In nats, ≥ 0, computed in at
+    least float32; T² keeps the size of the gradient.
 
     Args:
         kind: "forward" KL(p‖q) (Hinton et al., 2015); "reverse" KL(q‖p); "skew" KL(p‖0.1 p + 0.9 q)
@@ -36,15 +58,11 @@ class KLDivergenceLoss(nn.Module):
         '1.311'
     """
 
-    requires_hidden_states = False
-
     def __init__(self, kind: Kind = "forward", temperature: float = 1.0) -> None:
         super().__init__()
         if kind not in KINDS:
             raise InputError(f"kind is {kind!r}: expected one of {KINDS}")
-        if not 0 < temperature < math.inf:
-            raise InputError(f"temperature is {temperature}: expected a finite number above 0")
-        self.kind, self.temperature = kind, temperature
+        self.kind, self.temperature = kind, _checked(temperature)
 
     def forward(
         self, student_logits: Tensor, teacher_logits: Tensor, mask: Tensor | None = None
@@ -57,14 +75,14 @@ class KLDivergenceLoss(nn.Module):
             mask: rows that count (...), True = keep.
 
         Raises:
-            InputError: logits that do not pair or are not finite, or a mask that keeps no row.
+            InputError: logits that do not pair or are not finite, a mask that keeps no row, or one
+                logit, whose softmax is always 1.
         """
-        names = ("teacher_logits", "student_logits")
-        teacher, student = flatten_valid_rows(teacher_logits, student_logits, mask, names)
-        if student.shape[-1] != teacher.shape[-1]:
+        teacher, student = _paired(teacher_logits, student_logits, mask)
+        if student.shape[-1] == 1:
             raise InputError(
-                f"student_logits have {student.shape[-1]} classes, teacher_logits "
-                f"{teacher.shape[-1]}: expected one vocabulary"
+                "student_logits have 1 class, whose softmax is always 1: expected "
+                "SquaredErrorLoss() for regression, BernoulliKLLoss() for one yes or no"
             )
         log_p, log_q = (log_softmax(a / self.temperature, dim=-1) for a in (teacher, student))
         if self.kind == "reverse":
@@ -76,7 +94,49 @@ class KLDivergenceLoss(nn.Module):
         return rows.mean() * self.temperature**2
 
 
-class SquaredErrorLoss(nn.Module):
+class BernoulliKLLoss(LogitLoss):
+    """T² · mean over rows of Σ KL(p‖q) of p = sigmoid(teacher/T) and q = sigmoid(student/T).
+
+    For heads of independent labels (multi-label classification), summed over the labels: the
+    divergence of their joint distributions. In nats, ≥ 0, computed in at least float32.
+
+    Args:
+        temperature: T > 0, finite.
+
+    Raises:
+        InputError: a temperature that is not positive and finite.
+
+    Example:
+        >>> loss = BernoulliKLLoss()
+        >>> f"{loss(torch.tensor([[0.0, 3.0]]), torch.tensor([[2.0, 3.0]])):.3f}"
+        '0.328'
+    """
+
+    def __init__(self, temperature: float = 1.0) -> None:
+        super().__init__()
+        self.temperature = _checked(temperature)
+
+    def forward(
+        self, student_logits: Tensor, teacher_logits: Tensor, mask: Tensor | None = None
+    ) -> Tensor:
+        """The mean over the rows that count.
+
+        Args:
+            student_logits: (..., labels).
+            teacher_logits: (..., labels) of the same rows.
+            mask: rows that count (...), True = keep.
+
+        Raises:
+            InputError: logits that do not pair or are not finite, or a mask that keeps no row.
+        """
+        teacher, student = _paired(teacher_logits, student_logits, mask)
+        x, y = teacher / self.temperature, student / self.temperature
+        yes = x.sigmoid() * (logsigmoid(x) - logsigmoid(y))
+        no = (-x).sigmoid() * (logsigmoid(-x) - logsigmoid(-y))
+        return (yes + no).sum(-1).mean() * self.temperature**2
+
+
+class SquaredErrorLoss(LogitLoss):
     """Mean squared difference of student and teacher outputs: the logit loss of a regression task.
 
     Example:
@@ -84,9 +144,57 @@ class SquaredErrorLoss(nn.Module):
         2.5
     """
 
-    requires_hidden_states = False
-    temperature = 1.0
-
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
         """The loss, a scalar, of outputs (..., d) of one shape."""
+        if student.shape != teacher.shape:
+            raise InputError(
+                f"student outputs have shape {tuple(student.shape)}, the teacher's "
+                f"{tuple(teacher.shape)}: expected one shape"
+            )
         return mse_loss(student, teacher)
+
+
+_BY_PROBLEM: dict[str, type[LogitLoss]] = {
+    "single_label_classification": KLDivergenceLoss,
+    "multi_label_classification": BernoulliKLLoss,
+    "regression": SquaredErrorLoss,
+}
+
+
+def logit_loss_for(problem_type: str) -> LogitLoss:
+    """The logit loss of a kind of head, as `config.problem_type` of `transformers` names it.
+
+    Args:
+        problem_type: "single_label_classification" (also of language models),
+            "multi_label_classification" or "regression".
+
+    Raises:
+        InputError: another kind.
+
+    Example:
+        >>> logit_loss_for("multi_label_classification")
+        BernoulliKLLoss()
+    """
+    if problem_type not in _BY_PROBLEM:
+        raise InputError(
+            f"problem_type is {problem_type!r}: expected one of {', '.join(_BY_PROBLEM)}"
+        )
+    return _BY_PROBLEM[problem_type]()
+
+
+def _checked(temperature: float) -> float:
+    if not 0 < temperature < math.inf:
+        raise InputError(f"temperature is {temperature}: expected a finite number above 0")
+    return temperature
+
+
+def _paired(teacher: Tensor, student: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Valid rows of both; InputError unless they have one width."""
+    names = ("teacher_logits", "student_logits")
+    x, y = flatten_valid_rows(teacher, student, mask, names)
+    if y.shape[-1] != x.shape[-1]:
+        raise InputError(
+            f"student_logits have {y.shape[-1]} classes, teacher_logits {x.shape[-1]}: expected "
+            "one vocabulary"
+        )
+    return x, y

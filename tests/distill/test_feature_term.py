@@ -1,7 +1,6 @@
 """Which layers and rows a term compares, against hand values; every refusal and its words."""
 
 import math
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -48,14 +47,14 @@ def test_language_models_keep_the_positions_that_predict_a_target(labels, expect
 
 @pytest.mark.parametrize(("layer", "index"), [(0, 0), (6, 6), (-1, 6), (-7, 0)])
 def test_layers_count_as_in_hidden_states(layer, index):
-    assert resolve_layer(layer, SimpleNamespace(num_hidden_layers=6), "teacher") == index
+    assert resolve_layer(layer, 6, "teacher") == index
 
 
 @pytest.mark.parametrize("layer", [7, -8, 12])
 def test_an_unknown_layer_is_told_which_there_are(layer):
     words = rf"teacher_layer is {layer}, the teacher has layers 0 \(embeddings\) to 6"
     with pytest.raises(InputError, match=words):
-        resolve_layer(layer, SimpleNamespace(num_hidden_layers=6), "teacher")
+        resolve_layer(layer, 6, "teacher")
 
 
 @pytest.mark.parametrize(
@@ -76,9 +75,9 @@ def test_terms_out_of_range(settings, words):
         FeatureTerm(-1, -1, ProcrustesLoss(), **settings)
 
 
-@pytest.mark.parametrize("layers", [("last", -1), (-1, 0.5)])
-def test_a_layer_is_a_number(layers):
-    with pytest.raises(InputError, match=r"_layer is .*; expected an integer, -1 for the last"):
+@pytest.mark.parametrize("layers", [("", -1), (-1, 0.5)])
+def test_a_layer_is_a_number_or_a_path(layers):
+    with pytest.raises(InputError, match=r"_layer is .*; expected an integer, -1 for the last, or"):
         FeatureTerm(*layers, ProcrustesLoss())
 
 

@@ -43,11 +43,11 @@ def test_recorded_features_are_those_of_the_call_itself(model):
         logits = model(IDS).logits
         with torch.no_grad():
             model(IDS)
-    assert len(seen) >= 1
-    for output in seen:
+    assert len(seen.outputs) >= 1
+    for output in seen.outputs:
         for one, other in zip(output.hidden_states, expected, strict=True):
             assert torch.equal(one, other)
-    (found,) = torch.autograd.grad(logits.sum(), seen[0].hidden_states[-1])
+    (found,) = torch.autograd.grad(logits.sum(), seen.outputs[0].hidden_states[-1])
     assert found.abs().max() > 0  # the features are on the way to these logits
 
 
@@ -55,11 +55,11 @@ def test_recorded_hears_a_call_below_the_head_and_the_kind_asked_for():
     model = tiny_opt(1)
     with record_outputs(model, grad=False) as seen:
         model(IDS)
-        assert not seen
+        assert not seen.outputs
         with torch.no_grad():
             model.base_model(IDS)
-    assert len(seen) == 1
-    assert len(seen[0].hidden_states) == 3
+    assert len(seen.outputs) == 1
+    assert len(seen.outputs[0].hidden_states) == 3
     assert model(IDS).hidden_states is None
     for module in (model, model.base_model):
         assert not module._forward_hooks
@@ -69,4 +69,4 @@ def test_recorded_hears_a_call_below_the_head_and_the_kind_asked_for():
 def test_recording_nothing():
     with record_outputs(None, grad=True) as seen:
         pass
-    assert seen == []
+    assert seen.outputs == []

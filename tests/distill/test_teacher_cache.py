@@ -323,13 +323,13 @@ def test_a_language_models_features_alone(tmp_path):
     assert sorted(cache.manifest["arrays"]) == ["features_2"]
     found = cache.lookup(torch.tensor([2, 0]), None, [2])
     assert found.logits is found.top is cache.num_logits is None
-    assert found.mask.sum(1).tolist() == [5, 3]
-    assert found.mask[1].tolist() == [True] * 3 + [False] * 2
+    assert found.masks[2].sum(1).tolist() == [5, 3]
+    assert found.masks[2][1].tolist() == [True] * 3 + [False] * 2
     for place, number in enumerate((2, 0)):
         batch = collate([ANSWERS[number]])
         out = tiny_opt(2).eval()(**without(batch, "row", "labels"), output_hidden_states=True)
         expected = out.hidden_states[-1][loss_mask(batch)]
-        assert torch.allclose(found.features[2][place][found.mask[place]], expected, atol=1e-3)
+        assert torch.allclose(found.features[2][place][found.masks[2][place]], expected, atol=1e-3)
         assert expected.abs().max() > 0.5
     with warnings.catch_warnings(action="error"):
         language_cache(tmp_path / "c")  # opened, not built
@@ -435,9 +435,9 @@ def test_an_example_beyond_the_cache_is_refused(tmp_path):
 
 def test_a_layer_that_is_not_stored(tmp_path):
     cache = classifier_cache(tmp_path / "c")
-    cache.require_layer(2)
+    cache.check_layer(2)
     with pytest.raises(InputError, match=r"teacher_layer 0 is not in the cache .*holds \[1, 2\]"):
-        cache.require_layer(0)
+        cache.check_layer(0)
 
 
 def test_an_unknown_layer(tmp_path):

@@ -150,7 +150,7 @@ def test_accumulation_neither_multiplies_nor_divides(tmp_path, model, data, repe
         "loss/task": task,
         "loss/logit": logit,
         "loss/ProcrustesLoss[-1--1]": geometry,
-        "loss/ProcrustesLoss[-1--1] weight": FEATURE,
+        "weight/ProcrustesLoss[-1--1]": FEATURE,
     }.items():
         assert logged(trainer, name) == [pytest.approx(expected, rel=1e-4)], name
         assert abs(expected) > 1e-2
@@ -367,7 +367,7 @@ def test_the_weight_is_the_ratio_of_gradient_norms_at_the_students_features(tmp_
             for parameter, gradient in zip(by_hand.parameters(), gradients, strict=True):
                 parameter -= RATE * gradient
     expected = FEATURE * float(sums[0] / sums[1])
-    seen = logged(trainer, "loss/ProcrustesLoss[-1--1] weight")
+    seen = logged(trainer, "weight/ProcrustesLoss[-1--1]")
     assert seen == [0, *[pytest.approx(expected, rel=1e-3)] * 5]
     assert trainer.term_weights() == {"weight/ProcrustesLoss[-1--1]": pytest.approx(seen[-1])}
     assert expected > 0
@@ -735,6 +735,9 @@ def test_nan_logits_of_the_teacher_are_told_as_the_teachers(tmp_path, model, dat
 def test_what_the_teacher_says_of_padding_does_not_count():
     mask = torch.tensor([[True, False]])
     features = torch.tensor([[[1.0], [math.nan]]])
-    assert TeacherOutputs(None, {3: features}, mask=mask).first_nonfinite() == ""
-    assert TeacherOutputs(None, {3: features}).first_nonfinite() == "features of layer 3"
+    assert TeacherOutputs(None, {3: features}, masks={3: mask}).first_nonfinite() == ""
+    assert (
+        TeacherOutputs(None, {3: features}, masks={3: mask | True}).first_nonfinite()
+        == "features of layer 3"
+    )
     assert TeacherOutputs(torch.tensor([[math.inf]])).first_nonfinite() == "logits"

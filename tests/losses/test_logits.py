@@ -6,10 +6,16 @@ import pytest
 import torch
 from torch import Tensor
 from torch.distributions import Categorical, kl_divergence
+from torch.nn.functional import binary_cross_entropy_with_logits as bce
 
 from geodistill.distill.teacher_cache import topk_with_tail
 from geodistill.errors import InputError
-from geodistill.losses import KLDivergenceLoss, SquaredErrorLoss
+from geodistill.losses import (
+    BernoulliKLLoss,
+    KLDivergenceLoss,
+    SquaredErrorLoss,
+    logit_loss_for,
+)
 
 KINDS = ["forward", "reverse", "skew"]
 
@@ -147,3 +153,59 @@ def test_squared_error_is_the_mean_over_all_outputs() -> None:
 def test_refusals(call: object, message: str) -> None:
     with pytest.raises(InputError, match=message):
         call()
+
+
+@pytest.mark.parametrize("temperature", [1.0, 2.5])
+def test_bernoulli_kl_is_cross_entropy_less_entropy(temperature: float) -> None:
+    """By torch's own binary cross-entropy, summed over the labels of a row."""
+    student = STUDENT.double().requires_grad_()
+    p = (TEACHER / temperature).sigmoid().double()
+    rows = bce(student / temperature, p, reduction="none")
+    rows = (rows - bce(TEACHER.double() / temperature, p, reduction="none")).sum(-1)
+    expected = temperature**2 * rows[MASK.bool()].mean()
+    value = BernoulliKLLoss(temperature)(student, TEACHER.double(), MASK)
+    assert float(value) == pytest.approx(float(expected), rel=1e-6)
+    assert float(value) > 0.1
+    (found,) = torch.autograd.grad(value, student)
+    (wanted,) = torch.autograd.grad(expected, student)
+    assert torch.allclose(found, wanted, atol=1e-8)
+
+
+def test_bernoulli_kl_sees_a_common_shift_and_a_softmax_does_not() -> None:
+    assert float(KLDivergenceLoss()(STUDENT + 3, STUDENT)) < 1e-6
+    assert float(BernoulliKLLoss()(STUDENT + 3, STUDENT)) > 0.5
+    assert float(BernoulliKLLoss()(STUDENT, STUDENT)) == pytest.approx(0, abs=1e-6)
+
+
+def test_bernoulli_kl_is_finite_far_out() -> None:
+    far = torch.tensor([[200.0, -200.0]], requires_grad=True)
+    value = BernoulliKLLoss()(far, -far.detach())
+    value.backward()
+    assert float(value) == pytest.approx(400)
+    assert far.grad is not None
+    assert far.grad.tolist() == [[1.0, -1.0]]
+
+
+@pytest.mark.parametrize(
+    ("problem", "kind"),
+    [
+        ("single_label_classification", KLDivergenceLoss),
+        ("multi_label_classification", BernoulliKLLoss),
+        ("regression", SquaredErrorLoss),
+    ],
+)
+def test_the_loss_of_a_kind_of_head(problem: str, kind: type) -> None:
+    assert type(logit_loss_for(problem)) is kind
+    assert logit_loss_for(problem).takes_logits
+
+
+def test_the_loss_of_an_unknown_kind_of_head() -> None:
+    with pytest.raises(InputError, match=r"problem_type is 'ranking': expected one of single_lab"):
+        logit_loss_for("ranking")
+
+
+def test_one_logit_has_no_softmax() -> None:
+    with pytest.raises(InputError, match=r"have 1 class, whose softmax is always 1: expected Sq"):
+        KLDivergenceLoss()(STUDENT[..., :1], TEACHER[..., :1])
+    with pytest.raises(InputError, match=r"student outputs have shape \(2,\), the teacher's \(2,"):
+        SquaredErrorLoss()(torch.zeros(2), torch.zeros(2, 1))

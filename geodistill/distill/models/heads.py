@@ -1,0 +1,255 @@
+"""What a model predicts and what it reads: asked of the model, as `transformers` would."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from inspect import Parameter, signature
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers.loss.loss_utils import LOSS_MAPPING, ForCausalLMLoss
+from transformers.models.auto.modeling_auto import MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING_NAMES
+from transformers.utils.generic import find_labels
+
+_POSITION_TABLES = ("position_embeddings", "embed_positions", "position_embedding", "wpe")
+_NO_LIMIT = 1 << 40
+_names: weakref.WeakKeyDictionary[nn.Module, tuple[frozenset[str], bool]]
+_names = weakref.WeakKeyDictionary()
+_rules: weakref.WeakKeyDictionary[nn.Module, LabelRule] = weakref.WeakKeyDictionary()
+_limits: weakref.WeakKeyDictionary[nn.Module, int] = weakref.WeakKeyDictionary()
+
+
+def base_of(model: Any) -> Any:
+    """The model itself, or the one inside PEFT's."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
+def lm_head(model: Any) -> Any:
+    """The layer that gives one logit per token of the vocabulary; None in classifiers, encoders."""
+    get_head = getattr(model, "get_output_embeddings", None)
+    try:
+        return None if get_head is None else get_head()
+    except NotImplementedError:  # speech encoders
+        return None
+
+
+def is_encoder_decoder(model: Any) -> bool:
+    """Whether labels are tokens of a decoder, whose positions are not those of the inputs."""
+    return bool(getattr(getattr(model, "config", None), "is_encoder_decoder", False))
+
+
+@dataclass(frozen=True)
+class LabelRule:
+    """How a model's own loss reads a label per token.
+
+    Attributes:
+        shifted: whether a position's label is the next token, as in causal language models.
+        takes_kept: whether the loss is the same from logits at the labelled positions alone, with
+            their targets as `shift_labels`.
+    """
+
+    shifted: bool
+    takes_kept: bool = False
+
+
+def label_rule(model: Any) -> LabelRule:
+    """The rule of a model, found by asking for its loss on four tokens.
+
+    With a label at the last token alone, the loss for label a less that for label b is the
+    difference of two logits at the position that predicts it.
+
+    Example:
+        >>> from transformers import BertConfig, BertForMaskedLM, BertLMHeadModel
+        >>> config = BertConfig(vocab_size=9, hidden_size=12, num_hidden_layers=1, is_decoder=True)
+        >>> [label_rule(kind(config)).shifted for kind in (BertForMaskedLM, BertLMHeadModel)]
+        [False, True]
+    """
+    model = base_of(model)
+    if model not in _rules:
+        _rules[model] = _ask_for_rule(model)
+    return _rules[model]
+
+
+@torch.no_grad()
+def _ask_for_rule(model: Any) -> LabelRule:
+    named = forward_names(model)[0]
+    if is_encoder_decoder(model) or not {"input_ids", "labels"} <= named:
+        return LabelRule(shifted=False)
+    device = next(model.parameters()).device
+    devices = [device] if device.type == "cuda" else []
+    try:
+        with torch.random.fork_rng(devices), _unobserved(model):
+            return _answer(model)
+    except Exception:  # whatever a model of any family raises on four tokens
+        loss = LOSS_MAPPING.get(getattr(model, "loss_type", None) or "")
+        return LabelRule(shifted=loss is ForCausalLMLoss)
+
+
+@contextmanager
+def _unobserved(model: nn.Module) -> Iterator[None]:
+    """Eval mode without hooks of other code than the model's; afterwards all is as it was.
+
+    Hooks that the model registers meanwhile stay: `transformers` captures features by them.
+    """
+    training = [module for module in model.modules() if module.training]
+    hidden = []
+    for module in model.modules():
+        for hooks in (module._forward_hooks, module._forward_pre_hooks):
+            for key in [key for key, hook in hooks.items() if not _is_of_libraries(hook)]:
+                hidden.append((hooks, key, hooks.pop(key)))
+    model.eval()
+    try:
+        yield
+    finally:
+        for hooks, key, hook in hidden:
+            hooks[key] = hook
+        for module in training:
+            module.training = True
+
+
+def _is_of_libraries(hook: Any) -> bool:
+    origin = getattr(getattr(hook, "func", hook), "__module__", None) or type(hook).__module__
+    return origin.partition(".")[0] in ("transformers", "accelerate", "peft", "torch")
+
+
+def _answer(model: Any) -> LabelRule:
+    device = next(model.parameters()).device
+    ids = torch.arange(3, 7, device=device).unsqueeze(0)
+    inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+
+    def ask(label: int, **others: Any) -> tuple[float, Tensor]:
+        labels = torch.full_like(ids, -100)
+        labels[0, -1] = label
+        output = model(**inputs, labels=labels, **others)
+        if isinstance(output, Mapping):
+            return float(output["loss"]), output["logits"]
+        return float(output[0]), output[1]
+
+    (first, logits), (second, _) = ask(0), ask(1)
+    errors = [abs(float(logits[0, p, 1] - logits[0, p, 0]) - (first - second)) for p in (-2, -1)]
+    rule = LabelRule(shifted=errors[0] < errors[1])
+    if not rule.shifted or lm_head(model) is None:
+        return rule
+    hook = lm_head(model).register_forward_pre_hook(lambda _, x: (x[0][:, -2], *x[1:]))
+    try:
+        again, _ = ask(0, shift_labels=torch.zeros(1, dtype=torch.long, device=device))
+    except (ValueError, IndexError, TypeError, RuntimeError):
+        return rule
+    finally:
+        hook.remove()
+    return LabelRule(shifted=True, takes_kept=abs(again - first) < 1e-3 * (1 + abs(first)))
+
+
+def problem_type(model: Any, labels: Tensor | None = None) -> str:
+    """The kind of a head, as `config.problem_type` names it.
+
+    Args:
+        model: of any class.
+        labels: of a batch, which decide where the configuration does not.
+
+    Returns:
+        "single_label_classification", for every head whose logits are those of a softmax, such as
+        a language model's; "multi_label_classification"; or "regression".
+    """
+    base, config = base_of(model), getattr(model, "config", None)
+    per_token = type(base).__name__ in MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING_NAMES.values()
+    if lm_head(base) is not None or per_token:
+        return "single_label_classification"
+    if declared := getattr(config, "problem_type", None):
+        return str(declared)
+    if getattr(config, "num_labels", None) == 1:
+        return "regression"
+    if labels is not None and labels.is_floating_point():
+        return "multi_label_classification" if labels.dim() > 1 else "regression"
+    return "single_label_classification"
+
+
+def forward_names(model: Any) -> tuple[frozenset[str], bool]:
+    """The inputs that a model's forward names, and whether it takes others by keyword."""
+    model = base_of(model)
+    if model not in _names:
+        parameters = signature(model.forward).parameters.values()
+        kinds = (Parameter.VAR_KEYWORD, Parameter.VAR_POSITIONAL)
+        named = frozenset(p.name for p in parameters if p.kind not in kinds)
+        _names[model] = named, any(p.kind is Parameter.VAR_KEYWORD for p in parameters)
+    return _names[model]
+
+
+def readable(inputs: Mapping[str, Any], model: Any, others: frozenset[str]) -> dict[str, Any]:
+    """The inputs that a teacher reads: all that its forward names, but labels.
+
+    A forward with `**kwargs` also gets the inputs that no forward names.
+
+    Args:
+        inputs: of a batch.
+        model: the teacher.
+        others: names that only the student's forward has, or labels.
+    """
+    named, takes_others = forward_names(model)
+    answers = {"labels", "row", "return_loss", "shift_labels", *find_labels(type(base_of(model)))}  # type: ignore[no-untyped-call]
+    reads = {
+        name: x
+        for name, x in inputs.items()
+        if name not in answers and (name in named or (takes_others and name not in others))
+    }
+    if is_encoder_decoder(model) and "labels" in inputs and "decoder_input_ids" not in reads:
+        reads["labels"] = inputs["labels"]  # which it shifts to the decoder's inputs
+    return reads
+
+
+def max_positions(model: Any) -> int:
+    """The number of tokens that a text model takes.
+
+    A table of learned positions decides, less the rows that it reserves: RoBERTa's positions start
+    after the padding index, OPT's after an offset. Relative and rotary positions have no limit.
+
+    Args:
+        model: any module; of an encoder-decoder, give one of the two.
+
+    Example:
+        >>> from transformers import RobertaConfig, RobertaModel
+        >>> config = RobertaConfig(hidden_size=16, num_attention_heads=2, num_hidden_layers=1)
+        >>> max_positions(RobertaModel(config)), config.max_position_embeddings
+        (510, 512)
+    """
+    if model not in _limits:
+        _limits[model] = min(_position_rows(model), default=_NO_LIMIT)
+    return _limits[model]
+
+
+def _position_rows(model: nn.Module) -> list[int]:
+    """Rows of each table of positions that is beside a table of tokens (images have patches)."""
+    rows = []
+    for module in model.modules():
+        tables = {n: m for n, m in module.named_children() if isinstance(m, nn.Embedding)}
+        for name in tables.keys() & {*_POSITION_TABLES} if len(tables) > 1 else ():
+            table = tables[name]
+            padding = -1 if table.padding_idx is None else table.padding_idx
+            rows.append(int(table.num_embeddings) - int(getattr(table, "offset", padding + 1)))
+        sines = vars(module).get("_buffers", {}).get("embed_positions")  # GPT-J, CodeGen
+        if sines is not None:
+            rows.append(len(sines))
+    return rows
+
+
+def has_token_labels(inputs: Mapping[str, Any], model: Any = None) -> bool:
+    """Whether each token has a label, as in language modelling, rather than each example."""
+    labels = inputs.get("labels")
+    if not isinstance(labels, Tensor) or labels.dim() != 2 or labels.is_floating_point():
+        return False
+    if is_encoder_decoder(model):
+        return True
+    tokens = text_shape(inputs)
+    return tokens is not None and labels.shape == tokens
+
+
+def text_shape(inputs: Mapping[str, Any]) -> torch.Size | None:
+    """(b, t) of a batch of texts; None for images, speech and the like."""
+    for name in ("input_ids", "inputs_embeds"):
+        if isinstance(x := inputs.get(name), Tensor) and x.dim() > 1:
+            return x.shape[:2]
+    return None

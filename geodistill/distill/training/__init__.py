@@ -1,0 +1,1 @@
+"""Parts of the trainer: losses of a step, several processes, checkpoints, reports."""

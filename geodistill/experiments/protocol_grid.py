@@ -3,8 +3,9 @@
 `data/protocol/<study>.yaml` has a `grid` of named sections, in the order in which they are made.
 The results of a section are in `data/results/<study>/<section>`. A section crosses seeds, tasks,
 methods and weights with the settings that it varies. Its `weights` are a list, a list for each
-term, or the name of a tuning section, whose results give each term its best weight. The tuning
-section named by `settings_from` gives the settings that it varied, at the base method's best. The
+term, or the names of tuning sections, separated by commas, whose results give each term its best
+weight. The tuning sections named by `settings_from` give the settings that they varied, at the base
+method's best. The
 tasks of a section that is `gated` are those on which students clear the trivial baselines. Settings
 of one task in all sections stand in `task_settings`.
 """
@@ -72,19 +73,19 @@ class ProtocolGrid(ABC):
     known_methods: tuple[str, ...]
 
     @abstractmethod
-    def choose_weights(self, section: str) -> dict[str, float]:
-        """The weight of each term, from the rows of a tuning section.
+    def choose_weights(self, *sections: str) -> dict[str, float]:
+        """The weight of each term, from the rows of tuning sections.
 
         Raises:
-            UnplannedError: the section is not complete, or a term has no eligible weight.
+            UnplannedError: a section is not complete, or a term has no eligible weight.
         """
 
     @abstractmethod
-    def choose_settings(self, section: str) -> dict[str, dict[str, Any]]:
-        """By task, the settings that a tuning section varied, at their best for the base method.
+    def choose_settings(self, *sections: str) -> dict[str, dict[str, Any]]:
+        """By task, the settings that tuning sections varied, at their best for the base method.
 
         Raises:
-            UnplannedError: the section is not complete, or a setting has no eligible value.
+            UnplannedError: a section is not complete, or a setting has no eligible value.
         """
 
     @abstractmethod
@@ -139,9 +140,9 @@ class ProtocolGrid(ABC):
         if spec.get("gated"):
             tasks = self.gated_tasks(tasks)
         weights = spec["weights"]
-        tuned = self.choose_weights(weights) if isinstance(weights, str) else None
-        tuning = spec.get("settings_from")
-        settings = self.choose_settings(tuning) if tuning else {}
+        tuned = self.choose_weights(*_names(weights)) if isinstance(weights, str) else None
+        tuning = _names(spec.get("settings_from", ""))
+        settings = self.choose_settings(*tuning) if tuning else {}
         return list(self._cross(name, spec, tasks, tuned, settings))
 
     def n_planned(self, name: str) -> int:
@@ -179,6 +180,11 @@ class ProtocolGrid(ABC):
                     values |= varied
                     settings = from_names(self.settings_type, values, where)
                     yield PlannedRun(settings, method, seed)
+
+
+def _names(text: str) -> list[str]:
+    """The names in a text that separates them by commas."""
+    return [name.strip() for name in text.split(",") if name.strip()]
 
 
 @cache

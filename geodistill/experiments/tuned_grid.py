@@ -46,36 +46,42 @@ class TunedGrid(ProtocolGrid):
         runs = rows.drop(columns=["metric", "value"]).drop_duplicates("run_id").set_index("run_id")
         return runs.join(self.judge_runs(metrics)).reset_index()
 
-    def choose_weights(self, section: str) -> dict[str, float]:
+    def choose_weights(self, *sections: str) -> dict[str, float]:
         """The weight of each term with the best mean score over tasks and seeds.
 
+        Args:
+            *sections: names of tuning sections, judged as one.
+
         Raises:
-            UnplannedError: the section is not complete, or a term has no eligible weight
+            UnplannedError: a section is not complete, or a term has no eligible weight
                 (`best_settings`).
         """
-        runs = self.run_scores(self.tuning_rows(section)).rename(columns={"factor": "weight"})
+        runs = self.run_scores(self.tuning_rows(*sections)).rename(columns={"factor": "weight"})
         runs = runs[runs["method"].map(term_of) != ""]
         return {
             term_of(str(method)): best_settings(
-                tried, ["weight"], self._limits(), f"{method} in section {section}"
+                tried, ["weight"], self._limits(), f"{method} in {_named(sections)}"
             )["weight"]
             for method, tried in runs.groupby("method")
         }
 
-    def choose_settings(self, section: str) -> dict[str, dict[str, Any]]:
+    def choose_settings(self, *sections: str) -> dict[str, dict[str, Any]]:
         """By task, the settings at which logit distillation alone has the best mean score.
 
         A task has none if runs collapsed at all settings.
 
+        Args:
+            *sections: names of tuning sections, judged as one.
+
         Raises:
-            UnplannedError: the section is not complete, or the best value of a setting lies at the
+            UnplannedError: a section is not complete, or the best value of a setting lies at the
                 edge (`best_settings`).
         """
-        runs = self.run_scores(self.tuning_rows(section))
-        varied, settings = list(self.section(section)["vary"]), {}
+        runs = self.run_scores(self.tuning_rows(*sections))
+        varied, settings = self._varied(*sections), {}
         for task, tried in runs[runs["method"] == BASE].groupby("task"):
             if not tried.groupby(varied)["collapsed"].any().all():
-                where = f"{BASE} on {task} in section {section}"
+                where = f"{BASE} on {task} in {_named(sections)}"
                 settings[str(task)] = best_settings(tried, varied, self._limits(), where)
         return settings
 
@@ -104,19 +110,20 @@ class TunedGrid(ProtocolGrid):
         Raises:
             UnplannedError: a section that the gate rests on is not complete.
         """
-        gate, scores = self.protocol()["gate"], []
+        gate = self.protocol()["gate"]
         points = {
             key.removeprefix(POINTS_OVER): value
             for key, value in gate.items()
             if key.startswith(POINTS_OVER)
         }
-        for section in (*gate["baselines"], *gate["students"]):
-            if set(tasks) & set(self.tasks(section)):
-                runs = self.run_scores(self.tuning_rows(section))
-                if section in gate["students"]:
-                    best = pd.DataFrame.from_dict(self.choose_settings(section), orient="index")
-                    runs = runs.merge(best.rename_axis("task").reset_index())
-                scores.append(runs)
+        baselines, students = (
+            [name for name in gate[kind] if set(tasks) & set(self.tasks(name))]
+            for kind in ("baselines", "students")
+        )
+        runs = self.run_scores(self.tuning_rows(*students))
+        best = pd.DataFrame.from_dict(self.choose_settings(*students), orient="index")
+        runs = runs.merge(best.rename_axis("task").reset_index())
+        scores = [self.run_scores(self.tuning_rows(*baselines)), runs]
         means = pd.concat(scores).groupby(["task", "method"])["score"].mean().unstack()
         table = means.reindex(index=list(tasks), columns=[*points, BASE])
         over = table.rsub(table[BASE], axis=0).round(9)
@@ -127,16 +134,21 @@ class TunedGrid(ProtocolGrid):
         limits: Mapping[str, Sequence[float]] = self.protocol()["limits"]
         return limits
 
-    def tuning_rows(self, name: str) -> pd.DataFrame:
-        """The rows of a section on which others rest, each with the settings that it varied.
+    def tuning_rows(self, *sections: str) -> pd.DataFrame:
+        """The rows of sections on which others rest, each with the settings that they varied.
 
         Args:
-            name: of the section.
+            *sections: their names.
 
         Raises:
             InputError: no such section.
-            UnplannedError: it is not complete.
+            UnplannedError: one of them is not complete.
         """
+        varied = self._varied(*sections)
+        tables = [self._tuning_rows(name, varied) for name in sections]
+        return pd.concat(tables, ignore_index=True)
+
+    def _tuning_rows(self, name: str, varied: Sequence[str]) -> pd.DataFrame:
         planned = {run.run_id: run.settings for run in self.runs(name)}
         folder = self.section_dir(name)
         n_missing = len(planned) - len(complete_runs(folder, planned))
@@ -146,10 +158,18 @@ class TunedGrid(ProtocolGrid):
                 f"`geodistill experiments {self.study} --section {name}`"
             )
         rows = load_rows(folder, runs=planned).frame
-        varied = {key for values in expand_settings(self.section(name)) for key in values}
-        for key in sorted(varied - {*rows.columns}):
-            rows[key] = [getattr(planned[run], key) for run in rows["run_id"]]
-        return rows
+        return rows.assign(
+            **{key: [getattr(planned[run], key) for run in rows["run_id"]] for key in varied}
+        )
+
+    def _varied(self, *sections: str) -> list[str]:
+        """The settings that any of these sections varied."""
+        specs = (expand_settings({"vary": self.section(n).get("vary", {})}) for n in sections)
+        return list(dict.fromkeys(key for spec in specs for values in spec for key in values))
+
+
+def _named(sections: Sequence[str]) -> str:
+    return f"section{'s' * (len(sections) > 1)} {', '.join(sections)}"
 
 
 def best_settings(

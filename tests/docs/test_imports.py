@@ -12,6 +12,7 @@ import pytest
 from support.tiny_project import REPOSITORY
 
 LEVELS = (
+    {"__main__"},
     {"cli"},
     {"publish"},
     {"experiments"},

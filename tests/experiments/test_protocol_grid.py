@@ -7,7 +7,7 @@ from collections import Counter
 import pandas as pd
 import pytest
 import yaml
-from support.simulated_sections import write_sections
+from support.simulated_sections import write_section, write_sections
 
 from geodistill.errors import InputError
 from geodistill.experiments import protocol_grid
@@ -230,6 +230,36 @@ def test_a_tuning_run_without_its_items_does_not_count(written, tmp_path, monkey
     path.with_name("SHA256SUMS").unlink()
     with pytest.raises(InputError, match="section kd-tuning lacks 1 runs, and others rest on it"):
         grid.runs("full")
+
+
+def test_tuning_sections_named_together_are_judged_as_one(written, tmp_path, monkeypatch):
+    """The best weight of one section lies at its edge; a second section goes beyond it."""
+    monkeypatch.setenv("GEODISTILL_RESULTS", str(tmp_path))
+    shutil.copytree(written / "instruction", tmp_path / "instruction")
+    grid = GRIDS["instruction"]
+    protocol = grid.protocol()
+    spec = protocol["grid"]["term-tuning"]
+    protocol["grid"]["beyond"] = {**spec, "methods": ["kd+cka"], "weights": [32]}
+    protocol["grid"]["full"] = {**protocol["grid"]["full"], "weights": "term-tuning, beyond"}
+    monkeypatch.setattr(type(grid), "protocol", lambda self: protocol)
+    rise = {0.5: 0.5, 2.0: 0.6, 8.0: 0.7, 32.0: 0.65}
+
+    def measure(planned):
+        exact_match = rise[planned.settings.weight]
+        items = pd.DataFrame({"item": ["a"], "source": ["a"], "score": [1.0]})
+        return {"exact_match": exact_match, "lookup_exact_match": 0.1}, items
+
+    write_section(grid, "term-tuning", measure)
+    with pytest.raises(InputError, match="kd.alignment in section term-tuning is 8, at the ed"):
+        grid.choose_weights("term-tuning")
+    write_section(grid, "beyond", measure)
+    with pytest.raises(InputError, match=r"kd\+alignment in sections term-tuning, beyond is 8, at"):
+        grid.runs("full")
+    protocol["grid"]["beyond"]["methods"] = spec["methods"]
+    write_section(grid, "beyond", measure)
+    assert set(grid.choose_weights("term-tuning", "beyond").values()) == {8.0}
+    weights = {run.settings.weight for run in grid.runs("full") if term_of(run.method)}
+    assert weights == {8.0}
 
 
 # ---- protocols ----

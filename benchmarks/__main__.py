@@ -63,7 +63,9 @@ def main() -> None:
             )
         measured += new_rows
         partial_file = out.with_suffix(".partial")
-        partial_file.write_text(json.dumps(record | {"rows": measured}, indent=1) + "\n")
+        partial_file.write_text(
+            json.dumps(record | {"rows": measured}, indent=1) + "\n", encoding="utf-8"
+        )
         partial_file.replace(out)
     if not on_gpu:
         draw(measured, out.with_suffix(".svg"))

@@ -86,12 +86,12 @@ def stage_sources(project: Project, profile: str, executed: Sequence[Path]) -> N
         shutil.copy2(path, target / "notebooks" / path.name)  # keeps the time, for Sphinx's cache
     omitted = {f"notebooks/{s.stem}" for s in project.sources()}
     omitted -= {f"notebooks/{path.stem}" for path in executed}
-    toc = _without_pages(yaml.safe_load((source / "_toc.yml").read_text()), omitted)
-    (target / "_toc.yml").write_text(yaml.safe_dump(toc, sort_keys=False))
-    config = with_launch_links(yaml.safe_load((source / "_config.yml").read_text()))
+    toc = _without_pages(yaml.safe_load((source / "_toc.yml").read_text(encoding="utf-8")), omitted)
+    (target / "_toc.yml").write_text(yaml.safe_dump(toc, sort_keys=False), encoding="utf-8")
+    config = with_launch_links(yaml.safe_load((source / "_config.yml").read_text(encoding="utf-8")))
     if profile == "smoke":
         config["html"]["announcement"] = SMOKE_NOTICE
-    (target / "_config.yml").write_text(yaml.safe_dump(config, sort_keys=False))
+    (target / "_config.yml").write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
     _write_ledger(target / "book" / "index.md", executed)
 
 
@@ -110,11 +110,11 @@ def with_launch_links(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _write_ledger(index: Path, executed: Sequence[Path]) -> None:
-    text = index.read_text()
+    text = index.read_text(encoding="utf-8")
     if LEDGER_MARK in text:
         from geodistill.publish.claims.ledger import render  # loads pandas
 
-        index.write_text(text.replace(LEDGER_MARK, render(executed)))
+        index.write_text(text.replace(LEDGER_MARK, render(executed)), encoding="utf-8")
 
 
 def _run_jupyter_book(project: Project, warnings_as_errors: bool) -> None:

@@ -19,7 +19,7 @@ def read_budgets(project: Project, profile: str) -> dict[str, float]:
     path = project.root / "notebooks" / "budgets.toml"
     if not path.is_file():
         raise InputError(f"{path} is missing; it gives the minutes of each notebook and profile")
-    budgets = tomllib.loads(path.read_text()).get(profile, {})
+    budgets = tomllib.loads(path.read_text(encoding="utf-8")).get(profile, {})
     missing = [source.stem for source in project.sources() if source.stem not in budgets]
     if missing:
         raise InputError(f"budgets.toml has no minutes for {', '.join(missing)} under [{profile}]")

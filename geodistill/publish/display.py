@@ -181,7 +181,7 @@ def iter_figures(project: Project) -> Iterator[dict[str, Any]]:
     for profile in PROFILES:
         for path in sorted(project.executed(profile).glob("*.ipynb")):
             try:
-                cells = json.loads(path.read_text())["cells"]
+                cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
             except (ValueError, KeyError, TypeError):
                 continue
             for output in (output for cell in cells for output in cell.get("outputs", [])):

@@ -64,7 +64,7 @@ class NotebookRun:
     def is_up_to_date(self) -> bool:
         """Whether `target` is a readable, complete run with the present key."""
         try:
-            metadata = json.loads(self.target.read_text())["metadata"]
+            metadata = json.loads(self.target.read_text(encoding="utf-8"))["metadata"]
             return bool(metadata["geodistill"]["key"] == self.key())
         except (OSError, ValueError, KeyError, TypeError):  # none yet, or damaged
             return False

@@ -38,7 +38,7 @@ def repository_url(project: Project) -> str:
     Raises:
         InputError: it is not set.
     """
-    config = yaml.safe_load((project.root / "_config.yml").read_text())
+    config = yaml.safe_load((project.root / "_config.yml").read_text(encoding="utf-8"))
     url = (config.get("repository") or {}).get("url")
     if not url:
         raise InputError("repository.url is not set in _config.yml; set it to the public address")

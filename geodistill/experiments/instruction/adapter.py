@@ -121,8 +121,8 @@ def _computed_once(file: Path, compute: Callable[[], dict[str, float]]) -> dict[
     """The scores in a JSON file; computed and stored if there is none."""
     if not file.is_file():
         with atomic_file(file) as partial_file:
-            partial_file.write_text(json.dumps(compute()))
-    scores: dict[str, float] = json.loads(file.read_text())
+            partial_file.write_text(json.dumps(compute()), encoding="utf-8")
+    scores: dict[str, float] = json.loads(file.read_text(encoding="utf-8"))
     return scores
 
 
@@ -190,7 +190,8 @@ def save_adapter(model: Any, recipe: dict[str, Any], folder: Path) -> None:
         save_file({k: v.half() for k, v in load_file(weights).items()}, weights)
         (partial_folder / "README.md").unlink(missing_ok=True)  # peft's empty template
         recipe = {**recipe, "sha256": sha256(weights)}
-        (partial_folder / "recipe.json").write_text(json.dumps(recipe, indent=2) + "\n")
+        text = json.dumps(recipe, indent=2) + "\n"
+        (partial_folder / "recipe.json").write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

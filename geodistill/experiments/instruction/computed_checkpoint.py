@@ -78,4 +78,5 @@ def export_teacher(
             "validation_exact_match": last["exact_match"],
             "sha256": sha256(partial_folder / "model.safetensors"),
         }
-        (partial_folder / "recipe.json").write_text(json.dumps(recipe, indent=2) + "\n")
+        text = json.dumps(recipe, indent=2) + "\n"
+        (partial_folder / "recipe.json").write_text(text, encoding="utf-8")

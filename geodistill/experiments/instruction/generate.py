@@ -124,5 +124,5 @@ def _stored_batches(file: Path, batches: list[list[int]], key: str) -> list[list
 
 def _store_batch(file: Path, rows: list[int], answers: list[str], key: str) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
-    with file.open("a") as lines:
+    with file.open("a", encoding="utf-8") as lines:
         lines.write(json.dumps({"rows": rows, "answers": answers, "key": key}) + "\n")

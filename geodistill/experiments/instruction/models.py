@@ -106,7 +106,7 @@ def _check_recorded(weights: Path) -> None:
     recipe = weights.with_name("recipe.json")
     if not recipe.is_file():
         return
-    recorded, actual = json.loads(recipe.read_text())["sha256"], sha256(weights)
+    recorded, actual = json.loads(recipe.read_text(encoding="utf-8"))["sha256"], sha256(weights)
     if actual != recorded:  # wrong weights may be finite
         raise ValueError(f"{weights.name} has sha256 {actual[:12]}, {recorded[:12]} is recorded")
 

@@ -109,7 +109,7 @@ def _claim_folder(folder: Path, pair: PublishedPair, teacher: Path | None) -> No
     }
     file = folder / "settings.json"
     if file.is_file():
-        stored = json.loads(file.read_text())
+        stored = json.loads(file.read_text(encoding="utf-8"))
         for name, value in settings.items():
             if name not in stored or stored[name] != value:
                 value_before = (
@@ -123,7 +123,7 @@ def _claim_folder(folder: Path, pair: PublishedPair, teacher: Path | None) -> No
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"folder {folder} holds other files: expected a new or empty folder")
     folder.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps(settings, indent=2) + "\n")
+    file.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
 
 
 def _load_student(

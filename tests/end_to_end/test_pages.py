@@ -187,10 +187,10 @@ def test_own_instructions_are_distilled(tmp_path, monkeypatch, capsys):
     lines = [{"prompt": f"{a}{b}", "completion": b} for a, b in words]
     Path("mine.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     block = block_with("run_instruction")
-    assert "n_train=200, n_test=25" in block
+    assert "n_train=200,\n    n_test=25,\n" in block
     namespace: dict[str, object] = {}
     with own_cache(tmp_path / "cache"):
-        exec(block.replace("n_test=25", "n_test=25, epochs=1.0, top_k=8"), namespace)
+        exec(block.replace("n_test=25,", "n_test=25, epochs=1.0, top_k=8,"), namespace)
     nll = scores(capsys.readouterr().out)
     assert list(nll) == ["kd", "kd+procrustes"]
     assert 0 < nll["kd"] < 20

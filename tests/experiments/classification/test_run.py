@@ -177,12 +177,12 @@ def test_the_loss_has_the_shares_the_temperature_and_one_term_on_the_last_layers
     trainer = trainer_of(settings, "kd+gram")
     assert (trainer.task_weight, trainer.logit_weight) == (0.25, 0.75)
     assert trainer.logit_loss.temperature == 3.0
-    (term,) = trainer.terms
+    (term,) = trainer._terms
     assert (term.teacher_layer, term.student_layer) == (-1, -1)
     assert (term.weight, term.weight_warmup_batches) == (8.0, 2)
     assert type(term.loss).__name__ == "FeatureGramLoss"
     kd, ce = trainer_of(settings, "kd"), trainer_of(settings, "ce")
-    assert not kd.terms
+    assert not kd._terms
     assert kd.logit_loss.temperature == 3.0
     assert (ce.task_weight, ce.logit_loss, ce.teacher_cache) == (1.0, None, None)
 
@@ -254,7 +254,7 @@ OTHER_VALUES = {
     "task": "movie", "n_train": 7, "steps": 7, "batch_size": 7, "learning_rate": 7.0,
     "student": "uniform", "layers": 7, "temperature": 7.0, "kd_weight": 0.7,
     "weight_multiplier": 7.0, "weight_warmup_batches": 7, "max_length": 7, "max_test": 7,
-    "n_probe_items": 7, "split": "validation",
+    "n_probe_items": 7, "split": "validation", "teacher_layer": 3, "student_layer": 1,
 }  # fmt: skip
 
 

@@ -3,58 +3,93 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+import pandas as pd
 from rich.console import Console
 
 from geodistill.analysis.report.comparison_report import (
     ComparisonReport,
     compare_all,
     matched_rows,
+    task_means,
 )
 from geodistill.analysis.report.export import (
     levels_table,
     report_table,
     required_designs,
     row_counts,
+    to_json,
     write_report,
 )
-from geodistill.analysis.score_tables import ScoreTable, read_scores
-from geodistill.cli.tables import rich_table, wide_console
+from geodistill.cli.tables import print_taken, read_table, rich_table, wide_console
 from geodistill.errors import InputError
 
 
 def run_compare(
     table: Path,
-    baseline: str,
+    baselines: Sequence[str],
     *,
     columns: Sequence[str] = (),
     metric: str | None = None,
     higher_is_better: bool | None = None,
     tasks: Sequence[str] = (),
+    methods: Sequence[str] = (),
     primary: Sequence[str] = (),
-    margin: float | None = None,
+    margins: Sequence[str] = (),
+    unit: str | None = None,
+    over: str = "",
     sensitivity: bool = False,
+    as_json: bool = False,
     out: Path | None = None,
-) -> ComparisonReport:
-    """Compare the methods of a table with a baseline and print the report.
+) -> list[ComparisonReport]:
+    """Compare the methods of a table with each baseline and print the reports.
 
     Args:
         table: a file of scores or a results folder.
-        baseline: name of a method.
-        columns: names in the file as "OURS=THEIRS".
+        baselines: names of methods; each has a report and a family of its own.
+        columns: names in the file as "OURS=THEIRS"; "OURS=" for none.
         metric: name of the metric, if the table has several.
         higher_is_better: by default known from the metric's name.
         tasks: to include; all by default.
+        methods: to compare with the baseline; all by default.
         primary: methods of the primary family; all by default.
-        margin: smallest difference that matters, in the unit of the table.
+        margins: smallest difference that matters, as `infer_scale` takes it.
+        unit: of the scores; by default inferred.
+        over: "tasks" if tasks are a sample of tasks like these.
         sensitivity: print other tests too.
-        out: folder for the report.
+        as_json: print the report as JSON instead of tables.
+        out: folder for the report; of several baselines, one folder in it for each.
 
     Raises:
-        InputError: as `read_scores` and `compare_all`, or a column that is not "OURS=THEIRS".
+        InputError: as `read_table` and `compare_all`, or another `over`.
     """
-    console = wide_console()
-    scores = read_scores(table, baseline, _parse_columns(columns), metric, higher_is_better, tasks)
-    report = compare_all(scores, baseline, primary, margin)
+    if over not in ("", "tasks"):
+        raise InputError(f"--over {over!r}: expected tasks")
+    console, reports = wide_console(), []
+    for number, baseline in enumerate(dict.fromkeys(baselines)):
+        scores = read_table(table, baseline, columns, metric, higher_is_better, tasks, methods)
+        report = compare_all(
+            scores, baseline, primary, list(margins) or None, unit=unit, over_tasks=bool(over)
+        )
+        reports.append(report)
+        if as_json:
+            print(to_json(report), end="")
+        else:
+            _print(console, report, baseline, taken=number == 0)
+            if sensitivity:
+                _print_sensitivity(console, report)
+        if out:
+            folder = out / baseline if len(set(baselines)) > 1 else out
+            paths = ", ".join(str(path) for path in write_report(report, folder))
+            if not as_json:
+                console.print(f"written: {paths}", soft_wrap=True)
+    return reports
+
+
+def _print(console: Console, report: ComparisonReport, baseline: str, *, taken: bool) -> None:
+    scores = report.scores
+    if taken:
+        print_taken(console, scores)
+    console.print(f"margin: {report.scale.words}", soft_wrap=True)
     direction = (
         "lower is better, so signs are reversed" if scores.sign_flipped else "higher is better"
     )
@@ -62,32 +97,50 @@ def run_compare(
     console.print(rich_table(report_table(report), title))
     console.print(rich_table(levels_table(report), f"levels of {scores.metric}, over runs"))
     for line in [*required_designs(report), row_counts(report), *report.notes]:
-        console.print(line, highlight=False)
-    if sensitivity:
-        _print_sensitivity(console, scores, report)
-    if out:
-        paths = ", ".join(str(path) for path in write_report(report, out))
-        console.print(f"written: {paths}")
-    return report
+        console.print(line)
 
 
-def _parse_columns(columns: Sequence[str]) -> dict[str, str]:
-    names = {}
-    for column in columns:
-        role, _, name = column.partition("=")
-        if not (role and name):
-            raise InputError(f"--column {column!r}: expected OURS=THEIRS, such as method=model")
-        names[role] = name
-    return names
-
-
-def _print_sensitivity(console: Console, scores: ScoreTable, report: ComparisonReport) -> None:
+def _print_sensitivity(console: Console, report: ComparisonReport) -> None:
+    from geodistill.analysis.stats.ranks import MIN_TASKS
     from geodistill.analysis.stats.sensitivity import sensitivity_table
 
-    if not scores.has_items:
-        console.print("sensitivity analyses need items; these scores have none")
+    baseline = report.rows[0].comparison.baseline
+    n_tasks = report.scores.frame["task"].nunique()
+    if n_tasks >= MIN_TASKS:
+        _print_ranks(console, report, baseline)
+    if not report.scores.has_items:
+        ranks = "" if n_tasks >= MIN_TASKS else f", rank tests {MIN_TASKS} or more tasks"
+        console.print(f"sensitivity analyses need items{ranks}; these scores have none")
         return
-    for method, baseline in dict.fromkeys((c.method, c.baseline) for c in report.comparisons):
-        table = sensitivity_table(matched_rows(scores, method, baseline), method, baseline)
-        text = table.map(lambda cell: f"{cell:.3g}" if isinstance(cell, float) else str(cell))
-        console.print(rich_table(text, f"sensitivity analyses: {method} vs {baseline}"))
+    for method in dict.fromkeys(c.method for c in report.comparisons):
+        table = sensitivity_table(matched_rows(report, method, baseline), method, baseline)
+        console.print(rich_table(_text(table), f"sensitivity analyses: {method} vs {baseline}"))
+
+
+def _print_ranks(console: Console, report: ComparisonReport, baseline: str) -> None:
+    """Rank tests over tasks, and whether they agree with the verdicts."""
+    from geodistill.analysis.stats.ranks import rank_table
+
+    table = rank_table(task_means(report), baseline, report.margin)
+    console.print(rich_table(_text(table), f"rank tests over tasks, against {baseline}"))
+    words = {
+        c.method: (c.estimate, row.verdict.word)
+        for row in report.rows[::-1]
+        for c in [row.comparison]
+    }
+    for row in table.to_dict("records"):
+        estimate, word = words.get(row["method"], (0.0, ""))
+        if not word:
+            continue
+        significant = row["p_wilcoxon"] <= 0.05
+        same = significant == word.startswith(("better", "worse")) and (
+            not significant or (estimate > 0) == (row["wins"] > row["losses"])
+        )
+        console.print(
+            f"{row['method']}: the signed-rank test over tasks {'agrees' if same else 'disagrees'} "
+            f"with the verdict, {word}"
+        )
+
+
+def _text(table: pd.DataFrame) -> pd.DataFrame:
+    return table.map(lambda cell: f"{cell:.3g}" if isinstance(cell, float) else str(cell))

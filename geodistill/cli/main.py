@@ -1,7 +1,6 @@
 """The command line `geodistill`. Each command imports what it needs, so that help is immediate."""
 
 import ast
-import sys
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -9,10 +8,9 @@ from typing import Annotated
 
 import typer
 
-from geodistill.errors import AssetError, InputError
+from geodistill.cli.run_app import run_app
+from geodistill.errors import InputError
 
-INTERRUPTED = 130
-"""Exit code that typer gives to Ctrl-C."""
 app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -45,6 +43,9 @@ def _check_folder(path: Path | None) -> Path | None:
 
 
 Names = list[str] | None
+Columns = Annotated[
+    Names, typer.Option("--column", help="such as method=model, or item= for none; repeatable")
+]
 OutFolder = Annotated[
     Path | None, typer.Option(callback=_check_folder, help="folder for the output")
 ]
@@ -88,19 +89,25 @@ def experiments(
 
 @app.command()
 def compare(
-    scores: Annotated[Path, typer.Argument(help="CSV, TSV, JSONL, Parquet or a results folder")],
-    baseline: Annotated[str, typer.Option(help="method that the others are compared with")],
+    scores: Annotated[Path, typer.Argument(help="CSV, TSV, JSON, Parquet, or a results folder")],
+    baseline: Annotated[list[str], typer.Option(help="method to compare with; repeatable")],
     metric: Annotated[str | None, typer.Option(help="metric, if the table has several")] = None,
+    methods: Annotated[Names, typer.Option(help="to compare, as a,b,c (default: all)")] = None,
     primary: Annotated[Names, typer.Option(help="method of the primary family; repeatable")] = None,
-    margin: Annotated[float | None, typer.Option(help="smallest difference that matters")] = None,
+    margin: Annotated[
+        Names, typer.Option(help="smallest difference that matters: 0.5, 2% or TASK=0.5")
+    ] = None,
+    unit: Annotated[str | None, typer.Option(help="fraction, percent, raw or relative")] = None,
+    over: Annotated[str, typer.Option(help="tasks: the result is about tasks like these")] = "",
     higher_is_better: Annotated[
         bool | None, typer.Option("--higher/--lower", help="which values of the metric are better")
     ] = None,
     task: Annotated[Names, typer.Option(help="task to include; repeatable")] = None,
-    column: Annotated[Names, typer.Option(help="such as method=model; repeatable")] = None,
+    column: Columns = None,
     sensitivity: Annotated[
         bool, typer.Option("--sensitivity", help="show other tests too")
     ] = False,
+    json: Annotated[bool, typer.Option("--json", help="print JSON instead of tables")] = False,
     out: OutFolder = None,
 ) -> None:
     """Test which methods differ from a baseline, by how much, and what would settle the rest."""
@@ -113,9 +120,13 @@ def compare(
         metric=metric,
         higher_is_better=higher_is_better,
         tasks=task or (),
+        methods=methods or (),
         primary=primary or (),
-        margin=margin,
+        margins=margin or (),
+        unit=unit,
+        over=over,
         sensitivity=sensitivity,
+        as_json=json,
         out=out,
     )
 
@@ -130,6 +141,7 @@ def power(
     baseline: Annotated[str, typer.Option(help="baseline in the pilot")] = "kd",
     metric: Annotated[str | None, typer.Option(help="metric, if the pilot has several")] = None,
     task: Annotated[Names, typer.Option(help="task in the pilot; repeatable")] = None,
+    column: Columns = None,
     seed_sd: Annotated[float, typer.Option(min=0, help="deviation between seeds, σ_A")] = 0.0,
     item_sd: Annotated[float, typer.Option(min=0, help="deviation between items, σ_B")] = 0.0,
     rest_sd: Annotated[float, typer.Option(min=0, help="seed × item residual, σ_E")] = 0.0,
@@ -148,6 +160,7 @@ def power(
         pilot=pilot,
         methods=method or (),
         baseline=baseline,
+        columns=column or (),
         metric=metric,
         tasks=task or (),
         deviations=(seed_sd, item_sd, rest_sd),
@@ -173,15 +186,12 @@ def compare_layers(
     drop_outliers: Annotated[
         bool, typer.Option("--drop-outliers", help="leave out tokens that dominate a layer")
     ] = False,
+    device: Annotated[str, typer.Option(help="such as cuda (default: the CPU)")] = "",
+    batch_size: Annotated[int, typer.Option(min=1, help="texts per forward pass")] = 16,
     out: OutFolder = None,
 ) -> None:
     """Compare all layers of two models: which pairs share their geometry, beyond chance."""
-    try:
-        from geodistill.cli.compare_layers import run_compare_layers
-    except ModuleNotFoundError as error:
-        raise InputError(
-            f"no {error.name} here; the layer map needs the extras: pip install '.[train,analysis]'"
-        ) from error
+    from geodistill.cli.compare_layers import run_compare_layers
 
     run_compare_layers(
         model_a,
@@ -190,6 +200,8 @@ def compare_layers(
         pooling=pooling,
         measure=measure,
         drop_outliers=drop_outliers,
+        device=device,
+        batch_size=batch_size,
         out=out,
     )
 
@@ -270,12 +282,4 @@ def _literal(text: str) -> object:
 
 def main() -> None:
     """Run the command; report an error that a user can fix in one line, with exit code 2."""
-    try:
-        app()
-    except (InputError, AssetError, FloatingPointError) as error:
-        typer.echo(f"error: {error}", err=True)
-        sys.exit(2)
-    except SystemExit as end:
-        if end.code == INTERRUPTED:
-            typer.echo("stopped; finished work is kept, the same command resumes there", err=True)
-        raise
+    run_app(app)

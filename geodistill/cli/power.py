@@ -7,9 +7,9 @@ from pathlib import Path
 import pandas as pd
 
 from geodistill.analysis.protocol_file import write_design
-from geodistill.analysis.report.comparison_report import compare_pooled, infer_unit
-from geodistill.analysis.report.format import POINTS
-from geodistill.analysis.score_tables import read_scores
+from geodistill.analysis.report.comparison_report import compare_pooled
+from geodistill.analysis.report.units import infer_scale
+from geodistill.analysis.score_tables import ScoreTable
 from geodistill.analysis.stats.power import (
     GAINS,
     Design,
@@ -18,7 +18,7 @@ from geodistill.analysis.stats.power import (
     required_sizes,
     rule_of_thumb,
 )
-from geodistill.cli.tables import rich_table, wide_console
+from geodistill.cli.tables import print_taken, read_table, rich_table, wide_console
 from geodistill.errors import InputError
 
 
@@ -27,6 +27,7 @@ def run_power(
     pilot: Path | None = None,
     methods: Sequence[str] = (),
     baseline: str = "kd",
+    columns: Sequence[str] = (),
     metric: str | None = None,
     tasks: Sequence[str] = (),
     deviations: tuple[float, float, float] = (0.0, 0.0, 0.0),
@@ -42,6 +43,7 @@ def run_power(
         pilot: a file of scores or a results folder; if there is none, `deviations` count.
         methods: in the pilot, whose differences to the baseline are planned with.
         baseline: in the pilot.
+        columns: names in the pilot as "OURS=THEIRS"; "OURS=" for none.
         metric: in the pilot, if it has several.
         tasks: in the pilot; all by default.
         deviations: σ_A, σ_B, σ_E of the paired difference, in the unit of the score.
@@ -54,10 +56,13 @@ def run_power(
     Raises:
         InputError: both or neither of pilot and deviations, or either one unfit.
     """
-    if bool(pilot) == any(deviations):
+    if bool(pilot) == any(deviations):  # the direction of the metric does not change its variance
         raise InputError("give either --pilot or --seed-sd, --item-sd and --rest-sd")
     if pilot is not None:
-        design, source, gains = _pilot_design(pilot, methods, baseline, metric, tasks, gains)
+        if not methods:
+            raise InputError("--pilot needs --method: which methods' differences to plan with")
+        scores = read_table(pilot, baseline, columns, metric, True, tasks)
+        design, source, gains = _pilot_design(pilot, scores, methods, baseline, gains)
     else:
         design = Design(components_from_sd(*deviations), 1, seeds=5, items=1000)
         source = "given deviations " + ", ".join(f"{value:g}" for value in deviations)
@@ -68,9 +73,12 @@ def run_power(
         tests=tests or design.tests,
     )
     gains = tuple(gains or GAINS)
+    plan = plan_table(design, gains)
     console = wide_console()
+    if pilot is not None:
+        print_taken(console, scores)
     console.print(f"Variance components from {source}.")
-    console.print(rich_table(plan_table(design, gains)))
+    console.print(rich_table(plan))
     console.print(describe_design(design))
     console.print(rule_of_thumb())
     if out:
@@ -80,23 +88,22 @@ def run_power(
 
 def _pilot_design(
     pilot: Path,
+    scores: ScoreTable,
     methods: Sequence[str],
     baseline: str,
-    metric: str | None,
-    tasks: Sequence[str],
     gains: Sequence[float],
 ) -> tuple[Design, str, Sequence[float]]:
     """The design of the pilot itself, its description, and the gains in the unit of its scores."""
-    if not methods:
-        raise InputError("--pilot needs --method: which methods' differences to plan with")
-    # The direction of the metric does not change its variance.
-    scores = read_scores(pilot, baseline, metric=metric, higher_is_better=True, tasks=tasks)
-    comparisons = [compare_pooled(scores, method, baseline) for method in methods]
-    first, unit = comparisons[0], infer_unit(scores, baseline)[0]
-    if not gains and unit.name != POINTS.name:
+    scale = infer_scale(scores, baseline)
+    if set(scale.divisors.values()) != {1.0}:
+        raise InputError(f"{scale.notes[0].partition(';')[0]}: choose tasks of one scale by --task")
+    if not gains and scale.unit.name != "points":
         raise InputError(
             f"{scores.metric} is not counted in points: choose --gain, in its own unit"
         )
+    methods = list(dict.fromkeys(methods))
+    comparisons = [compare_pooled(scores, method, baseline) for method in methods]
+    first = comparisons[0]
     if not first.n_items or first.n_seeds < 2:
         raise InputError(
             f"{pilot} has {first.n_seeds} shared seeds and {first.n_items} items: a plan needs 2 "
@@ -107,7 +114,7 @@ def _pilot_design(
         f"{pilot}: {', '.join(methods)} against {baseline} on {', '.join(first.tasks)}, "
         f"{first.n_seeds} seeds × {n_items:,} items; the noisiest comparison counts"
     )
-    gains = gains or [points / unit.factor for points in (0.5, 1.0, 2.0)]
+    gains = gains or [points / scale.unit.factor for points in (0.5, 1.0, 2.0)]
     return Design(parts, n_items, first.n_seeds, n_items, len(methods)), source, gains
 
 

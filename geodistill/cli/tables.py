@@ -1,17 +1,70 @@
-"""Tables for a terminal."""
+"""Score tables named on the command line, and tables for a terminal."""
+
+from collections.abc import Sequence
+from pathlib import Path
 
 import pandas as pd
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from geodistill.analysis.score_tables import ScoreTable, read_scores
+from geodistill.errors import InputError
+
 PIPED = 110  # columns, where the output is no terminal and has no width of its own
 
 
+def read_table(
+    table: Path,
+    baseline: str,
+    columns: Sequence[str] = (),
+    metric: str | None = None,
+    higher_is_better: bool | None = None,
+    tasks: Sequence[str] = (),
+    methods: Sequence[str] = (),
+) -> ScoreTable:
+    """The scores of a table, by the options of a command.
+
+    Args:
+        table: a file of scores or a results folder.
+        baseline: name of a method.
+        columns: names in the file as "OURS=THEIRS"; "OURS=" for none.
+        metric: name of the metric, if the table has several.
+        higher_is_better: by default known from the metric's name.
+        tasks: to include; all by default.
+        methods: to include beside the baseline, also separated by commas; all by default.
+
+    Raises:
+        InputError: as `read_scores`, or a column that is not "OURS=THEIRS".
+    """
+    names = {}
+    for column in columns:
+        role, sign, name = column.partition("=")
+        if not (role and sign):
+            raise InputError(
+                f"--column {column!r}: expected OURS=THEIRS, such as method=model, or OURS= if the "
+                "table has none"
+            )
+        names[role] = name
+    listed = [name.strip() for text in methods for name in text.split(",")]
+    return read_scores(table, baseline, names, metric, higher_is_better, tasks, listed)
+
+
+def print_taken(console: Console, scores: ScoreTable) -> None:
+    """One line for each role: what was taken as it."""
+    for role, words in scores.taken.items():
+        console.print(f"{role}: {words}", soft_wrap=True)
+
+
 def wide_console() -> Console:
-    """Standard output, wide enough for a table where it goes into a file or a pipe."""
-    console = Console()
-    return console if console.is_terminal else Console(width=max(PIPED, console.width))
+    """Standard output, wide enough for a table where it goes into a file or a pipe.
+
+    Names are shown as they are: brackets and colons are no markup.
+    """
+    width = None
+    if not Console().is_terminal:
+        width = max(PIPED, Console().width)
+    return Console(markup=False, emoji=False, highlight=False, width=width)
 
 
 def rich_table(frame: pd.DataFrame, title: str = "") -> Table:

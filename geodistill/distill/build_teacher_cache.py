@@ -21,8 +21,8 @@ from geodistill.distill.checks import check_length
 from geodistill.distill.collate import to_device
 from geodistill.distill.feature_term import Layer, loss_mask
 from geodistill.distill.hooks import run_teacher
-from geodistill.distill.models.features import check_layer, find_module
-from geodistill.distill.models.heads import has_token_labels, lm_head, text_shape
+from geodistill.distill.models.features import check_layer, find_module, last_layer
+from geodistill.distill.models.heads import has_token_labels, lm_head, takes_labels, text_shape
 from geodistill.distill.teacher_cache import TeacherCache, TeacherOutputs
 from geodistill.errors import InputError
 
@@ -132,6 +132,12 @@ class _Builder:
     def forward(self, batch: Batch) -> tuple[TeacherOutputs, Tensor]:
         """The teacher's outputs and their valid positions (b, t), the same for every layer."""
         check_length(batch, self.teacher, "teacher")
+        texts = text_shape(batch) is not None
+        if texts and has_token_labels(batch, self.teacher) and not takes_labels(self.teacher):
+            raise InputError(
+                f"each token has a label, and the teacher {type(self.teacher).__name__} takes no "
+                "labels, so which positions count is unknown: expected the model with its head"
+            )
         batch = to_device(self.teacher, batch)
         logits = None if lm_head(self.teacher) is None else self.top_k > 0
         out = run_teacher(self.teacher, batch, self.layers, logits=logits)
@@ -204,7 +210,9 @@ class _Builder:
             out, mask = self.forward(batch)
             examples = batch["row"].tolist()
             if not arrays:
-                per_token = has_token_labels(batch, self.teacher)
+                per_token = has_token_labels(batch, self.teacher) or (
+                    out.logits is not None and len(out.logits) != len(examples)
+                )
                 arrays = self._allocate(folder, out, per_token, progress)
             if "logits" in arrays and not per_token:
                 assert out.logits is not None
@@ -220,7 +228,7 @@ class _Builder:
             "layers": self.layers,
             "top_k": self.top_k,
             "token_logits": per_token,
-            "num_hidden_layers": self._last_layer(),
+            "num_hidden_layers": last_layer(self.teacher),
             "arrays": sorted(arrays),
             "vocabulary": len(lm_head(self.teacher).weight) if self.top_k else None,
             "sha256": {
@@ -228,13 +236,6 @@ class _Builder:
             },
         }
         (folder / "manifest.json").write_text(json.dumps(manifest))
-
-    def _last_layer(self) -> int | None:
-        """Number of the last of the numbered layers; None if the model cannot say."""
-        if not hasattr(self.teacher, "config"):
-            return None
-        last = check_layer(self.teacher, -1, "teacher")
-        return last if isinstance(last, int) and last >= 0 else None
 
     def _valid_outputs(
         self, out: TeacherOutputs, mask: Tensor, per_token: bool

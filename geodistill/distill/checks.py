@@ -21,6 +21,7 @@ from geodistill.distill.models.heads import (
     lm_head,
     max_positions,
     problem_type,
+    share_label_rule,
     text_shape,
 )
 from geodistill.distill.teacher_cache import TeacherCache
@@ -71,6 +72,7 @@ def check_needs(trainer: Any, teacher_tokenizer: Any) -> None:
         if teacher is not None and teacher_tokenizer is None and not trainer.mismatch:
             check_embeddings(teacher, student)
     if teacher is not None:
+        share_label_rule(teacher, student)
         teacher.to(trainer.args.device).eval().requires_grad_(False)
 
 

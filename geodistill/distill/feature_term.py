@@ -69,19 +69,19 @@ class FeatureTerm:
 
     def __post_init__(self) -> None:
         for name in ("teacher_layer", "student_layer"):
-            if not isinstance(layer := getattr(self, name), int | str) or layer == "":
+            layer = getattr(self, name)
+            if not isinstance(layer, int | str) or isinstance(layer, bool) or layer == "":
                 raise InputError(
                     f"{name} is {layer!r}; expected an integer, -1 for the last, or the path of a "
                     "module, such as 'encoder.layer.5'"
                 )
         check_module(self.loss, "loss", "ProcrustesLoss()")
-        try:
-            signature(self.loss.forward).bind(None, None, None)
-        except TypeError:
+        of_others = type(self.loss).__module__.startswith("torch.")
+        if of_others or hasattr(self.loss, "takes_logits") or not _takes_mask(self.loss):
             raise InputError(
-                f"loss is {self.loss!r}, which is not called as loss(student, teacher, mask): "
-                "expected a feature loss, such as ProcrustesLoss()"
-            ) from None
+                f"loss is {self.loss!r}, which is not called as loss(student, teacher, mask) of "
+                "features: expected a feature loss, such as ProcrustesLoss()"
+            )
         if self.pooling not in (poolings := get_args(Pooling)):
             raise InputError(f"pooling is {self.pooling!r}; expected one of {', '.join(poolings)}")
         if not (math.isfinite(self.weight) and self.weight >= 0):
@@ -96,6 +96,14 @@ class FeatureTerm:
     def name(self) -> str:
         """Short name for logs, such as `ProcrustesLoss[6-3]` (teacher layer, student layer)."""
         return f"{type(self.loss).__name__}[{self.teacher_layer}-{self.student_layer}]"
+
+
+def _takes_mask(loss: nn.Module) -> bool:
+    try:
+        signature(loss.forward).bind(None, None, None)
+    except TypeError:
+        return False
+    return True
 
 
 def resolve_layer(layer: int, last: int, role: str) -> int:

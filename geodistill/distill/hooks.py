@@ -15,6 +15,7 @@ from geodistill.distill.models.features import (
     feature_rows,
     find_logits,
     find_module,
+    last_layer,
     logits_of,
     tensor_of,
 )
@@ -86,6 +87,12 @@ class Recording:
                 "expected the path of a module, such as 'encoder.layer.5'"
             )
         hidden = _hidden_states(self.outputs[-1 if self.role == "teacher" else 0])
+        if (last := last_layer(self.model)) is not None and len(hidden) != last + 1:
+            raise InputError(
+                f"{self.role}_layer is {layer}, and the {self.role} {name} of {last} blocks gives "
+                f"{len(hidden)} hidden_states, not one more, so that numbers may mislead: expected "
+                "the path of a module, such as 'encoder.layer.5'"
+            )
         features: Tensor = hidden[resolve_layer(layer, len(hidden) - 1, self.role)]
         return features
 

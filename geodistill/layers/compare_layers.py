@@ -15,6 +15,7 @@ from tqdm.auto import tqdm  # type: ignore[import-untyped]
 from geodistill.errors import InputError
 from geodistill.geometry.outliers import squared_distance_outliers
 from geodistill.geometry.pooling import pool_tokens
+from geodistill.layers.mapping import mappable_from, suggest_mappings
 from geodistill.layers.moments import Layer, LayerMoments
 from geodistill.layers.outliers import TokenDistances, describe_dominance
 from geodistill.layers.statistics import layer_table, pvalue_columns, value_columns
@@ -44,6 +45,9 @@ class LayerMap:
             number is undefined, as for a least-squares fit with no more rows than dimensions.
         truncated: number of texts longer than the models' positions, which were truncated.
         dropped: number of tokens of model a and of model b left out as outliers.
+        mapping: for each measure that is defined everywhere and each layer of b but the embeddings,
+            a layer of a, deeper for deeper ones, such that the mean of `beyond_chance` is largest:
+            `measure, layer_a, layer_b, beyond_chance, p_map` (against permuted rows).
 
     Example:
         >>> import pandas as pd
@@ -54,6 +58,7 @@ class LayerMap:
     table: pd.DataFrame
     truncated: int
     dropped: tuple[int, int] = (0, 0)
+    mapping: pd.DataFrame | None = None
 
 
 def compare_layers(
@@ -130,9 +135,10 @@ def compare_layers(
     squares = [None if drop_outliers else side.squares() for side in distances]
     _warn_if_dominated(models, layers, moments.n, squares)
     columns = value_columns(moments, layers, seed, progress)
-    columns |= pvalue_columns(*rows, moments.widths, permutations, seed, progress)
-    table = layer_table(models[0].layers, models[1].layers, columns)
-    return LayerMap(table.assign(n=moments.n, pooling=pooling), truncated, dropped)
+    first = mappable_from(indices := (models[0].layers, models[1].layers))
+    tests, p_map = pvalue_columns(*rows, moments.widths, permutations, seed, progress, first)
+    table = layer_table(*indices, columns | tests).assign(n=moments.n, pooling=pooling)
+    return LayerMap(table, truncated, dropped, suggest_mappings(table, p_map, first))
 
 
 def _warn_if_dominated(
@@ -286,8 +292,7 @@ def _empty_moments(hidden: list[list[Tensor]]) -> LayerMoments:
         device = torch.device("cpu")
     on_gpu = device.type == "cuda"
     free = torch.cuda.mem_get_info(device)[0] if on_gpu else psutil.virtual_memory().available
-    needed = LayerMoments.bytes((a, b))
-    if needed > free:
+    if (needed := LayerMoments.bytes((a, b))) > free:
         raise InputError(
             f"the sums of {len(a)} × {len(b)} layers need {needed / 1e9:.1f} GB, "
             f"{free / 1e9:.1f} GB are free: expected fewer layers in layers_a or layers_b"

@@ -10,6 +10,7 @@ from torch import Tensor
 from tqdm.auto import tqdm  # type: ignore[import-untyped]
 
 from geodistill.geometry.permutation import permutation_pvalues
+from geodistill.layers.mapping import mapping_p
 from geodistill.layers.moments import (
     FORMULAS,
     NORMALIZABLE,
@@ -107,9 +108,15 @@ def defined_measures(n: int, width_a: int, width_b: int) -> list[str]:
 
 
 def pvalue_columns(
-    rows_a: Tensor, rows_b: Tensor, widths: Widths, permutations: int, seed: int, progress: bool
-) -> Columns:
-    """`z`, `p` of each pair alone and `p_search` of the search, by `permutation_pvalues`.
+    rows_a: Tensor,
+    rows_b: Tensor,
+    widths: Widths,
+    permutations: int,
+    seed: int,
+    progress: bool,
+    first: tuple[int, int] = (0, 0),
+) -> tuple[Columns, dict[str, float]]:
+    """`z`, `p` of each pair alone and `p_search` of the search; and p of each measure's mapping.
 
     Args:
         rows_a: concatenated layers of model a (n, Σ d_a).
@@ -118,6 +125,7 @@ def pvalue_columns(
         permutations: random orders of the rows of b.
         seed: of the orders.
         progress: whether to show a progress bar.
+        first: index of the first layer of a and of b that may be mapped.
     """
     a, b = (layer_scores(r, w) for r, w in zip((rows_a, rows_b), widths, strict=True))
     n = len(rows_a)
@@ -130,12 +138,17 @@ def pvalue_columns(
     ):
         order = torch.randperm(n, generator=generator)
         similarities.append(_similarities(a, b, order, defined))
-    result = permutation_pvalues(torch.stack(similarities))
+    orders = torch.stack(similarities)
+    result = permutation_pvalues(orders)
     shape = (len(FORMULAS), len(widths[0]), len(widths[1]))
+    p_map = {
+        name: mapping_p(orders[:, i].reshape(-1, *shape[1:]), float(is_similarity(name)), first)
+        for i, name in enumerate(FORMULAS)
+    }
     return {
         column: dict(zip(FORMULAS, x.reshape(shape).numpy(), strict=True))
         for column, x in (("z", result.z), ("p", result.p), ("p_search", result.p_search))
-    }
+    }, p_map
 
 
 def _similarities(a: Tensor, b: Tensor, order: Tensor, defined: Tensor) -> Tensor:

@@ -83,7 +83,9 @@ def test_sources_seed_and_task_may_be_absent(long, tmp_path):
     scores = read(one.assign(cluster=[5, 5, 6] * 2), tmp_path)
     assert scores.frame["source"].astype(float).tolist() == [5, 5, 6] * 2
     assert set(scores.frame["task"]) == {"all"}
-    assert [note.split(":")[0] for note in scores.notes] == ["no column task", "no column seed"]
+    assert scores.taken["task"] == "none: all rows count as one task"
+    assert scores.taken["seed"] == "none: all rows count as one seed"
+    assert scores.taken["cluster"] == "column cluster: 2"
     assert scores.frame["item"].nunique() == 3
 
 
@@ -95,7 +97,7 @@ def test_what_is_left_out_is_counted(long, tmp_path):
     scores = read(pd.concat([spoilt, spoilt.iloc[[5, 6]]]), tmp_path, "x.parquet")
     assert scores.n_rows == 26
     assert len(scores.frame) == 21
-    assert list(scores.left_out.values()) == [1, 2, 2]
+    assert list(scores.left_out.values()) == [1, 0, 2, 2]
 
 
 @pytest.mark.parametrize(
@@ -130,7 +132,7 @@ def test_tables_that_cannot_be_read(long, tmp_path):
     with pytest.raises(InputError, match="no file at"):
         read_scores(tmp_path / "no.csv", "kd")
     for name, text, message in (
-        ("x.txt", "a", r"is \.txt; read are \.csv, \.tsv, \.jsonl, \.parquet"),
+        ("x.txt", "a", r"is \.txt; expected \.csv, \.tsv, \.json, \.jsonl"),
         ("x.csv", "", "cannot be read: No columns"),
         ("x.parquet", "no", "cannot be read"),
         ("x.csv", "method,value\n", "holds no rows"),

@@ -270,7 +270,12 @@ def test_all_formats_show_the_same_numbers(path, tmp_path):
     words = report_table(report)["verdict"].tolist()
     assert set(words) >= {"better"}
     text = " ".join(methods_paragraph(report))
-    for part in ("4 seeds on the same 120 items", "Holm", "two one-sided tests", "±1 points"):
+    for part in (
+        "4 seeds on the same 120 items",
+        "Holm",
+        "two one-sided tests",
+        "Margin: 1 point.",
+    ):
         assert part in text
 
 
@@ -286,10 +291,11 @@ def test_the_folder_holds_figure_and_text(path, tmp_path):
     report = compare_all(read_scores(path, "kd"), "kd")
     written = write_report(report, tmp_path / "new" / "out")
     assert [p.name for p in written] == [
-        "comparison.md", "comparison.tex", "comparison.html", "forest.svg", "forest.png",
+        "comparison.md", "comparison.tex", "comparison.html", "comparison.json",
+        "forest.svg", "forest.png",
     ]  # fmt: skip
-    assert written[4].read_bytes().startswith(b"\x89PNG")
-    assert "<svg" in written[3].read_text()
+    assert written[5].read_bytes().startswith(b"\x89PNG")
+    assert "<svg" in written[4].read_text()
     assert written[0].read_text() == markdown(report)
 
 
@@ -299,7 +305,8 @@ def test_the_figure_has_the_unit_and_margin_of_the_table(path, tmp_path, monkeyp
     report = compare_all(read_scores(path, "kd"), "kd")
     write_report(report, tmp_path)
     ((estimates, unit, margin),) = drawn
-    assert (unit, margin) == ("points", 1.0)
+    assert unit == "accuracy, points, right: better"
+    assert margin == [1.0] * len(report.rows)
     expected = [100 * c.estimate for c in report.comparisons]
     assert estimates["estimate"].tolist() == pytest.approx(expected)
 
@@ -329,7 +336,7 @@ def test_sensitivity_analyses_are_an_option_and_use_what_both_sides_have(tmp_pat
     assert "sign-flip test" in text
     means = frame.groupby(["method", "seed"])["accuracy"].mean().reset_index()
     means.to_csv(tmp_path / "m.csv", index=False)
-    assert "need items; these scores have none" in run(
+    assert "need items, rank tests 5 or more tasks; these scores have none" in run(
         tmp_path / "m.csv", "--baseline", "kd", "--sensitivity"
     )
 

@@ -79,6 +79,11 @@ def test_a_model_against_itself_prints_its_own_layers(folders):
     assert [line[:3] + line[4:] for line in found[:3]] == [
         [str(layer), str(layer), "0.000", "1.00", "1.00", "0.005", str(layer)] for layer in range(3)
     ]
+    terms = [line.strip() for line in lines if line.strip().startswith("FeatureTerm")]
+    assert terms == [
+        f"FeatureTerm(teacher_layer={k}, student_layer={k}, loss=ProcrustesLoss())," for k in (1, 2)
+    ]
+    assert "mean beyond chance 1.00, p 0.005" in " ".join(lines)
     assert "20 texts" in " ".join(lines)
     assert "one per token" in " ".join(lines)
 
@@ -96,6 +101,22 @@ def test_what_is_written_is_what_was_found(folders, tmp_path):
     drawn = (out / "layers.svg").read_text()
     assert f"0–{best['layer_b'][0]} ({best['value'][0]:.2f})" in drawn  # its description
     assert "one per text" in " ".join(printed.split())
+    assert "layer of bert (0: embeddings)" in drawn
+    assert "layer of opt (0: embeddings)" in drawn
+
+
+def test_absent_folders_and_devices_are_told_before_torch_is_loaded(folders):
+    code = (
+        "import sys; sys.argv = ['geodistill', 'compare-layers', './none', './none', '--texts', "
+        f"{str(folders / 'texts.txt')!r}]\n"
+        "from geodistill.cli.main import main\n"
+        "try:\n    main()\nfinally:\n    print('torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stderr.startswith("error: model './none': expected a folder, a hub name")
+    assert done.stdout.strip() == "False"
+    with pytest.raises(InputError, match="--device 'abacus'"):
+        run(folders, "bert", "bert", "--device", "abacus")
 
 
 @pytest.mark.parametrize(
@@ -187,14 +208,14 @@ def test_help_needs_no_torch():
 def test_a_missing_extra_is_named(missing):
     code = (
         f"import sys; sys.modules[{missing!r}] = None\n"
-        "sys.argv = ['geodistill', 'compare-layers', 'minilm', 'minilm', '--texts', 'x']\n"
+        f"sys.argv = ['geodistill', 'compare-layers', 'a', 'b', '--texts', {__file__!r}]\n"
         "from geodistill.cli.main import main; main()"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 2
     (line,) = done.stderr.splitlines()
-    assert line.startswith(f"error: no {missing}")
-    assert line.endswith("pip install '.[train,analysis]'")
+    assert line.startswith(f"error: there is no package {missing}")
+    assert "pip install 'geodistill[train,analysis]'" in line
 
 
 # ---- table, figure, sentence ----

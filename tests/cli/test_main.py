@@ -80,6 +80,31 @@ def test_output_is_utf_8_whatever_the_code_page(code_page):
     assert "─" in run.stdout.decode("utf-8")
 
 
+@pytest.mark.parametrize(
+    ("words", "package", "extras"),
+    [
+        (("compare", "x.csv", "--baseline", "kd"), "pandas", "analysis"),
+        (("power", "--pilot", "x.csv", "--method", "a"), "scipy", "analysis"),
+        (("experiments", "classification", "--section", "full"), "pandas", "train,analysis"),
+        (("reproduce", "minillm-opt"), "transformers", "train,analysis"),
+        (("notebook", "01_theory"), "jupytext", "book"),
+    ],
+)
+def test_a_command_names_the_extra_that_it_lacks(words, package, extras):
+    code = f"""
+import sys
+sys.modules[{package!r}] = None
+from geodistill.cli.main import main
+sys.argv = ["geodistill", *{words}]
+main()
+"""
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert run.returncode == 2
+    (line,) = run.stderr.splitlines()
+    assert line.startswith(f"error: there is no package {package}"), line
+    assert f"pip install 'geodistill[{extras}]'" in line
+
+
 @pytest.mark.parametrize("words", [("-h",), ("compare", "-h"), ("notebook", "-h")])
 def test_the_short_form_of_help(words):
     short, long = (CliRunner().invoke(main.app, [*words[:-1], flag]) for flag in ("-h", "--help"))

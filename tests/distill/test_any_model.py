@@ -436,3 +436,75 @@ def test_every_column_with_the_prefix_reaches_a_teacher_with_another_tokenizer(t
         )
     )  # fmt: skip
     assert log["loss/logit"] == pytest.approx(expected, rel=1e-4)
+
+
+# ---- wrappers, and teachers that take no labels ----
+
+
+class Wrapper(nn.Module):
+    """Passes on whatever it is given."""
+
+    def __init__(self, inner):
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, *args, **kwargs):
+        return self.inner(*args, **kwargs)
+
+
+class Unlabelled(Wrapper):
+    def forward(self, input_ids, attention_mask):
+        return self.inner(input_ids=input_ids, attention_mask=attention_mask).logits
+
+
+def compiled(model):
+    return torch.compile(model, backend="eager")
+
+
+@pytest.mark.parametrize(
+    ("student", "teacher"),
+    [(compiled, compiled), (lambda m: m, Wrapper), (lambda m: m, Unlabelled)],
+)
+def test_a_wrapped_model_has_the_positions_of_the_model_inside(tmp_path, student, teacher):
+    rows = answers([8, 7, 8, 6], kept=[3, 1, 5, 2], seed=1)
+    batch = {k: v for k, v in collate(rows).items() if k != "row"}
+    mask = nn.functional.pad(batch.pop("labels")[:, 1:] != -100, (0, 1))
+    with torch.no_grad():
+        q, p = (tiny_opt(i).eval()(**batch).logits[mask].log_softmax(-1) for i in (1, 2))
+    terms = at("layers.0", weight=0.0)  # whose positions must be those of the teacher
+    trainer = trainer_of(
+        tmp_path, student(tiny_opt(1)), teacher(tiny_opt(2)), rows, terms=terms, logit_loss="auto"
+    )
+    expected = float((p.exp() * (p - q)).sum(-1).mean())
+    assert first_log(trainer)["loss/logit"] == pytest.approx(expected, rel=1e-4)
+
+
+def test_a_body_counts_the_positions_of_its_students_loss(tmp_path):
+    rows = answers([8, 7, 8, 6], kept=[3, 1, 5, 2], seed=1)
+    values = [
+        first_log(trainer_of(tmp_path / name, tiny_opt(1), teacher, rows, terms=at(-1)))
+        for name, teacher in (("body", tiny_opt(2).model), ("whole", tiny_opt(2)))
+    ]
+    body, whole = (value["loss/ProcrustesLoss[-1--1]"] for value in values)
+    assert body == pytest.approx(whole, rel=1e-5)
+    assert body > 0.1
+
+
+def test_numbers_are_those_of_the_tower_that_is_read(tmp_path):
+    """CLIP's configuration counts the blocks of its texts first."""
+    clip = next(case for case in CASES if case.family == "CLIP").teacher(0).config
+    clip.vision_config.num_hidden_layers, clip.num_labels = 4, 3
+    torch.manual_seed(0)
+    models = [hf.CLIPForImageClassification(clip) for _ in range(2)]
+    with torch.no_grad():
+        pixels = stacked(IMAGES)["pixel_values"]
+        x, y = (m(pixel_values=pixels, output_hidden_states=True).hidden_states for m in models)
+    expected = float(ProcrustesLoss()(x[4], y[4]))
+    trainer = trainer_of(tmp_path, *models, IMAGES, stacked, terms=at(-1))
+    assert first_log(trainer)["loss/ProcrustesLoss[-1--1]"] == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize("loss", [KLDivergenceLoss(), nn.CosineEmbeddingLoss()])
+def test_a_term_of_logits_or_of_torchs_own_loss_is_refused(loss):
+    with pytest.raises(InputError, match=r"not called as .* of features"):
+        at(1, loss=loss)

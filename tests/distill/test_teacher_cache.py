@@ -14,7 +14,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from support.model_matrix import bert
 from support.tiny_models import answers, arguments, collate, sentences, tiny_bert, tiny_opt
+from transformers import BertForTokenClassification
 
 from geodistill.distill import FeatureDistillationTrainer, TeacherCache, build_cache
 from geodistill.distill.collate import batches_by_length
@@ -553,3 +555,20 @@ def test_the_manifest_says_what_is_stored(tmp_path):
     assert {path.stem for path in (tmp_path / "c").glob("*.npy")} == {
         "features_2", "top_values", "top_indices", "offsets",
     }  # fmt: skip
+
+
+def test_token_labels_need_a_teacher_that_takes_them(tmp_path):
+    batch = collate(answers([6, 5], kept=[3, 2]))
+    with pytest.raises(InputError, match="OPTModel takes no labels, so which positions count"):
+        build_cache(tiny_opt(2).model, [batch], [3, 2], tmp_path / "cache", layers=(2,))
+
+
+def test_unlabelled_texts_keep_a_logit_per_token(tmp_path):
+    teacher = bert(BertForTokenClassification, 2, num_labels=3).eval()
+    rows = [{k: v for k, v in row.items() if k != "labels"} for row in sentences([6, 4])]
+    batch = collate(rows)
+    cache = build_cache(teacher, [batch], [6, 4], tmp_path / "cache", layers=())
+    with torch.no_grad():
+        logits = teacher(batch["input_ids"], batch["attention_mask"]).logits
+    expected = logits[batch["attention_mask"].bool()]
+    assert torch.allclose(torch.tensor(cache.array("logits")), expected, atol=1e-5)

@@ -250,7 +250,7 @@ def test_tuning_sections_named_together_are_judged_as_one(written, tmp_path, mon
         return {"exact_match": exact_match, "lookup_exact_match": 0.1}, items
 
     write_section(grid, "term-tuning", measure)
-    with pytest.raises(InputError, match="kd.alignment in section term-tuning is 8, at the ed"):
+    with pytest.raises(InputError, match=r"kd.alignment in section term-tuning is 8, at the ed"):
         grid.choose_weights("term-tuning")
     write_section(grid, "beyond", measure)
     with pytest.raises(InputError, match=r"kd\+alignment in sections term-tuning, beyond is 8, at"):

@@ -116,7 +116,8 @@ def test_a_search_over_unrelated_models_needs_its_own_p():
 def searched(a, b, permutations=99):
     """`pvalue_columns` of lists of layers (n, d)."""
     widths = ([x.shape[1] for x in a], [y.shape[1] for y in b])
-    return pvalue_columns(torch.cat(a, 1), torch.cat(b, 1), widths, permutations, 0, progress=False)
+    rows = (torch.cat(a, 1), torch.cat(b, 1))
+    return pvalue_columns(*rows, widths, permutations, 0, progress=False)[0]
 
 
 def test_of_unrelated_layers_the_least_p_is_often_small_and_the_search_keeps_its_level():

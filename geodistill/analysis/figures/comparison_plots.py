@@ -12,16 +12,25 @@ from geodistill.analysis.figures.style import GREY, VERMILLION, method_style
 from geodistill.analysis.stats.crossed_anova import Array
 
 
-def forest(ax: Axes, estimates: pd.DataFrame, unit: str, margin: float | None = None) -> Axes:
+def forest(
+    ax: Axes,
+    estimates: pd.DataFrame,
+    unit: str,
+    margin: float | Sequence[float] | None = None,
+) -> Axes:
     """Differences with their intervals, one line per comparison and task; pooled ones are filled.
 
     Args:
         ax: where to draw.
         estimates: `method, baseline, task, estimate, low, high`, as `estimates_table` gives them.
         unit: of the differences, for the axis label.
-        margin: half width of the shaded band of equivalence, in that unit.
+        margin: half width of the shaded band of equivalence, in that unit; or one per line.
     """
-    if margin is not None:
+    if isinstance(margin, Sequence) and len(set(margin)) > 1:
+        half = np.asarray(margin)
+        ax.barh(range(len(half)), 2 * half, left=-half, height=1, color="#EFEFEF", zorder=0)
+    elif margin is not None:
+        margin = margin[0] if isinstance(margin, Sequence) else margin
         ax.axvspan(-margin, margin, color="#EFEFEF", zorder=0)
     ax.axvline(0, color="black", linewidth=0.8)
     labels = []
@@ -31,7 +40,8 @@ def forest(ax: Axes, estimates: pd.DataFrame, unit: str, margin: float | None = 
         ax.plot([row["low"], row["high"]], [y, y], color=style.color, linewidth=width)
         face = style.color if pooled else "white"
         ax.plot(row["estimate"], y, style.marker, color=style.color, markerfacecolor=face)
-        labels.append(f"{style.label}\nvs {method_style(row['baseline']).label}, {row['task']}")
+        label = f"{style.label}\nvs {method_style(row['baseline']).label}, {row['task']}"
+        labels.append(label.replace("$", r"\$"))  # no formula
     ax.set_xlabel(f"difference, {unit} (line: 95 % interval)")
     return _label_rows(ax, labels)
 

@@ -50,7 +50,12 @@ def closest_layers(
     return known.groupby("layer_a").head(1).sort_values("layer_a").reset_index(drop=True)
 
 
-def layer_map(table: pd.DataFrame, measure: str, ax: Axes | None = None) -> Axes:
+def layer_map(
+    table: pd.DataFrame,
+    measure: str,
+    ax: Axes | None = None,
+    names: tuple[str, str] = ("A", "B"),
+) -> Axes:
     """Heat map of all pairs of layers, bright where similar, with the closest layers marked.
 
     A circle marks the layer of B that is closest beyond chance to each layer of A, filled if it is
@@ -61,6 +66,7 @@ def layer_map(table: pd.DataFrame, measure: str, ax: Axes | None = None) -> Axes
         table: as for `closest_layers`.
         measure: one of `MEASURE_LABELS`.
         ax: axes to draw on; None for a new figure.
+        names: of the two models, for the axes.
 
     Raises:
         InputError: no such measure, or no values of it.
@@ -94,7 +100,7 @@ def layer_map(table: pd.DataFrame, measure: str, ax: Axes | None = None) -> Axes
     by_value = _different_by_value(table, measure)
     if len(by_value):
         mark(by_value, "closest by value, if different", marker="x", color="black")
-    _label_axes(ax, columns, rows)
+    _label_axes(ax, columns, rows, names)
     bar = ax.figure.colorbar(image, ax=ax, label=MEASURE_LABELS[measure])
     bar.ax.grid(visible=False)
     return ax
@@ -106,13 +112,16 @@ def _different_by_value(table: pd.DataFrame, measure: str) -> pd.DataFrame:
     return by_value[by_value["layer_b"] != closest_layers(table, measure)["layer_b"]]
 
 
-def _label_axes(ax: Axes, columns: dict[str, int], rows: dict[str, int]) -> None:
+def _label_axes(
+    ax: Axes, columns: dict[str, int], rows: dict[str, int], names: tuple[str, str]
+) -> None:
     for axis, layers in ((ax.xaxis, columns), (ax.yaxis, rows)):
         step = max(1, len(layers) // 10)
         axis.set_ticks(list(layers.values())[::step], list(layers)[::step])
     ax.grid(visible=False)
-    ax.set_xlabel("layer of A (0: embeddings)")
-    ax.set_ylabel("layer of B (0: embeddings)")
+    shown = [name.rstrip("/").rpartition("/")[2].replace("$", r"\$") for name in names]
+    ax.set_xlabel(f"layer of {shown[0]} (0: embeddings)")
+    ax.set_ylabel(f"layer of {shown[1]} (0: embeddings)")
     ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=1)
 
 

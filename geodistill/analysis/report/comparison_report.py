@@ -5,11 +5,20 @@ from dataclasses import dataclass, replace
 
 import pandas as pd
 
-from geodistill.analysis.report.format import POINTS, Unit
-from geodistill.analysis.report.matching import count_rows, match_pair
-from geodistill.analysis.score_tables import ScoreTable, is_bounded
+from geodistill.analysis.report.format import Unit
+from geodistill.analysis.report.matching import (
+    MatchedPair,
+    count_rows,
+    match_pair,
+    tasks_as_items,
+)
+from geodistill.analysis.report.robustness import describe_influence
+from geodistill.analysis.report.units import Scale, infer_scale
+from geodistill.analysis.score_columns import join
+from geodistill.analysis.score_tables import ScoreTable
 from geodistill.analysis.stats.collapse import ONE_ANSWER, PEARSON, WITHIN
 from geodistill.analysis.stats.compare import Comparison, Correction, adjust_family
+from geodistill.analysis.stats.metric_influence import score_by_influence
 from geodistill.analysis.stats.verdict import (
     INCONCLUSIVE,
     NO_TEST,
@@ -20,6 +29,7 @@ from geodistill.analysis.stats.verdict import (
 from geodistill.errors import InputError
 
 PRIMARY, SECONDARY = "Holm", "BH"
+Margin = float | str | Sequence[str | float] | None
 
 
 @dataclass(frozen=True)
@@ -31,6 +41,7 @@ class ReportRow:
         verdict: by the adjusted p-value.
         p_adjusted: by Holm's method over the primary family, otherwise by Benjamini and Hochberg's.
         correction: `PRIMARY` or `SECONDARY`.
+        margin: smallest difference that matters, in the unit of the comparison.
         required: in words, the design that would decide an inconclusive verdict; otherwise empty.
     """
 
@@ -38,6 +49,7 @@ class ReportRow:
     verdict: Verdict
     p_adjusted: float
     correction: str
+    margin: float
     required: str
 
 
@@ -48,8 +60,7 @@ class ComparisonReport:
     Attributes:
         rows: each method pooled over tasks and then task by task, the primary family first.
         scores: the table.
-        unit: in which differences are printed.
-        margin: smallest difference that matters, in the unit of the table.
+        scale: unit and margins.
         n_used: rows of the table that some comparison used.
         left_out: rows that none used, by reason.
         notes: assumptions and limits, as sentences.
@@ -57,8 +68,7 @@ class ComparisonReport:
 
     rows: tuple[ReportRow, ...]
     scores: ScoreTable
-    unit: Unit
-    margin: float
+    scale: Scale
     n_used: int
     left_out: dict[str, int]
     notes: tuple[str, ...]
@@ -68,28 +78,44 @@ class ComparisonReport:
         """The comparisons of the rows."""
         return [row.comparison for row in self.rows]
 
+    @property
+    def unit(self) -> Unit:
+        """In which differences are printed."""
+        return self.scale.unit
+
+    @property
+    def margin(self) -> float:
+        """The margin of the first row, in the unit of its comparison."""
+        return self.rows[0].margin
+
 
 def compare_all(
     scores: ScoreTable,
     baseline: str,
     primary: Sequence[str] = (),
-    margin: float | None = None,
+    margin: Margin = None,
+    *,
+    unit: str | None = None,
+    over_tasks: bool = False,
 ) -> ComparisonReport:
     """Every other method against `baseline`, pooled over tasks and task by task.
 
     The pooled tests of the `primary` methods are one family under Holm's method; all other rows are
-    secondary, under Benjamini and Hochberg's false discovery rate.
+    secondary, under Benjamini and Hochberg's false discovery rate. A method that cannot be compared
+    is left out of its family and named in the notes.
 
     Args:
         scores: as `read_scores` gives them.
         baseline: name of a method.
         primary: methods of the primary family; all by default.
-        margin: smallest difference that matters, above 0, in the unit of the table; by default one
-            point of a bounded metric, otherwise 1 % of the baseline's mean (see `infer_unit`).
+        margin: smallest difference that matters, as `infer_scale` takes it.
+        unit: of the scores, if it is not to be inferred (see `infer_scale`).
+        over_tasks: whether tasks are a sample: the result is then about tasks like these, each one
+            an item, and not about these tasks.
 
     Raises:
-        InputError: an unknown method, a margin that is not above 0, or rows that allow no
-            comparison.
+        InputError: an unknown method, a margin or unit as in `infer_scale`, or rows of which no
+            method allows a comparison.
 
     Example:
         >>> from pathlib import Path
@@ -100,36 +126,74 @@ def compare_all(
         [('new', 'better')]
     """
     methods = _other_methods(scores.frame, baseline, primary)
-    family = list(primary) or methods
-    ordered = [*family, *(method for method in methods if method not in family)]
-    pairs = [match_pair(scores, method, baseline) for method in ordered]
-    pooled = [pair.compare() for pair in pairs]
-    by_task, failed = zip(*(pair.compare_by_task() for pair in pairs), strict=True)
-    unit, default_margin, margin_note = infer_unit(scores, baseline)
-    margin, notes = (default_margin, [margin_note]) if margin is None else (margin, [])
+    margins = (
+        () if margin is None else (margin,) if isinstance(margin, (str, int, float)) else margin
+    )
+    scale = infer_scale(scores, baseline, margins, unit)
+    scaled = scale.divide(scores)
+    if over_tasks:
+        scaled = tasks_as_items(scaled)
+    listed = list(dict.fromkeys(primary))
+    ordered = [*listed, *(method for method in methods if method not in listed)]
+    pairs, pooled, failed = _compare_pairs(scaled, ordered, baseline)
+    family = [c.method for c in pooled if c.method in listed or not listed]
+    by_task, failed_tasks = zip(*(pair.compare_by_task() for pair in pairs), strict=True)
     main = pooled[: len(family)]
     other = [*pooled[len(family) :], *(c for comparisons in by_task for c in comparisons)]
     families: tuple[tuple[list[Comparison], Correction, str, int], ...]
     families = ((main, "holm", PRIMARY, len(family)), (other, "bh", SECONDARY, 1))
     rows = {
-        id(c): _row(c, adjusted.p_adjusted, margin, name, n_tests)
+        id(c): _row(c, adjusted.p_adjusted, scale.margin(c), name, n_tests, over_tasks)
         for comparisons, rule, name, n_tests in families
         for c, adjusted in zip(comparisons, adjust_family(comparisons, rule), strict=True)
     }
     all_comparisons = [c for p, parts in zip(pooled, by_task, strict=True) for c in (p, *parts)]
-    n_used, left_out = count_rows(pairs)
+    n_used, left_out = (len(scores.frame), {}) if over_tasks else count_rows(pairs)
+    notes = [*scale.notes, *scores.notes, *failed]
     if any(row.verdict.word == NO_TEST for row in rows.values()):
         notes.append(_no_test_note(baseline))
-    notes = [*scores.notes, *notes, *_limits(all_comparisons)]
+    notes += [note for pair in pairs for note in pair.describe_left_out()]
+    for pair, c in zip(pairs, pooled, strict=True):
+        if c.n_seeds > 1:
+            row = rows[id(c)]
+            notes += describe_influence(pair, c, row.p_adjusted, row.margin)
+    notes += [note for of_pair in failed_tasks for note in of_pair]
     return ComparisonReport(
         tuple(rows[id(c)] for c in all_comparisons),
         scores,
-        unit,
-        margin,
+        scale,
         n_used,
         {**scores.left_out, **left_out},
-        tuple(dict.fromkeys([*notes, *(note for some in failed for note in some)])),
+        tuple(dict.fromkeys([*notes, *_limits(all_comparisons, scaled, over_tasks)])),
     )
+
+
+def _compare_pairs(
+    scores: ScoreTable, methods: Sequence[str], baseline: str
+) -> tuple[list[MatchedPair], list[Comparison], list[str]]:
+    """The pairs that can be compared, pooled, and why the others cannot.
+
+    Raises:
+        InputError: none can.
+    """
+    results: list[tuple[MatchedPair, Comparison]] = []
+    failed: list[tuple[str, str]] = []
+    for method in methods:
+        try:
+            pair = match_pair(scores, method, baseline)
+            results.append((pair, pair.compare()))
+        except InputError as error:
+            failed.append((method, str(error)))
+    if len({c.n_seeds > 1 for _, c in results}) > 1:  # two populations in one family
+        reason = f"shares one seed with {baseline}, others more; choose it alone by --methods"
+        failed += [(c.method, reason) for _, c in results if c.n_seeds == 1]
+        results = [(pair, c) for pair, c in results if c.n_seeds > 1]
+    if not results:
+        reasons = "; ".join(reason for _, reason in failed[:3])
+        tasks = scores.frame["task"].nunique() > 1 and "one number per method" in reasons
+        raise InputError(reasons + ("; or compare over tasks, by --over tasks" if tasks else ""))
+    notes = [f"{method} is left out: {reason}" for method, reason in failed]
+    return [pair for pair, _ in results], [c for _, c in results], notes
 
 
 def compare_pooled(scores: ScoreTable, method: str, baseline: str) -> Comparison:
@@ -138,85 +202,59 @@ def compare_pooled(scores: ScoreTable, method: str, baseline: str) -> Comparison
     return match_pair(scores, method, baseline).compare()
 
 
-def matched_rows(scores: ScoreTable, method: str, baseline: str) -> pd.DataFrame:
-    """The rows that `compare_all` compares: tasks, seeds and items that both methods have."""
-    return match_pair(scores, method, baseline).scored()
+def task_means(report: ComparisonReport) -> pd.DataFrame:
+    """The mean score of each task (rows) and method (columns), in the unit of the comparisons."""
+    frame = report.scale.divide(report.scores).frame
+    if report.scores.metric_from_labels:
+        frame = score_by_influence(frame, report.scores.metric_from_labels)
+    return frame.groupby(["task", "method"], sort=False)["score"].mean().unstack()
 
 
-def infer_unit(scores: ScoreTable, baseline: str) -> tuple[Unit, float, str]:
-    """In what unit differences are printed, and the default margin.
-
-    A known bounded metric whose values all lie in -1..1 is a fraction, one whose values lie in
-    0..100 a percentage; both are printed in points with a margin of one point. Other metrics are
-    printed as they are, with a margin of 1 % of the baseline's mean.
-
-    Args:
-        scores: the table.
-        baseline: name of a method.
-
-    Returns:
-        The unit, the margin in the unit of the table, and the margin in words.
-
-    Raises:
-        InputError: tasks of a bounded metric on different scales, which have no common mean.
-    """
-    values = scores.frame["score"].abs()
-    bounded = is_bounded(scores.metric)
-    if bounded:
-        _refuse_different_scales(scores.frame, scores.metric)
-    choose = "by default; choose yours by --margin"
-    if bounded and values.max() <= 1:
-        return POINTS, 0.01, f"margin: 1 point, {choose}"
-    if bounded and values.max() <= 100 and scores.frame["score"].min() >= 0:
-        return Unit("points", digits=1), 1.0, f"margin: 1 point, {choose}"
-    mean = float(values[scores.frame["method"] == baseline].mean())
-    note = f"margin: 1 % of the baseline's mean, {choose}"
-    return Unit(scores.metric, digits=3), 0.01 * mean or 0.01, note
-
-
-def _refuse_different_scales(frame: pd.DataFrame, metric: str) -> None:
-    """If one task is scored in 0..1 and another is not, the second would dominate the mean."""
-    ends = frame.groupby("task")["score"].agg(["min", "max"])
-    largest = ends.abs().max(axis=1)
-    small, large = ends[(largest <= 1) & (largest > 0)], ends[largest > 1]
-    if len(small) and len(large):
-        first = pd.concat([large[:1], small[:1]]) + 0.0  # no minus zero
-        ranges = "; ".join(
-            f"{task} from {low:.3g} to {high:.3g}" for task, low, high in first.to_records()
-        )
-        raise InputError(
-            f"{metric} lies on one scale in some tasks and on another in others ({ranges}): "
-            "expected one; choose tasks by --task"
-        )
+def matched_rows(report: ComparisonReport, method: str, baseline: str) -> pd.DataFrame:
+    """The rows that a report compares: tasks, seeds and items that both methods have."""
+    return match_pair(report.scale.divide(report.scores), method, baseline).scored()
 
 
 def _other_methods(frame: pd.DataFrame, baseline: str, primary: Sequence[str]) -> list[str]:
-    known = list(dict.fromkeys(frame["method"]))
+    known = frame["method"].unique().tolist()
     for name, value in (("baseline", baseline), *(("primary", method) for method in primary)):
         if value not in known:
+            same = [method for method in known if method.lower() == value.lower()]
+            hint = f"; did you mean {same[0]!r}?" if same else ""
             raise InputError(
-                f"{name} {value!r} is no method of the rows; they hold {', '.join(known)}"
+                f"{name} {value!r} is no method of the rows; they hold {join(known)}{hint}"
             )
     methods = [method for method in known if method != baseline]
     if not methods:
-        raise InputError(f"the rows hold {baseline} alone: nothing to compare it with")
+        raise InputError(
+            f"the rows hold {baseline} alone: nothing to compare it with; expected several methods "
+            "in one column (name it by --column method=NAME) or in one column each"
+        )
     if baseline in primary:
         raise InputError(f"primary {baseline!r} is the baseline itself")
     return methods
 
 
-def _row(c: Comparison, p: float, margin: float, correction: str, family: int) -> ReportRow:
+def _row(
+    c: Comparison, p: float, margin: float, correction: str, family: int, over_tasks: bool
+) -> ReportRow:
     # Required designs divide by the items; metrics of runs have none, and scale by seeds alone.
     adjusted = replace(c, p_holm=p, family=family, n_items=max(1, c.n_items))
     result = verdict(adjusted, margin)
     required = _required(adjusted, c, margin) if result.word == INCONCLUSIVE else ""
-    return ReportRow(c, result, p, correction, required)
+    if over_tasks:
+        c, required = (
+            replace(c, test=c.test.replace("item", "task")),
+            required.replace("item", "task"),
+        )
+    return ReportRow(c, result, p, correction, margin, required)
 
 
 def _required(adjusted: Comparison, c: Comparison, margin: float) -> str:
     design = required_design(adjusted, margin)
     if not c.n_items:
-        return f"{design.seeds:,} seeds" if design.seeds else "more seeds than are within reach"
+        more = "more seeds than are within reach"
+        return f"{design.seeds:,} seeds" if design.seeds else more
     if c.n_seeds == 1:
         return f"{design.items:,} items, for these two models" if design.items else "more seeds"
     return str(design)
@@ -230,13 +268,29 @@ def _no_test_note(baseline: str) -> str:
     )
 
 
-def _limits(comparisons: Sequence[Comparison]) -> list[str]:
-    """Notes on what is not the primary analysis."""
-    if not comparisons[0].n_items:
-        return ["no items: seeds alone are compared, the test items are held fixed"]
-    if any(c.n_seeds == 1 for c in comparisons):
-        return [
+def _limits(comparisons: Sequence[Comparison], scores: ScoreTable, over_tasks: bool) -> list[str]:
+    """To what the results generalise, and which designs are weak."""
+    first, notes = comparisons[0], []
+    if over_tasks:
+        seeds = ", trained anew" if first.n_seeds > 1 else ", these trained models or their means"
+        notes.append(f"generalises to other tasks like these {first.n_items}{seeds}")
+    elif first.n_items and first.n_seeds > 1:
+        notes.append("generalises to new seeds and new test items of these tasks")
+    elif first.n_items:
+        notes.append(
             "one seed: the result is about these trained models, not about the methods; only more "
             "seeds can show whether a new training run would repeat it"
-        ]
-    return []
+        )
+    elif "fold" in scores.frame:
+        notes.append(
+            "generalises to new training sets of this size from the same data, as far as the "
+            "correction for their overlap holds"
+        )
+    else:
+        notes.append("no items: generalises to new seeds; the test items are held fixed")
+    if any(c.n_seeds == 2 for c in comparisons):
+        notes.append(
+            "two seeds: the spread between seeds is known from one difference alone, so intervals "
+            "are wide and their coverage rests on its normality; run three or more"
+        )
+    return notes

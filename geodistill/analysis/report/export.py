@@ -1,8 +1,11 @@
-"""A comparison report as a table, a methods paragraph and a figure, in Markdown, LaTeX and HTML.
+"""A comparison report as a table, a methods paragraph and a figure; Markdown, LaTeX, HTML, JSON.
 
-All are made from the same strings, so their numbers agree.
+All are made from the same numbers, so they agree.
 """
 
+import json
+import math
+import re
 from html import escape
 from pathlib import Path
 
@@ -11,12 +14,18 @@ import pandas as pd
 from geodistill.analysis.report.comparison_report import PRIMARY, ComparisonReport, ReportRow
 from geodistill.analysis.report.format import estimates_table, format_p
 from geodistill.analysis.report.levels import format_levels, score_levels
+from geodistill.analysis.stats.compare import Comparison
 
 _LATEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_",
     "{": r"\{", "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": "$<$",
     ">": "$>$", "±": r"$\pm$", "×": r"$\times$", "−": "$-$", "α": r"$\alpha$",
 }  # fmt: skip
+
+_JSON_FIELDS = (
+    "method", "baseline", "task", "tasks", "estimate", "low", "high", "level", "se", "df", "p",
+    "p_better", "n_seeds", "n_items", "n_clusters", "test",
+)  # fmt: skip
 
 
 def report_table(report: ComparisonReport) -> pd.DataFrame:
@@ -40,9 +49,10 @@ def report_table(report: ComparisonReport) -> pd.DataFrame:
                 f"{unit.name} ({row.comparison.level:.0%} interval)": (
                     unit.format_difference(row.comparison)
                 ),
+                "n": _size(row.comparison),
                 "p": format_p(row.comparison.p),
                 "adjusted p": f"{format_p(row.p_adjusted)} {row.correction}",
-                "P(better)": f"{row.comparison.p_better:.2f}",
+                "P(better)": _probability(row.comparison.p_better),
                 "verdict": row.verdict.word,
             }
             for row in report.rows
@@ -52,7 +62,7 @@ def report_table(report: ComparisonReport) -> pd.DataFrame:
 
 def levels_table(report: ComparisonReport) -> pd.DataFrame:
     """The level of every method, the baseline included, as text: mean, median, collapsed runs."""
-    return format_levels(score_levels(report.scores), report.unit)
+    return format_levels(score_levels(report.scores), report.scale.level_unit)
 
 
 def required_designs(report: ComparisonReport) -> list[str]:
@@ -77,7 +87,7 @@ def row_counts(report: ComparisonReport) -> str:
 
 def methods_paragraph(report: ComparisonReport) -> list[str]:
     """The methods paragraph of a paper, sentence by sentence."""
-    first, unit = report.rows[0].comparison, report.unit
+    first = report.rows[0].comparison
     n_primary = sum(row.correction == PRIMARY for row in report.rows)
     sign = ", where lower is better, so signs are reversed" if report.scores.sign_flipped else ""
     pooling = (
@@ -88,15 +98,15 @@ def methods_paragraph(report: ComparisonReport) -> list[str]:
     return [
         f"Each method was compared with {first.baseline} by {report.scores.metric}{sign}; "
         "a positive difference is an improvement.",
-        _sizes(report),
-        f"{pooling}Test: {first.test}.",
-        f"The {n_primary} primary tests were corrected by Holm's method, the other tests by "
-        "Benjamini and Hochberg's; intervals are unadjusted 95 % intervals.",
+        *_sizes(report),
+        f"{pooling}Test: {'; '.join(dict.fromkeys(c.test for c in report.comparisons))}.",
+        f"{_corrections(n_primary, len(report.rows) - n_primary)} Intervals are unadjusted 95 % "
+        "intervals.",
         "A difference whose corrected test rejects zero at α = 0.05 is called better or worse; "
         "by less than the margin, if two one-sided tests also put it inside "
-        f"±{report.margin * unit.factor:g} {unit.name}; otherwise equivalent, if they do; "
-        "otherwise inconclusive.",
-        "P(better) is the probability that a new run of the method beats one of the baseline.",
+        "the margin; otherwise equivalent, if they do; otherwise inconclusive. "
+        f"Margin: {report.scale.words.partition(' (default')[0]}.",
+        *_p_better(report),
         *(_describe(row, report) for row in report.rows if _is_pooled(report, row)),
         row_counts(report),
         *(f"{note[0].upper()}{note[1:]}." for note in report.notes),
@@ -106,13 +116,14 @@ def methods_paragraph(report: ComparisonReport) -> list[str]:
 def markdown(report: ComparisonReport) -> str:
     """Tables and paragraph in Markdown."""
     tables = [_markdown(report_table(report)), _markdown(levels_table(report))]
-    return "\n\n".join([*tables, " ".join(_sentences(report))]) + "\n"
+    return "\n\n".join([*tables, _md(" ".join(_sentences(report)))]) + "\n"
 
 
 def _markdown(table: pd.DataFrame) -> str:
     rows = [list(table.columns), ["---"] * table.shape[1], *table.to_numpy().tolist()]
     return "\n".join(
-        "| " + " | ".join(str(cell).replace("|", r"\|") for cell in row) + " |" for row in rows
+        "| " + " | ".join(_md(cell) if at else str(cell) for cell in row) + " |"
+        for at, row in enumerate(rows, -1)
     )
 
 
@@ -138,10 +149,11 @@ def html(report: ComparisonReport) -> str:
 
 
 def write_report(report: ComparisonReport, folder: Path) -> list[Path]:
-    """Write `comparison.md`, `.tex`, `.html`, `forest.svg` and `.png`; returns their paths."""
+    """Write `comparison.md`, `.tex`, `.html`, `.json`, `forest.svg` and `.png`; their paths."""
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
-    for ending, to_text in (("md", markdown), ("tex", latex), ("html", html)):
+    texts = (("md", markdown), ("tex", latex), ("html", html), ("json", to_json))
+    for ending, to_text in texts:
         paths.append(folder / f"comparison.{ending}")
         paths[-1].write_text(to_text(report), encoding="utf-8")
     return [*paths, *_draw(report, folder)]
@@ -157,7 +169,13 @@ def _draw(report: ComparisonReport, folder: Path) -> list[Path]:
     with geodistill_style():
         figure = Figure(figsize=(6.4, 1.2 + 0.45 * len(report.rows)), layout="constrained")
         estimates = estimates_table(report.comparisons, unit)
-        forest(figure.subplots(), estimates, unit.name, report.margin * unit.factor)
+        margins = [row.margin * unit.factor for row in report.rows]
+        label = (
+            unit.name
+            if unit.name == report.scores.metric
+            else f"{report.scores.metric}, {unit.name}"
+        )
+        forest(figure.subplots(), estimates, f"{label}, right: better", margins)
         for path in paths:
             figure.savefig(path, dpi=200)
     return paths
@@ -173,15 +191,83 @@ def _is_pooled(report: ComparisonReport, row: ReportRow) -> bool:
     return len(row.comparison.tasks) == max(n_tasks)
 
 
-def _sizes(report: ComparisonReport) -> str:
-    c = report.rows[0].comparison
-    if not c.n_items:
-        return f"Both methods of each pair ran the same {c.n_seeds} seeds."
-    clusters = f" from {c.n_clusters:,} sources" if c.n_clusters != c.n_items else ""
+def _sizes(report: ComparisonReport) -> list[str]:
+    """What both methods of each pair ran: one sentence for all pairs, or for each size."""
+    by_size: dict[str, list[str]] = {}
+    for row in report.rows:
+        if _is_pooled(report, row):
+            by_size.setdefault(_ran(row.comparison), []).append(row.comparison.method)
+    if len(by_size) == 1:
+        return [f"Both methods of each pair ran {next(iter(by_size))}."]
+    first = report.rows[0].comparison
+    return [f"{', '.join(of)} and {first.baseline} ran {size}." for size, of in by_size.items()]
+
+
+def _corrections(n_primary: int, n_secondary: int) -> str:
+    primary = "There is one primary test, which needs no correction."
+    if n_primary > 1:
+        primary = f"The {n_primary} primary tests were corrected by Holm's method."
+    if n_secondary == 0:
+        return primary
+    return f"{primary} The other {n_secondary} were corrected by Benjamini and Hochberg's."
+
+
+def _p_better(report: ComparisonReport) -> list[str]:
+    if all(math.isnan(c.p_better) for c in report.comparisons):
+        return []
+    return ["P(better) is the probability that a new run of the method beats one of the baseline."]
+
+
+def _ran(c: Comparison) -> str:
+    tasks = f" in {len(c.tasks)} tasks" if len(c.tasks) > 1 else ""
     seeds = f"{c.n_seeds} seed{'s' if c.n_seeds > 1 else ''}"
-    return (
-        f"Both methods of each pair ran the same {seeds} on the same {c.n_items:,} items{clusters}."
-    )
+    if not c.n_items:
+        least = "at least " if c.seeds_left_out and tasks else ""
+        return f"{least}the same {seeds}{tasks}"
+    clusters = f" from {c.n_clusters:,} sources" if c.n_clusters != c.n_items else ""
+    unit = "tasks" if "over tasks" in c.test or "× tasks" in c.test else "items"
+    return f"the same {seeds} on the same {c.n_items:,} {unit}{clusters}{tasks}"
+
+
+def _size(c: Comparison) -> str:
+    """Seeds × items."""
+    return f"{c.n_seeds} × {c.n_items:,}" if c.n_items else f"{c.n_seeds}"
+
+
+def _probability(value: float) -> str:
+    return "–" if math.isnan(value) else f"{value:.2f}"
+
+
+def to_json(report: ComparisonReport) -> str:
+    """The numbers of the report, unrounded, in the unit of the table or of its scale."""
+    rows = [
+        {
+            **{name: getattr(row.comparison, name) for name in _JSON_FIELDS},
+            "p_adjusted": row.p_adjusted,
+            "correction": row.correction,
+            "margin": row.margin,
+            "verdict": row.verdict.word,
+            "p_equivalent": row.verdict.p_equivalent,
+            "required": row.required,
+        }
+        for row in report.rows
+    ]
+    content = {
+        "metric": report.scores.metric,
+        "higher_is_better": not report.scores.sign_flipped,
+        "unit": {"name": report.unit.name, "factor": report.unit.factor},
+        "margin": report.scale.words,
+        "taken": report.scores.taken,
+        "rows": [
+            {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in row.items()}
+            for row in rows
+        ],
+        "rows_used": report.n_used,
+        "rows_of_table": report.scores.n_rows,
+        "left_out": report.left_out,
+        "notes": report.notes,
+    }
+    return json.dumps(content, indent=1, ensure_ascii=False) + "\n"
 
 
 def _describe(row: ReportRow, report: ComparisonReport) -> str:
@@ -190,6 +276,10 @@ def _describe(row: ReportRow, report: ComparisonReport) -> str:
         f"{c.method} vs {c.baseline}: {unit.format(c.estimate)} {unit.name} (interval "
         f"{unit.format_interval(c)}; adjusted p {format_p(row.p_adjusted)}): {row.verdict.word}."
     )
+
+
+def _md(text: object) -> str:
+    return re.sub(r"([\\`*_\[\]|]|<(?=[A-Za-z/!]))", r"\\\1", str(text))
 
 
 def _tex(text: object) -> str:

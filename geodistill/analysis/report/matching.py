@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 import pandas as pd
 
+from geodistill.analysis.score_columns import join
 from geodistill.analysis.score_tables import ScoreTable
 from geodistill.analysis.stats.compare import Comparison, compare
 from geodistill.analysis.stats.metric_influence import score_by_influence
@@ -58,9 +59,25 @@ class MatchedPair:
                 failed.append(f"{self.method}, {task}: not compared, {error}")
         return comparisons, failed
 
+    def describe_left_out(self) -> list[str]:
+        """What the pair has in common, and what it leaves out; nothing if it leaves out nothing."""
+        lost = [f"{len(rows):,} {reason}" for reason, rows in self.left_out.items() if len(rows)]
+        if not lost:
+            return []
+        by_task = self.frame.groupby("task")
+        counts = [("seeds", by_task["seed"].nunique())]
+        if "item" in self.frame:
+            counts.append(("items", by_task["item"].nunique()))
+        shared = " × ".join(f"{_range(numbers)} {name}" for name, numbers in counts)
+        each = " in each task" if len(self.tasks) > 1 else ""
+        return [f"{self.method}: compared on {shared}{each}; left out: {'; '.join(lost)}"]
+
 
 def match_pair(scores: ScoreTable, method: str, baseline: str) -> MatchedPair:
     """The rows of two methods that can be compared.
+
+    Without items, each task counts with the seeds that both methods have in it. With items, seeds
+    must be shared in every task, since the test crosses them.
 
     Args:
         scores: the table.
@@ -68,7 +85,7 @@ def match_pair(scores: ScoreTable, method: str, baseline: str) -> MatchedPair:
         baseline: that it is compared with.
 
     Raises:
-        InputError: the two share no task, or no item of a task.
+        InputError: the two share no task, no seed, or no item of a task.
     """
     frame = scores.frame
     if scores.has_items:  # numbers pivot faster than names
@@ -78,21 +95,52 @@ def match_pair(scores: ScoreTable, method: str, baseline: str) -> MatchedPair:
     in_both = rows[rows["task"].isin(n_methods.index[n_methods == 2])]
     if in_both.empty:
         raise InputError(f"{method} and {baseline} share no task")
-    runs = in_both[["task", "method", "seed"]].drop_duplicates()
-    n_runs = runs.groupby("seed").size()
-    seeds = n_runs.index[n_runs == 2 * runs["task"].nunique()]
-    matched = same_seeds = in_both[in_both["seed"].isin(seeds)]
-    if scores.has_items and len(seeds):
+    same_seeds = _with_shared_seeds(in_both, method, baseline, scores.has_items)
+    matched = same_seeds
+    if scores.has_items:
         times = same_seeds.groupby(["task", "item"])["score"].transform("size")
-        matched = same_seeds[times == 2 * len(seeds)]
+        matched = same_seeds[times == 2 * same_seeds["seed"].nunique()]
         _refuse_lost_tasks(same_seeds, matched, method, baseline)
     left_out = {
         "of a task that one side lacks": rows.index.difference(in_both.index),
         "of a seed that some run lacks": in_both.index.difference(same_seeds.index),
         "of an item that some run lacks": same_seeds.index.difference(matched.index),
     }
-    tasks = tuple(sorted(in_both["task"].unique()))
+    tasks = tuple(sorted(matched["task"].unique()))
     return MatchedPair(method, baseline, matched, tasks, left_out, scores.metric_from_labels)
+
+
+def _with_shared_seeds(
+    rows: pd.DataFrame, method: str, baseline: str, in_all_tasks: bool
+) -> pd.DataFrame:
+    """The rows of seeds that both methods have, in every task or in each task by itself."""
+    runs = rows[["task", "method", "seed"]].drop_duplicates()
+    by_task = runs.groupby(["task", "seed"]).size()
+    shared = by_task[by_task == 2].reset_index()[["task", "seed"]]
+    if shared.empty:
+        seeds = [
+            f"{name} has {join(runs.loc[runs['method'] == name, 'seed'].drop_duplicates(), 5)}"
+            for name in (method, baseline)
+        ]
+        raise InputError(
+            f"{method} and {baseline} share no seed ({'; '.join(seeds)}), so no runs are pairs: "
+            "name the column that pairs them by --column seed=NAME, such as the fold or the split"
+        )
+    if not in_all_tasks:
+        n_seeds = shared.groupby("task").size()
+        enough = n_seeds.index[n_seeds > 1] if (n_seeds > 1).any() else n_seeds.index
+        shared = shared[shared["task"].isin(enough)]
+        keys = pd.MultiIndex.from_frame(shared)
+        return rows[pd.MultiIndex.from_frame(rows[["task", "seed"]]).isin(keys)]
+    n_tasks = shared.groupby("seed").size()
+    in_all = n_tasks.index[n_tasks == runs["task"].nunique()]
+    if in_all.empty:
+        in_each = join(f"{task} {n}" for task, n in shared.groupby("task").size().items())
+        raise InputError(
+            f"{method} and {baseline} share no seed that every task has (seeds shared in each: "
+            f"{in_each}): choose tasks by --task"
+        )
+    return rows[rows["seed"].isin(in_all)]
 
 
 def _refuse_lost_tasks(
@@ -108,13 +156,42 @@ def _refuse_lost_tasks(
         )
 
 
+def _range(numbers: "pd.Series[int]") -> str:
+    low, high = numbers.min(), numbers.max()
+    return f"{low:,}" if low == high else f"{low:,} to {high:,}"
+
+
 def count_rows(pairs: Sequence[MatchedPair]) -> tuple[int, dict[str, int]]:
     """Rows that some comparison used, and rows that none did, by the first reason against them."""
-    reasons: dict[int, str] = {}
     used = pairs[0].frame.index
-    for pair in pairs:
+    for pair in pairs[1:]:
         used = used.union(pair.frame.index)
+    counts: dict[str, int] = {}
+    seen = used
+    for pair in pairs:
         for reason, rows in pair.left_out.items():
-            reasons |= dict.fromkeys(rows.difference(list(reasons)), reason)
-    left = pd.Series(reasons, dtype=object).drop(labels=used, errors="ignore")
-    return len(used), {str(reason): int(n) for reason, n in left.value_counts().items()}
+            new = rows.difference(seen)
+            counts[reason] = counts.get(reason, 0) + len(new)
+            seen = seen.union(new)
+    return len(used), {reason: n for reason, n in counts.items() if n}
+
+
+def tasks_as_items(scores: ScoreTable) -> ScoreTable:
+    """The table with one score per method, seed and task, the task as the item.
+
+    Seeds that some method lacks in some task are averaged over: then tasks alone vary.
+    """
+    frame = scores.frame
+    if scores.metric_from_labels:
+        frame = score_by_influence(frame, scores.metric_from_labels)
+    runs = frame.groupby(["method", "task", "seed"], sort=False)["score"].mean().reset_index()
+    n_methods, n_tasks = runs["method"].nunique(), runs["task"].nunique()
+    complete = runs.groupby("seed").size() == n_methods * n_tasks
+    if complete.sum() > 1:
+        runs = runs[runs["seed"].isin(complete.index[complete])]
+    else:
+        runs = runs.groupby(["method", "task"], sort=False)["score"].mean().reset_index()
+        runs["seed"] = 0
+    runs = runs.assign(item=runs["task"], source=runs["task"], task="tasks")
+    runs = runs.assign(run_id=runs["method"] + "/" + runs["seed"].astype(str))
+    return replace(scores, frame=runs, metric_from_labels="")

@@ -43,7 +43,12 @@ class Bootstrap:
         return self.estimate - half, self.estimate + half
 
 
-def two_way_bootstrap(tables: Sequence[Array], resamples: int = 1000, seed: int = 0) -> Bootstrap:
+def two_way_bootstrap(
+    tables: Sequence[Array],
+    resamples: int = 1000,
+    seed: int = 0,
+    weights: Sequence[float] | None = None,
+) -> Bootstrap:
     """Resample seeds and items with replacement, each alone and both at once.
 
     Args:
@@ -51,15 +56,17 @@ def two_way_bootstrap(tables: Sequence[Array], resamples: int = 1000, seed: int 
             them and drawn once for all.
         resamples: number of resamples.
         seed: of the random numbers.
+        weights: of the tables, with sum 1; equal by default.
     """
+    shares = weights or [1 / len(tables)] * len(tables)
     rng, n_seeds = np.random.default_rng(seed), len(tables[0])
     draws = rng.multinomial(n_seeds, np.full(n_seeds, 1 / n_seeds), size=resamples) / n_seeds
     by_seed, original = np.zeros((resamples, n_seeds)), np.zeros(n_seeds)
-    for table in tables:
+    for table, share in zip(tables, shares, strict=True):
         n_items = table.shape[1]
-        weights = rng.multinomial(n_items, np.full(n_items, 1 / n_items), size=resamples)
-        by_seed += weights @ table.T / n_items / len(tables)
-        original += table.mean(1) / len(tables)
+        times = rng.multinomial(n_items, np.full(n_items, 1 / n_items), size=resamples)
+        by_seed += times @ table.T / n_items * share
+        original += table.mean(1) * share
     both = (draws * by_seed).sum(1)
     variances = ((draws @ original).var(ddof=1), by_seed.mean(1).var(ddof=1), both.var(ddof=1))
     return Bootstrap(float(original.mean()), *(float(v) for v in variances))

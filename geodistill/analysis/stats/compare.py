@@ -27,7 +27,8 @@ class Comparison(Estimate):
         tasks: with equal weight.
         n_seeds: shared by both methods in every task.
         n_items: test items of all tasks.
-        n_clusters: clusters of items (`source`); equal to `n_items` where items are independent.
+        n_clusters: independent units behind the items: clusters (`source`), each counted once if
+            tasks share it; equal to `n_items` where items are independent.
         seeds_left_out: seeds that only one method, or only some tasks, have.
         run_ids: of the runs compared.
         test: name of the test.
@@ -133,7 +134,7 @@ def estimate_mean(paired: PairedDifferences, level: float, what: str) -> Estimat
     """
     try:
         tables, dfs = list(paired.by_cluster.values()), list(paired.df_clusters.values())
-        return estimate(tables, level, dfs)
+        return estimate(tables, level, dfs, list(paired.weights.values()))
     except InputError as error:
         raise InputError(f"{error} ({what})") from error
 

@@ -65,12 +65,12 @@ class Components:
     residual: float
     df_item: float
 
-    def variance(self, n_seeds: int, times_items: float = 1.0) -> float:
+    def variance(self, n_seeds: float, times_items: float = 1.0) -> float:
         """Variance of the mean over `n_seeds` seeds and `times_items` × the items measured."""
         per_seed = self.seed + self.residual / times_items
         return per_seed / n_seeds + self.item / times_items
 
-    def df(self, n_seeds: int, times_items: float = 1.0) -> float:
+    def df(self, n_seeds: float, times_items: float = 1.0) -> float:
         """Satterthwaite's degrees of freedom of `variance`.
 
         Where a component is 0, its mean square was replaced by the residual one and takes the
@@ -81,7 +81,7 @@ class Components:
         by_item = self.item / times_items + rest
         return self._satterthwaite(by_seed, by_item, rest, n_seeds, self.df_item * times_items)
 
-    def p_better(self, mean: float, n_seeds: int) -> float:
+    def p_better(self, mean: float, n_seeds: float) -> float:
         """Probability that a new pair of runs, on as many new items, differs by more than 0.
 
         A predictive t probability: it includes the uncertainty of the mean over `n_seeds` seeds.
@@ -93,7 +93,7 @@ class Components:
         return float(stats.t.cdf(mean / np.sqrt(self.variance(1) + self.variance(n_seeds)), df))
 
     def _satterthwaite(
-        self, by_seed: float, by_item: float, rest: float, n_seeds: int, df_item: float
+        self, by_seed: float, by_item: float, rest: float, n_seeds: float, df_item: float
     ) -> float:
         """Degrees of freedom of by_seed + by_item − rest, each a multiple of a mean square."""
         df_rest = (n_seeds - 1) * df_item
@@ -172,13 +172,18 @@ def collapse_clusters(differences: Array, clusters: Sequence[str]) -> Array:
     return np.asarray(mean + scale * (totals - sizes * mean) * n / len(codes))
 
 
-def cluster_df(clusters: Sequence[str]) -> float:
+def cluster_df(clusters: Sequence[str], weights: Array | None = None) -> float:
     """Effective degrees of freedom between clusters of these sizes.
 
     G − 1 for G equal clusters, fewer for unequal ones, 1 if one cluster holds nearly all items
     (Bell and McCaffrey 2002, under the working model that cluster means have one variance).
+
+    Args:
+        clusters: name of each item's cluster.
+        weights: of the items; equal by default.
     """
-    sizes = np.bincount(pd.factorize(np.asarray(clusters, dtype=object))[0]).astype(np.float64)
+    codes = pd.factorize(np.asarray(clusters, dtype=object))[0]
+    sizes = np.bincount(codes, weights).astype(np.float64)
     if len(sizes) < 2:
         return 1.0  # such a table is refused by `estimate`
     first, second = _moments(sizes)
@@ -194,22 +199,27 @@ def _moments(sizes: Array) -> tuple[float, float]:
     return float(first), float(second - 4 * s2**2 * s3 / total**3 + (s2 / total) ** 4)
 
 
-def components(tables: Sequence[Array], df_items: Sequence[float] | None = None) -> Components:
-    """Variance components of the equally weighted mean over tasks.
+def components(
+    tables: Sequence[Array],
+    df_items: Sequence[float] | None = None,
+    weights: Sequence[float] | None = None,
+) -> Components:
+    """Variance components of the weighted mean over tasks.
 
     Tasks are fixed. A seed is one draw for all tasks, so its variance is measured on their mean:
     tasks with a common seed effect do not count as independent.
 
     Args:
-        tables: (seeds, items) differences of each task.
+        tables: (seeds, items) differences of each task, or of tasks that share items.
         df_items: degrees of freedom of each item mean square; items − 1 by default.
+        weights: of the tables, with sum 1; equal by default.
     """
     squares = [mean_squares(table) for table in tables]
-    weight = 1 / len(tables) ** 2
+    shares = [1 / len(tables)] * len(tables) if weights is None else list(weights)
     n_seeds = squares[0].n_seeds
-    residual = weight * sum(m.residual / m.n_items for m in squares)
-    per_seed = np.mean([table.mean(1) for table in tables], axis=0).var(ddof=1)
-    by_item = [weight * m.item / (n_seeds * m.n_items) for m in squares]
+    residual = sum(w**2 * m.residual / m.n_items for w, m in zip(shares, squares, strict=True))
+    per_seed = np.dot(shares, [table.mean(1) for table in tables]).var(ddof=1)
+    by_item = [w**2 * m.item / (n_seeds * m.n_items) for w, m in zip(shares, squares, strict=True)]
     dfs = [m.n_items - 1.0 for m in squares] if df_items is None else list(df_items)
     spread = sum(b**2 / df for b, df in zip(by_item, dfs, strict=True))
     return Components(
@@ -221,7 +231,10 @@ def components(tables: Sequence[Array], df_items: Sequence[float] | None = None)
 
 
 def estimate(
-    tables: Sequence[Array], level: float = 0.95, df_items: Sequence[float] | None = None
+    tables: Sequence[Array],
+    level: float = 0.95,
+    df_items: Sequence[float] | None = None,
+    weights: Sequence[float] | None = None,
 ) -> Estimate:
     """Mean over tasks of the mean difference.
 
@@ -229,6 +242,7 @@ def estimate(
         tables: (seeds, items) differences of each task, with the same seeds.
         level: of the two-sided interval, in (0, 1).
         df_items: degrees of freedom of each item mean square; items − 1 by default.
+        weights: of the tables, with sum 1; equal by default.
 
     Raises:
         InputError: tables with fewer than two seeds or items, different numbers of seeds, or
@@ -239,11 +253,11 @@ def estimate(
         raise InputError(
             f"tables of differences need 2 or more shared seeds and 2 or more items; got {shapes}"
         )
-    mean = float(np.mean([table.mean() for table in tables]))
-    return t_estimate(mean, components(tables, df_items), shapes[0][0], level)
+    mean = float(np.average([table.mean() for table in tables], weights=weights))
+    return t_estimate(mean, components(tables, df_items, weights), shapes[0][0], level)
 
 
-def t_estimate(mean: float, parts: Components, n_seeds: int, level: float = 0.95) -> Estimate:
+def t_estimate(mean: float, parts: Components, n_seeds: float, level: float = 0.95) -> Estimate:
     """The t interval and test of a mean difference with these variance components.
 
     Raises:

@@ -16,16 +16,25 @@ ITEM_COLUMNS = ("task", "method", "seed", "item", "source", "score")
 class PairedDifferences:
     """Differences between methods by task, all with the same seeds.
 
+    Tasks that share a cluster, such as prompts or translations of one set of items, are one block:
+    their differences are averaged over the tasks before the clusters are compared.
+
     Attributes:
         tables: (seeds, items) of each task.
-        by_cluster: (seeds, clusters) of each task.
-        df_clusters: effective degrees of freedom between the clusters of each task.
+        by_cluster: (seeds, clusters) of each block, by the names of its tasks.
+        df_clusters: effective degrees of freedom between the clusters of each block.
+        weights: share of the tasks that each block holds.
+        clusters: names of the clusters of each block.
+        item_clusters: name of the cluster of each item of each task.
         seeds_left_out: number of seeds that are not shared.
     """
 
     tables: dict[str, pd.DataFrame]
     by_cluster: dict[str, Array]
     df_clusters: dict[str, float]
+    weights: dict[str, float]
+    clusters: dict[str, list[str]]
+    item_clusters: dict[str, list[str]]
     seeds_left_out: int
 
     @property
@@ -33,6 +42,13 @@ class PairedDifferences:
         """The mean difference of each seed, tasks weighted equally; indexed by seed."""
         means = pd.DataFrame({task: table.mean(axis=1) for task, table in self.tables.items()})
         return means.mean(axis=1).rename("difference")
+
+    def without(self, task: str) -> "PairedDifferences":
+        """The differences of the other tasks, on the same seeds."""
+        rest = {name: table for name, table in self.tables.items() if name != task}
+        return _line_up(
+            rest, {name: self.item_clusters[name] for name in rest}, self.seeds_left_out
+        )
 
 
 def paired_differences(
@@ -84,7 +100,7 @@ def contrast(
     names = tuple(sorted(items["task"].unique())) if tasks is None else tuple(tasks)
     scores = {task: {m: _scores(items, task, m) for m in weights} for task in names}
     run_seeds = [set(table.index) for tables in scores.values() for table in tables.values()]
-    seeds = sorted(set.intersection(*run_seeds))
+    seeds = sorted(set.intersection(*run_seeds)) if run_seeds else []
     methods = " and ".join(weights)
     if len(seeds) < min_seeds:
         raise InputError(
@@ -105,12 +121,62 @@ def contrast(
         tables[task] = sum(others, first)
     rows = items[items["method"].isin(weights)]
     clusters = {task: _clusters(rows, task, table) for task, table in tables.items()}
+    return _line_up(tables, clusters, len(set.union(*run_seeds)) - len(seeds))
+
+
+def _line_up(
+    tables: dict[str, pd.DataFrame], clusters: dict[str, list[str]], seeds_left_out: int
+) -> PairedDifferences:
+    """The differences of tasks by blocks of tasks that share clusters."""
+    blocks = {", ".join(block): block for block in _blocks(clusters)}
+    joined = {name: _join(block, tables, clusters) for name, block in blocks.items()}
     return PairedDifferences(
         tables,
-        {t: collapse_clusters(d.to_numpy(np.float64), clusters[t]) for t, d in tables.items()},
-        {task: cluster_df(names) for task, names in clusters.items()},
-        seeds_left_out=len(set.union(*run_seeds)) - len(seeds),
+        {name: collapse_clusters(d, of_block) for name, (d, of_block, _) in joined.items()},
+        {name: cluster_df(of_block, w) for name, (_, of_block, w) in joined.items()},
+        {name: len(block) / len(tables) for name, block in blocks.items()},
+        {name: list(dict.fromkeys(of_block)) for name, (_, of_block, _) in joined.items()},
+        clusters,
+        seeds_left_out,
     )
+
+
+def _blocks(clusters: Mapping[str, Sequence[str]]) -> list[list[str]]:
+    """The tasks in groups that share clusters, directly or through another task."""
+    blocks: list[tuple[list[str], set[str]]] = []
+    for task, names in clusters.items():
+        linked = [block for block in blocks if not block[1].isdisjoint(names)]
+        blocks = [block for block in blocks if block not in linked]
+        tasks = [name for block in linked for name in block[0]]
+        blocks.append(([*tasks, task], set(names).union(*(block[1] for block in linked))))
+    return [tasks for tasks, _ in blocks]
+
+
+def _join(
+    block: Sequence[str],
+    tables: Mapping[str, pd.DataFrame],
+    clusters: Mapping[str, Sequence[str]],
+) -> tuple[Array, list[str], Array]:
+    """The differences of a block in one table whose mean over items is the mean over its tasks.
+
+    Returns:
+        (seeds, items) with each task's deviations from its mean weighted so that tasks count alike,
+        the cluster of each item, and the weight of each item.
+    """
+    parts = [tables[task].to_numpy(np.float64) for task in block]
+    names = [name for task in block for name in clusters[task]]
+    if len(parts) == 1:
+        return parts[0], names, np.ones(len(names))
+    means = [part.mean(1, keepdims=True) for part in parts]
+    mean, n = np.mean(means, axis=0), len(set(names))
+    columns, weights = [], []
+    for task, part, mean_of_task in zip(block, parts, means, strict=True):
+        weight, n_task = len(names) / (len(block) * part.shape[1]), len(set(clusters[task]))
+        # Each task's deviations have its own mean, hence its own number of degrees of freedom.
+        unbiased = np.sqrt(n_task / max(1, n_task - 1) * (n - 1) / n)
+        columns.append(mean + weight * unbiased * (part - mean_of_task))
+        weights.append(np.full(part.shape[1], weight))
+    return np.hstack(columns), names, np.concatenate(weights)
 
 
 def _scores(items: pd.DataFrame, task: str, method: str) -> pd.DataFrame:

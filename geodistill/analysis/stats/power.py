@@ -21,6 +21,7 @@ GAINS = (0.005, 0.01, 0.02)
 """True gains to plan for by default: 0.5, 1 and 2 points of accuracy."""
 RTE_DEV = 277
 """Sentence pairs in RTE's development set, on which GLUE papers compare methods."""
+_MAX_GAIN = 1e100  # squares of larger ones overflow
 MAX_ITEMS, MAX_SEEDS = 10_000_000, 10_000
 """Larger designs are not reported."""
 
@@ -150,7 +151,13 @@ def required_sizes(design: Design, gains: Sequence[float] = GAINS) -> pd.DataFra
     Returns:
         `gain`, the `power` of the design itself, `seeds` on its items and `items` with its seeds;
         NA where no number is enough.
+
+    Raises:
+        InputError: a gain that is not a finite number above 0.
     """
+    for gain in gains:
+        if not 0 < gain < _MAX_GAIN:
+            raise InputError(f"gain is {gain:g}; it must be above 0 and below {_MAX_GAIN:g}")
     rows = [
         {
             "gain": gain,

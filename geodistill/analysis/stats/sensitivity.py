@@ -202,7 +202,8 @@ def _seed_tests(paired: PairedDifferences) -> Iterator[TestResult]:
         purpose = "the same question without normal seeds: exact under symmetry"
         name = "sign-flip test over seeds"
         yield TestResult(name, purpose, float(means.mean()), p=p, note=note)
-    boot = two_way_bootstrap(list(paired.by_cluster.values()))
+    weights = list(paired.weights.values())
+    boot = two_way_bootstrap(list(paired.by_cluster.values()), weights=weights)
     purpose = "the same variance without mean squares: is the interval an artefact of the ANOVA?"
     note = "1,000 resamples; too short at 5 seeds"
     name = "two-way bootstrap, corrected"
@@ -219,7 +220,8 @@ def _item_tests(
     counts = [(int((d > 0).sum()), int((d < 0).sum())) for d in table]
     p = [mcnemar(*c) for c in counts]
     n_items, mean = table.shape[1], float(table.mean())
-    clustered = "" if paired.by_cluster[task].shape[1] == n_items else "; shared sources ignored"
+    rows = items.loc[items["task"] == task, ["item", "source"]].nunique()
+    clustered = "" if rows["item"] == rows["source"] else "; shared sources ignored"
     # Twice the median of p-values is a p-value for any dependence (Rüger 1978).
     joint = p[0] if len(p) == 1 else min(1.0, 2 * float(np.median(p)))
     below = sum(value <= 0.05 for value in p)

@@ -8,55 +8,88 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
 from geodistill.analysis.stats.collapse import collapsed_share
 from geodistill.analysis.stats.compare import Comparison
-from geodistill.analysis.stats.crossed_anova import Components, collapse_clusters, t_estimate
+from geodistill.analysis.stats.crossed_anova import Components, t_estimate
+from geodistill.analysis.stats.pairing import paired_differences
 from geodistill.errors import InputError
 
 
 @dataclass(frozen=True)
-class SingleLevel(Components):
-    """Components of which one alone is measured."""
+class ItemsOnly(Components):
+    """Components of two trained models: more seeds change nothing."""
 
-    def p_better(self, mean: float, n_seeds: int) -> float:
-        return float(stats.norm.cdf(mean / np.sqrt(self.variance(1))))
+    def variance(self, n_seeds: float, times_items: float = 1.0) -> float:
+        return self.item / times_items
+
+    def df(self, n_seeds: float, times_items: float = 1.0) -> float:
+        return self.df_item * times_items
+
+    def p_better(self, mean: float, n_seeds: float) -> float:
+        """Nan: one training run does not show what another would do."""
+        return np.nan
 
 
 @dataclass(frozen=True)
-class ItemsOnly(SingleLevel):
-    """Components of two trained models: more seeds change nothing."""
+class FoldsOnly(Components):
+    """Components of cross-validation, whose folds share training data.
 
-    def variance(self, n_seeds: int, times_items: float = 1.0) -> float:
-        return self.item / times_items
+    The variance of the mean over n folds is σ²(1/n + 1/(K − 1)), the second part for the overlap of
+    the K training sets (Nadeau and Bengio 2003, eq. 10; for repeated cross-validation Bouckaert and
+    Frank 2004).
 
-    def df(self, n_seeds: int, times_items: float = 1.0) -> float:
-        return self.df_item * times_items
+    Attributes:
+        folds: K.
+    """
+
+    folds: int = 2
+
+    def variance(self, n_seeds: float, times_items: float = 1.0) -> float:
+        return self.seed * (1 / n_seeds + 1 / (self.folds - 1))
+
+    def df(self, n_seeds: float, times_items: float = 1.0) -> float:
+        return n_seeds - 1
 
 
 def compare_over_seeds(metrics: pd.DataFrame, method: str, baseline: str) -> Comparison:
-    """Paired t-test over the seeds that both methods ran in every task, tasks weighted equally.
+    """Paired t-test over the seeds that both methods ran, tasks weighted equally.
+
+    Where tasks have different seeds, each counts with its own: the variance of the mean over tasks
+    adds up what each seed contributes, and the degrees of freedom are those of the harmonic mean of
+    the numbers of seeds. With the same seeds in every task it is the t-test of the seeds' means.
 
     Args:
         metrics: `run_id, task, method, seed, score`, one row per run; higher scores are better.
+            With a column `fold`, seeds are folds of cross-validation.
         method: to compare.
         baseline: that it is compared with.
 
     Raises:
-        InputError: fewer than two shared seeds, or differences that do not vary.
+        InputError: a task with fewer than two shared seeds, or differences that do not vary.
     """
-    table = metrics.pivot(index="seed", columns=["task", "method"], values="score").dropna()
-    if len(table) < 2:
+    by_method = metrics.pivot(index=["task", "seed"], columns="method", values="score")
+    differences = (by_method[method] - by_method[baseline]).dropna()
+    by_task = differences.groupby(level="task")
+    sizes = by_task.size().reindex(metrics["task"].unique(), fill_value=0)
+    if sizes.min() < 2:
         raise InputError(
-            f"{method} and {baseline} share {len(table)} seeds and no items: one number per method "
-            "does not show its noise; give items, or 2 or more seeds"
+            f"{method} and {baseline} share {sizes.min()} seeds and no items: one number per "
+            "method does not show its noise; give items, or 2 or more seeds"
         )
-    tasks = sorted(metrics["task"].unique())
-    differences = np.mean([table[t][method] - table[t][baseline] for t in tasks], axis=0)
-    parts = SingleLevel(float(differences.var(ddof=1)), 0.0, 0.0, df_item=1.0)
-    test = "paired t over seeds; the test items are held fixed"
-    return _comparison(differences.mean(), parts, len(table), metrics, (method, baseline), test)
+    scale = np.sqrt(sizes / (sizes - 1)) / (sizes * len(sizes))
+    deviations = differences - by_task.transform("mean")
+    by_seed = deviations.mul(scale, level="task").groupby(level="seed")
+    n_effective = len(sizes) / float((1 / sizes).sum())
+    variance = float((by_seed.sum() ** 2).sum()) * n_effective
+    parts, test = Components(variance, 0.0, 0.0, df_item=1.0), "paired t over seeds"
+    if "fold" in metrics:
+        parts = FoldsOnly(variance, 0.0, 0.0, df_item=1.0, folds=metrics["fold"].nunique())
+        test = "paired t over folds, corrected for their shared training data (Nadeau and Bengio)"
+    return _comparison(
+        float(by_task.mean().mean()), parts, n_effective, int(sizes.min()), metrics,
+        (method, baseline), f"{test}; the test items are held fixed",
+    )  # fmt: skip
 
 
 def compare_over_items(items: pd.DataFrame, method: str, baseline: str) -> Comparison:
@@ -70,42 +103,37 @@ def compare_over_items(items: pd.DataFrame, method: str, baseline: str) -> Compa
     Raises:
         InputError: fewer than two items, or differences that do not vary.
     """
-    means, variances, dfs = [], [], []
-    for _, rows in items.groupby("task"):
-        table = rows.pivot(index="item", columns="method", values="score")
-        clusters = rows.drop_duplicates("item").set_index("item")["source"].loc[table.index]
-        difference = (table[method] - table[baseline]).to_numpy(np.float64)
-        by_cluster = collapse_clusters(difference[None], clusters.astype(str).tolist())[0]
-        n = len(by_cluster)
-        means.append(difference.mean())
-        variances.append(by_cluster.var(ddof=1) / n if n > 1 else np.nan)
-        dfs.append(n - 1)
-    if min(dfs) < 1:
+    paired = paired_differences(items, method, baseline, min_seeds=1)
+    weights, dfs = np.array(list(paired.weights.values())), np.array([*paired.df_clusters.values()])
+    tables = [table[0] for table in paired.by_cluster.values()]
+    sizes = [table.shape[1] for table in paired.tables.values()]
+    if min([*sizes, *map(len, tables)]) < 2:
         raise InputError(f"{method} and {baseline} share fewer than 2 items in some task")
-    variance = np.array(variances) / len(means) ** 2
-    total = variance.sum()
+    variance = weights**2 * [table.var(ddof=1) / len(table) for table in tables]
+    total = float(variance.sum())
     df = float(total**2 / (variance**2 / dfs).sum()) if total else 1.0
-    parts = ItemsOnly(0.0, float(total), 0.0, df_item=df)
+    parts = ItemsOnly(0.0, total, 0.0, df_item=df)
+    mean = float(weights @ [table.mean() for table in tables])
     test = "paired t over items; it speaks of these trained models, not of the methods"
-    return _comparison(np.mean(means), parts, 1, items, (method, baseline), test)
+    n_clusters = sum(map(len, tables))
+    return _comparison(mean, parts, 1, 1, items, (method, baseline), test, n_clusters)
 
 
 def _comparison(
     mean: float,
     parts: Components,
+    n_effective: float,
     n_seeds: int,
     rows: pd.DataFrame,
     pair: tuple[str, str],
     test: str,
+    n_clusters: int = 0,
 ) -> Comparison:
     try:
-        estimated = t_estimate(float(mean), parts, n_seeds)
+        estimated = t_estimate(mean, parts, n_effective)
     except InputError as error:
         raise InputError(f"{error} ({pair[0]} against {pair[1]})") from error
-    n_items, n_clusters = (
-        int(rows.groupby("task")[name].nunique().sum()) if "item" in rows else 0
-        for name in ("item", "source")
-    )
+    n_items = int(rows.groupby("task")["item"].nunique().sum()) if "item" in rows else 0
     return Comparison(
         **vars(estimated),
         method=pair[0],

@@ -86,7 +86,7 @@ def verdict(comparison: Comparison, margin: float, alpha: float = 0.05) -> Verdi
         alpha: level of each test, in (0, 1).
 
     Raises:
-        InputError: a margin that is not above 0.
+        InputError: a margin that is not above 0 and finite.
 
     Example:
         >>> from geodistill.analysis import compare, simulate_items, verdict
@@ -94,8 +94,10 @@ def verdict(comparison: Comparison, margin: float, alpha: float = 0.05) -> Verdi
         >>> verdict(compare(items, "new", "kd"), margin=0.01).word
         'better'
     """
-    if not margin > 0:
-        raise InputError(f"margin is {margin}; it must be above 0, in the unit of the score")
+    if not 0 < margin < float("inf"):
+        raise InputError(
+            f"margin is {margin}; it must be above 0 and finite, in the unit of the score"
+        )
     p_tost = p_equivalent(comparison, margin)
     if comparison.baseline_collapsed > TOLERATED:
         return Verdict(NO_TEST, p_tost)

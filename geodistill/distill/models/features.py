@@ -72,12 +72,18 @@ def check_layer(model: Any, layer: Layer, role: str) -> Layer:
             f"{role}_layer is {layer}, and a {type(model).__name__} has no numbered hidden_states: "
             f"expected the path of a module, such as {names}"
         )
+    last = last_layer(model)
+    return layer if last is None else resolve_layer(layer, last, role)
+
+
+def last_layer(model: Any) -> int | None:
+    """The number of the last entry of `hidden_states`; None if only a batch can tell."""
+    config: Any = getattr(model, "config", None)
     last = getattr(config, "num_hidden_layers", None)
-    if last is None and hasattr(config, "get_text_config"):
+    reads_texts = getattr(model, "main_input_name", None) == "input_ids"  # of CLIP, one tower
+    if last is None and reads_texts and hasattr(config, "get_text_config"):
         last = getattr(config.get_text_config(), "num_hidden_layers", None)
-    if not isinstance(last, int) or is_encoder_decoder(model):
-        return layer  # known at the first batch
-    return resolve_layer(layer, last, role)
+    return last if isinstance(last, int) and not is_encoder_decoder(model) else None
 
 
 def feature_rows(

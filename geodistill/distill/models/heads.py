@@ -24,7 +24,8 @@ _limits: weakref.WeakKeyDictionary[nn.Module, int] = weakref.WeakKeyDictionary()
 
 
 def base_of(model: Any) -> Any:
-    """The model itself, or the one inside PEFT's."""
+    """The model itself, or the one inside PEFT's or `torch.compile`'s."""
+    model = getattr(model, "_orig_mod", model)
     return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
@@ -74,10 +75,21 @@ def label_rule(model: Any) -> LabelRule:
     return _rules[model]
 
 
+def takes_labels(model: Any) -> bool:
+    """Whether a text model's forward takes labels, or passes on all that it is given."""
+    named, takes_others = forward_names(model)
+    return {"input_ids", "labels"} <= named or (takes_others and not named)
+
+
+def share_label_rule(teacher: Any, student: Any) -> None:
+    """Let a teacher that takes no labels, as one without head, count the student's positions."""
+    if not takes_labels(teacher):
+        _rules[base_of(teacher)] = label_rule(student)
+
+
 @torch.no_grad()
 def _ask_for_rule(model: Any) -> LabelRule:
-    named = forward_names(model)[0]
-    if is_encoder_decoder(model) or not {"input_ids", "labels"} <= named:
+    if is_encoder_decoder(model) or not takes_labels(model):
         return LabelRule(shifted=False)
     device = next(model.parameters()).device
     devices = [device] if device.type == "cuda" else []
@@ -190,6 +202,7 @@ def readable(inputs: Mapping[str, Any], model: Any, others: frozenset[str]) -> d
         others: names that only the student's forward has, or labels.
     """
     named, takes_others = forward_names(model)
+    others = others if named else frozenset()  # of a wrapper: it passes on all that it is given
     answers = {"labels", "row", "return_loss", "shift_labels", *find_labels(type(base_of(model)))}  # type: ignore[no-untyped-call]
     reads = {
         name: x

@@ -21,6 +21,8 @@ _FIRST_LAYERS = ("first_k_dense_replace", "max_window_layers")
 """Settings that count the first blocks."""
 _INDEX_LISTS = ("mlp_only_layers", "cross_attention_layers", "attn_layer_indices", "moe_layers")
 """Settings that list blocks."""
+_OF_NO_LAYERS = ("out_features", "eos_token_id")
+"""Lists that follow from `out_indices`, or have nothing to do with blocks."""
 
 
 def uniform_layer_map(teacher_layers: int, student_layers: int) -> tuple[int, ...]:
@@ -119,9 +121,16 @@ def _settings_of_layers(config: Any, indices: Sequence[int]) -> dict[str, Any]:
             changes[name] = sum(index < value for index in indices)
         elif name == "attention_types":  # GPT-Neo's, [[kinds, repeats], ...]
             changes[name] = [[[config.attention_layers[i] for i in indices], 1]]
-        elif isinstance(value, list | tuple) and name in _INDEX_LISTS:
+        elif not isinstance(value, list | tuple) or name in _OF_NO_LAYERS:
+            continue
+        elif name in _INDEX_LISTS:
             changes[name] = [new for new, old in enumerate(indices) if old in value]
-        elif isinstance(value, list | tuple) and len(value) == depth:
+        elif name == "stage_names" and len(value) == depth + 1:  # of a backbone, after the stem
+            changes[name] = value[: len(indices) + 1]
+        elif name == "out_indices":  # of these stages
+            stages = [new + 1 for new, old in enumerate(indices) if old + 1 in value]
+            changes[name] = stages or [len(indices)]
+        elif len(value) == depth:
             changes[name] = [value[i] for i in indices]
     return {**changes, "num_hidden_layers": len(indices)}
 
@@ -136,8 +145,9 @@ def _changed_by_saving(student: PreTrainedModel) -> str:
         loaded, info = kind.from_pretrained(folder, **options)
     if strange := sorted([*info["missing_keys"], *info["unexpected_keys"]]):
         return f"no place for {strange[0]}"
-    others = dict(loaded.named_modules())
-    for name, module in student.named_modules():
+    others = dict(loaded.named_modules())  # other modules may know of kinds of block that are gone
+    in_blocks = (x for x in student.named_modules() if any(p.isdigit() for p in x[0].split(".")))
+    for name, module in in_blocks:
         for key, value in vars(module).items():
             plain = isinstance(value, bool | int | float | str) and not key.startswith("_")
             if plain and key not in _OF_A_COPY and vars(others[name]).get(key) != value:

@@ -101,7 +101,7 @@ def test_table_and_caption_say_what_was_done(comparisons):
     shown = float(table["points (95% interval)"][0].split()[0])
     assert shown == pytest.approx(100 * comparisons[0].estimate, abs=0.051)
     text = comparison_caption(comparisons, 0.01, POINTS)
-    assert text.startswith("5 seeds; 80 test items from 80 sources. Test: paired")
+    assert text.startswith("5 seeds; 80 test items from 40 sources. Test: paired")
     for part in ("crossed", "Holm over 2", "Margin: 1 (points)", "not adjusted", "30 runs"):
         assert part in text
 

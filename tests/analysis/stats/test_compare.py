@@ -50,11 +50,47 @@ def test_pooled_is_the_mean_of_the_tasks(rng):
             for task, e, n in [("movie", 0.5, 40), ("product", -0.1, 15)]
         ]
     )
+    rows["source"] = rows["task"] + rows["item"]
     by_task = [compare(rows, "m", "kd", [task]) for task in ("movie", "product")]
     pooled = compare(rows, "m", "kd")
     assert (pooled.task, by_task[1].task) == ("pooled", "product")
     assert pooled.estimate == pytest.approx(np.mean([c.estimate for c in by_task]))
     assert (pooled.n_items, pooled.n_clusters, len(pooled.run_ids)) == (55, 55, 16)
+
+
+def prompts(rng, n_items=60, shared=1.0):
+    """Items under three prompts, with an effect of the item that the prompts share."""
+    item = 0.3 * rng.standard_normal((1, n_items))
+    tables = {p: shared * item + drawn(rng, 5, n_items) for p in ("p1", "p2", "p3")}
+    return pd.concat([two_methods(table, rng, task) for task, table in tables.items()]), tables
+
+
+def test_tasks_that_share_items_are_one_table_of_their_means(rng):
+    rows, tables = prompts(rng)
+    result, mean = compare(rows, "m", "kd"), np.mean(list(tables.values()), axis=0)
+    expected = compare(two_methods(mean, rng), "m", "kd")
+    names = ("estimate", "se", "df", "p")
+    assert [getattr(result, n) for n in names] == pytest.approx(
+        [getattr(expected, n) for n in names]
+    )
+    assert (result.n_items, result.n_clusters) == (180, 60)
+    apart = compare(rows.assign(source=rows["task"] + rows["item"]), "m", "kd")
+    assert apart.se < 0.75 * result.se  # as if the prompts had new items
+
+
+@pytest.mark.parametrize(("shared", "of_last"), [(1.0, 60), (1.0, 20), (0.0, 20)])
+def test_intervals_cover_where_tasks_share_all_some_or_no_items(rng, shared, of_last):
+    """The last prompt has some of the items; without shared effects, names alone are equal."""
+    hits, ses, estimates = 0, [], []
+    for _ in range(120):
+        rows, _ = prompts(rng, shared=shared)
+        item = rows["item"].str[1:].astype(int)
+        result = compare(rows[(rows["task"] != "p3") | (item < of_last)], "m", "kd")
+        hits += result.low <= 0 <= result.high
+        ses.append(result.se)
+        estimates.append(result.estimate)
+    assert 0.9 <= hits / 120 <= 1.0
+    assert np.mean(np.square(ses)) == pytest.approx(np.var(estimates), rel=0.35)
 
 
 def test_the_mean_of_each_seed_weighs_tasks_equally(rng):

@@ -22,7 +22,8 @@ def classifiers(n_seeds=4, n_items=80, gain=0.15, tasks=("a", "b", "c"), seed=0)
     frame = index.to_frame(index=False)
     draw = rng.random(len(frame))
     frame["score"] = (draw < 0.6 + gain * (frame["method"] == "m")).astype(float)
-    return frame.assign(source=frame["item"], run_id=frame["method"] + frame["seed"].astype(str))
+    run_id = frame["method"] + frame["seed"].astype(str)
+    return frame.assign(source=frame["task"] + frame["item"], run_id=run_id)
 
 
 def line(table, name):

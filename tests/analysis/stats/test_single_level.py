@@ -24,7 +24,8 @@ def tables():
 @pytest.fixture
 def items(tables):
     rng = np.random.default_rng(1)
-    return pd.concat([two_methods(table, rng, task) for task, table in tables.items()])
+    rows = pd.concat([two_methods(table, rng, task) for task, table in tables.items()])
+    return rows.assign(source=rows["task"] + rows["item"])
 
 
 def test_seeds_alone_are_the_paired_t_test(items, tables):
@@ -34,17 +35,59 @@ def test_seeds_alone_are_the_paired_t_test(items, tables):
     assert (result.estimate, result.p) == pytest.approx((means.mean(), reference.pvalue))
     assert (result.low, result.high) == pytest.approx(tuple(reference.confidence_interval()))
     assert (result.df, result.n_seeds, result.n_items, result.n_clusters) == (4, 5, 0, 0)
-    # one new pair of runs, by the normal distribution with the spread between seeds
-    expected = stats.norm.cdf(means.mean() / means.std(ddof=1))
+    # a sixth pair of runs lies above 0, by the t distribution of its prediction error
+    expected = stats.t.cdf(means.mean() / (means.std(ddof=1) * np.sqrt(1 + 1 / 5)), 4)
     assert result.p_better == pytest.approx(expected)
     assert (result.tasks, len(result.run_ids), result.level) == (("a", "b"), 20, 0.95)
 
 
-def test_only_seeds_of_both_methods_and_all_tasks_count(items):
+def test_each_task_counts_with_its_own_seeds(items, tables):
     metrics = runs(items)
     gone = (metrics["method"] == "m") & (metrics["task"] == "a") & (metrics["seed"] == 3)
     result = compare_over_seeds(metrics[~gone], "m", "kd")
     assert (result.n_seeds, result.seeds_left_out) == (4, 1)
+    a, b = np.delete(tables["a"].mean(1), 3), tables["b"].mean(1)
+    assert result.estimate == pytest.approx((a.mean() + b.mean()) / 2)
+    # Var(½ā + ½b̄) = ¼(s_a²/4 + s_b²/5 + 2·cov), the covariance from the four common seeds
+    deviations_a = (a - a.mean()) / 4 * np.sqrt(4 / 3)
+    deviations_b = (b - b.mean()) / 5 * np.sqrt(5 / 4)
+    covariance = deviations_a @ np.delete(deviations_b, 3)
+    variance = (a.var(ddof=1) / 4 + b.var(ddof=1) / 5 + 2 * covariance) / 4
+    assert result.se**2 == pytest.approx(variance)
+    assert result.df == pytest.approx(2 / (1 / 4 + 1 / 5) - 1)
+
+
+def test_seeds_that_only_tasks_apart_have_still_give_an_interval():
+    """Fifteen runs a task, of which some crashed: no seed is left in all of eight tasks."""
+    rng = np.random.default_rng(3)
+    covered, widths = 0, []
+    for _ in range(300):
+        names = ["task", "method", "seed"]
+        index = pd.MultiIndex.from_product([list("abcdefgh"), ["kd", "m"], range(15)], names=names)
+        metrics = index.to_frame(index=False)
+        metrics = metrics.assign(score=rng.standard_normal(len(metrics)), run_id="r")
+        result = compare_over_seeds(metrics[rng.random(len(metrics)) > 0.14], "m", "kd")
+        covered += result.low <= 0 <= result.high
+        widths.append(result.se)
+    assert 0.92 <= covered / 300 <= 0.98
+    # independent runs: σ² = 2 a difference, 8 tasks with about 15·0.86² = 11.1 seeds each
+    assert np.mean(widths) == pytest.approx(np.sqrt(2 / 8 / 11.1), rel=0.1)
+
+
+def test_folds_share_training_data():
+    """Nadeau and Bengio's correction of 10-fold cross-validation, step by step."""
+    scores = np.random.default_rng(0).normal([[0.0], [2.0]], 1.0, (2, 10))
+    rows = [
+        {"method": m, "seed": f, "fold": f, "score": scores[i, f], "task": "t", "run_id": f"{m}{f}"}
+        for i, m in enumerate(("kd", "m"))
+        for f in range(10)
+    ]
+    result = compare_over_seeds(pd.DataFrame(rows), "m", "kd")
+    d = scores[1] - scores[0]
+    se = np.sqrt(d.var(ddof=1) * (1 / 10 + 1 / 9))
+    assert (result.se, result.df) == (pytest.approx(se), 9)
+    assert result.p == pytest.approx(2 * stats.t.sf(abs(d.mean()) / se, 9))
+    assert result.p > 1.5 * stats.ttest_rel(scores[1], scores[0]).pvalue
 
 
 def test_items_alone_are_the_paired_t_test(items, tables):
@@ -53,8 +96,7 @@ def test_items_alone_are_the_paired_t_test(items, tables):
     reference = stats.ttest_1samp(tables["a"][0], 0)
     assert (result.estimate, result.p) == pytest.approx((tables["a"][0].mean(), reference.pvalue))
     assert (result.n_seeds, result.n_items, result.n_clusters, result.df) == (1, 40, 40, 39)
-    expected = stats.norm.cdf(tables["a"][0].mean() / stats.sem(tables["a"][0]))
-    assert result.p_better == pytest.approx(expected)
+    assert np.isnan(result.p_better)  # one training run does not show what another would do
     # more items shrink the variance, more seeds do not
     parts = result.components
     assert parts.variance(9, times_items=4) == pytest.approx(result.se**2 / 4)
@@ -87,7 +129,7 @@ def test_tables_that_cannot_be_tested_are_refused(items):
     with pytest.raises(InputError, match="share 1 seeds and no items: one number per method"):
         compare_over_seeds(runs(single), "m", "kd")
     with pytest.raises(InputError, match="share fewer than 2 items in some task"):
-        compare_over_items(single[(single["task"] == "a") | (single["item"] == "i0")], "m", "kd")
+        compare_over_items(single[(single["task"] == "a") | (single["source"] == "bi0")], "m", "kd")
     equal = two_methods(np.full((2, 4), 0.5), np.random.default_rng(3))
     with pytest.raises(InputError, match=r"the differences are all 0\.5: .*\(m against kd\)"):
         compare_over_seeds(runs(equal), "m", "kd")

@@ -115,3 +115,24 @@ def test_an_image_model_is_checked_too():
                     intermediate_size=64, image_size=16, patch_size=4)  # fmt: skip
     assert len(take_layers(whole, 2).layers if hasattr(whole, "layers") else
                take_layers(whole, 2).encoder.layer) == 2  # fmt: skip
+
+
+def test_blocks_of_one_kind_and_stages_of_a_backbone_follow(tmp_path):
+    """Global attention is gone from the first; the second names its stages by number."""
+    gemma = teacher("Gemma2ForCausalLM", **CAUSAL, head_dim=16)
+    pixels = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    dino = teacher(
+        "Dinov2ForImageClassification", hidden_size=32, num_hidden_layers=8, patch_size=4,
+        num_attention_heads=2, image_size=16, initializer_range=0.2,
+    )  # fmt: skip
+    for model, inputs in ((gemma, {"input_ids": IDS}), (dino, {"pixel_values": pixels})):
+        student = take_layers(model, [1, 3, 5])
+        student.save_pretrained(tmp_path / student.config.model_type)
+        loaded = type(student).from_pretrained(tmp_path / student.config.model_type).eval()
+        with torch.no_grad():
+            assert torch.allclose(student.eval()(**inputs)[0], loaded(**inputs)[0], atol=1e-5)
+            # Blocks without effect are blocks left out.
+            blocks = outputs_of_blocks(model)
+            for k in {*range(8)} - {0, 2, 4}:
+                blocks[k].forward = lambda hidden, *args, **kwargs: hidden
+            assert torch.allclose(model(**inputs)[0], loaded(**inputs)[0], atol=1e-4)

@@ -1,0 +1,59 @@
+"""Metrics known by name: their direction, and whether they lie in 0..1."""
+
+from geodistill.analysis.score_columns import canonical
+from geodistill.errors import InputError
+
+CORRECTNESS = {"accuracy", "acc", "correct", "correctness", "em", "exactmatch"}
+FROM_LABELS = {  # metrics of all labels and predictions of a run, no means over items
+    "mcc": "matthews", "matthews": "matthews", "f1": "f1", "pearson": "pearson",
+    "spearman": "spearman",
+}  # fmt: skip
+BOUNDED = {
+    "accuracy", "acc", "accnorm", "balancedaccuracy", "top1", "top5", "top1accuracy", "correct",
+    "correctness", "em", "exactmatch", "f1", "macrof1", "microf1", "weightedf1", "f1macro",
+    "f1micro", "f1weighted", "mcc", "matthews", "kappa", "pearson", "spearman", "rouge1", "rouge2",
+    "rougel", "rougelsum", "bleu", "chrf", "meteor", "bertscore", "auc", "auroc", "rocauc",
+    "aucroc", "auprc", "prauc", "averageprecision", "map", "mrr", "ndcg", "precision", "recall",
+    "specificity", "sensitivity", "iou", "miou", "dice", "agreement", "winrate", "passat1", "score",
+}  # fmt: skip
+HIGHER = BOUNDED | {"loglikelihood", "logprob", "reward", "return", "r2", "psnr", "elo"}
+LOWER = {
+    "nll", "loss", "crossentropy", "logloss", "perplexity", "ppl", "wordperplexity",
+    "byteperplexity", "error", "errorrate", "mse", "mae", "rmse", "rmsle", "mape", "smape", "mase",
+    "crps", "squarederror", "wer", "cer", "ter", "fid", "eer", "brier", "kl", "ece", "bitsperbyte",
+    "bpb", "bpc", "regret",
+}  # fmt: skip
+_PREFIXES = ("test", "eval", "val", "valid", "validation", "dev", "train", "mean", "avg")
+
+
+def metric_key(metric: str) -> str:
+    """The name by which a metric is known.
+
+    Example:
+        >>> metric_key("eval/acc_norm,none"), metric_key("Test F1"), metric_key("pass@1")
+        ('accnorm', 'f1', 'passat1')
+    """
+    last = metric.partition(",")[0].rpartition("/")[2].rpartition(":")[2].lower()
+    for prefix in _PREFIXES:
+        for sign in ("_", " ", "-", "."):
+            last = last.strip().removeprefix(prefix + sign)
+    return canonical(last)
+
+
+def is_bounded(metric: str) -> bool:
+    """Whether a metric is known to lie in 0..1 (or in 0..100 as a percentage)."""
+    return metric_key(metric) in BOUNDED
+
+
+def has_higher_better(metric: str) -> bool:
+    """Whether larger values of a metric are better.
+
+    Raises:
+        InputError: a metric that is not known.
+    """
+    if metric_key(metric) in HIGHER | LOWER:
+        return metric_key(metric) in HIGHER
+    raise InputError(
+        f"metric {metric!r} is unknown: choose --higher or --lower (which is better), or name a "
+        "known one by --metric, such as accuracy or nll"
+    )

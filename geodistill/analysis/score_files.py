@@ -1,0 +1,147 @@
+"""Files and folders of scores, as one frame with the columns that they have."""
+
+import gzip
+import json
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from geodistill.analysis.score_columns import join
+from geodistill.analysis.stored_results import load_items
+from geodistill.errors import InputError
+from geodistill.files import first_line
+
+_HARNESS_TEXTS = ("target", "filter", "doc_hash", "prompt_hash", "target_hash")
+_HARNESS_METRIC = re.compile(r"^(?P<metric>[^,]+?)(,.*)?$")
+
+
+def load_table(path: Path) -> pd.DataFrame:
+    """The table in a file, in a folder of JSON files of one run each, or in stored results.
+
+    Texts are read as they are written: a method may be called `null` or `NA`.
+
+    Args:
+        path: .csv, .tsv, .json, .jsonl (each also as .gz) or .parquet, or a folder.
+
+    Raises:
+        InputError: no such file, another kind of file, one that cannot be read or holds no rows.
+    """
+    frame = _load_folder(path) if path.is_dir() else _load_file(path)
+    if frame.empty:
+        raise InputError(f"{path} holds no rows")
+    return frame.rename(columns=str)
+
+
+def _load_file(path: Path) -> pd.DataFrame:
+    if not path.is_file():
+        raise InputError(f"no file at {path}")
+    ending = "".join(path.suffixes[-2:]) if path.suffix == ".gz" else path.suffix
+    reader = _READERS.get(ending.lower().removesuffix(".gz"))
+    if reader is None:
+        endings = ", ".join(_READERS)
+        raise InputError(f"{path} is {path.suffix or 'without ending'}; expected {endings} or .gz")
+    try:
+        return reader(path)
+    except InputError:
+        raise
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"{path} is not UTF-8 text (byte {error.start}): save it as UTF-8"
+        ) from error
+    except (ValueError, OSError, KeyError, EOFError) as error:  # pandas', pyarrow's and gzip's
+        raise InputError(f"{path} cannot be read: {first_line(error)}") from error
+
+
+def _read_text(path: Path) -> pd.DataFrame:
+    """Fields separated by the sign that is most frequent in the first line."""
+    with _open(path) as lines:
+        header = next(lines, "")
+    separator = max((",", ";", "\t"), key=header.count)
+    decimal = "," if separator == ";" else "."
+    options: dict[str, Any] = {"sep": separator, "decimal": decimal, "encoding": "utf-8-sig"}
+    options |= {"keep_default_na": False, "na_values": [""], "low_memory": False}
+    frame: pd.DataFrame = pd.read_csv(path, **options)
+    if isinstance(frame.index, pd.RangeIndex):
+        return frame
+    if len(frame) and not frame.iloc[:, -1].isna().all():  # R writes row names without a header
+        if isinstance(frame.index, pd.MultiIndex):
+            raise ValueError(f"rows have more fields than the header {header.strip()!r} names")
+        return frame.reset_index(drop=True)
+    frame = pd.read_csv(path, **options, index_col=False)  # a separator ends each row
+    return frame
+
+
+def _open(path: Path) -> Any:
+    if path.suffix == ".gz":
+        return gzip.open(path, "rt", encoding="utf-8-sig")
+    return path.open(encoding="utf-8-sig")
+
+
+def _read_lines(path: Path) -> pd.DataFrame:
+    """One JSON object per line; of an evaluation harness's samples, the task from the name."""
+    options: dict[str, Any] = {"lines": True, "dtype": False}
+    frame: pd.DataFrame = pd.read_json(path, **options)
+    if {"doc_id", "target", "filtered_resps"} <= set(frame):
+        task = re.sub(r"^samples_|_\d{4}-\d\d-\d\dT.*$|\.jsonl.*$", "", path.name)
+        nested = [name for name in frame if frame[name].map(type).isin((list, dict)).any()]
+        frame = frame.drop(columns=[*nested, *_HARNESS_TEXTS], errors="ignore")
+        frame = frame.assign(task=task, method=path.parent.name).rename(columns={"doc_id": "item"})
+    return frame
+
+
+def _read_json(path: Path) -> pd.DataFrame:
+    with _open(path) as file:
+        content = json.load(file)
+    if isinstance(content, dict) and isinstance(content.get("results"), dict):
+        return pd.DataFrame(_harness_rows(content))
+    if isinstance(content, dict) and all(isinstance(value, list) for value in content.values()):
+        return pd.DataFrame(content)
+    if isinstance(content, list) and all(isinstance(row, dict) for row in content):
+        return pd.json_normalize(content)
+    if isinstance(content, dict):
+        return pd.json_normalize([content])
+    raise InputError(f"{path} holds a {type(content).__name__}; expected a list of objects")
+
+
+def _harness_rows(content: dict[str, Any]) -> Iterator[dict[str, object]]:
+    """One row per task and metric of `lm_eval --output_path`; standard errors are no scores."""
+    config = content.get("config", {})
+    method = content.get("model_name") or config.get("model_args") or config.get("model")
+    seed = {"seed": config["random_seed"]} if "random_seed" in config else {}
+    for task, scores in content["results"].items():
+        for key, value in scores.items():
+            metric = _HARNESS_METRIC.sub(r"\g<metric>", key)
+            if isinstance(value, (int, float)) and not metric.endswith("_stderr"):
+                yield {"method": method, **seed, "task": task, "metric": metric, "value": value}
+
+
+def _load_folder(path: Path) -> pd.DataFrame:
+    """Stored results, or the JSON files of a folder and its folders, one run or more each."""
+    if (path / "rows.parquet").is_file():
+        return load_items(path).frame
+    sections = sorted(str(rows.parent) for rows in path.rglob("rows.parquet"))
+    if sections:
+        raise InputError(f"{path} holds several tables; choose one: {join(sections, 8)}")
+    samples = sorted(path.rglob("samples_*.jsonl"))
+    paths = samples or sorted([*path.rglob("*.json"), *path.rglob("*.jsonl")])
+    if not paths:
+        raise InputError(
+            f"no stored rows at {path}/rows.parquet and no JSON file in it; expected a folder of "
+            "results, or of one JSON file per run"
+        )
+    frames = [_load_file(file) for file in paths]
+    if all(len(frame) == 1 for frame in frames):  # a run each: its name may be the file's alone
+        frames = [f.assign(file=file.stem) for f, file in zip(frames, paths, strict=True)]
+    return pd.concat(frames, ignore_index=True)
+
+
+_READERS: dict[str, Callable[[Path], pd.DataFrame]] = {
+    ".csv": _read_text,
+    ".tsv": _read_text,
+    ".json": _read_json,
+    ".jsonl": _read_lines,
+    ".parquet": pd.read_parquet,
+}

@@ -1,0 +1,243 @@
+"""Tables as people have them: every shape gives the same scores, and says what was taken."""
+
+import gzip
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from geodistill.analysis.score_columns import comparable, to_numbers
+from geodistill.analysis.score_tables import read_scores
+from geodistill.errors import InputError
+
+ROWS = [
+    {"Model": m, "Dataset": d, "Seed": s, "Accuracy": round(0.7 + 0.1 * i + 0.01 * s, 3)}
+    for i, (m, d) in enumerate([("kd", "x"), ("kd", "y"), ("new", "x"), ("new", "y")])
+    for s in range(3)
+]
+TABLE = pd.DataFrame(ROWS)
+EXPECTED = {(r["Dataset"], r["Model"], r["Seed"]): r["Accuracy"] for r in ROWS}
+
+
+def scores_of(path, **options):
+    table = read_scores(path, "kd", **options)
+    rows = table.frame[["task", "method", "seed", "score"]].itertuples(index=False)
+    return table, {(task, method, int(seed)): score for task, method, seed, score in rows}
+
+
+def wide_by_seed(prefix):
+    wide = TABLE.pivot(index=["Model", "Dataset"], columns="Seed", values="Accuracy")
+    return wide.rename(columns=lambda seed: f"{prefix}{seed}").reset_index()
+
+
+SHAPES = {
+    "capitals.csv": (TABLE, {}),
+    "semicolons.csv": (TABLE, {"sep": ";", "decimal": ","}),
+    "tabs.tsv": (TABLE, {"sep": "\t"}),
+    "packed.csv.gz": (TABLE, {}),
+    "blanks.csv": (TABLE.assign(Model=TABLE["Model"] + " "), {}),
+    "named.csv": (TABLE.rename(columns={"Model": "Framework", "Dataset": "Benchmark"}), {}),
+    "indexed.csv": (TABLE.reset_index().rename(columns={"index": "Unnamed: 0"}), {}),
+    "a_column_a_seed.csv": (wide_by_seed("seed_"), {}),
+    "bare_numbers.csv": (wide_by_seed(""), {}),
+    "seed_in_the_name.csv": (
+        TABLE.assign(Model=TABLE["Model"] + "-seed" + TABLE["Seed"].astype(str)).drop(
+            columns="Seed"
+        ),
+        {},
+    ),
+    "folds.csv": (
+        TABLE.rename(columns={"Seed": "fold"}).assign(seed=range(100, 112), id=TABLE["Dataset"]),
+        {},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_every_shape_is_read_at_the_first_call(name, tmp_path):
+    frame, options = SHAPES[name]
+    frame.to_csv(tmp_path / name, index=False, **options)
+    table, scores = scores_of(tmp_path / name, metric="accuracy")
+    assert scores == pytest.approx(EXPECTED)
+    assert not table.has_items
+    assert set(table.taken) == {"method", "task", "seed", "item", "value"}
+    assert table.taken["value"].endswith("; higher is better")
+
+
+def test_json_of_records_of_columns_and_a_file_a_run(tmp_path):
+    (tmp_path / "r.json").write_text(json.dumps(ROWS))
+    (tmp_path / "c.json").write_text(json.dumps(TABLE.to_dict("list")))
+    with gzip.open(tmp_path / "l.jsonl.gz", "wt") as file:
+        file.write("\n".join(map(json.dumps, ROWS)))
+    folder = tmp_path / "runs"
+    folder.mkdir()
+    for number, row in enumerate(ROWS):
+        (folder / f"{number}.json").write_text(json.dumps(row))
+    for path in (tmp_path / "r.json", tmp_path / "c.json", tmp_path / "l.jsonl.gz", folder):
+        assert scores_of(path)[1] == pytest.approx(EXPECTED)
+
+
+def test_an_export_of_an_evaluation_harness(tmp_path):
+    for model, right in (("kd", [1.0, 0.0, 1.0]), ("new", [1.0, 1.0, 1.0])):
+        (tmp_path / model).mkdir()
+        results = {"arc": {"alias": "arc", "acc,none": np.mean(right), "acc_stderr,none": 0.1}}
+        content = {"results": results, "model_name": model, "config": {"model": "hf"}}
+        (tmp_path / model / "results_2024.json").write_text(json.dumps(content))
+    table, scores = scores_of(tmp_path, metric="acc")
+    assert scores == pytest.approx({("arc", "kd", 0): 2 / 3, ("arc", "new", 0): 1.0})
+    for model, right in (("kd", [1.0, 0.0, 1.0]), ("new", [1.0, 1.0, 1.0])):
+        lines = [
+            {"doc_id": i, "target": "a", "filtered_resps": ["b"], "doc": {"q": 1}, "acc": x}
+            for i, x in enumerate(right)
+        ]
+        text = "\n".join(map(json.dumps, lines))
+        (tmp_path / model / "samples_arc_2024-05-01T10-00-00.jsonl").write_text(text)
+    table, _ = scores_of(tmp_path)
+    assert table.has_items
+    assert table.metric == "acc"
+    means = table.frame.groupby(["task", "method"])["score"].mean().to_dict()
+    assert means == pytest.approx({("arc", "kd"): 2 / 3, ("arc", "new"): 1.0})
+
+
+def test_the_export_of_a_chart_counts_the_last_value_of_each_run(tmp_path):
+    frame = pd.DataFrame({"Step": [20, 10]})  # in any order
+    for (_, model, seed), accuracy in EXPECTED.items():
+        frame[f"{model}-seed{seed} - eval/accuracy"] = [accuracy, 0.0]
+        frame[f"{model}-seed{seed} - eval/accuracy__MAX"] = 1.0
+    frame.to_csv(tmp_path / "x.csv", index=False)
+    _, scores = scores_of(tmp_path / "x.csv")
+    assert scores == pytest.approx(
+        {("all", m, s): v for (d, m, s), v in EXPECTED.items() if d == "y"}
+    )
+
+
+def test_one_column_per_task_without_their_average(tmp_path):
+    wide = TABLE.pivot(index=["Model", "Seed"], columns="Dataset", values="Accuracy").reset_index()
+    wide.assign(Average=wide[["x", "y"]].mean(axis=1)).to_csv(tmp_path / "x.csv", index=False)
+    table, scores = scores_of(tmp_path / "x.csv", metric="accuracy")
+    assert scores == pytest.approx(EXPECTED)
+    assert table.taken["task"] == "one column each: x, y (left out: Average)"
+    with pytest.raises(InputError, match=r"x, y, Average: choose one by --metric \(or, if they"):
+        scores_of(tmp_path / "x.csv")
+
+
+def test_words_for_right_and_wrong_are_read(tmp_path):
+    text = "model,question_id,correct\nkd,0,yes\nkd,1,no\nnew,0,Yes\nnew,1,yes\n"
+    (tmp_path / "x.csv").write_text(text)
+    means = read_scores(tmp_path / "x.csv", "kd").frame.groupby("method")["score"].mean()
+    assert means.to_dict() == {"kd": 0.5, "new": 1.0}
+
+
+def test_row_names_and_separators_at_the_end_shift_no_column(tmp_path):
+    lines = [f"{r['Model']},{r['Dataset']},{r['Seed']},{r['Accuracy']}" for r in ROWS]
+    header = "model,dataset,seed,accuracy"
+    by_r = "\n".join([header, *(f"{i},{line}" for i, line in enumerate(lines))])
+    closed = "\n".join([header, *(f"{line}," for line in lines)])
+    for text in (by_r, closed):
+        (tmp_path / "x.csv").write_text(text)
+        assert scores_of(tmp_path / "x.csv")[1] == pytest.approx(EXPECTED)
+    (tmp_path / "x.csv").write_text(f"{header}\n" + "\n".join(f"1,2,{line}" for line in lines))
+    with pytest.raises(InputError, match="rows have more fields than the header"):
+        scores_of(tmp_path / "x.csv")
+    (tmp_path / "x.csv").write_bytes("modèle,accuracy\nkd,1\n".encode("latin-1"))
+    with pytest.raises(InputError, match="is not UTF-8 text"):
+        scores_of(tmp_path / "x.csv")
+
+
+def test_names_are_names_and_only_values_are_missing(tmp_path):
+    text = "method,seed,accuracy\nkd,0,0.5\nnull,0,NA\nNA,0,0.25\nNone,0,null\nnan,0,0.75\n"
+    (tmp_path / "x.csv").write_text(text)
+    table, scores = scores_of(tmp_path / "x.csv")
+    assert scores == {("all", "kd", 0): 0.5, ("all", "NA", 0): 0.25, ("all", "nan", 0): 0.75}
+    assert table.left_out["without a finite value"] == 2
+
+
+def test_columns_that_are_no_methods_are_left_out_and_named(tmp_path):
+    kd, new = [0.1, 0.9, 0.4], [0.3, 0.8, 0.7]
+    frame = pd.DataFrame({"Step": [10, 20, 30], "kd": kd, "new": new, "n_params": 1e6, "odd": 7.0})
+    frame.to_csv(tmp_path / "x.csv")  # with pandas' index
+    table, _ = scores_of(tmp_path / "x.csv", metric="accuracy", columns={"seed": "Step"})
+    assert set(table.frame["method"]) == {"kd", "new"}
+    assert "not taken as methods: Unnamed: 0, n_params, odd" in table.taken["method"]
+    table, _ = scores_of(
+        tmp_path / "x.csv", metric="loss", columns={"seed": "Step"}, methods=["odd"]
+    )
+    assert set(table.frame["method"]) == {"kd", "odd"}
+
+
+def test_an_id_of_the_task_is_no_item_and_a_column_can_be_unmapped(tmp_path):
+    frame = TABLE.assign(id=TABLE["Dataset"].map({"x": "openml/1", "y": "openml/2"}))
+    frame.to_csv(tmp_path / "x.csv", index=False)
+    assert not scores_of(tmp_path / "x.csv")[0].has_items
+    items = pd.DataFrame({"model": ["kd", "new"] * 4, "id": [0, 0, 1, 1] * 2, "acc": 0.5})
+    items["seed"] = [0, 0, 0, 0, 1, 1, 1, 1]
+    items.to_csv(tmp_path / "i.csv", index=False)
+    assert scores_of(tmp_path / "i.csv")[0].has_items
+    table, _ = scores_of(tmp_path / "i.csv", columns={"item": ""})
+    assert not table.has_items
+
+
+def test_folds_are_seeds_where_methods_share_no_seed(tmp_path):
+    frame = TABLE.rename(columns={"Seed": "fold"}).assign(seed=range(12))
+    frame.to_csv(tmp_path / "x.csv", index=False)
+    table, _ = scores_of(tmp_path / "x.csv")
+    assert table.taken["seed"].startswith("the fold (methods share no value of the column seed)")
+    assert table.frame["fold"].nunique() == 3
+    repeated = pd.concat([TABLE.rename(columns={"Seed": "fold"}).assign(seed=s) for s in (0, 1)])
+    repeated.to_csv(tmp_path / "x.csv", index=False)
+    table = read_scores(tmp_path / "x.csv", "kd")
+    assert table.frame["seed"].nunique() == 6
+
+
+def test_per_cents_are_numbers_and_a_mean_with_its_spread_is_refused():
+    assert to_numbers(pd.Series(["81.3%", " 7 %", None]), "x").tolist()[:2] == [81.3, 7.0]
+    assert to_numbers(pd.Series(["1e-3", "n/a", "-"]), "x").isna().tolist() == [False, True, True]
+    for text in ("0.81 ± 0.01", "0.81 +/- 0.01", "0.81 (0.01)"):
+        with pytest.raises(InputError, match=r"a mean with its spread.*one row per run"):
+            to_numbers(pd.Series([text]), "x")
+    with pytest.raises(InputError, match="some values have a per cent sign"):
+        to_numbers(pd.Series(["81%", "0.7"]), "x")
+
+
+def test_labels_and_predictions_are_compared_as_numbers_where_all_are():
+    label, prediction = comparable(pd.Series([1, 2, 3]), pd.Series([1.0, np.nan, 2.0]))
+    assert (label == prediction).tolist() == [True, False, False]
+    assert label.isna().tolist() == [False, True, False]
+    label, prediction = comparable(pd.Series(["a", "1"]), pd.Series(["a ", "1.0"]))
+    assert (label == prediction).tolist() == [True, False]  # names, not numbers
+
+
+def test_missing_predictions_are_left_out_and_counted(tmp_path):
+    frame = pd.DataFrame({"method": ["kd", "new"] * 10, "item": np.repeat(range(10), 2)})
+    frame = frame.assign(label=1, prediction=[1] * 20).astype({"prediction": "Int64"})
+    frame.loc[[1, 3], "prediction"] = pd.NA
+    frame.loc[5, "prediction"] = 2
+    frame.to_csv(tmp_path / "x.csv", index=False)
+    table = read_scores(tmp_path / "x.csv", "kd")
+    assert table.left_out["without a label or a prediction"] == 2
+    means = table.frame.groupby("method")["score"].mean()
+    assert means.to_dict() == {"kd": 1.0, "new": 7 / 8}
+
+
+def test_what_cannot_be_guessed_names_the_option(tmp_path):
+    def refused(text, message, **options):
+        (tmp_path / "x.csv").write_text(text)
+        with pytest.raises(InputError, match=message):
+            read_scores(tmp_path / "x.csv", "kd", **options)
+
+    refused("kdd,new\n0.1,0.2\n", "neither a column method nor 'kd': kdd, new; did you mean 'kdd'")
+    refused("method,acc,f1\nkd,1,1\n", "has the columns acc, f1: choose one by --metric")
+    refused("method,zeal\nkd,1\n", "metric 'zeal' is unknown: choose --higher or --lower")
+    refused("model,note\nkd,good\n", "no column with values.*--column value=NAME")
+    refused("model,accuracy\nkd,1e120\n", "a score exceeds 1e.100; expected another unit")
+    refused("model,accuracy\nkd,1\n", "method 'new' is none of the rows'", methods=["new"])
+    misspelt = "modell,accuracy\nkd,1\n"
+    refused(misspelt, "did you mean 'modell'", columns={"method": "model"})
+
+
+def test_control_characters_are_shown_by_their_code(tmp_path):
+    frame = pd.DataFrame({"method": ["kd", "e\x1b[31mvil"], "accuracy": [0.1, 0.2]})
+    frame.to_json(tmp_path / "x.jsonl", orient="records", lines=True)
+    table = read_scores(tmp_path / "x.jsonl", "kd")
+    assert table.frame["method"].tolist() == ["kd", r"e\x1b[31mvil"]

@@ -1,6 +1,7 @@
 """Figures and tables that the chapters of both studies show, from complete stored sections."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import pandas as pd
 
@@ -86,7 +87,7 @@ def show_levels(
     _show_runs(runs.dropna(subset=[metric]), metric, provenance)
 
 
-def _show_runs(runs: pd.DataFrame, metric: str, provenance: Mapping[str, object]) -> None:
+def _show_runs(runs: pd.DataFrame, metric: str, provenance: Mapping[str, Any]) -> None:
     from matplotlib import pyplot
 
     tasks, methods = sorted(runs["task"].unique()), list(dict.fromkeys(runs["method"]))

@@ -1,16 +1,18 @@
 """The instruction study with its real teacher, in its smallest settings."""
 
-from dataclasses import replace
-
 import pytest
 import torch
 from support.own_cache import own_cache
 
 from geodistill.distill import students
 from geodistill.experiments.instruction.run import run_instruction
-from geodistill.experiments.instruction.settings import smoke
+from geodistill.experiments.instruction.settings import InstructionSettings
 from geodistill.experiments.instruction.setup import prepare_instruction
 
+SETTINGS = InstructionSettings(
+    task="embedded", teacher="smollm2", n_train=16, n_test=8, epochs=1.0, batch_size=8, width=64,
+    layers=1, max_length=160, max_new_tokens=4,
+)  # fmt: skip
 pytestmark = [pytest.mark.smoke, pytest.mark.xdist_group("instruction")]
 
 
@@ -18,7 +20,7 @@ pytestmark = [pytest.mark.smoke, pytest.mark.xdist_group("instruction")]
 def real(tmp_path_factory):
     folder = tmp_path_factory.mktemp("instruction") / "cache"
     with own_cache(folder), pytest.MonkeyPatch.context() as patch:
-        setup = prepare_instruction(replace(smoke(), adapter=""))
+        setup = prepare_instruction(SETTINGS)
         # Seconds for each student, and the same for all of one teacher and width.
         embeddings = setup.teacher.get_input_embeddings().weight.detach()
         directions = students.principal_directions(embeddings, setup.settings.width)

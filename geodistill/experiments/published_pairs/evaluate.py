@@ -69,7 +69,8 @@ def evaluate_student(
             mean = 100 * float(rouge[sampling_seed].mean())
             rows.append({**key, "weight": weight, "decoding": sampling_seed, "rougeL": mean})
         nll = answer_nll(model, examples, materials.tokenizer.pad_token_id)
-        table = nll_items(examples, *nll).assign(score=pd.DataFrame(rouge).mean(axis=1))
+        table = nll_items(examples, *nll)
+        table.insert(2, "score", pd.DataFrame(rouge).mean(axis=1))
         items.append(pd.DataFrame(key, index=table.index).join(table))
     return pd.DataFrame(rows), pd.concat(items, ignore_index=True)
 

@@ -290,8 +290,8 @@ if study.is_complete("skew"):
 # %% [markdown]
 # ## Real text: the same question where students fail the gate
 #
-# An earlier study {cite}`sanh2022` trained OPT students of 11 million parameters on T0's prompts, with
-# SmolLM2 as the teacher. It judged by likelihood; the answers themselves stand beside it here.
+# An [earlier study](07_earlier_studies) trained OPT students of 11 million parameters on T0's prompts
+# {cite}`sanh2022`, with SmolLM2 as the teacher. It judged by likelihood; the answers themselves stand beside it here.
 
 # %% tags=["hide-input"]
 EARLIER = "data/results/earlier/instruction"

@@ -106,7 +106,6 @@ class FeatureDistillation(_Base):
         self.teacher_cache = teacher_cache
         self.logit_loss: Any = logit_loss
         self.task_weight, self.logit_weight = task_weight, logit_weight
-        self._terms = terms
         self.term_modules = term_modules(terms)
         self.terms = nn.ModuleList(self.term_modules).to(self.args.device)
         self.losses = callbacks.LossLog(Path(str(self.args.output_dir)))

@@ -77,7 +77,11 @@ class TunedGrid(ProtocolGrid):
             UnplannedError: a section is not complete, or the best value of a setting lies at the
                 edge (`best_settings`).
         """
-        runs = self.run_scores(self.tuning_rows(*sections))
+        return self._best_by_task(self.run_scores(self.tuning_rows(*sections)), sections)
+
+    def _best_by_task(
+        self, runs: pd.DataFrame, sections: Sequence[str]
+    ) -> dict[str, dict[str, Any]]:
         varied, settings = self._varied(*sections), {}
         for task, tried in runs[runs["method"] == BASE].groupby("task"):
             if not tried.groupby(varied)["collapsed"].any().all():
@@ -120,11 +124,11 @@ class TunedGrid(ProtocolGrid):
             [name for name in gate[kind] if set(tasks) & set(self.tasks(name))]
             for kind in ("baselines", "students")
         )
+        trivial = self.run_scores(self.tuning_rows(*baselines))
         runs = self.run_scores(self.tuning_rows(*students))
-        best = pd.DataFrame.from_dict(self.choose_settings(*students), orient="index")
+        best = pd.DataFrame.from_dict(self._best_by_task(runs, students), orient="index")
         runs = runs.merge(best.rename_axis("task").reset_index())
-        scores = [self.run_scores(self.tuning_rows(*baselines)), runs]
-        means = pd.concat(scores).groupby(["task", "method"])["score"].mean().unstack()
+        means = pd.concat([trivial, runs]).groupby(["task", "method"])["score"].mean().unstack()
         table = means.reindex(index=list(tasks), columns=[*points, BASE])
         over = table.rsub(table[BASE], axis=0).round(9)
         table["passed"] = (over[list(points)] >= pd.Series(points)).all(axis=1)

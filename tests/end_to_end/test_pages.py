@@ -7,8 +7,14 @@ import sys
 from itertools import product
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
+from scipy import stats
+from support.demsar import C45, TUNED
 from support.tiny_project import REPOSITORY
+
+from geodistill.analysis.stats.ranks import rank_table
 
 
 def python_blocks(document: str) -> list[str]:
@@ -53,6 +59,39 @@ def test_a_table_is_compared(tmp_path, monkeypatch, capsys):
     (block,) = python_blocks("book/compare.md")
     exec(block, {})
     assert "new" in capsys.readouterr().out
+
+
+def compare_page():
+    return " ".join((REPOSITORY / "book/compare.md").read_text().split()).replace("−", "-")
+
+
+def test_the_sentence_on_seeds_and_items_is_what_the_stored_results_give():
+    from geodistill.analysis import compare_all, read_scores
+
+    folder = REPOSITORY / "data/results/earlier/classification/gpu"
+    row = compare_all(read_scores(folder, "kd"), "kd", ["kd+procrustes"]).rows[0]
+    c, page = row.comparison, compare_page()
+    assert f"Over five seeds and {c.n_items:,} test items" in page
+    assert c.n_seeds == 5
+    assert f"{100 * c.estimate:+.1f} points (95 % interval" in page
+    assert f"interval {100 * c.low:+.1f} to {100 * c.high:+.1f}, p = {c.p:.2f};" in page
+    assert f"which is {row.verdict.word} at a margin of one point" in page
+
+
+def test_the_sentence_on_data_sets_is_what_the_published_table_gives():
+    difference, page = np.subtract(TUNED, C45), compare_page()
+    test = stats.ttest_1samp(difference, 0)
+    low, high = 100 * np.array(test.confidence_interval())
+    assert f"adult (sample),{C45[0]},{TUNED[0]} breast cancer,{C45[1]},{TUNED[1]} ..." in page
+    assert (
+        f"these {len(difference)}, tuning raises AUC by {100 * difference.mean():.1f} points"
+        in page
+    )
+    assert (
+        f"interval {low:.1f} to {high:.1f}, paired t over data sets, p = {test.pvalue:.3f};" in page
+    )
+    signed_rank = rank_table(pd.DataFrame({"kd": C45, "new": TUNED}), "kd", 0.01)["p_wilcoxon"][0]
+    assert f"signed-rank test p = {signed_rank:.3f})" in page
 
 
 @pytest.mark.smoke

@@ -142,7 +142,9 @@ def test_a_claim_without_results_has_no_verdict(no_results):
     lines = []
     assert judge.Judge(lines.append).evaluate("C5") == []
     (line,) = lines
-    assert line.startswith("section full: 70 runs are planned (section kd-tuning lacks 18 runs")
+    assert line.startswith(
+        "section full: 70 runs are planned (section lookups-validation lacks 4 r"
+    )
     with pytest.raises(InputError, match="C1 is not decided by stored results; these are: C4a"):
         judge.Judge().evaluate("C1")
     with pytest.raises(InputError, match="unknown claim 'C9'; known: C1, C2"):

@@ -119,6 +119,17 @@ def nll_items(examples: list[Example], nll: Tensor, n_tokens: Tensor) -> pd.Data
     return pd.DataFrame({**names, "nll": (nll / n_tokens).numpy()})
 
 
+def exact_matches(examples: list[Example], answers: list[str]) -> list[float]:
+    """1 for each answer that is the reference, the ends of both stripped, else 0.
+
+    Args:
+        examples: whose `completion` is the reference answer.
+        answers: one per example.
+    """
+    pairs = zip(examples, answers, strict=True)
+    return [float(example["completion"].strip() == answer.strip()) for example, answer in pairs]
+
+
 def score_answers(
     examples: list[Example], answers: list[str], *, stemmer: bool = False
 ) -> pd.DataFrame:
@@ -136,7 +147,7 @@ def score_answers(
 
     scorer = RougeScorer(["rougeL"], use_stemmer=stemmer)
     pairs = list(zip([e["completion"] for e in examples], answers, strict=True))
-    exact_match = [float(a.strip() == b.strip()) for a, b in pairs]
+    exact_match = exact_matches(examples, answers)
     return pd.DataFrame(
         {
             "score": exact_match,

@@ -8,7 +8,11 @@ from collections.abc import Callable
 import numpy as np
 import pandas as pd
 
-from geodistill.experiments.instruction.evaluate import answer_metrics, score_answers
+from geodistill.experiments.instruction.evaluate import (
+    answer_metrics,
+    exact_matches,
+    score_answers,
+)
 from geodistill.experiments.instruction.generate import Example
 
 
@@ -61,6 +65,17 @@ LOOKUPS: dict[str, Callable[[list[Example], list[Example]], list[str]]] = {
     "nearest": nearest_answers,
 }
 """By the name of the method."""
+
+
+def best_lookup(train: list[Example], test: list[Example]) -> float:
+    """The exact match of the better lookup, in 0..1.
+
+    Args:
+        train: examples that it knows.
+        test: examples that it answers.
+    """
+    matches = (exact_matches(test, answer(train, test)) for answer in LOOKUPS.values())
+    return max(float(np.mean(values)) for values in matches)
 
 
 def evaluate_lookup(

@@ -26,7 +26,7 @@ from geodistill.experiments.instruction.feature_metrics import (
     teacher_features,
 )
 from geodistill.experiments.instruction.generate import Example
-from geodistill.experiments.instruction.lookups import LOOKUPS, evaluate_lookup
+from geodistill.experiments.instruction.lookups import LOOKUPS, best_lookup, evaluate_lookup
 from geodistill.experiments.instruction.settings import ORDER_SEED_OFFSET
 from geodistill.experiments.instruction.setup import (
     InstructionSetup,
@@ -83,9 +83,7 @@ def run_instruction(
         metrics |= training_metrics
         if method != "teacher":
             metrics |= feature_metrics(setup, model)
-    metrics["lookup_exact_match"] = max(
-        evaluate_lookup(name, setup.train, setup.test)[0]["exact_match"] for name in LOOKUPS
-    )
+    metrics["lookup_exact_match"] = best_lookup(setup.train, setup.test)
     run = Run(
         study=study,
         task=settings.task,

@@ -8,15 +8,10 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats
+from support.demsar import C45, TUNED
 
 from geodistill.analysis.stats.ranks import bayesian_signed_rank, rank_table
 from geodistill.errors import InputError
-
-# AUC of C4.5 and of C4.5 with a tuned parameter m on 14 data sets: Demšar 2006, Table 2.
-C45 = [0.763, 0.599, 0.954, 0.628, 0.882, 0.936, 0.661, 0.583, 0.775, 1.000, 0.940, 0.619, 0.972,
-       0.957]  # fmt: skip
-TUNED = [0.768, 0.591, 0.971, 0.661, 0.888, 0.931, 0.668, 0.583, 0.838, 1.000, 0.962, 0.666, 0.981,
-         0.978]  # fmt: skip
 
 
 def test_the_example_of_the_field():

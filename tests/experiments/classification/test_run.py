@@ -177,12 +177,12 @@ def test_the_loss_has_the_shares_the_temperature_and_one_term_on_the_last_layers
     trainer = trainer_of(settings, "kd+gram")
     assert (trainer.task_weight, trainer.logit_weight) == (0.25, 0.75)
     assert trainer.logit_loss.temperature == 3.0
-    (term,) = trainer._terms
+    (term,) = [module.term for module in trainer.term_modules]
     assert (term.teacher_layer, term.student_layer) == (-1, -1)
     assert (term.weight, term.weight_warmup_batches) == (8.0, 2)
     assert type(term.loss).__name__ == "FeatureGramLoss"
     kd, ce = trainer_of(settings, "kd"), trainer_of(settings, "ce")
-    assert not kd._terms
+    assert not kd.term_modules
     assert kd.logit_loss.temperature == 3.0
     assert (ce.task_weight, ce.logit_loss, ce.teacher_cache) == (1.0, None, None)
 

@@ -1,8 +1,8 @@
 """Complete sections of the protocols as stored results, with effects that are known.
 
 The runs are those of the protocol and are stored by `run_store.write_run`: names, columns and run
-ids are real, only the numbers are drawn. The middle of the values tried is the best, and students
-can do every task but stsb.
+ids are real, only the numbers are drawn. The middle of three values tried is the best, what a
+section adds beyond them is worse, and students can do every task but stsb.
 """
 
 import shutil
@@ -59,7 +59,8 @@ def basis(study, name):
     """The sections of a study by whose results another one is planned."""
     grid = GRIDS[study]
     spec, gate = grid.section(name), grid.protocol()["gate"]
-    before = {one for one in (spec["weights"], spec.get("settings_from")) if isinstance(one, str)}
+    named = (spec["weights"], spec.get("settings_from"))
+    before = {one for names in named if isinstance(names, str) for one in names.split(", ")}
     if spec.get("gated"):
         for section in (*gate["baselines"], *gate["students"]):
             if {*grid.tasks(section)} & {*grid.tasks(name)}:
@@ -121,7 +122,8 @@ def _steps_from_the_middle(study, section, planned):
         abs(values.index(getattr(planned.settings, name)) - len(values) // 2)
         for name, values in tried.items()
     ]
-    return PER_STEP * sum(steps)
+    beyond = isinstance(varied, list) and planned.settings.split == "validation"
+    return PER_STEP * (sum(steps) + beyond)
 
 
 def _draw_classes(planned, share, n_items):

@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 
 import jupytext
@@ -25,6 +26,11 @@ from geodistill.publish.cache_key import notebook_key
 from geodistill.publish.console import IndentedWriter, log
 from geodistill.publish.notebook_source import check_parameters, read_source
 from geodistill.publish.project import Project, check_profile, find_project
+
+CALLER = "GEODISTILL_CALLER"
+"""The environment variable that tells a kernel in which folder the command was given: paths among
+the parameters are relative to it."""
+LONGEST_NAME = 150
 
 
 class NotebookError(InputError):
@@ -99,6 +105,7 @@ def execute(run: NotebookRun) -> None:
 def _run_papermill(run: NotebookRun) -> None:
     # Else a kernel named python3 in the user's home folder replaces that of this environment.
     os.environ["JUPYTER_PREFER_ENV_PATH"] = "1"
+    os.environ[CALLER] = str(Path.cwd())
     papermill.execute_notebook(
         run.in_progress,
         run.in_progress,
@@ -113,9 +120,11 @@ def _run_papermill(run: NotebookRun) -> None:
 
 
 def _failure(name: str, error: Exception) -> str:
-    """Log the traceback; return one line."""
+    """Log the traceback, unless the message alone says what to do; return one line."""
     if not isinstance(error, PapermillExecutionError):
         return f"notebook {name}: its kernel died ({error})"
+    if error.ename in ("InputError", "AssetError"):
+        return f"notebook {name}, cell {error.cell_index}: {first_line(Exception(error.evalue))}"
     log(re.sub(r"\x1b\[[0-9;]*m", "", "\n".join(error.traceback)))
     message = first_line(Exception(error.evalue or ""))
     return f"notebook {name}, cell {error.cell_index}: {error.ename}: {message}"
@@ -215,8 +224,10 @@ def run_notebook(
     project = project or find_project()
     source = project.find_notebook(name)
     values = "".join(f"-{key}-{value}" for key, value in sorted(parameters.items()))
-    file = re.sub(r"[^\w.-]", "_", f"{source.stem}{values}.ipynb")
-    run = NotebookRun(project, source, parameters, project.build / "runs" / file)
+    file = re.sub(r"[^\w.-]", "_", f"{source.stem}{values}")
+    if len(file) > LONGEST_NAME:
+        file = f"{file[:LONGEST_NAME]}-{sha256(file.encode()).hexdigest()[:8]}"
+    run = NotebookRun(project, source, parameters, project.build / "runs" / f"{file}.ipynb")
     execute(run)
     log(f"{source.stem}: see {run.target}")
     return run.target

@@ -14,6 +14,7 @@ CHAPTERS = (
     "04_bert_classification",
     "05_opt_instruction",
     "06_significance",
+    "08_your_model",
 )
 SELF_CONTAINED = CHAPTERS[:3]
 """Chapters whose solutions run without the cells of the page."""

@@ -248,6 +248,25 @@ def test_a_failed_notebook_is_refused_and_the_others_are_kept(tmp_path, capsys):
     assert "2 of 3 notebooks unchanged" in capsys.readouterr().out
 
 
+def test_an_error_that_a_user_can_fix_is_one_line_without_a_traceback(tmp_path, capsys):
+    code = 'from geodistill.errors import InputError\nraise InputError("no rows in mine.csv")'
+    project = tiny_project(tmp_path, _01_one=notebook("One", code))
+    with pytest.raises(NotebookError, match=r"^notebook 01_one, cell 2: no rows in mine\.csv;"):
+        run_notebook("one", {}, project)
+    assert "Traceback" not in capsys.readouterr().out
+
+
+def test_a_notebook_knows_the_callers_folder_and_takes_long_values(tmp_path, monkeypatch):
+    code = "import os\nprint(os.environ['GEODISTILL_CALLER'], name)"
+    parameters = PARAMETERS + 'name = ""\n'
+    project = tiny_project(tmp_path / "checkout", _01_one=notebook("One", code, parameters))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("GEODISTILL_CALLER", raising=False)
+    paths = [run_notebook("one", {"name": "x" * 300 + end}, project) for end in "ab"]
+    assert [printed(path) for path in paths] == [f"{tmp_path} {'x' * 300}{end}\n" for end in "ab"]
+    monkeypatch.delenv("GEODISTILL_CALLER")
+
+
 def test_a_dead_kernel_is_a_failure(tmp_path):
     """papermill marks the cell in which the kernel died, and all after it, as completed."""
     project = tiny_project(tmp_path, _01_one=notebook("One", "import os; os._exit(1)"))

@@ -125,7 +125,8 @@ def _distillation(
     terms = []
     if loss is not None:
         weight, batches = settings.weight_multiplier, settings.weight_warmup_batches
-        terms = [FeatureTerm(-1, -1, loss, weight=weight, weight_warmup_batches=batches)]
+        layers = settings.teacher_layer, settings.student_layer
+        terms = [FeatureTerm(*layers, loss, weight=weight, weight_warmup_batches=batches)]
     divergence = KLDivergenceLoss(temperature=settings.temperature)
     return {
         "teacher_cache": cache,

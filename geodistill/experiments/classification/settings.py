@@ -21,7 +21,7 @@ class TeacherSettings:
     Attributes:
         model: "minilm" (6 layers, width 384) or "mpnet" (12 layers, width 768), or a folder or hub
             name of another encoder.
-        epochs: passes over the training split.
+        epochs: passes over the training split; 0 takes a fine-tuned classifier as it is.
         batch_size: sentences per step.
         learning_rate: peak of the linear schedule.
         max_train: training sentences used, by the teacher and by students; 0 for all.
@@ -54,6 +54,8 @@ class ClassificationSettings:
         kd_weight: share of the logit distillation in the loss; the labels have the rest.
         weight_multiplier: weight of the feature term, as a multiple of the gradient-norm ratio.
         weight_warmup_batches: batches over which that ratio is measured.
+        teacher_layer: that the feature term compares, as in `FeatureTerm`.
+        student_layer: that the feature term compares with it.
         max_length: longest text in tokens; longer texts are cut.
         max_test: test items used; 0 for all.
         n_probe_items: test items on whose token features the geometry is measured.
@@ -72,6 +74,8 @@ class ClassificationSettings:
     kd_weight: float = 0.9
     weight_multiplier: float = setting(1.0, stored_as="factor")
     weight_warmup_batches: int = 16
+    teacher_layer: int = setting(-1, added_later=True)
+    student_layer: int = setting(-1, added_later=True)
     max_length: int = 96
     max_test: int = 0
     n_probe_items: int = 200
@@ -83,6 +87,7 @@ SETUP_FIELDS = (
     "task",
     "student",
     "layers",
+    "teacher_layer",
     "max_length",
     "max_test",
     "n_probe_items",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
@@ -48,7 +49,7 @@ class ClassificationSetup:
         text_columns: names of the columns with the texts: one, or two for a task of pairs.
         train: training examples with texts, input_ids, labels, item, source and row, their index.
         test: the same of the split that students are scored on.
-        train_cache: last-layer features and logits of the teacher by row of `train`.
+        train_cache: features of the teacher's layer in the term, and its logits, by row of `train`.
         test_cache: the same of `test`, with one layer per student layer, at the same depth.
         data_hash: of the task's texts and labels.
         metric: name of the task's own metric.
@@ -109,7 +110,7 @@ class ClassificationSetup:
             "base features",
             lambda: _cache_outputs(
                 _LogitsAndFeatures(self.teacher, load_base(self.settings)),
-                self.train, owner, self.pad_id, (-1,), no_progress,
+                self.train, owner, self.pad_id, (-1,), no_progress, self.train_cache.folder.parent,
             ),
         )  # fmt: skip
 
@@ -127,10 +128,8 @@ class ClassificationSetup:
         Args:
             index: of the student layer whose depth the teacher's has, counted from 0.
         """
-        n_items = min(self.settings.n_probe_items, len(self.test))
-        return cached_features(
-            self.test_cache, self.test.select(range(n_items)), self.pad_id, index
-        )
+        items = self.test.select(range(min(self.settings.n_probe_items, len(self.test))))
+        return cached_features(self.test_cache, items, self.pad_id, index)
 
 
 class _LogitsAndFeatures(nn.Module):
@@ -151,6 +150,7 @@ def prepare_classification(
     settings: ClassificationSettings,
     progress: Progress = no_progress,
     data: ClassificationData | None = None,
+    folder: Path | None = None,
 ) -> ClassificationSetup:
     """Load a task, train its teacher unless it is stored, and cache the teacher's outputs.
 
@@ -158,6 +158,7 @@ def prepare_classification(
         settings: of the runs.
         progress: called with a line for each stage.
         data: the task, if it is your own (`geodistill.tasks.load_table`).
+        folder: where the teacher and its outputs are kept; by default the cache of assets.
 
     Raises:
         InputError: unknown task or split, a fine-tuned teacher with another number of labels, a
@@ -169,7 +170,7 @@ def prepare_classification(
     if settings.split not in ("test", "validation"):
         raise InputError(f"split is {settings.split!r}; expected test or validation")
     task, base = settings.task, base_model(settings)
-    data = load_classification(task) if data is None else data
+    data = data or load_classification(task)
     n_labels = max(len(data.label_names), 1)
     tokenizer, config = AutoTokenizer.from_pretrained(base), AutoConfig.from_pretrained(base)
     _check_teacher(settings, base, config, n_labels)
@@ -177,20 +178,23 @@ def prepare_classification(
     train, test = _tokenized_splits(data, settings, tokenizer, progress)
     pad_id = tokenizer.pad_token_id
     recipe = json.dumps([asdict(settings.teacher), settings.max_length, data.data_hash])
-    folder = assets.cache_dir() / "teachers" / f"{task}-{cache_key(recipe)}"
-    teacher = load_teacher(folder)
-    if teacher is None:
+    root = folder or assets.cache_dir()
+    stored = root / "teachers" / f"{task}-{cache_key(recipe)}"
+    if settings.teacher.epochs == 0:
+        teacher = load_pretrained(AutoModelForSequenceClassification, base)
+    elif (teacher := load_teacher(stored)) is None:
         progress(f"training the {task} teacher")
-        train_teacher(base, n_labels, train, settings.teacher, pad_id, folder)
-        teacher = AutoModelForSequenceClassification.from_pretrained(folder)
+        train_teacher(base, n_labels, train, settings.teacher, pad_id, stored)
+        teacher = AutoModelForSequenceClassification.from_pretrained(stored)
     teacher.eval().to(default_device())
-    depths = uniform_layer_map(teacher.config.num_hidden_layers, layers)
-    caches = []
-    for name, examples, cached in (("train", train, (-1,)), ("test", test, depths)):
+
+    def cache(name: str, examples: Dataset, layers: Sequence[int]) -> TeacherCache:
         progress(f"running the {task} teacher on {len(examples)} {name} sentences")
-        owner = (folder.name, name)
-        caches.append(_cache_outputs(teacher, examples, owner, pad_id, cached, progress))
-    train_cache, test_cache = caches
+        owner, outputs = (stored.name, name), root / "outputs"
+        return _cache_outputs(teacher, examples, owner, pad_id, layers, progress, outputs)
+
+    train_cache = cache("train", train, (settings.teacher_layer,))
+    test_cache = cache("test", test, uniform_layer_map(teacher.config.num_hidden_layers, layers))
     return ClassificationSetup(
         settings, teacher, pad_id, data.text_columns, train, test, train_cache, test_cache,
         data.data_hash, data.metric, len(data.label_names), width, layers,
@@ -266,6 +270,7 @@ def _cache_outputs(
     pad_id: int,
     layers: Sequence[int],
     progress: Progress,
+    folder: Path,
 ) -> TeacherCache:
     inputs = list(examples.select_columns(["input_ids"]))
     key = cache_key(*owner, json.dumps([e["input_ids"] for e in inputs]), *map(str, layers))
@@ -273,7 +278,7 @@ def _cache_outputs(
         teacher,
         batches_by_length(inputs, 64, pad_id),
         [len(e["input_ids"]) for e in inputs],
-        assets.cache_dir() / "outputs" / key,
+        folder / key,
         layers=tuple(layers),
         progress=progress,
     )

@@ -1,0 +1,237 @@
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # Distil your own model: does a geometry term help yours?
+#
+# The other chapters ask whether a term helps in general. This one asks for your teacher and your data, and
+# its executed page is the report. It trains students with and without the term, gives both the same
+# tuning, compares them with the test of [the significance chapter](06_significance), and leaves a folder
+# that `from_pretrained` loads.
+
+# %% tags=["parameters"]
+profile = "laptop"
+teacher = "minilm"
+student = "take 2 layers"
+data = "product"
+text = "text"
+label = "label"
+group = ""
+task = "classification"
+term = "procrustes"
+weight = 1.0
+layers = "last"
+extra_arms = []
+seeds = 3
+learning_rates = [1e-4, 3e-4, 1e-3]
+epochs = 0
+teacher_epochs = 2.0
+batch_size = 32
+max_length = 96
+max_rows = 0
+workers = 2
+out = ""
+
+# %% tags=["hide-input"]
+import os
+import tempfile
+import warnings
+from functools import partial
+from pathlib import Path
+
+from IPython.display import Markdown, display
+
+from geodistill.experiments.your_model.answer import draw_answer
+from geodistill.experiments.your_model.run import distil_your_model
+from geodistill.experiments.your_model.settings import YourModelSettings
+from geodistill.publish.display import show, show_table
+
+warnings.filterwarnings("ignore", message=".*does not support non-writable.*")
+scratch = tempfile.TemporaryDirectory()
+
+# %% [markdown]
+# **You need** texts with a label each, at least a few hundred, and a teacher: a text classifier, or an
+# encoder that is fine-tuned first. **Run time**: under five minutes on two cores with the embedded pair;
+# the table below says how many with yours. **You will learn** what a term does to your student, and
+# whether you would know.
+#
+# ## Your data on this page
+#
+# The page shows the embedded pair. Yours takes one command, in the folder of your data:
+#
+# ```
+# geodistill notebook your_model -p teacher my-classifier -p data reviews.csv \
+#     -p text review -p label kind -p out student
+# ```
+#
+# | parameter | what it takes |
+# |---|---|
+# | `teacher` | `minilm`, `mpnet`, a folder or a name of the hub; a classifier is used as it is, an encoder without a head is fine-tuned for `teacher_epochs` |
+# | `student` | `take 2 layers` (the teacher's first), or a folder or name of an encoder with the teacher's tokenizer |
+# | `data`, `text`, `label`, `group` | a CSV, JSON-lines or Parquet file or a `datasets` folder, and its columns; `text` may be two columns, `a, b`; rows of one `group` stay in one split |
+# | `task` | `classification` |
+# | `term`, `weight` | `procrustes`, `gram`, `cka`, `projection`, `pca`, a control such as `spectrum`, or `none`; `weight` multiplies the ratio of gradient norms |
+# | `layers` | `last`, or hidden states of teacher and student, such as `4:2` |
+# | `extra_arms` | more methods to compare with KD, such as `"['ce', 'kd+spectrum']"` |
+# | `seeds`, `learning_rates` | runs of each arm; what each arm tries on validation |
+# | `epochs`, `batch_size`, `max_length`, `max_rows` | `epochs` 0 is 120 steps, a quick look; `max_rows` 0 takes all rows |
+# | `workers` | processes, one compute thread each |
+# | `out` | folder of the student; runs are kept in `<out>-runs`, and the same command resumes there. Without it nothing is kept |
+#
+# From Python it is one function, `distil_your_model(YourModelSettings(data="reviews.csv", ...))`.
+
+# %% tags=["hide-input"]
+settings = YourModelSettings(
+    teacher=teacher,
+    student=student,
+    data=data,
+    text=text,
+    label=label,
+    group=group,
+    task=task,
+    term=term,
+    weight=weight,
+    layers=layers,
+    extra_arms=tuple(extra_arms),
+    seeds=seeds,
+    learning_rates=tuple(learning_rates),
+    epochs=epochs,
+    teacher_epochs=teacher_epochs,
+    batch_size=batch_size,
+    max_length=max_length,
+    max_rows=max_rows,
+    workers=workers,
+    out=out or f"{scratch.name}/student",
+).relative_to(Path(os.environ.get("GEODISTILL_CALLER", ".")))
+if profile == "smoke":
+    settings = settings.smallest()
+
+# %% [markdown]
+# ## What was taken, and the runs
+#
+# Before students are trained, the table says what the parameters came to, and what is odd. A batch with
+# fewer token rows than the teacher has directions tells the term little
+# ([finite samples](02_finite_samples)); if one direction or a few tokens dominate the features, the term
+# sees nothing else. Then each arm tries every learning rate once, on validation, and is trained with its
+# best one and several seeds. The test rows are seen by these last runs alone.
+
+# %%
+answer = distil_your_model(
+    settings,
+    progress=print,
+    show_plan=partial(
+        show_table,
+        caption="What was taken, before students are trained.",
+        source="live",
+        name="plan",
+    ),
+)
+
+# %% [markdown]
+# ## The answer
+
+# %% tags=["hide-input"]
+display(Markdown(f"**{answer.sentence}**"))
+if answer.report:
+    display(Markdown(" ".join(f"{note[0].upper()}{note[1:]}." for note in answer.report.notes)))
+
+# %% [markdown]
+# The levels put the difference in proportion. A student that is not above TF-IDF with a linear model is
+# not worth keeping, whatever the term did to it; a run has collapsed if it hardly beats the most frequent
+# class. Geometry kept is 0 at chance and 1 at the best that a student of this width can do: a term that
+# raises it and leaves the accuracy alone has done its work, and the task did not need it.
+
+# %% tags=["hide-input"]
+show_table(
+    answer.levels,
+    caption=f"Test accuracy in points and geometry, {settings.seeds} seeds.",
+    source="live",
+    name="your-levels",
+)
+rates = ", ".join(f"{arm} {rate:g}" for arm, rate in answer.learning_rates.items())
+show(
+    draw_answer(answer),
+    alt="Test accuracy of every run beside the baselines, and differences from KD; numbers above.",
+    caption=f"Left: one mark per run, baselines and teacher as lines. Right: the difference from KD; "
+    f"grey: too small to matter. Learning rates, chosen on validation: {rates}.",
+    source="live",
+    name="your-answer",
+)
+
+# %% [markdown]
+# ## The student
+#
+# The folder has weights, tokenizer and a model card with the tables above. It is the student of KD, unless
+# the term is better beyond chance: of two arms that can't be told apart, the simpler one.
+
+# %%
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+model = AutoModelForSequenceClassification.from_pretrained(answer.folder)
+tokenizer = AutoTokenizer.from_pretrained(answer.folder)
+model.config.id2label, f"{model.num_parameters():,} weights, {len(tokenizer):,} tokens"
+
+# %% tags=["hide-input"]
+folder = (
+    f"It is in `{out}`." if out else "No folder was named by `out`: it is deleted with this page."
+)
+display(Markdown(f"The student was trained with {answer.arm}, seed 0. {folder}"))
+
+# %% [markdown]
+# ## What would change our mind
+#
+# - **More seeds and rows.** If the sentence says *inconclusive*, it says how many would decide.
+# - **Another weight, another layer.** This page tunes the learning rate of each arm and takes weight and
+#   layers as given; whoever tries several weights must give KD as many trials.
+# - **A control.** A gain that `kd+procrustes-shuffled` has too is no gain of geometry.
+#
+# ## Exercises
+#
+# ```{exercise}
+# :label: own-control
+# Is a gain of Procrustes one of geometry? Add the control that compares each text with the features of
+# other texts.
+# ```
+#
+# ````{solution} own-control
+# :class: dropdown
+# Its rows are shuffled, and all else is equal. If both arms gain alike, the term regularises, and no
+# geometry is learned from the teacher:
+#
+# ```
+# geodistill notebook your_model -p extra_arms "['kd+procrustes-shuffled']"
+# ```
+# ````
+#
+# ```{exercise}
+# :label: own-rows
+# The teacher is 384 wide. How many texts of 20 tokens must a batch have, so that the term sees more rows
+# than directions? What if it compared one row per text?
+# ```
+#
+# ````{solution} own-rows
+# :class: dropdown
+# Twenty texts have 400 token rows; one row per text would take batches of more than 384 texts. That is
+# why terms compare tokens, and why short texts need larger batches: `-p batch_size 64`.
+# ````
+#
+# ```{exercise}
+# :label: own-tuning
+# Give the term five learning rates and KD one, on any data. Why is the comparison now unfair, even if the
+# term does nothing?
+# ```
+#
+# ````{solution} own-tuning
+# :class: dropdown
+# The best of five trials beats a single trial even if all five are equally good, because chance favours
+# the arm with more trials. Here every arm tries the same rates, so this page can't be run that way.
+# ````

@@ -459,7 +459,7 @@ show_table(
 # %% [markdown]
 # ## All verdicts
 #
-# Every claim that stored results decide: the ledger on the home page takes its verdicts from this cell.
+# Every claim that stored results decide: the ledger on its page takes its verdicts from this cell.
 # [The BERT chapter](04_bert_classification) and [the instruction chapter](05_opt_instruction) show the
 # comparisons with their tables. The lines on BERT are one family of five tests; of the lines on
 # instructions, all but C5 are exploratory or secondary.

@@ -16,7 +16,8 @@ from geodistill.publish.console import log
 from geodistill.publish.execute import run_notebooks
 from geodistill.publish.project import Project, check_profile, find_project
 
-LEDGER_MARK = "<!-- ledger -->"
+MARKS = ("answer", "claims", "ledger")
+"""`<!-- answer -->` and so on in a page of the book is replaced by what is computed."""
 REPOSITORY_KEYS = ("repository", "launch_buttons")  # shown only where repository.url is set
 SMOKE_NOTICE = "Built with the profile smoke: tiny models, a few steps. No number means much."
 JUPYTER_BOOK = "from jupyter_book.cli.main import main; main()"  # it has no `python -m`
@@ -92,7 +93,7 @@ def stage_sources(project: Project, profile: str, executed: Sequence[Path]) -> N
     if profile == "smoke":
         config["html"]["announcement"] = SMOKE_NOTICE
     (target / "_config.yml").write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
-    _write_ledger(target / "book" / "index.md", executed)
+    _write_computed(target, executed)
 
 
 def _without_pages(toc: dict[str, Any], omitted: set[str]) -> dict[str, Any]:
@@ -109,12 +110,23 @@ def with_launch_links(config: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in config.items() if key not in REPOSITORY_KEYS}
 
 
-def _write_ledger(index: Path, executed: Sequence[Path]) -> None:
-    text = index.read_text(encoding="utf-8")
-    if LEDGER_MARK in text:
-        from geodistill.publish.claims.ledger import render  # loads pandas
+def _write_computed(staged: Path, executed: Sequence[Path]) -> None:
+    """Replace the marks in the pages of the book, and draw the figure of the home page."""
+    pages = {path: path.read_text(encoding="utf-8") for path in (staged / "book").glob("*.md")}
+    if not any(f"<!-- {mark} -->" in text for text in pages.values() for mark in MARKS):
+        return
+    from geodistill.publish.claims import home, ledger  # load pandas
 
-        index.write_text(text.replace(LEDGER_MARK, render(executed)), encoding="utf-8")
+    computed = {
+        "answer": home.home_block(),
+        "claims": ledger.claims_list(executed),
+        "ledger": ledger.render(executed),
+    }
+    for path, text in pages.items():
+        for mark, words in computed.items():
+            text = text.replace(f"<!-- {mark} -->", words)
+        path.write_text(text, encoding="utf-8")
+    home.draw_answer(home.read_settings(), staged / "_static" / home.FIGURE.name)
 
 
 def _run_jupyter_book(project: Project, warnings_as_errors: bool) -> None:

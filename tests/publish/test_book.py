@@ -14,8 +14,9 @@ import yaml
 from filelock import FileLock
 from support.tiny_project import REPOSITORY
 
-from geodistill.publish.book import build_book
+from geodistill.publish.book import MARKS, build_book
 from geodistill.publish.budgets import read_budgets
+from geodistill.publish.claims.home import read_settings
 from geodistill.publish.claims.judge import all_claims
 from geodistill.publish.display import describe_figure, iter_figures
 from geodistill.publish.execute import NotebookError, NotebookRun, run_notebook
@@ -125,12 +126,16 @@ def test_budgets_add_up_to_what_is_promised():
     assert sum(read_budgets(project, "smoke").values()) <= 4
 
 
-def test_first_page_holds_the_ledger(smoke_book):
-    html = (smoke_book.html / "book" / "index.html").read_text()
-    assert "<!-- ledger -->" not in html
-    ledger = html.partition('id="where-the-claims-stand"')[2]
-    ledger = ledger.partition('id="how-to-read-a-page"')[0]
-    assert ledger.count("<tr") == len(all_claims()) + 1
+def test_the_first_page_answers_and_the_ledger_has_every_claim(smoke_book):
+    pages = {n: (smoke_book.html / "book" / f"{n}.html").read_text() for n in ("index", "ledger")}
+    assert not any(f"<!-- {mark} -->" in page for page in pages.values() for mark in MARKS)
+    ledger = pages["ledger"].partition('id="ledger-of-claims"')[2]
+    assert ledger.partition('id="how-to-read-a-page"')[0].count("<tr") == len(all_claims()) + 1
+    assert "A Procrustes term is better than KD in" in pages["index"]
+    assert pages["index"].count("<tr") == 1 + len(read_settings()) + 1 + 4  # and the questions
+    assert "answer.svg" in pages["index"]
+    papers = [claim for claim in all_claims() if claim.origin == "paper"]
+    assert all(f"<strong>{claim.key}</strong>" in pages["index"] for claim in papers)
 
 
 def test_the_readers_own_book_is_left_alone(smoke_book):

@@ -1,7 +1,7 @@
-"""The ledger of claims: notebooks record verdicts, the home page and README show them.
+"""The ledger of claims: notebooks record verdicts, the book shows them.
 
 A record is kept in the metadata of the cell output that shows it, and is as recent as the executed
-page. `python -m geodistill.publish.claims.ledger` prints the block of README.
+page.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ from typing import Any
 from geodistill.analysis.stored_results import hash_run_ids
 from geodistill.publish.claims.judge import (
     NOT_YET,
-    WORSE_THAN_KD,
     Claim,
     Judge,
     Record,
@@ -112,17 +111,19 @@ def render(executed: Sequence[Path]) -> str:
     return "\n".join([*lines, "````"])
 
 
-def verdict_block() -> str:
-    """README's table: the verdicts of the claims that stored results decide."""
-    judge = Judge(log=lambda line: None)
-    lines = ["| claim | verdict on the stored results |", "|---|---|"]
+def claims_list(executed: Sequence[Path]) -> str:
+    """The paper's claims as a Markdown list: the verdict and number of each part.
+
+    Args:
+        executed: the executed notebooks of one book.
+    """
+    records = [record for path in executed for record in read_records(path)]
+    lines = []
     for claim in all_claims():
-        if claim.test is not None:
-            records = judge.evaluate(claim.key)
-            verdicts = [_without_numbers(record) for record in records] or [f"**{NOT_YET}**"]
-            folders = _folders(records)
-            statement = f"{claim.key}: {claim.statement}<br>*{claim.test_in_words}*"
-            lines.append(f"| {statement} | {'<br>'.join([*verdicts, *folders])} |")
+        if claim.origin == "paper":
+            parts = [_markdown(replace(r, note="")) for r in records if r.claim == claim.key]
+            verdict = "; ".join(parts) or f"**{NOT_YET}**"
+            lines.append(f"- **{claim.key}** {claim.statement} {verdict[0].upper()}{verdict[1:]}.")
     return "\n".join(lines)
 
 
@@ -161,12 +162,6 @@ def _markdown(record: Record) -> str:
     return f"**{record.verdict}**{_text(record).removeprefix(record.verdict)}"
 
 
-def _without_numbers(record: Record) -> str:
-    """For README, which types no numbers; a control that is worse than KD is said."""
-    worse = f" (the control is {WORSE_THAN_KD})" if WORSE_THAN_KD in record.note else ""
-    return f"{record.detail}: **{record.verdict}**{worse}"
-
-
 def _anchor(record: Record) -> str:
     return "-".join(re.findall(r"[a-z0-9]+", f"claim {record.claim} {record.detail}".lower()))
 
@@ -182,12 +177,3 @@ def _where(claim: Claim, records: Sequence[Record], published: bool) -> str:
     folders = dict.fromkeys(r.rows.replace("/", "/<wbr>") for r in records if r.rows)
     short_hash = hash_run_ids(run_ids)
     return f"{link}, stored results <code>{', '.join(folders)}</code>, hash `{short_hash}`"
-
-
-def main() -> None:
-    """Print the block of README."""
-    print(verdict_block())
-
-
-if __name__ == "__main__":
-    main()

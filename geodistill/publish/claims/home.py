@@ -1,0 +1,252 @@
+"""The answer on the home page and in README: what a Procrustes term adds to KD, by setting.
+
+`python -m geodistill.publish.claims.home` writes them into README and draws its figure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import yaml
+
+from geodistill.analysis.figures.style import geodistill_style, method_style
+from geodistill.analysis.report.format import POINTS
+from geodistill.analysis.report.tables import as_score
+from geodistill.analysis.stats.compare import Comparison, compare
+from geodistill.analysis.stats.verdict import BETTER, SLIGHTLY_BETTER, verdict
+from geodistill.analysis.stored_results import load_items
+from geodistill.experiments.methods import BASELINES, INSTRUCTION_REFERENCES, term_of
+from geodistill.experiments.registry import GRIDS
+from geodistill.paths import data_dir
+from geodistill.publish.claims.judge import KD, Judge
+from geodistill.publish.project import find_project
+
+PROCRUSTES = "kd+procrustes"
+RIVALS = ("kd+spectrum", "kd+pca", "kd+isotropy", "kd+procrustes-shuffled")
+"""Terms that have no use for which teacher row belongs to which student row, and a PCA target."""
+MARGIN = 0.01
+START, END = "<!-- answer -->", "<!-- end of the answer -->"
+FIGURE = Path("book/_static/answer.svg")
+TEACHER = "teacher"
+TRIVIAL = {*BASELINES, *INSTRUCTION_REFERENCES} - {TEACHER}
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One row of the answer.
+
+    Attributes:
+        label: what was trained, in words.
+        levels: mean score by method, in 0..1; trivial baselines and the teacher are among them.
+        gain: of Procrustes over KD.
+        rivals: the other terms over KD.
+        over_best_rival: Procrustes over the best of them, which was chosen on the same scores.
+    """
+
+    label: str
+    levels: dict[str, float]
+    gain: Comparison
+    rivals: tuple[Comparison, ...]
+    over_best_rival: Comparison
+
+    @property
+    def best_trivial(self) -> str:
+        """The trivial baseline with the highest score; empty if none is stored."""
+        known = {name: self.levels[name] for name in TRIVIAL if name in self.levels}
+        return max(known, key=lambda name: known[name], default="")
+
+
+def read_settings(judge: Judge | None = None) -> list[Setting]:
+    """The settings whose sections are complete, then those of earlier studies.
+
+    Args:
+        judge: which reads the sections; by default a new one that is silent.
+    """
+    judge, settings = judge or Judge(log=lambda line: None), []
+    for spec in _specs():
+        items = _earlier_items(spec) if "earlier" in spec else _items(judge, spec)
+        if items is not None:
+            settings.append(_setting(spec["label"], items))
+    return settings
+
+
+@cache
+def _specs() -> list[dict[str, Any]]:
+    path = Path(__file__).with_name("claims.yaml")
+    specs: list[dict[str, Any]] = yaml.safe_load(path.read_text(encoding="utf-8"))["settings"]
+    return specs
+
+
+def _items(judge: Judge, spec: dict[str, Any]) -> pd.DataFrame | None:
+    sections = judge.sections(spec["study"])
+    if not sections.is_complete(spec["section"], spec["levels"]):
+        return None
+    items, levels = sections[spec["section"]].pooled, sections[spec["levels"]].pooled
+    return pd.concat([items, levels[levels["task"].isin(items["task"].unique())]])
+
+
+def _earlier_items(spec: dict[str, Any]) -> pd.DataFrame:
+    folder = data_dir() / "results" / "earlier"
+    tables = []
+    for name in spec["earlier"]:
+        items = load_items(folder / name, vary=["weight"] if "weight" in spec else []).frame
+        tables.append(items[items["weight"] == spec["weight"]] if "weight" in spec else items)
+    return as_score(pd.concat(tables, ignore_index=True), spec["score"])
+
+
+def _setting(label: str, items: pd.DataFrame) -> Setting:
+    by_task = items.groupby(["method", "task"])["score"].mean()
+    means = by_task.groupby("method").mean()  # tasks count equally, as in `compare`
+    levels = {str(method): float(score) for method, score in means.items()}
+    rivals = [compare(items, method, KD) for method in RIVALS if method in levels]
+    best = max(rivals, key=lambda comparison: comparison.estimate).method
+    return Setting(
+        label,
+        levels,
+        compare(items, PROCRUSTES, KD),
+        tuple(rivals),
+        compare(items, PROCRUSTES, best),
+    )
+
+
+def finding(settings: Sequence[Setting]) -> str:
+    """One sentence: in how many settings Procrustes is better than KD, and than every rival.
+
+    Args:
+        settings: as `read_settings` gives them.
+    """
+    n, gains = len(settings), sum(_is_better(s.gain) for s in settings)
+    ahead = sum(_is_better(s.over_best_rival) for s in settings)
+    return (
+        f"A Procrustes term is better than KD in {gains} of {n} settings, and better than the best "
+        f"control in {ahead}"
+    )
+
+
+def answer(judge: Judge, settings: Sequence[Setting]) -> str:
+    """The answer in words: the sentences of the protocols that are decided, else what is missing.
+
+    Args:
+        judge: which evaluates the claims.
+        settings: as `read_settings` gives them.
+    """
+    sentences, incomplete = [f"**{finding(settings)}.**"], []
+    for study, grid in GRIDS.items():
+        protocol = grid.protocol()
+        if not judge.sections(study).is_complete("full"):
+            incomplete.append(study)
+            continue
+        items = judge.sections(study)["full"].pooled
+        for pair, sentence in zip(protocol["family"], protocol["sentences"], strict=True):
+            c = compare(items, pair["method"], pair["baseline"])
+            number = f"{POINTS.format_difference(c)} points"
+            sentences.append(sentence.replace("[points]", number))
+    if incomplete:
+        sentences.append(
+            f"Not complete, and not shown: the study of {' and of '.join(incomplete)}."
+        )
+    return " ".join(sentences)
+
+
+def settings_table(settings: Sequence[Setting]) -> str:
+    """A Markdown table of levels and gains, one row per setting.
+
+    Args:
+        settings: as `read_settings` gives them.
+    """
+    names = ("setting", "best trivial", "KD", "teacher", "Procrustes over KD", "over best control")
+    rows = [names, ("---",) * len(names), *(_cells(s) for s in settings)]
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def _cells(setting: Setting) -> tuple[str, ...]:
+    trivial = setting.best_trivial
+    level = f"{_level(setting, trivial)} ({method_style(trivial).label})" if trivial else "–"
+    best = setting.over_best_rival.baseline
+    (rival,) = (c for c in setting.rivals if c.method == best)
+    rival_gain = f"{method_style(term_of(best)).label}, {POINTS.format(rival.estimate)} over KD"
+    return (
+        setting.label,
+        level,
+        _level(setting, KD),
+        _level(setting, TEACHER),
+        _verdict(setting.gain),
+        f"{_verdict(setting.over_best_rival)} ({rival_gain})",
+    )
+
+
+def _level(setting: Setting, method: str) -> str:
+    return f"{100 * setting.levels[method]:.1f}" if method in setting.levels else "–"
+
+
+def _verdict(c: Comparison) -> str:
+    return f"{POINTS.format_difference(c)}: **{verdict(c, MARGIN).word}**"
+
+
+def _is_better(comparison: Comparison) -> bool:
+    return verdict(comparison, MARGIN).word in (BETTER, SLIGHTLY_BETTER)
+
+
+def draw_answer(settings: Sequence[Setting], target: Path) -> None:
+    """Draw the gains over KD, one row per setting, as SVG; the same scores give the same file.
+
+    Args:
+        settings: as `read_settings` gives them.
+        target: the file.
+    """
+    import matplotlib as mpl
+    from matplotlib import pyplot
+
+    unstated = dict.fromkeys(("Creator", "Date"))  # they differ from machine to machine
+    facts = {"Title": finding(settings), "Description": settings_table(settings), **unstated}
+    with geodistill_style(), mpl.rc_context({"svg.hashsalt": "answer"}):
+        size = (7.5, 0.8 * len(settings) + 1.1)
+        fig, ax = pyplot.subplots(figsize=size, layout="constrained")
+        ax.axvspan(-100 * MARGIN, 100 * MARGIN, color="#EFEFEF", zorder=0)
+        ax.axvline(0, color="black", linewidth=0.8)
+        for row, setting in enumerate(settings):
+            for i, comparison in enumerate((setting.gain, *setting.rivals)):
+                _draw_interval(ax, comparison, row + 0.15 * i - 0.3, filled=i == 0)
+        ax.set_yticks(range(len(settings)), [s.label for s in settings])
+        ax.set(ylim=(len(settings) - 0.5, -0.5), xlabel="gain over KD, points (95 % interval)")
+        handles, labels = ax.get_legend_handles_labels()
+        unique = dict(zip(labels, handles, strict=True))
+        fig.legend(unique.values(), unique.keys(), loc="outside lower center", ncols=3)
+        fig.suptitle(finding(settings), fontsize="medium")
+        fig.savefig(target, format="svg", metadata=facts)
+        pyplot.close(fig)
+
+
+def _draw_interval(ax: Any, comparison: Comparison, y: float, *, filled: bool) -> None:
+    style = method_style(term_of(comparison.method))
+    low, value, high = (100 * x for x in (comparison.low, comparison.estimate, comparison.high))
+    ax.errorbar(
+        value, y, xerr=[[value - low], [high - value]], fmt=style.marker, color=style.color,
+        markerfacecolor=style.color if filled else "white", label=style.label, capsize=0,
+    )  # fmt: skip
+
+
+def home_block() -> str:
+    """The words and the table of README and the home page."""
+    judge = Judge(log=lambda line: None)
+    settings = read_settings(judge)
+    return f"{answer(judge, settings)}\n\n{settings_table(settings)}"
+
+
+def main() -> None:
+    """Write the answer between the two marks of README, and draw the figure that it shows."""
+    root = find_project().root
+    draw_answer(read_settings(), root / FIGURE)
+    before, start, rest = (root / "README.md").read_text(encoding="utf-8").partition(START)
+    _, end, after = rest.partition(END)
+    text = f"{before}{start}\n{home_block()}\n{end}{after}"
+    (root / "README.md").write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,131 @@
+"""The home page and README answer with the numbers that the stored results give."""
+
+import re
+import xml.etree.ElementTree as ElementTree
+
+import numpy as np
+import pandas as pd
+import pytest
+from support.simulated_sections import GAINS, write_sections
+
+from geodistill.publish.claims import home
+from geodistill.publish.claims.judge import Judge
+from geodistill.publish.project import find_project
+
+ROOT = find_project().root
+
+
+@pytest.fixture(scope="module")
+def complete(tmp_path_factory):
+    """Simulated results of the sections that the home page shows."""
+    folder = tmp_path_factory.mktemp("results")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GEODISTILL_RESULTS", str(folder))
+        write_sections(folder, "classification", ["full", "baselines"])
+        write_sections(folder, "instruction", ["full", "references"])
+        yield folder
+
+
+@pytest.fixture(scope="module")
+def settings(complete):
+    return {setting.label: setting for setting in home.read_settings()}
+
+
+def test_a_complete_section_is_a_setting_and_an_incomplete_one_is_none(settings):
+    assert list(settings) == [
+        "BERT, few labels", "OPT, computed instructions", "earlier: pretrained BERT",
+        "earlier: OPT, real instructions",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("label", "study"),
+    [("BERT, few labels", "classification"), ("OPT, computed instructions", "instruction")],
+)
+def test_the_numbers_are_those_that_were_drawn(settings, label, study):
+    setting, gains = settings[label], GAINS[study]
+    assert setting.gain.estimate == pytest.approx(gains["procrustes"], abs=0.02)
+    rivals = {c.method: c.estimate for c in setting.rivals}
+    assert set(rivals) == {"kd+spectrum", "kd+pca"}
+    best = max(("spectrum", "pca"), key=lambda name: rivals[f"kd+{name}"])
+    over = setting.gain.estimate - rivals[f"kd+{best}"]
+    assert setting.over_best_rival.estimate == pytest.approx(over, abs=1e-9)
+    assert setting.levels["teacher"] == pytest.approx(0.9, abs=0.05)
+    trivial = {"classification": "frozen", "instruction": "nearest"}[study]
+    assert setting.best_trivial == trivial
+
+
+def test_levels_and_gains_of_an_earlier_study_are_those_of_its_items(settings):
+    """By pandas alone: a mean over runs of the mean over items, tasks with equal weight."""
+    setting = settings["earlier: pretrained BERT"]
+    items = pd.read_parquet(ROOT / "data/results/earlier/classification/pretrained/items.parquet")
+    levels = items.groupby(["method", "task"])["score"].mean().groupby("method").mean()
+    assert setting.levels == pytest.approx(levels.to_dict())
+    assert setting.gain.estimate == pytest.approx(levels["kd+procrustes"] - levels["kd"], abs=1e-3)
+
+
+def test_the_finding_counts_verdicts(settings):
+    shown = list(settings.values())
+    better = [s for s in shown if "**better**" in home._verdict(s.gain)]
+    assert f"better than KD in {len(better)} of {len(shown)} settings" in home.finding(shown)
+    assert "in 0 of 0 settings" in home.finding([])
+
+
+def test_the_answer_fills_the_sentences_of_the_protocols(complete, settings):
+    judge = Judge(lambda line: None)
+    words = home.answer(judge, list(settings.values()))
+    assert "[points]" not in words
+    assert "Not complete" not in words
+    gain = home.POINTS.format_difference(settings["OPT, computed instructions"].gain)
+    assert f"A Procrustes term adds {gain} points to KD" in words
+
+
+def test_without_results_the_answer_says_which_studies_are_missing(tmp_path, monkeypatch):
+    monkeypatch.setenv("GEODISTILL_RESULTS", str(tmp_path))
+    assert "the study of classification and of instruction" in home.home_block()
+    assert len(home.read_settings()) == 2
+
+
+def test_the_table_has_a_row_for_each_setting_and_every_number(settings):
+    head, rule, *rows = home.settings_table(list(settings.values())).splitlines()
+    assert len(rows) == len(settings)
+    assert {line.count("|") for line in (head, rule, *rows)} == {7}
+    first = settings["BERT, few labels"]
+    assert f"| {100 * first.levels['kd']:.1f} |" in rows[0]
+    assert home.POINTS.format_difference(first.gain) in rows[0]
+    assert "nan" not in "".join(rows)
+
+
+def test_the_figure_is_the_same_file_for_the_same_scores(settings, tmp_path):
+    shown = list(settings.values())
+    for name in "ab":
+        home.draw_answer(shown, tmp_path / name)
+    svg = (tmp_path / "a").read_text()
+    assert svg == (tmp_path / "b").read_text()
+    home.draw_answer(shown[:1], tmp_path / "c")
+    assert svg != (tmp_path / "c").read_text()
+    assert ElementTree.fromstring(svg).tag.endswith("svg")
+    assert home.finding(shown) in svg
+
+
+def test_readme_and_its_figure_say_what_the_committed_results_give(monkeypatch):
+    monkeypatch.delenv("GEODISTILL_RESULTS", raising=False)
+    stale = "stale: run `python -m geodistill.publish.claims.home`"
+    assert home.home_block() in (ROOT / "README.md").read_text(), stale
+    described = re.search(r"<dc:description>(.*?)</dc:description>", _figure(), re.DOTALL)
+    assert described[1].replace("&lt;", "<") == home.settings_table(home.read_settings()), stale
+
+
+def _figure():
+    return (ROOT / home.FIGURE).read_text(encoding="utf-8")
+
+
+def test_marks_are_at_the_intervals_of_the_comparisons(settings, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(home, "_draw_interval", lambda ax, c, y, filled: drawn.append((c, y)))
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", lambda *args, **kwargs: None)
+    home.draw_answer(list(settings.values()), "unused")
+    shown = list(settings.values())
+    assert [c for c, _ in drawn] == [c for s in shown for c in (s.gain, *s.rivals)]
+    rows = np.round([y for _, y in drawn]).astype(int)
+    assert rows.tolist() == [i for i, s in enumerate(shown) for _ in (s.gain, *s.rivals)]

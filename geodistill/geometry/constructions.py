@@ -200,7 +200,7 @@ def controlled_teacher(
 
 
 def nearly_orthogonal_teacher(n: int, d: int, eps: float, *, seed: int = 0) -> Tensor:
-    """Unit vectors (n, d) with pairwise |cos| near eps or below, by alternating projections.
+    """Unit vectors (n, d) with pairwise `|cos|` near eps or below, by alternating projections.
 
     Clips the Gram matrix to ±eps, returns to rank d, and repeats (Tropp et al., 2005). Near the
     Welch bound, below which no set of n vectors goes, eps is only approached. For n ≤ d the vectors
@@ -209,7 +209,7 @@ def nearly_orthogonal_teacher(n: int, d: int, eps: float, *, seed: int = 0) -> T
     Args:
         n: number of vectors, at least 2.
         d: their dimension, at least 1.
-        eps: largest |cos|, from `welch_bound(n, d)` to below 1.
+        eps: largest `|cos|`, from `welch_bound(n, d)` to below 1.
         seed: of the random start.
 
     Raises:
@@ -241,7 +241,7 @@ _SWEEPS = 300
 
 
 def welch_bound(n: int, d: int) -> float:
-    """The smallest possible value of the largest |cos| among n unit vectors in d dimensions.
+    """The smallest possible value of the largest `|cos|` among n unit vectors in d dimensions.
 
     √((n − d)/(d (n − 1))) for n > d, else 0. Source: Welch (1974).
 

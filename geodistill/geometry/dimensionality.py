@@ -36,7 +36,7 @@ def participation_ratio(x: Tensor, *, center: bool = True, mask: Tensor | None =
 
 
 def orthogonality(x: Tensor, eps: float, *, mask: Tensor | None = None) -> Tensor:
-    """Share (...) of the pairs of rows with |cos| ≤ eps, in [0, 1].
+    """Share (...) of the pairs of rows with `|cos|` ≤ eps, in [0, 1].
 
     Args:
         x: features (..., n, d).
@@ -63,7 +63,7 @@ def orthogonality(x: Tensor, eps: float, *, mask: Tensor | None = None) -> Tenso
 
 
 def epsilon_orthogonal_subset(x: Tensor, eps: float, *, mask: Tensor | None = None) -> Tensor:
-    """A subset of rows with |cos| ≤ eps in every pair, chosen greedily in order.
+    """A subset of rows with `|cos|` ≤ eps in every pair, chosen greedily in order.
 
     Its size is a lower bound on the largest such subset.
 

@@ -28,10 +28,13 @@ _KEYS = torch._C._dispatch_tls_local_include_set(), torch._C._dispatch_tls_local
 class Opaque(nn.Module):
     """Base class of losses whose `forward` is `@opaque`; the operator finds them by their id."""
 
-    def __new__(cls, *_: Any, **__: Any) -> Opaque:
-        loss = super().__new__(cls)  # copies and pickles pass here too
-        _LOSSES[id(loss)] = loss
-        return loss
+    def __init__(self) -> None:
+        super().__init__()
+        _LOSSES[id(self)] = self
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)  # type: ignore[no-untyped-call]
+        _LOSSES[id(self)] = self  # a copy, or a loss that was pickled
 
 
 def opaque(forward: Forward) -> Forward:

@@ -30,12 +30,11 @@ class MomentLoss(FeatureLoss):
 
     `forward` takes one of four paths; all give the same value for the same rows:
 
-    | decay (in training) | group | rows n | computed from |
-    |---|---|---|---|
-    | None | None | few (on a CPU n < max(d_t, d_s), on a GPU n < 8192), or `needs_rows` | rows |
-    | None | None | many | sums over chunks of rows |
-    | set | None | any | sums, plus the decayed sums of past batches |
-    | any | set | any | sums added over the ranks, plus those of past batches if `decay` is set |
+    - Rows, where there are few (on a CPU fewer than the wider side has columns, on a GPU fewer than
+      8192) or `compare` needs them.
+    - Sums over chunks of rows, where there are many.
+    - With `decay`, in training: sums, plus the decayed sums of past batches.
+    - With `group`: sums added over the ranks, plus those of past batches if `decay` is set.
 
     With `decay` the sums of past batches, detached and multiplied by `decay` at each call, are
     added in training mode. The gradient flows through the batch and is multiplied by total over

@@ -156,7 +156,7 @@ class FlexLoss(FeatureLoss):
     Source: Saadi and Wang (2025), Flex-KD, arXiv 2507.10155: as many teacher units as the student
     has are selected by gradient scores and matched by a correlation loss without a projector. We
     have not verified how the paper aggregates scores, orders units and shapes the correlation: here
-    the score is the mean |gradient| over rows, units are in the teacher's order, and the loss is
+    the score is the mean `|gradient|` over rows, units are in the teacher's order, and the loss is
     the mean of 1 − correlation.
 
     Args:
@@ -186,7 +186,7 @@ class FlexLoss(FeatureLoss):
 
     @classmethod
     def fit(cls, gradients: Tensor, d_student: int, mask: Tensor | None = None) -> FlexLoss:
-        """Select the units with the largest mean |gradient|.
+        """Select the units with the largest mean `|gradient|`.
 
         Args:
             gradients: of the teacher's output or loss at its features (..., d_t).

@@ -18,7 +18,7 @@ from geodistill.publish.project import Project, check_profile, find_project
 
 MARKS = ("answer", "claims", "ledger")
 """`<!-- answer -->` and so on in a page of the book is replaced by what is computed."""
-REPOSITORY_KEYS = ("repository", "launch_buttons")  # shown only where repository.url is set
+REPOSITORY_KEYS = ("repository", "launch_buttons")  # only where the repository has a public address
 SMOKE_NOTICE = "Built with the profile smoke: tiny models, a few steps. No number means much."
 JUPYTER_BOOK = "from jupyter_book.cli.main import main; main()"  # it has no `python -m`
 
@@ -89,7 +89,8 @@ def stage_sources(project: Project, profile: str, executed: Sequence[Path]) -> N
     omitted -= {f"notebooks/{path.stem}" for path in executed}
     toc = _without_pages(yaml.safe_load((source / "_toc.yml").read_text(encoding="utf-8")), omitted)
     (target / "_toc.yml").write_text(yaml.safe_dump(toc, sort_keys=False), encoding="utf-8")
-    config = with_launch_links(yaml.safe_load((source / "_config.yml").read_text(encoding="utf-8")))
+    config = yaml.safe_load((source / "_config.yml").read_text(encoding="utf-8"))
+    config = with_launch_links(config, project.repository_url())
     if profile == "smoke":
         config["html"]["announcement"] = SMOKE_NOTICE
     (target / "_config.yml").write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
@@ -102,11 +103,21 @@ def _without_pages(toc: dict[str, Any], omitted: set[str]) -> dict[str, Any]:
     return toc
 
 
-def with_launch_links(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The configuration for Jupyter Book, without buttons unless `repository.url` is set."""
-    if (config.get("repository") or {}).get("url"):
-        return {**config, "html": {**config["html"], "use_repository_button": True}}
-    log("repository.url is not set in _config.yml: the pages get no Binder or Colab button")
+def with_launch_links(config: Mapping[str, Any], url: str) -> dict[str, Any]:
+    """The configuration for Jupyter Book, without buttons if the repository has no public address.
+
+    Args:
+        config: as in `_config.yml`.
+        url: of the repository; may be empty.
+    """
+    if url:
+        repository = {**config["repository"], "url": url}
+        html = {**config["html"], "use_repository_button": True, "use_issues_button": True}
+        return {**config, "repository": repository, "html": html}
+    log(
+        "the repository has no address on GitHub or GitLab (git remote, or repository.url in "
+        "_config.yml): the pages get no Binder or Colab button"
+    )
     return {key: value for key, value in config.items() if key not in REPOSITORY_KEYS}
 
 

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import os
+import re
+import subprocess
 from dataclasses import dataclass
 from pathlib import Path
+
+import yaml
 
 from geodistill.errors import InputError
 from geodistill.paths import find_checkout, results_dir
 
 PROFILES = ("smoke", "laptop", "paper")
+_FORGE = r"(?:https://|ssh://)?(?:[^@/]+@)?(github\.com|gitlab\.com)[:/](.+?)(?:\.git)?/?"
+"""A remote of git; a name or token before the @ is not published."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +53,21 @@ class Project:
         if os.environ.get("GEODISTILL_RESULTS"):
             return results_dir()
         return self.root / "data" / "results"
+
+    def repository_url(self) -> str:
+        """`repository.url` of `_config.yml`, else git's remote if it is GitHub or GitLab, else ""."""
+        config = yaml.safe_load((self.root / "_config.yml").read_text(encoding="utf-8"))
+        if url := (config.get("repository") or {}).get("url"):
+            return str(url).rstrip("/")
+        if not (self.root / ".git").exists():  # else git answers for a checkout further up
+            return ""
+        command = ["git", "-C", str(self.root), "config", "--get", "remote.origin.url"]
+        try:
+            remote = subprocess.run(command, capture_output=True, text=True, check=False).stdout
+        except FileNotFoundError:  # no git here
+            return ""
+        match = re.fullmatch(_FORGE, remote.strip())
+        return f"https://{match[1]}/{match[2]}" if match else ""
 
     def executed(self, profile: str) -> Path:
         """The notebooks executed under a profile."""

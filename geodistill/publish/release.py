@@ -1,14 +1,13 @@
 """The notebooks that Colab and Binder open: one `.ipynb` without outputs per source.
 
 They exist on the release branch only (`make release-notebooks`). The address of the repository is
-`repository.url` in `_config.yml`, as it is for the buttons of the book.
+that of the book's buttons (`Project.repository_url`).
 """
 
 from __future__ import annotations
 
 import jupytext
 import nbformat
-import yaml
 
 from geodistill.errors import InputError
 from geodistill.publish.console import log
@@ -32,19 +31,6 @@ if "google.colab" in sys.modules:
     os.environ["GEODISTILL_RESULTS"] = os.path.abspath("geodistill-repo/data/results")"""
 
 
-def repository_url(project: Project) -> str:
-    """The address `repository.url` of `_config.yml`, without a slash at the end.
-
-    Raises:
-        InputError: it is not set.
-    """
-    config = yaml.safe_load((project.root / "_config.yml").read_text(encoding="utf-8"))
-    url = (config.get("repository") or {}).get("url")
-    if not url:
-        raise InputError("repository.url is not set in _config.yml; set it to the public address")
-    return str(url).rstrip("/")
-
-
 def release_notebooks(project: Project) -> list[str]:
     """Write `_build/release/notebooks/NAME.ipynb` for every source; the first cell prepares Colab.
 
@@ -52,9 +38,14 @@ def release_notebooks(project: Project) -> list[str]:
         The paths written, relative to `_build/release`.
 
     Raises:
-        InputError: `repository.url` is not set.
+        InputError: the address of the repository is not known.
     """
-    url = repository_url(project)
+    url = project.repository_url()
+    if not url:
+        raise InputError(
+            "the address of the repository is not known: git's remote is not on GitHub or GitLab; "
+            "set repository.url in _config.yml"
+        )
     folder = project.build / "release"
     (folder / "notebooks").mkdir(parents=True, exist_ok=True)
     written = []

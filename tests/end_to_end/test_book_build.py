@@ -71,9 +71,8 @@ def test_without_an_address_there_is_no_button(tmp_path, capsys):
     project = tiny_project(tmp_path, _01_one=notebook("One"))
     build_book("smoke", project=project)
     logged = [line for line in capsys.readouterr().out.splitlines() if "repository.url" in line]
-    assert logged == [
-        "repository.url is not set in _config.yml: the pages get no Binder or Colab button"
-    ]
+    assert len(logged) == 1
+    assert logged[0].endswith("the pages get no Binder or Colab button")
     assert not re.search("mybinder|colab", page(project, "notebooks/01_one"))
 
 

@@ -11,6 +11,7 @@ import yaml
 from support.tiny_project import REPOSITORY, notebook, tiny_project
 
 from geodistill.errors import InputError
+from geodistill.publish.book import with_launch_links
 from geodistill.publish.release import release_notebooks
 
 URL = "https://github.com/someone/geodistill"
@@ -27,8 +28,32 @@ def released(tmp_path):
 
 
 def test_no_address_no_release(tmp_path):
-    with pytest.raises(InputError, match=r"repository\.url is not set"):
+    with pytest.raises(
+        InputError, match=r"address of the repository is not known.*set repository\.url"
+    ):
         release_notebooks(tiny_project(tmp_path, _01_one=notebook("One")))
+
+
+@pytest.mark.parametrize(
+    ("remote", "address"),
+    [
+        ("https://github.com/someone/geodistill.git", URL),
+        ("https://someone:ghp_secret@github.com/someone/geodistill", URL),
+        ("git@github.com:someone/geodistill.git", URL),
+        ("ssh://git@gitlab.com/group/sub/project.git", "https://gitlab.com/group/sub/project"),
+        ("https://example.org/someone/geodistill.git", ""),
+        ("/somewhere/else", ""),
+        ("", ""),
+    ],
+)
+def test_a_fork_links_to_itself_if_its_remote_is_a_forge(tmp_path, remote, address):
+    project = tiny_project(tmp_path, _01_one=notebook("One"))
+    subprocess.run(["git", "init", "-q", tmp_path], check=True)
+    if remote:
+        subprocess.run(["git", "-C", tmp_path, "remote", "add", "origin", remote], check=True)
+    assert project.repository_url() == address
+    links = with_launch_links(yaml.safe_load((tmp_path / "_config.yml").read_text()), address)
+    assert links.get("repository", {}).get("url", "") == address
 
 
 def test_notebooks_are_without_outputs_and_can_be_opened(released):

@@ -9,6 +9,8 @@ from zlib import crc32
 # Okabe & Ito (2008), colour-blind safe; yellow is left out, too pale on white.
 BLACK, ORANGE, SKY, GREEN = "#000000", "#E69F00", "#56B4E9", "#009E73"
 BLUE, VERMILLION, PURPLE, GREY = "#0072B2", "#D55E00", "#CC79A7", "#7F7F7F"
+# Five more that stay apart from these and from each other, also for colour-blind readers.
+INDIGO, WINE, OLIVE, BROWN, SALMON = "#332288", "#882255", "#A3A33A", "#7A4419", "#FB9A99"
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,8 @@ class MethodStyle:
     label: str
 
 
-# A loss has the same colour and marker alone and added to another loss.
+# A loss has the same colour and marker alone and added to another loss. The losses of one study
+# never share a colour; what has no feature loss is black or grey.
 _LOSSES = {
     "procrustes": MethodStyle(VERMILLION, "o", "Procrustes"),
     "gram": MethodStyle(BLUE, "s", "Gram"),
@@ -34,15 +37,16 @@ _LOSSES = {
     "projection": MethodStyle(GREEN, "D", "learned projection"),
     "pca": MethodStyle(SKY, "v", "PCA target"),
     "spectrum": MethodStyle(PURPLE, "P", "spectrum part"),
-    "alignment": MethodStyle(GREEN, "p", "alignment part"),
-    "isotropy": MethodStyle(SKY, "*", "isotropy, no teacher"),
-    "orthogonal-projection": MethodStyle(GREY, "h", "orthogonal projection"),
+    "alignment": MethodStyle(INDIGO, "p", "alignment part"),
+    "isotropy": MethodStyle(OLIVE, "*", "isotropy, no teacher"),
+    "orthogonal-projection": MethodStyle(WINE, "h", "orthogonal projection"),
+    "procrustes-shuffled": MethodStyle(BROWN, "X", "Procrustes, rows shuffled"),
+    "procrustes-pretrained": MethodStyle(SALMON, "d", "Procrustes, teacher before fine-tuning"),
+    # of earlier studies, in tables only
     "root-cka": MethodStyle(ORANGE, ">", "√CKA"),
     "flex": MethodStyle(SKY, "d", "Flex"),
     "rkd": MethodStyle(GREEN, "<", "RKD"),
-    "pkd": MethodStyle(BLACK, "H", "PKD"),
-    "procrustes-shuffled": MethodStyle(GREY, "X", "Procrustes, rows shuffled"),
-    "procrustes-pretrained": MethodStyle(VERMILLION, "P", "Procrustes, teacher before fine-tuning"),
+    "pkd": MethodStyle(PURPLE, "H", "PKD"),
 }
 _BASES = {
     "kd": "KD",
@@ -52,21 +56,22 @@ _BASES = {
     "seqkd": "SeqKD",
 }
 METHOD_STYLE: dict[str, MethodStyle] = {
-    "ce": MethodStyle(GREY, ".", "cross-entropy"),
-    "sft": MethodStyle(GREY, ".", "SFT"),
-    "sft-start": MethodStyle(GREY, "1", "SFT start"),
     "kd": MethodStyle(BLACK, "p", "KD"),
     "kd, two stages": MethodStyle(BLACK, "d", "KD, two stages"),
     "kd+procrustes, two stages": MethodStyle(VERMILLION, "8", "KD + Procrustes, two stages"),
-    "skew": MethodStyle(BLACK, ">", "skew KL"),
-    "seqkd": MethodStyle(BLACK, "<", "SeqKD"),
-    "unigram": MethodStyle(GREY, "_", "unigram model"),
-    "start": MethodStyle(GREY, "|", "untrained start"),
-    "teacher": MethodStyle(BLACK, "*", "teacher"),
-    "majority": MethodStyle(GREY, "_", "majority class"),
-    "tfidf": MethodStyle(GREY, "|", "TF-IDF, linear model"),
-    "frozen": MethodStyle(GREY, "1", "frozen features, linear model"),
-    "all methods": MethodStyle(BLACK, "o", "all methods"),
+    "teacher": MethodStyle("#444444", "*", "teacher"),
+    "ce": MethodStyle("#616161", ".", "cross-entropy"),
+    "sft": MethodStyle("#616161", "+", "SFT"),
+    "sft-start": MethodStyle("#616161", "1", "SFT start"),
+    "seqkd": MethodStyle(GREY, "<", "SeqKD"),
+    "skew": MethodStyle(GREY, ">", "skew KL"),
+    "majority": MethodStyle("#969696", "_", "majority class"),
+    "lookup": MethodStyle("#969696", "2", "lookup"),
+    "unigram": MethodStyle("#969696", "x", "unigram model"),
+    "tfidf": MethodStyle("#B0B0B0", "|", "TF-IDF, linear model"),
+    "nearest": MethodStyle("#B0B0B0", "3", "nearest"),
+    "frozen": MethodStyle("#CBCBCB", "4", "frozen features, linear model"),
+    "start": MethodStyle("#CBCBCB", "s", "untrained start"),
     **_LOSSES,
     **{
         f"{base}+{name}": MethodStyle(style.color, style.marker, f"{label} + {style.label}")

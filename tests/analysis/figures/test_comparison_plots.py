@@ -1,13 +1,14 @@
 """Figures draw what they are given, in the style of each method, and restore matplotlib."""
 
 from dataclasses import replace
+from itertools import combinations
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
-from matplotlib.colors import to_hex
+from matplotlib.colors import to_hex, to_rgb
 
 from geodistill.analysis.figures import comparison_plots
 from geodistill.analysis.figures.style import (
@@ -26,6 +27,14 @@ from geodistill.analysis.report.format import (
     format_p,
 )
 from geodistill.analysis.stats.compare import compare_family
+from geodistill.experiments.methods import (
+    CLASSIFICATION_METHODS,
+    INSTRUCTION_METHODS,
+    INSTRUCTION_REFERENCES,
+    base_of,
+    term_of,
+)
+from geodistill.experiments.synthetic.settings import OBJECTIVES
 
 METHODS = ["kd+procrustes", "kd+gram"]
 
@@ -67,11 +76,54 @@ def test_style_is_applied_and_restored():
     assert dict(mpl.rcParams) == before
 
 
-def test_methods_differ_in_marker_or_colour():
-    styles = {name: (s.color, s.marker) for name, s in METHOD_STYLE.items()}
-    added = [styles[name] for name in styles if name.startswith("kd") or name == "ce"]
-    assert len(set(added)) == len(added) > 8
-    assert styles["gram"] == styles["kd+gram"]
+FIGURES = {
+    "classification": CLASSIFICATION_METHODS,
+    "instruction": (
+        *(m for m in INSTRUCTION_METHODS if base_of(m) == "kd"),
+        *("sft", "seqkd"),
+        *INSTRUCTION_REFERENCES,
+    ),
+    "instruction, skew": [m for m in INSTRUCTION_METHODS if base_of(m) == "skew"],
+    "synthetic": list(OBJECTIVES),
+}
+
+
+@pytest.mark.parametrize("study", FIGURES)
+def test_methods_of_one_figure_never_share_a_colour(study):
+    methods = FIGURES[study]
+    colors = {METHOD_STYLE[method].color for method in methods}
+    assert len(colors) == len(methods) >= 7
+
+
+def test_colour_and_marker_belong_to_one_method():
+    """A loss looks the same alone and added to a base loss."""
+    owners = {}
+    for name, style in METHOD_STYLE.items():
+        owners.setdefault((style.color, style.marker), set()).add(term_of(name) or name)
+    assert {len(names) for names in owners.values()} == {1}
+    assert len(owners) > 25
+    assert method_style("gram").color == method_style("kd+gram").color
+
+
+def lab_distance(first, second):
+    """Euclidean distance of two colours in CIE Lab (D65)."""
+    to_xyz = np.array(
+        [[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]]
+    )
+    lab = []
+    for color in (first, second):
+        rgb = np.array(to_rgb(color))
+        linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+        x, y, z = np.cbrt(to_xyz @ linear / [0.9505, 1, 1.089])
+        lab.append([116 * y - 16, 500 * (x - y), 200 * (y - z)])
+    return float(np.linalg.norm(np.subtract(*lab)))
+
+
+def test_the_losses_of_a_study_differ_at_a_glance():
+    terms = [m for m in CLASSIFICATION_METHODS if term_of(m)]
+    pairs = list(combinations([METHOD_STYLE[m].color for m in terms], 2))
+    assert min(lab_distance(*pair) for pair in pairs) > 25
+    assert lab_distance("#FF0000", "#0000FF") == pytest.approx(176.3, abs=0.2)
 
 
 def test_an_unknown_method_keeps_its_name_and_has_a_style():

@@ -76,8 +76,9 @@ def stage_sources(project: Project, profile: str, executed: Sequence[Path]) -> N
     source, target = project.root, project.staged
     shutil.rmtree(target, ignore_errors=True)
     shutil.copytree(source / "book", target / "book", ignore=shutil.ignore_patterns("_build"))
-    if (target / "book" / "_static").is_dir():
-        shutil.move(target / "book" / "_static", target / "_static")
+    for folder in ("_static", "_extra"):
+        if (target / "book" / folder).is_dir():
+            shutil.move(target / "book" / folder, target / folder)
     for path in (source / "geodistill").rglob("*.py"):  # pages include the code that runs
         copy = target / path.relative_to(source)
         copy.parent.mkdir(parents=True, exist_ok=True)
@@ -122,22 +123,19 @@ def with_launch_links(config: Mapping[str, Any], url: str) -> dict[str, Any]:
 
 
 def _write_computed(staged: Path, executed: Sequence[Path]) -> None:
-    """Replace the marks in the pages of the book, and draw the figure of the home page."""
-    pages = {path: path.read_text(encoding="utf-8") for path in (staged / "book").glob("*.md")}
-    if not any(f"<!-- {mark} -->" in text for text in pages.values() for mark in MARKS):
-        return
-    from geodistill.publish.claims import home, ledger  # load pandas
+    """Replace the marks in the pages of the book; with the answer goes the figure."""
+    for path in (staged / "book").glob("*.md"):
+        text = path.read_text(encoding="utf-8")
+        for mark in [name for name in MARKS if f"<!-- {name} -->" in text]:
+            from geodistill.publish.claims import home, ledger  # load pandas
 
-    computed = {
-        "answer": home.home_block(),
-        "claims": ledger.claims_list(executed),
-        "ledger": ledger.render(executed),
-    }
-    for path, text in pages.items():
-        for mark, words in computed.items():
+            if mark == "answer":
+                words = home.home_block()
+                home.draw_answer(home.read_settings(), staged / "_static" / home.FIGURE.name)
+            else:
+                words = {"claims": ledger.claims_list, "ledger": ledger.render}[mark](executed)
             text = text.replace(f"<!-- {mark} -->", words)
         path.write_text(text, encoding="utf-8")
-    home.draw_answer(home.read_settings(), staged / "_static" / home.FIGURE.name)
 
 
 def _run_jupyter_book(project: Project, warnings_as_errors: bool) -> None:

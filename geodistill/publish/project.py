@@ -55,7 +55,7 @@ class Project:
         return self.root / "data" / "results"
 
     def repository_url(self) -> str:
-        """`repository.url` of `_config.yml`, else git's remote if it is GitHub or GitLab, else ""."""
+        """`repository.url` of `_config.yml`, else git's remote on GitHub or GitLab; else empty."""
         config = yaml.safe_load((self.root / "_config.yml").read_text(encoding="utf-8"))
         if url := (config.get("repository") or {}).get("url"):
             return str(url).rstrip("/")

@@ -1,5 +1,6 @@
 """A checkout in miniature for the tests of `geodistill.publish`."""
 
+import shutil
 from pathlib import Path
 
 import nbformat
@@ -31,6 +32,8 @@ def tiny_project(root: Path, **sources: str) -> Project:
     (root / "constraints.txt").write_text("numpy==2\n")
     (root / "book" / "index.md").write_text("# Home\n\nA sentence with $y^2$ in it.\n")
     (root / "book" / "references.bib").write_text("")
+    for folder in ("_static", "_extra"):
+        shutil.copytree(REPOSITORY / "book" / folder, root / "book" / folder, dirs_exist_ok=True)
     (root / "_config.yml").write_text((REPOSITORY / "_config.yml").read_text())
     for name, text in sources.items():
         (root / "notebooks" / f"{name.strip('_')}.py").write_text(text)

@@ -1,5 +1,7 @@
 """Metrics known by name: their direction, and whether they lie in 0..1."""
 
+import re
+
 from geodistill.analysis.score_columns import canonical
 from geodistill.errors import InputError
 
@@ -15,6 +17,7 @@ BOUNDED = {
     "rougel", "rougelsum", "bleu", "chrf", "meteor", "bertscore", "auc", "auroc", "rocauc",
     "aucroc", "auprc", "prauc", "averageprecision", "map", "mrr", "ndcg", "precision", "recall",
     "specificity", "sensitivity", "iou", "miou", "dice", "agreement", "winrate", "passat1", "score",
+    "mainscore",
 }  # fmt: skip
 HIGHER = BOUNDED | {"loglikelihood", "logprob", "reward", "return", "r2", "psnr", "elo"}
 LOWER = {
@@ -46,13 +49,21 @@ def is_bounded(metric: str) -> bool:
 
 
 def has_higher_better(metric: str) -> bool:
-    """Whether larger values of a metric are better.
+    """Whether larger values of a metric are better, by its name or the last word of it.
 
     Raises:
         InputError: a metric that is not known.
+
+    Example:
+        >>> has_higher_better("macro_f1"), has_higher_better("neg_log_loss")
+        (True, True)
     """
-    if metric_key(metric) in HIGHER | LOWER:
-        return metric_key(metric) in HIGHER
+    name = metric.partition(",")[0].lower()
+    if negated := re.fullmatch(r"neg(?:ative)?[_ -](.+)", name):  # as scikit-learn writes errors
+        return not has_higher_better(negated[1])
+    for key in (metric_key(metric), canonical(re.split(r"[\W_]", name)[-1])):
+        if key in HIGHER | LOWER:
+            return key in HIGHER
     raise InputError(
         f"metric {metric!r} is unknown: choose --higher or --lower (which is better), or name a "
         "known one by --metric, such as accuracy or nll"

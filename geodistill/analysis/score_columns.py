@@ -18,24 +18,25 @@ ROLES = (
     "method", "task", "seed", "fold", "item", "metric", "value", "label", "prediction", "cluster",
 )  # fmt: skip
 _ALIASES = {
-    "method": "model system algorithm approach framework learner classifier modelname methodname "
-    "name runname file",
-    "task": "dataset benchmark datasetname taskname data subtask problem",
-    "seed": "randomseed rngseed trial replicate rep repeat repetition",
+    "method": "model system algorithm algo approach framework learner classifier modelname "
+    "methodname name runname file",
+    "task": "dataset benchmark datasetname taskname data subtask problem corpus environment env",
+    "seed": "randomseed rngseed trial run replicate rep repeat repetition",
     "fold": "cvfold foldid split",
     "item": "example instance sample question prompt itemid exampleid instanceid sampleid "
-    "questionid docid idx id",
+    "questionid docid uniqueid idx id",
     "cluster": "source group document doc user subject",
     "metric": "metricname measure",
     "value": "score result performance",
     "label": "target gold reference groundtruth truth ytrue answerkey",
     "prediction": "predicted pred ypred response output",
 }
+_NEVER_METHODS = ("task", "item", "metric", "label", "prediction")
 _NUMBERED = ("fold", "seed")  # roles whose other names hold texts elsewhere: split=test, rep=blue
 _BOOKKEEPING = re.compile(
     r"^(unnamed\d+|index|level\d+|rownames?|id|idx|(global)?steps?|epochs?|iterations?|iters?|time(s?tamp)?|.*time"
-    r"|.*runtime|duration|seconds|date|created|n?params?|numparams|nparameters|parameters|size|rank|"
-    r"n|nruns|lr|learningrate|batchsize|.*stderr|.*std|.*sd|.*sem|.*(min|max)imum|version|state|"
+    r"|.*runtime|duration|seconds|date|created|n?params?|numparams|nparameters|parameters|size|rank.*|std.*|"
+    r"n|nruns|lr|learningrate|batchsize|.*stderr|.*std|.*sd|.*sem|.*(min|max)imum|.*version|state|"
     r".*(size|param|memory|flops|latency|throughput|embeddingdim|maxtokens).*)$"
 )
 _WORDS = {"true": "1", "false": "0", "yes": "1", "no": "0", "correct": "1", "incorrect": "0"}
@@ -57,13 +58,16 @@ def is_bookkeeping(name: object) -> bool:
 
 
 def assign_roles(
-    frame: pd.DataFrame, columns: Mapping[str, str], path: object
+    frame: pd.DataFrame, columns: Mapping[str, str], baseline: str, path: object
 ) -> tuple[pd.DataFrame, dict[str, str]]:
     """The frame with its columns renamed to `ROLES`.
+
+    Of several columns that may hold the methods, the one that holds the baseline does.
 
     Args:
         frame: any table.
         columns: name in the table by role; "" where the table has none.
+        baseline: name of a method.
         path: for messages.
 
     Returns:
@@ -80,11 +84,13 @@ def assign_roles(
         hint = f" (did you mean {near[0]!r}?)" if near else ""
         raise InputError(f"{path} has no column {absent[0]!r}; it has {join(frame)}{hint}")
     name_by_role = {role: name for role, name in columns.items() if name}
+    if "method" not in columns and (of_methods := _column_of(frame, baseline)):
+        name_by_role["method"] = of_methods
     free = {
         canonical(name): name for name in reversed(list(frame)) if name not in name_by_role.values()
     }
     for role in ROLES:
-        if role in columns:
+        if role in columns or role in name_by_role:
             continue
         for alias in (role, *_ALIASES.get(role, "").split()):
             name = free.get(alias)
@@ -96,6 +102,21 @@ def assign_roles(
     return renamed.rename(columns={name: role for role, name in name_by_role.items()}), name_by_role
 
 
+def _column_of(frame: pd.DataFrame, baseline: str) -> str | None:
+    """The column that holds the baseline: one named for methods, or of no other role."""
+    if baseline in frame:
+        return None  # methods have a column each
+    aliases = {role: [role, *_ALIASES[role].split()] for role in _ALIASES}
+    taken = {alias for role in _NEVER_METHODS for alias in aliases[role]}
+    texts = [str(name) for name in frame if not is_numeric_dtype(frame[name])]
+    known = [name for alias in aliases["method"] for name in texts if canonical(name) == alias]
+    others = [name for name in texts if canonical(name) not in taken]
+    for name in dict.fromkeys([*known, *others]):
+        if (frame[name].drop_duplicates().astype(str).str.strip() == baseline).any():
+            return name
+    return None
+
+
 def _fits(role: str, alias: str, values: "pd.Series[Any]") -> bool:
     return role == alias or role not in _NUMBERED or is_numeric_dtype(values)
 
@@ -103,10 +124,11 @@ def _fits(role: str, alias: str, values: "pd.Series[Any]") -> bool:
 def score_candidates(frame: pd.DataFrame) -> list[str]:
     """Columns that may hold scores: numbers or per cents, no role, no bookkeeping."""
     names = [name for name in map(str, frame) if name not in ROLES and not is_bookkeeping(name)]
-    return [name for name in names if is_numeric(frame[name])]
+    return [name for name in names if frame[name].notna().any() and is_numeric(frame[name])]
 
 
 def is_numeric(values: "pd.Series[Any]") -> bool:
+    """Whether values are numbers, per cents, or means with their spread, judged by the first."""
     if is_numeric_dtype(values):
         return True
     first = values.dropna().astype(str).head(1)
@@ -166,13 +188,17 @@ def comparable(label: "pd.Series[Any]", prediction: "pd.Series[Any]") -> "list[p
 def clean_names(values: "pd.Series[Any]") -> "pd.Series[str]":
     """Names as texts without blanks around them; control characters are shown by their code."""
     codes, names = pd.factorize(values)
-    texts = [re.sub(r"[\x00-\x1f\x7f-\x9f]", _code, _plain(name).strip()) for name in names]
+    texts = [_shown(_plain(name).strip()) for name in names]
     table = pd.Series([*texts, None], dtype=object)
     return pd.Series(table.to_numpy()[codes], index=values.index, name=values.name)
 
 
 def _plain(name: object) -> str:
     return str(int(name)) if isinstance(name, float) and name.is_integer() else str(name)
+
+
+def _shown(name: str) -> str:
+    return name if name.isprintable() else re.sub(r"[\x00-\x1f\x7f-\x9f]", _code, name)
 
 
 def _code(match: "re.Match[str]") -> str:

@@ -97,6 +97,8 @@ def _read_json(path: Path) -> pd.DataFrame:
         content = json.load(file)
     if isinstance(content, dict) and isinstance(content.get("results"), dict):
         return pd.DataFrame(_harness_rows(content))
+    if isinstance(content, dict) and {"task_name", "scores"} <= set(content):
+        return pd.DataFrame(_embedding_rows(content, method=path.parents[1].name))
     if isinstance(content, dict) and all(isinstance(value, list) for value in content.values()):
         return pd.DataFrame(content)
     if isinstance(content, list) and all(isinstance(row, dict) for row in content):
@@ -107,15 +109,32 @@ def _read_json(path: Path) -> pd.DataFrame:
 
 
 def _harness_rows(content: dict[str, Any]) -> Iterator[dict[str, object]]:
-    """One row per task and metric of `lm_eval --output_path`; standard errors are no scores."""
+    """One row per task and metric of `lm_eval --output_path`; standard errors are no scores.
+
+    The subtasks of a group are in its score, and are no tasks beside it.
+    """
     config = content.get("config", {})
     method = content.get("model_name") or config.get("model_args") or config.get("model")
     seed = {"seed": config["random_seed"]} if "random_seed" in config else {}
+    groups = content.get("group_subtasks", {})
+    subtasks = {name for group in groups if group in content["results"] for name in groups[group]}
     for task, scores in content["results"].items():
+        if task in subtasks:
+            continue
         for key, value in scores.items():
             metric = _HARNESS_METRIC.sub(r"\g<metric>", key)
             if isinstance(value, (int, float)) and not metric.endswith("_stderr"):
                 yield {"method": method, **seed, "task": task, "metric": metric, "value": value}
+
+
+def _embedding_rows(content: dict[str, Any], method: str) -> Iterator[dict[str, object]]:
+    """One row per split and subset of MTEB's `MODEL/REVISION/TASK.json`."""
+    for split, subsets in content["scores"].items():
+        for scores in subsets:
+            parts = [content["task_name"], split if len(content["scores"]) > 1 else ""]
+            parts.append(scores["hf_subset"] if len(subsets) > 1 else "")
+            task, value = "/".join(filter(None, parts)), scores["main_score"]
+            yield {"method": method, "task": task, "metric": "main_score", "value": value}
 
 
 def _load_folder(path: Path) -> pd.DataFrame:

@@ -20,13 +20,19 @@ from geodistill.analysis.score_columns import (
 )
 from geodistill.errors import InputError
 
-_A_SEED = re.compile(
-    r"^(seed|run|trial|rep|replicate|repeat|fold|split)?[\s_.-]*\d+$", re.IGNORECASE
+_NUMBERED = re.compile(
+    r"^(?P<kind>seed|run|trial|rep|replicate|repeat|cv|fold|split|)[\s_.-]*(?P<number>\d+)"
+    r"(?P<rest>[\s_.-]+[a-z].*)?$",
+    re.IGNORECASE,
 )
+_FOLDS = ("cv", "fold", "split")
 _CHART = re.compile(r"^(?P<method>.+) - (?P<metric>(?!.*__(MIN|MAX)$).+)$")
 _CHART_RANGE = re.compile(r" - .*__(MIN|MAX)$")
 _MEANS = ("average", "avg", "mean", "overall", "total", "all", "macroaverage", "score", "index")
-_NAME_WITH_SEED = re.compile(r"^(?P<method>.+?)[\s_./-]*(?:seed|run|trial|s)[\s_=-]*(?P<seed>\d+)$")
+_NAME_WITH_SEED = re.compile(
+    r"^(?P<method>.+?)(?:[\s_./-]*(?P<kind>seed|run|trial|cv|fold|split|s)[\s_=-]*|[\s_./-]+)"
+    r"(?P<number>\d+)$"
+)
 
 
 def one_row_per_score(
@@ -45,34 +51,51 @@ def one_row_per_score(
         if chart:
             taken["method"] = "one column each, of which the last value counts"
     if "method" in frame:
-        frame, seeds = melt_seeds(frame, columns)
-        if seeds:
-            taken["seed"] = f"one column each: {join(seeds)}"
+        frame, role, names = melt_seeds(frame, columns, metric)
+        if names:
+            taken[role] = f"one column each: {join(names)}"
     else:
         frame, taken["method"] = melt_methods(frame, baseline, methods, path)
-    frame, split = split_seed_off(frame, baseline)
-    if split:
-        taken["seed"] = f"the number in the names of column {name_by_role.get('method', 'method')}"
+    frame, role = split_seed_off(frame, baseline)
+    if role:
+        place = f"column {name_by_role['method']}" if "method" in name_by_role else "the columns"
+        taken[role] = f"the number in the names of {place}"
     if not {"value", "metric", "label"} & set(frame) and metric and not match_column(frame, metric):
         frame, tasks = melt_tasks(frame, score_candidates(frame), columns, metric)
         taken |= {"task": tasks} if tasks else {}
     frame = drop_false_items(frame, columns)
     frame, folds = folds_as_seeds(frame, columns)
     if folds:
-        taken["seed"] = f"{folds}: folds of cross-validation, which share training data"
+        taken["seed"] = (
+            f"{taken.pop('fold', folds)}: folds of cross-validation, which share training data"
+        )
     return frame, taken
 
 
-def melt_seeds(frame: pd.DataFrame, columns: Mapping[str, str]) -> tuple[pd.DataFrame, list[str]]:
-    """A table with one column per seed as one row per seed, and the names of these columns."""
-    names = [
-        name for name in map(str, frame) if _A_SEED.match(name) and is_numeric_dtype(frame[name])
-    ]
+def melt_seeds(
+    frame: pd.DataFrame, columns: Mapping[str, str], metric: str | None
+) -> tuple[pd.DataFrame, str, list[str]]:
+    """A table with one column per seed or fold as one row per seed or fold.
+
+    Returns:
+        The table, the role of these columns, and their names; no names if there are none.
+    """
+    parts = {name: _NUMBERED.match(name) for name in map(str, frame)}
+    by_rest: dict[str, list[str]] = {}
+    for name, match in parts.items():
+        if match and "train" not in (rest := match["rest"] or "") and is_numeric(frame[name]):
+            by_rest.setdefault(rest, []).append(name)
+    if len(by_rest) > 1 and metric:  # scikit-learn: split0_test_f1, split0_test_recall, ...
+        by_rest = {r: n for r, n in by_rest.items() if canonical(r).endswith(canonical(metric))}
+    names = next(iter(by_rest.values())) if len(by_rest) == 1 else []
     if len(names) < 2 or {"seed", "fold", "value"} & set(frame) or "seed" in columns:
-        return frame, []
+        return frame, "", []
+    match = parts[names[0]]
+    role = "fold" if match and match["kind"].lower() in _FOLDS else "seed"
     keys = [role for role in ROLES if role in frame]
-    long = frame.melt(keys, names, var_name="seed", value_name="value")
-    return long.assign(seed=long["seed"].str.extract(r"(\d+)$")[0].astype(int)), names
+    long = frame.melt(keys, names, var_name=role, value_name="value")
+    numbers = long[role].str.extract(_NUMBERED)["number"]
+    return long.assign(**{role: numbers.astype(int)}), role, names
 
 
 def melt_methods(
@@ -81,39 +104,52 @@ def melt_methods(
     """A table with one column per method as one row per method; and what was taken, in words.
 
     Without `methods` these are the numeric columns that are no bookkeeping, and that lie in 0..1 or
-    -1..1 where the baseline does.
+    -1..1 where the baseline does; or all that are named like `kd_seed0`, if the baseline has such.
+    Columns of texts stay, since they may tell the rows apart.
 
     Raises:
         InputError: no column of the baseline's name, or of one of the methods.
     """
-    names = {str(name).strip(): name for name in frame}
-    for name in (baseline, *methods):
-        if name not in names:
-            near = get_close_matches(name, list(names), 1)
-            hint = (
-                f"; did you mean {near[0]!r}?"
-                if near
-                else "; name the former by --column method=NAME"
-            )
-            raise InputError(
-                f"{path} has neither a column method nor {name!r}: {join(names)}{hint}"
-            )
+    frame = frame.rename(columns={name: str(name).strip() for name in frame})
     keys = [role for role in ROLES if role in frame]
-    rest = [name for name in map(str, frame) if name not in keys and name != baseline]
-    small = _largest(frame[baseline]) <= 1
-    taken = list(methods) or [
-        name
-        for name in rest
-        if is_numeric(frame[name])
-        and not is_bookkeeping(name)
-        and not (small and _largest(frame[name]) > 1)
-    ]
-    taken = [name for name in taken if name != baseline]
+    rest = [name for name in map(str, frame) if name not in keys]
+    numeric = [name for name in rest if is_numeric(frame[name]) and not is_bookkeeping(name)]
+    taken = _with_seeds(numeric, baseline, methods)
+    if not taken:
+        _refuse_absent_methods(frame, baseline, methods, path)
+        small = _largest(frame[baseline]) <= 1
+        same_scale = [name for name in numeric if not (small and _largest(frame[name]) > 1)]
+        taken = list(dict.fromkeys([baseline, *(methods or same_scale)]))
     others = [name for name in rest if name not in taken]
-    words = f"one column each: {join([baseline, *taken])}"
+    words = f"one column each: {join(taken)}"
     if others:
         words += f" (not taken as methods: {join(others)}; choose by --methods)"
-    return frame.melt(keys, [baseline, *taken], var_name="method", value_name="value"), words
+    texts = [name for name in others if not is_numeric_dtype(frame[name])]
+    return frame.melt([*keys, *texts], taken, var_name="method", value_name="value"), words
+
+
+def _with_seeds(names: Sequence[str], baseline: str, methods: Sequence[str]) -> list[str]:
+    """The names of methods with a seed, such as `kd_seed0`, if the baseline is one of them."""
+    methods_by_name = {
+        name: match["method"] for name in names if (match := _NAME_WITH_SEED.match(name))
+    }
+    if baseline in names or baseline not in methods_by_name.values():
+        return []
+    chosen = {baseline, *(methods or methods_by_name.values())}
+    return [name for name, method in methods_by_name.items() if method in chosen]
+
+
+def _refuse_absent_methods(
+    frame: pd.DataFrame, baseline: str, methods: Sequence[str], path: object
+) -> None:
+    for name in (baseline, *methods):
+        if name not in frame:
+            near = get_close_matches(name, list(map(str, frame)), 1)
+            hint = "; name the former by --column method=NAME"
+            hint = f"; did you mean {near[0]!r}?" if near else hint
+            raise InputError(
+                f"{path} has neither a column method nor {name!r}: {join(frame)}{hint}"
+            )
 
 
 def _largest(values: "pd.Series[Any]") -> float:
@@ -157,21 +193,21 @@ def melt_chart(frame: pd.DataFrame) -> tuple[pd.DataFrame, bool]:
     return pd.DataFrame(rows), True
 
 
-def split_seed_off(frame: pd.DataFrame, baseline: str) -> tuple[pd.DataFrame, bool]:
-    """Methods named like `kd-seed3` as method and seed, if all are and one is the baseline."""
-    if "seed" in frame or "method" not in frame:
-        return frame, False
-    names = pd.Series(frame["method"].dropna().unique()).astype(str)
-    parts = names.str.strip().str.extract(_NAME_WITH_SEED)
-    if (
-        baseline in set(names)
-        or parts.isna().any(axis=None)
-        or baseline not in set(parts["method"])
-    ):
-        return frame, False
-    by_name = dict(zip(names, parts.to_records(index=False), strict=True))
-    pairs = [by_name[str(name)] for name in frame["method"]]
-    return frame.assign(method=[p[0] for p in pairs], seed=[int(p[1]) for p in pairs]), True
+def split_seed_off(frame: pd.DataFrame, baseline: str) -> tuple[pd.DataFrame, str]:
+    """Methods named like `kd-seed3` as method and seed (or fold), and which of the two."""
+    if {"seed", "fold"} & set(frame) or "method" not in frame:
+        return frame, ""
+    codes, unique = pd.factorize(frame["method"])
+    names = pd.Series(unique).astype(str).str.strip()
+    parts = names.str.extract(_NAME_WITH_SEED)
+    known = set(parts["method"])
+    if baseline in set(names) or baseline not in known or parts["number"].isna().any():
+        return frame, ""
+    role = "fold" if set(parts["kind"].dropna()) & set(_FOLDS) else "seed"
+    columns = {"method": parts["method"], role: parts["number"].astype("Int64")}
+    return frame.assign(
+        **{name: part.reindex(codes).to_numpy() for name, part in columns.items()}
+    ), role
 
 
 def drop_false_items(frame: pd.DataFrame, columns: Mapping[str, str]) -> pd.DataFrame:
@@ -179,7 +215,8 @@ def drop_false_items(frame: pd.DataFrame, columns: Mapping[str, str]) -> pd.Data
     runs = [name for name in ("method", "task", "seed", "fold", "metric") if name in frame]
     if "item" not in frame or "item" in columns or "method" not in frame:
         return frame
-    varies = len(frame[[*runs, "item"]].drop_duplicates()) > len(frame[runs].drop_duplicates())
+    first = frame.groupby(runs, sort=False, dropna=False)["item"].transform("first")
+    varies = (frame["item"].notna() & (frame["item"] != first)).any()
     return frame if varies else frame.drop(columns="item")
 
 

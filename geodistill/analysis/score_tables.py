@@ -107,7 +107,7 @@ def read_scores(
         ('Accuracy', 2, 'column Model: kd, new')
     """
     columns = columns or {}
-    frame, name_by_role = roles.assign_roles(load_table(path), columns, path)
+    frame, name_by_role = roles.assign_roles(load_table(path), columns, baseline, path)
     frame, taken = one_row_per_score(frame, name_by_role, columns, baseline, metric, methods, path)
     original = set(frame)
     frame, name = _choose_values(frame, metric, name_by_role.get("value", "value"), path)
@@ -153,14 +153,14 @@ def _describe(
         if role in taken:
             texts[role] = taken[role]
         elif role in name_by_role and column in frame:
-            values = frame[column].drop_duplicates()
+            values = frame[column].unique()
             few = f"{len(values):,}" if role in ("seed", "item", "cluster") else join(values, 8)
             texts[role] = f"column {name_by_role[role]}: {few}"
         elif role in absent and not (role == "cluster" and "item" not in frame):
             texts[role] = absent[role]
-    if "item" in frame:
-        names = frame[["task", "source"]].drop_duplicates()
-        if len(names) > names["source"].nunique():
+    if "item" in frame and frame["task"].nunique() > 1:
+        n_tasks = frame.groupby("source", sort=False)["task"].nunique()
+        if (n_tasks > 1).any():
             texts["item"] += ", of equal name in several tasks: crossed with the tasks"
     return texts
 
@@ -217,8 +217,9 @@ def _one_metric(frame: pd.DataFrame, metric: str | None, path: Path) -> tuple[pd
 
 def _clean(frame: pd.DataFrame, path: Path) -> tuple[pd.DataFrame, dict[str, int]]:
     """Rows with a finite score, each once; and the number of rows left out, by reason."""
+    absent = [role for role in ("task", "seed", "item") if role not in frame]
     for role, default in (("task", "all"), ("seed", 0)):
-        if role not in frame:
+        if role in absent:
             frame = frame.assign(**{role: default})
     if is_float_dtype(frame["seed"]) and (frame["seed"].dropna() % 1 == 0).all():
         frame = frame.assign(seed=frame["seed"].astype("Int64"))
@@ -229,6 +230,7 @@ def _clean(frame: pd.DataFrame, path: Path) -> tuple[pd.DataFrame, dict[str, int
         frame["source"] = frame["cluster"].fillna(item) if "cluster" in frame else item
     values = roles.to_numbers(frame["value"], path)
     keys = [name for name in ("task", "method", "seed", "item") if name in frame]
+    other_columns = frame[[name for name in frame if name not in roles.ROLES]]
     columns = [*keys, "source", "label", "prediction", "fold", "answer", "exact_match"]
     frame = frame[[name for name in columns if name in frame]].assign(score=values)
     named = frame[keys].notna().all(axis=1)
@@ -239,8 +241,13 @@ def _clean(frame: pd.DataFrame, path: Path) -> tuple[pd.DataFrame, dict[str, int
     valid = frame[named & finite]
     if valid["score"].abs().max() > MAX_SCORE:
         raise InputError(f"{path}: a score exceeds {MAX_SCORE:g}; expected another unit")
-    unique = valid[~valid.duplicated([*keys, "score"])]
-    _refuse_conflicts(unique, keys, path)
+    cell = valid.groupby(keys, sort=False).ngroup()  # each name is read once
+    repeated = cell.duplicated()
+    if repeated.any():
+        first = valid["score"].groupby(cell, sort=False).transform("first")
+        other = valid[valid["score"] != first]
+        _refuse_conflict(other, valid, keys, absent, other_columns, path)
+    unique = valid[~repeated]
     left_out = {
         "without a method, task, seed or item": int((~named).sum()),
         "without a label or a prediction": int((named & unlabelled).sum()),
@@ -253,12 +260,24 @@ def _clean(frame: pd.DataFrame, path: Path) -> tuple[pd.DataFrame, dict[str, int
     return unique.assign(run_id=ids.to_numpy()[run]).reset_index(drop=True), left_out
 
 
-def _refuse_conflicts(frame: pd.DataFrame, keys: list[str], path: Path) -> None:
-    repeated = frame[frame.duplicated(keys)]
-    if len(repeated):
-        where = ", ".join(f"{name} {repeated.iloc[0][name]}" for name in keys)
-        missing = [role for role in ("task", "seed", "item") if role not in keys or role == "item"]
-        hint = (
-            "" if "item" in keys else f" (or is there an {missing[-1]} column? name it by --column)"
-        )
-        raise InputError(f"{path} has two different values for {where}: keep one{hint}")
+def _refuse_conflict(
+    different: pd.DataFrame,
+    rows: pd.DataFrame,
+    keys: list[str],
+    absent: list[str],
+    others: pd.DataFrame,
+    path: Path,
+) -> None:
+    """If a score has two values; with the column that tells its rows apart, if there is one."""
+    if different.empty:
+        return
+    values = different.iloc[0][keys]
+    same = others.loc[rows.index[(rows[keys] == values).all(axis=1)]].select_dtypes(exclude="float")
+    apart = [name for name in same if same[name].nunique() > 1]
+    hint = "keep one"
+    if absent:
+        options = " or ".join(f"{role}={apart[0] if apart else 'NAME'}" for role in absent)
+        hint += f", or name the column that tells them apart by --column {options}"
+        hint += "" if apart else " (the table has none: add it)"
+    where = ", ".join(f"{name} {value}" for name, value in values.items())
+    raise InputError(f"{path} has two different values for {where}: {hint}")

@@ -6,7 +6,9 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 
+from geodistill.analysis import compare_all
 from geodistill.analysis.score_columns import comparable, to_numbers
 from geodistill.analysis.score_tables import read_scores
 from geodistill.errors import InputError
@@ -31,6 +33,12 @@ def wide_by_seed(prefix):
     return wide.rename(columns=lambda seed: f"{prefix}{seed}").reset_index()
 
 
+def wide_by_method(name):
+    wide = TABLE.pivot(index="Dataset", columns=["Model", "Seed"], values="Accuracy")
+    wide.columns = [name.format(model, seed) for model, seed in wide.columns]
+    return wide.reset_index()
+
+
 SHAPES = {
     "capitals.csv": (TABLE, {}),
     "semicolons.csv": (TABLE, {"sep": ";", "decimal": ","}),
@@ -45,6 +53,25 @@ SHAPES = {
         TABLE.assign(Model=TABLE["Model"] + "-seed" + TABLE["Seed"].astype(str)).drop(
             columns="Seed"
         ),
+        {},
+    ),
+    "a_column_a_run.csv": (wide_by_method("{}_seed{}"), {}),
+    "a_column_a_numbered_run.csv": (wide_by_method("{}-{}"), {}),
+    "other_words.csv": (
+        TABLE.rename(columns={"Model": "algo", "Dataset": "Corpus", "Seed": "Run"}),
+        {},
+    ),
+    "methods_are_groups.csv": (
+        TABLE.rename(columns={"Model": "Group"}).assign(
+            Name=[f"fancy-lion-{n}" for n in range(len(TABLE))], Sweep=None, State="finished"
+        ),
+        {},
+    ),
+    "row_names.csv": (TABLE.rename(columns={"Model": "Unnamed: 0"}), {}),
+    "cross_validation.csv": (
+        wide_by_seed("split")
+        .rename(columns=lambda name: f"{name}_test_score" if "split" in name else name)
+        .assign(split0_train_score=1.0, split1_train_score=1.0, rank_test_score=[1, 2, 3, 4]),
         {},
     ),
     "folds.csv": (
@@ -98,6 +125,70 @@ def test_an_export_of_an_evaluation_harness(tmp_path):
     assert table.metric == "acc"
     means = table.frame.groupby(["task", "method"])["score"].mean().to_dict()
     assert means == pytest.approx({("arc", "kd"): 2 / 3, ("arc", "new"): 1.0})
+
+
+def test_the_subtasks_of_a_group_are_no_tasks_beside_it(tmp_path):
+    results = {"mmlu": {"acc,none": 0.5}, "law": {"acc,none": 0.4}, "art": {"acc,none": 0.6}}
+    for model in ("kd", "new"):
+        content = {"results": results | {"arc": {"acc,none": 0.7}}, "model_name": model}
+        content["group_subtasks"] = {"mmlu": ["law", "art"], "arc": []}
+        (tmp_path / f"{model}.json").write_text(json.dumps(content))
+    _, scores = scores_of(tmp_path)
+    assert {task: score for (task, method, _), score in scores.items() if method == "new"} == {
+        "mmlu": 0.5,
+        "arc": 0.7,
+    }
+
+
+def test_a_folder_of_an_embedding_benchmark(tmp_path):
+    for model, score in (("kd", 0.7), ("new", 0.8)):
+        folder = tmp_path / model / "revision"
+        folder.mkdir(parents=True)
+        for task, subsets in (("STS12", ["default"]), ("Massive", ["de", "en"])):
+            rows = [{"main_score": score, "hf_subset": name} for name in subsets]
+            content = {"task_name": task, "mteb_version": "1", "scores": {"test": rows}}
+            (folder / f"{task}.json").write_text(json.dumps(content))
+    table, scores = scores_of(tmp_path)
+    assert table.metric == "main_score"
+    assert {task for task, _, _ in scores} == {"STS12", "Massive/de", "Massive/en"}
+    assert {method: score for (_, method, _), score in scores.items()} == {"kd": 0.7, "new": 0.8}
+
+
+@pytest.mark.parametrize("prefix", ["fold_", "cv", "split "])
+def test_one_column_per_fold_is_cross_validation(tmp_path, prefix):
+    """The correction for shared training data, by hand."""
+    frame = wide_by_seed(prefix).query("Dataset == 'x'")
+    frame = frame.assign(**{f"{prefix}2": frame[f"{prefix}2"] + [0.03, 0.05]})
+    frame.to_csv(tmp_path / "x.csv", index=False)
+    table, _ = scores_of(tmp_path / "x.csv", metric="accuracy")
+    assert "folds of cross-validation" in table.taken["seed"]
+    result = compare_all(table, "kd").comparisons[0]
+    columns = [f"{prefix}{k}" for k in range(3)]
+    d = frame.set_index("Model").loc["new", columns] - frame.set_index("Model").loc["kd", columns]
+    se = np.sqrt(np.var(d.astype(float), ddof=1) * (1 / 3 + 1 / 2))
+    assert result.se == pytest.approx(se)
+    assert result.p == pytest.approx(2 * stats.t.sf(d.mean() / se, 2))
+
+
+def test_per_cents_in_one_column_per_seed(tmp_path):
+    wide = wide_by_seed("seed ")
+    for name in ("seed 0", "seed 1", "seed 2"):
+        wide[name] = [f"{100 * value:.1f} %" for value in wide[name]]
+    wide.to_csv(tmp_path / "x.csv", index=False)
+    _, scores = scores_of(tmp_path / "x.csv", metric="accuracy")
+    assert scores == pytest.approx({key: 100 * value for key, value in EXPECTED.items()})
+
+
+def test_two_values_of_one_score_name_the_column_that_differs(tmp_path):
+    TABLE.rename(columns={"Dataset": "Where"}).to_csv(tmp_path / "x.csv", index=False)
+    with pytest.raises(InputError, match=r"keep one, or name .* --column task=Where or item="):
+        scores_of(tmp_path / "x.csv")
+    _, scores = scores_of(tmp_path / "x.csv", columns={"task": "Where"})
+    assert scores == pytest.approx(EXPECTED)
+    columns = pd.DataFrame({"kd": [0.1, 0.2], "new": [0.2, 0.3], "series": ["a", "b"]})
+    columns.to_csv(tmp_path / "x.csv", index=False)
+    with pytest.raises(InputError, match="seed=series or item=series"):
+        scores_of(tmp_path / "x.csv", metric="accuracy")
 
 
 def test_the_export_of_a_chart_counts_the_last_value_of_each_run(tmp_path):

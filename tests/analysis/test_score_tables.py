@@ -102,7 +102,16 @@ def test_what_is_left_out_is_counted(long, tmp_path):
 
 @pytest.mark.parametrize(
     ("metric", "sign_flipped"),
-    [("Rouge-L", False), ("exact_match", False), ("NLL", True), ("WER", True)],
+    [
+        ("Rouge-L", False),
+        ("exact_match", False),
+        ("NLL", True),
+        ("WER", True),
+        ("episode_return", False),
+        ("mean_absolute_error", True),
+        ("neg_log_loss", False),
+        ("negative_log_likelihood", True),
+    ],
 )
 def test_directions_are_known_by_name(long, tmp_path, metric, sign_flipped):
     assert read(long, tmp_path, metric=metric).sign_flipped is sign_flipped
@@ -156,5 +165,5 @@ def test_one_score_given_twice_and_differently(long, tmp_path):
         InputError, match="two different values for task a, method kd, seed 0, item 0"
     ):
         read(twice, tmp_path)
-    with pytest.raises(InputError, match="is there an item column"):
+    with pytest.raises(InputError, match=r"--column item=NAME \(the table has none: add it\)"):
         read(twice.drop(columns="item"), tmp_path)

@@ -11,36 +11,30 @@
 # ---
 
 # %% [markdown]
-# # What does it mean to preserve the geometry?
+# # Feature geometry: which losses preserve it?
 #
-# A teacher network turns each sentence into a vector of its hidden width; a smaller student does the same with
-# shorter vectors. Sentences that are similar for the teacher should be similar for the student. Several losses
-# promise that. Bhattarai and colleagues {cite:p}`bhattarai2025geometry` claim that two popular ones, a learned
-# projection and CKA, cannot capture it "even under zero loss", as their abstract has it, and that two others, the
-# Procrustes distance and the distance of feature Gram matrices, can. Is that true, and by how much?
-#
-# **You need** matrix norms, eigenvalues and the singular value decomposition. **Time**: 20 minutes to read, seconds
-# to run, no GPU. **You will learn** what each loss measures and ignores, and why "CKA = 0.99" says little by itself.
-# Each result names its origin: the paper, the literature, or ours. Each claim is checked by an `assert` in the next
-# cell. The [appendix](../book/proofs) has the proofs, further results, and a table of all.
+# A teacher network turns each sentence into a vector; a smaller student does the same with shorter vectors. Sentences
+# that are similar for the teacher should be similar for the student. {cite:t}`bhattarai2025geometry` claim that two
+# popular losses, a learned projection and CKA, cannot ensure this "even under zero loss", and that two others, the
+# Procrustes distance and the distance of feature Gram matrices, can.
 
 # %% tags=["parameters"]
 profile = "laptop"
 seed = 0
 
 # %% tags=["hide-input"]
-import itertools
 import math
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import torch
-from torch.nn.functional import normalize, pad
+from IPython.display import IFrame, Markdown, display
+from torch.nn.functional import pad
 
 from geodistill.analysis.figures.style import geodistill_style, method_style
-from geodistill.experiments.finite_samples import unit
+from geodistill.experiments.finite_samples import power_law, unit
 from geodistill.geometry import (
-    antiparallel,
     best_student,
     ceiling,
     chance_level,
@@ -58,14 +52,35 @@ from geodistill.geometry import (
 )
 from geodistill.losses import CKALoss, FeatureGramLoss, ProcrustesLoss
 from geodistill.publish.claims.ledger import record_verdict
-from geodistill.publish.display import show
+from geodistill.publish.display import show, show_table
 
 torch.manual_seed(seed)
 torch.set_default_dtype(torch.float64)
 UNIT = {"center": True, "scale": "frobenius"}
-pairs = {"smoke": 100, "laptop": 1500, "paper": 20000}[profile]
+CAPTION = "Three students of unit norm compared with their teacher"
+n_pairs = {"smoke": 100, "laptop": 1500, "paper": 20000}[profile]
+
+# %% tags=["hide-input"]
+small_teacher = unit(torch.randn(200, 8))
+stretch = torch.logspace(0, 3, 8).diag()
+distorted = geometry_kept(procrustes_distance, small_teacher, small_teacher @ stretch)
+x, narrow = spread_mass(n=320, directions=300, lost=0.3, d_teacher=301)
+wide = pad(narrow, (0, 300))  # as wide as the teacher
+similarity, preserved = float(cka(x, wide)), geometry_kept(procrustes_distance, x, wide)
+display(
+    Markdown(
+        f"**The answer**: a learned projection can be at zero loss with only {100 * distorted:.0f} % of the geometry kept. CKA "
+        f"cannot, but at CKA = {similarity:.4f} only {100 * preserved:.0f} % may be kept. A small Procrustes distance ensures a "
+        "small Gram distance at every width and rank; the converse does not hold."
+    )
+)
 
 # %% [markdown]
+# **You need** matrix norms, eigenvalues and the singular value decomposition. **Reading time**: 14 minutes; **running
+# time**: half a minute, no GPU. **You will learn** what each loss measures and ignores. Each result names its origin:
+# the paper, the literature, or ours. Claims are checked by an `assert` beside them; the [appendix](../book/proofs) has
+# the proofs and further results.
+#
 # ## Geometry is the matrix of inner products
 #
 # Write the teacher's features of $n$ examples as the rows of $X$ ($n \times d_t$), the student's as the rows of $Y$
@@ -81,374 +96,111 @@ pairs = {"smoke": 100, "laptop": 1500, "paper": 20000}[profile]
 # $$ (eq-grams)
 # :::
 #
-# Both are $n \times n$ for any widths. They determine lengths, angles and distances of the feature vectors, and
-# nothing else: a rotation of all vectors leaves $K$ unchanged. The student below has the same three vectors as the
-# teacher, rotated, with one dimension fewer.
+# Both are $n \times n$ for any widths. They determine lengths, angles and distances, and nothing else. Here are three
+# students of one teacher:
 
 # %%
-X = torch.tensor([[2.0, 0, 0], [0, 1, 0], [1, 1, 0]])
-rotation = torch.tensor([[0.0, 1], [-1, 0]])
-Y = X[:, :2] @ rotation
-print(X @ X.T)
-assert torch.allclose(X @ X.T, Y @ Y.T)
+points = torch.randn(24, 2) * torch.tensor([1.0, 0.4])
+teacher = points[points[:, 0].argsort()]
+c, s = math.cos(1.2), math.sin(1.2)
+students = {
+    "rotated": teacher @ torch.tensor([[c, s], [-s, c]]),
+    "stretched": teacher @ torch.tensor([1.0, 4.0]).diag(),
+    "small direction lost": teacher @ torch.tensor([1.0, 0.0]).diag(),
+}
+assert torch.allclose(teacher @ teacher.T, students["rotated"] @ students["rotated"].T)
+
+# %% tags=["hide-input"]
+with geodistill_style():
+    fig, axes = plt.subplots(2, 4, figsize=(5.2, 3.2), layout="constrained")
+    for (name, y), (top, bottom) in zip(
+        {"teacher": teacher, **students}.items(), axes.T, strict=True
+    ):
+        y = unit(y)
+        top.scatter(*y.T, c=range(24), cmap="viridis", s=10)
+        top.set(xlim=(-0.5, 0.5), ylim=(-0.5, 0.5), aspect="equal", xticks=[], yticks=[])
+        top.set_title(name.replace(" direction", "\ndirection"), fontsize=10)
+        bottom.imshow(y @ y.T, cmap="PuOr", vmin=-0.15, vmax=0.15)
+        bottom.set(xticks=[], yticks=[])
+        bottom.grid(visible=False)
+    axes[0, 0].set_ylabel("vectors")
+    axes[1, 0].set_ylabel("inner products")
+    fig.suptitle("A rotation changes the vectors, not the geometry")
+alt = "Teacher and rotated student have the same matrix of inner products, the two others do not"
+caption = (
+    "Top: 24 feature vectors in two dimensions, coloured along the teacher's first axis, centred and scaled to the same "
+    "total variance. Bottom: their inner products, purple positive and orange negative, rows in the same order."
+)
+show(fig, alt=alt, caption=caption, source="live", name="three-students")
 
 # %% [markdown]
 # ### Four ways to compare
 #
 # The **Procrustes distance** rotates the student as close to the teacher as possible and measures what is left. The
-# best rotation $Q$ is known in closed form {cite:p}`schonemann1966`: with the singular value decomposition
+# best orthogonal map $Q$ is known in closed form {cite:p}`schonemann1966`: with the singular value decomposition
 # $Y^\top X = U S V^\top$ it is $Q = UV^\top$, and
 #
 # $$
 # D_P^2 = \min_{Q} \lVert X - YQ\rVert_F^2 = \lVert X\rVert_F^2 + \lVert Y\rVert_F^2 - 2\lVert X^\top Y\rVert_* ,
 # $$ (eq-procrustes)
 #
-# where the minimum is over matrices with orthonormal rows and $\lVert\cdot\rVert_*$, the *nuclear norm*, is the sum of
-# the singular values. (If $d_s > d_t$, the teacher is padded with zero columns.) The **feature Gram distance**
-# compares the inner products themselves,
+# where $\lVert\cdot\rVert_*$, the *nuclear norm*, is the sum of the singular values. (If $d_s > d_t$, the teacher is
+# padded with zero columns.) The **feature Gram distance** compares the inner products themselves, **CKA**
+# {cite:p}`kornblith2019similarity` is the cosine between the two matrices, of centred features, and the **projection
+# distance** {cite:p}`romero2015fitnets,sun2019pkd` allows any linear map from the student to the teacher:
 #
 # $$
-# D_{FG} = \lVert K - L\rVert_F .
-# $$ (eq-gram)
-#
-# **CKA** {cite:p}`kornblith2019similarity` is the cosine between the two matrices, of centred features,
-#
-# $$
-# \mathrm{CKA} = \frac{\langle K, L\rangle}{\lVert K\rVert_F\,\lVert L\rVert_F} ,
-# $$ (eq-cka)
-#
-# and the **projection distance** allows any linear map, not only a rotation, from the student to the teacher
-# {cite:p}`romero2015fitnets,sun2019pkd`:
-#
-# $$
+# D_{FG} = \lVert K - L\rVert_F , \qquad
+# \mathrm{CKA} = \frac{\langle K, L\rangle}{\lVert K\rVert_F\,\lVert L\rVert_F} , \qquad
 # D_A = \min_A \lVert X - YA\rVert_F .
-# $$ (eq-projection)
+# $$ (eq-cka)
 
 # %%
-for measure in (procrustes_distance, feature_gram_distance, projection_distance, cka):
-    print(f"{measure.__name__:24s}{measure(X, Y):.6f}")
-    assert abs(measure(X, Y) - int(measure is cka)) < 1e-6  # the same geometry
+measures = (procrustes_distance, feature_gram_distance, projection_distance, cka)
+values = {
+    name: {m.__name__: float(m(unit(teacher), unit(y))) for m in measures}
+    for name, y in students.items()
+}
+table = pd.DataFrame(values).T
+show_table(table.abs().round(3).reset_index(names="student"), caption=CAPTION, source="live")
+assert table.loc["rotated"].round(6).tolist() == [0, 0, 0, 1]  # the same geometry
+assert (
+    table.loc["stretched", "projection_distance"]
+    < 1e-6
+    < 0.1
+    < table.loc["stretched", "procrustes_distance"]
+)
+assert table.loc["small direction lost", "cka"] > 0.9
 
 # %% [markdown]
-# ### Density matrices
+# A stretch is invisible to the projection, and a lost small direction nearly invisible to CKA. Try it: every number is
+# computed in the page and tested against the library.
+
+# %% tags=["hide-input"]
+title = "Interactive figure: rotate, stretch or drop directions of a student"
+IFrame("../_static/geometry.html", "100%", 660, extras=[f'title="{title}" style="border:0"'])
+
+# %% [markdown]
+# ## Geometry kept: a score from chance to the best
 #
 # A student may use another unit and another origin than its teacher. So from here on the columns are centred and
-# $\lVert X\rVert_F = \lVert Y\rVert_F = 1$ (`center=True, scale="frobenius"`, the default of every loss in
-# `geodistill.losses`). Then $K$ and $L$ are symmetric, have no negative eigenvalue, and have trace 1: *density
-# matrices*, for which physicists have studied distances for fifty years. With the **fidelity** {cite:p}`uhlmann1976`
+# $\lVert X\rVert_F = \lVert Y\rVert_F = 1$, the default of every loss in `geodistill.losses`
+# ({prf:ref}`prop-assumptions` says what changes without). With the **fidelity** {cite:p}`uhlmann1976`
 #
 # $$
 # F = \lVert X^\top Y\rVert_* \in [0, 1] , \qquad D_P^2 = 2 - 2F ,
 # $$ (eq-fidelity)
 #
-# $D_P$ is the *Bures distance* of $K$ and $L$ {cite:p}`harvey2023duality`. The **participation ratio** is the effective
-# number of directions that carry the variance: with $\lambda$ the eigenvalues of $K$,
+# $D_P$ is the *Bures distance* of $K$ and $L$, which are density matrices of quantum physics
+# {cite:p}`harvey2023duality`. With $\lambda$ the eigenvalues of $K$, the **participation ratio** is the effective number
+# of directions that carry the variance:
 #
 # $$
 # \mathrm{PR}_X = \frac{1}{\sum_i \lambda_i^2} = \frac{1}{\lVert K\rVert_F^2} .
 # $$ (eq-pr)
 #
-# :::{prf:proposition} The Gram loss is CKA plus a match of effective rank (ours)
-# :label: prop-gram-identity
-#
-# With $\kappa = \lVert K\rVert_F = \mathrm{PR}_X^{-1/2}$ and $\ell = \lVert L\rVert_F = \mathrm{PR}_Y^{-1/2}$,
-#
-# $$
-# D_{FG}^2 = \frac{1}{\mathrm{PR}_X} + \frac{1}{\mathrm{PR}_Y}
-#          - \frac{2\,\mathrm{CKA}}{\sqrt{\mathrm{PR}_X\,\mathrm{PR}_Y}} = (\kappa - \ell)^2 + 2\kappa\ell\,(1 - \mathrm{CKA}) .
-# $$ (eq-gram-identity)
-#
-# Hence $1 - \mathrm{CKA} \le D_{FG}^2/(2\kappa\ell)$, with equality exactly where the participation ratios agree.
-# :::
-#
-# The cell computes $F$ as Uhlmann wrote it too, $\operatorname{tr}\sqrt{\sqrt K L \sqrt K}$, from the eigenvalues of $KL$.
-
-# %%
-x, y = unit(torch.randn(12, 5)), unit(torch.randn(12, 3))
-K, L = x @ x.T, y @ y.T
-kappa, ell = K.norm(), L.norm()
-fidelity = nuclear_norm(x.T @ y)
-uhlmann = torch.linalg.eigvals(K @ L).real.clamp_min(0).sqrt().sum()
-print(f"fidelity from features {fidelity:.8f}, from density matrices {uhlmann:.8f}")
-assert abs(fidelity - uhlmann) < 1e-6
-assert abs(procrustes_distance(x, y, form="squared") - (2 - 2 * fidelity)) < 1e-9
-pr = participation_ratio(x), participation_ratio(y)
-identity = 1 / pr[0] + 1 / pr[1] - 2 * cka(x, y) / (pr[0] * pr[1]).sqrt()
-print(f"D_FG² {feature_gram_distance(x, y) ** 2:.10f}, by the identity {identity:.10f}")
-assert abs(feature_gram_distance(x, y) ** 2 - identity) < 1e-10
-assert abs((kappa - ell) ** 2 + 2 * kappa * ell * (1 - cka(x, y)) - identity) < 1e-10
-assert 1 - cka(x, y) <= feature_gram_distance(x, y) ** 2 / (2 * kappa * ell) + 1e-12
-
-# %% [markdown]
-# ## When is each one zero?
-#
-# :::{prf:theorem} Zero sets
-# :label: thm-zero-sets
-#
-# For centred features of unit Frobenius norm these are equivalent: $D_P = 0$; $D_{FG} = 0$; $K = L$;
-# $\mathrm{CKA} = 1$. (The first three are the paper's second claim {cite:p}`bhattarai2025geometry`; the last is a
-# remark of ours.)
-# :::
-#
-# So "even under zero loss" is true of the projection, whose distance is zero for any injective linear distortion of the
-# teacher and, in the other direction, for a student that has collapsed to $Y = 0$ ({prf:ref}`prop-projection-zero`).
-# It is not true of CKA: at zero loss the geometries are equal, up to one common factor without unit norm. Whatever
-# goes wrong with CKA goes wrong *near* 1.
-#
-# The cell stretches the teacher's directions by factors from 1 to 1000. *Geometry kept* is 1 for the best student of
-# this width and 0 for that student with its rows shuffled ({eq}`eq-kept`). The projection distance is zero up to
-# rounding, and yet most of the geometry is lost: this half of the paper's first claim holds by construction.
-
-# %%
-teacher = unit(torch.randn(200, 8))
-student = teacher @ torch.logspace(0, 3, 8).diag()
-projection = float(projection_distance(teacher, student))
-distorted = geometry_kept(procrustes_distance, teacher, student)
-print(f"projection distance, student → teacher   {projection:.1e}")
-print(f"geometry kept (Procrustes)               {distorted:.2f}")
-print(f"CKA                                      {cka(teacher, student):.2f}")
-assert projection < 1e-5
-assert distorted < 0.5
-assert projection_distance(teacher, 0 * student, direction="to_student") == 0
-
-# %% [markdown]
-# ### How much a projection may distort
-#
-# :::{prf:theorem} The price of a linear map (Kantorovich's inequality {cite:p}`kantorovich1948`; its use here: ours)
-# :label: thm-projection
-#
-# If $Y = XA$ with an injective $A$ ($d_t \times d_s$, $d_s \ge d_t$) of condition number $c$, the ratio of its largest
-# to its smallest singular value, then
-#
-# $$
-# D_P^2 \le \frac{2\,(\sqrt c - 1)^2}{c + 1} ,
-# $$ (eq-condition)
-#
-# and for each $c$ some teacher attains it.
-# :::
-#
-# At $c = 1$, a map with orthonormal rows, nothing is lost: that is what an orthogonal projection
-# {cite:p}`miles2024vkd` ensures, and what the Procrustes distance has built in. For a narrow student even the best
-# projection leaves the spectrum free ({prf:ref}`prop-best-projection`).
-
-# %%
-for c in (1.0, 4.0, 100.0):
-    x = from_spectra(9, [c / (1 + c), 1 / (1 + c)], [1.0]).teacher
-    d2 = procrustes_distance(x, x @ torch.tensor([1.0, c]).diag(), form="squared", **UNIT)
-    print(f"condition number {c:5.0f}: D_P² {d2:.4f}")
-    assert abs(d2 - 2 * (math.sqrt(c) - 1) ** 2 / (c + 1)) < 1e-9
-for _ in range(50):
-    a, x = torch.randn(6, 6), unit(torch.randn(30, 6) * torch.rand(6))
-    c = torch.linalg.cond(a)
-    d2 = procrustes_distance(x, x @ a, form="squared", **UNIT)
-    assert d2 <= 2 * (c.sqrt() - 1) ** 2 / (c + 1) + 1e-9
-
-# %% [markdown]
-# ## CKA near 1 with the geometry lost
-#
-# Theorem 1 of the paper describes this example {cite:p}`bhattarai2025geometry`: $n$ teacher vectors lie in two
-# antiparallel directions. Some of them are perturbed, each along a direction orthogonal to everything else. The
-# student keeps the unperturbed arrangement. The two differ clearly: in the teacher the perturbed vectors are $45°$
-# away from the others on their side, and $60°$ from one another.
-#
-# As $n$ grows, CKA tends to 1 while $D_P$ keeps its value ({prf:ref}`prop-antiparallel` gives both in closed form).
-
-# %%
-for n in (16, 64, 256):
-    x, y = antiparallel(n, d_teacher=n, d_student=4, perturbed=n // 2)
-    distance, similarity = procrustes_distance(x, y, **UNIT), cka(x, y)
-    print(f"n = {n:3d}: CKA {similarity:.5f}, D_P {distance:.3f}")
-perturbed = normalize(x[:4:2], dim=1)
-assert similarity > 0.999
-assert distance > 0.5
-assert abs(perturbed[0] @ perturbed[1] - math.cos(math.pi / 3)) < 1e-9
-
-# %% [markdown]
-# The general statement is about spectra. Let the teacher's $K$ have the eigenvalue $1-\tau$ and, on $m$ further
-# directions, $\tau/m$ each; the student has the first direction only.
-#
-# :::{prf:theorem} Spread mass (ours, after the paper's Theorem 1)
-# :label: thm-spread-mass
-#
-# $$
-# \mathrm{CKA} = \frac{1-\tau}{\sqrt{(1-\tau)^2 + \tau^2/m}} \xrightarrow[m\to\infty]{} 1, \qquad D_P = \sqrt{2 - 2\sqrt{1-\tau}} ,
-# $$ (eq-spread-mass)
-#
-# the second for every $m$. Hence for every $D < \sqrt 2$ and $\varepsilon > 0$ there are features with $D_P = D$ and
-# $\mathrm{CKA} \ge 1 - \varepsilon$. They need $1 + m \le \min(d_t, n - 1)$. It is sharp ({prf:ref}`prop-sharp`).
-# :::
-
-# %%
-tau = 0.3
-directions = [1, 3, 10, 30, 100, 300]
-examples = [spread_mass(n=320, directions=m, lost=tau, d_teacher=310) for m in directions]
-curves = {
-    "cka": np.array([1 - float(cka(x, y)) for x, y in examples]),
-    "procrustes": np.array([float(procrustes_distance(x, y, **UNIT)) for x, y in examples]),
-}
-for m, value in zip(directions, curves["cka"], strict=True):
-    assert abs(1 - value - (1 - tau) / math.sqrt((1 - tau) ** 2 + tau**2 / m)) < 1e-9
-assert np.ptp(curves["procrustes"]) < 1e-9
-assert curves["cka"][-1] < 1e-3
-
-# %% tags=["hide-input"]
-with geodistill_style():
-    fig, ax = plt.subplots()
-    for name, label in (("cka", "1 − CKA"), ("procrustes", "Procrustes distance")):
-        style = method_style(name)
-        ax.loglog(directions, curves[name], color=style.color, marker=style.marker, label=label)
-    ax.set(xlabel="directions m that share the lost variance", ylabel="value")
-    ax.set_title("CKA overlooks lost variance once it is spread, Procrustes does not")
-    ax.legend()
-caption = f"Exact values; a share τ = {tau} of the teacher's variance is lost at every m."
-alt = "1 − CKA falls as 1/m, the Procrustes distance stays constant"
-show(fig, alt=alt, caption=caption, source="live")
-
-# %% [markdown]
-# A fair objection: for a student of width 1 *no* loss could preserve the other directions. So give the student width
-# $d_s = 1 + m$; it could be perfect, and CKA hardly requires it.
-
-# %%
-x, y = spread_mass(n=320, directions=300, lost=tau, d_teacher=301)
-wide = pad(y, (0, 300))
-preserved = geometry_kept(procrustes_distance, x, wide)
-reachable = ceiling(procrustes_distance, x, 301)
-print(f"best D_P {reachable:.1e}; CKA {cka(x, wide):.5f}; geometry kept {preserved:.2f}")
-assert reachable < 1e-6
-assert cka(x, wide) > 0.999
-assert preserved < 0.75
-
-# %% tags=["hide-input"]
-shown = {True: "holds", False: "does not hold"}
-unit_of_value, verdict = "of the geometry kept", shown[projection < 1e-5 and distorted < 0.5]
-detail = "learned projection, student to teacher, at zero loss"
-record_verdict("C1", verdict, distorted, unit=unit_of_value, detail=detail)
-verdict = shown[bool(cka(x, wide) > 0.999 and preserved < 0.75)]
-unit_of_value += f" at 1 − CKA = {float(1 - cka(x, wide)):.4f}"
-record_verdict("C1", verdict, preserved, unit=unit_of_value, detail="CKA, near zero loss")
-
-# %% [markdown]
-# ## Inequalities both ways
-#
-# Equal zeros speak of one point only, and a loss is never exactly zero. If one distance is small, how small must the
-# other be? Let $r = \operatorname{rank}(K - L) \le \min(n-1,\, d_s+d_t)$.
-#
-# :::{prf:theorem} Two-sided bounds
-# :label: thm-bounds
-#
-# $$
-# D_P^2 \;\le\; \lVert K - L\rVert_* \;\le\; \sqrt r\, D_{FG}, \qquad D_{FG} \;\le\; D_P\sqrt{2 - D_P^2/2} .
-# $$ (eq-bounds)
-#
-# (Literature: the first inequality is Powers and Størmer's {cite:p}`powers1970`, in this form Fuchs and van de Graaf's
-# {cite:p}`fuchs1999`; the last rests on "super-fidelity is at least fidelity squared" {cite:p}`miszczak2009`. Ours:
-# their use for distillation, as far as we know, and the equality cases of {prf:ref}`prop-equality`.)
-# :::
-#
-# A small $1 - \mathrm{CKA}$ bounds the geometry too, with a constant that grows with the rank: $D_P^4 \le
-# 2\min(n-1,\, d_s+d_t)\,\kappa\ell\,(1-\mathrm{CKA})$ ({prf:ref}`prop-cka-bound`). The cell tests the bounds on random
-# pairs of many sizes, ranks and distances.
-
-
-# %%
-def random_pair(i: int) -> tuple[torch.Tensor, torch.Tensor]:
-    n, d_t, d_s = torch.randint(2, 30, (3,)).tolist()
-    decay = [torch.arange(1, d + 1) ** (-2 * torch.rand(())) for d in (d_t, d_s)]
-    x, noise = (torch.randn(n + 1, len(sd)) * sd for sd in decay)
-    near = pad(x[:, :d_s], (0, max(0, d_s - d_t)))
-    return unit(x), unit(torch.lerp(noise, near, float(torch.rand(())) if i % 2 else 0.0))
-
-
-def compare(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-    """D_P², D_FG, ‖K − L‖_*, √r D_FG and the bound of D_P² by CKA."""
-    d_fg, r = feature_gram_distance(x, y), min(len(x) - 1, x.shape[1] + y.shape[1])
-    trace = torch.linalg.matrix_norm(x @ x.T - y @ y.T, ord="nuc")
-    loss, sizes = (1 - cka(x, y)).clamp_min(0), (x @ x.T).norm() * (y @ y.T).norm()
-    by_cka = (2 * r * sizes * loss).sqrt()
-    return torch.stack([procrustes_distance(x, y) ** 2, d_fg, trace, r**0.5 * d_fg, by_cka])
-
-
-values = torch.stack([compare(*random_pair(i)) for i in range(pairs)]).numpy().T
-squared, gram, trace, upper, by_cka = values
-gram_bound = np.sqrt(squared * (2 - squared / 2))
-assert (squared <= trace + 1e-9).all()
-assert (trace <= upper + 1e-7).all()
-assert (gram <= gram_bound + 1e-7).all()
-assert (squared <= by_cka + 1e-6).all()  # so at zero CKA loss the geometries are equal
-assert squared.min() < 0.05
-assert squared.max() > 1  # close and distant pairs were tested
-print(f"{pairs} pairs, D_P² from {squared.min():.3f} to {squared.max():.3f}: all bounds hold")
-
-# %% [markdown]
-# ## The Gram distance shares CKA's weakness
-#
-# :::{prf:proposition} Flat halves (ours)
-# :label: prop-flat-halves
-#
-# Let the teacher be flat on $2h$ directions, $\lambda_i = 1/2h$, and the student flat on the first half of them. Then
-# $D_{FG} = 1/\sqrt{2h} \to 0$ as $h$ grows, while $D_P = \sqrt{2 - \sqrt 2}$ and $\mathrm{CKA} = 1/\sqrt 2$ for every
-# $h$. In general $D_{FG}^2 \le 1/\mathrm{PR}_X + 1/\mathrm{PR}_Y$.
-# :::
-#
-# The student has lost half of the teacher's variance at every $h$, but its Gram distance falls. Here CKA detects the
-# loss. The reason is {prf:ref}`prop-gram-identity`: every term of $D_{FG}^2$ is divided by a participation ratio. So
-# Gram distances of layers of different effective rank compare mostly the ranks.
-
-# %%
-halves = {h: flat_halves(256, h) for h in (1, 2, 4, 8, 16, 32, 64, 120)}
-for h, (a, b) in halves.items():
-    d_fg, d_p = feature_gram_distance(a, b, **UNIT), procrustes_distance(a, b, **UNIT)
-    print(f"h = {h:3d}: D_FG {d_fg:.3f}, D_P {d_p:.3f}, CKA {cka(a, b):.3f}")
-    assert abs(d_fg - 1 / math.sqrt(2 * h)) < 1e-9
-    assert abs(d_p - math.sqrt(2 - math.sqrt(2))) < 1e-9
-    assert abs(cka(a, b) - 1 / math.sqrt(2)) < 1e-9
-    assert d_fg**2 <= 1 / participation_ratio(a) + 1 / participation_ratio(b) + 1e-9
-
-# %% tags=["hide-input"]
-curve = np.linspace(0, 1.9, 200)
-path = np.array(
-    [(procrustes_distance(*h) ** 2, feature_gram_distance(*h)) for h in halves.values()]
-)
-color = {name: method_style(name).color for name in ("kd", "procrustes", "gram")}
-with geodistill_style():
-    fig, ax = plt.subplots()
-    ax.scatter(squared, gram, s=5, alpha=0.4, color=color["kd"], label="random pairs")
-    ax.plot(curve, np.sqrt(curve * (2 - curve / 2)), color=color["procrustes"], label="upper bound")
-    ax.plot(*path.T, ":", color=color["gram"], marker="s", label="flat halves")
-    ax.set(xlabel="squared Procrustes distance", ylabel="Gram distance", ylim=(0, 1.5))
-    ax.set_title("A small $D_P$ ensures a small $D_{FG}$, not the converse")
-    ax.legend()
-caption = (
-    f"{pairs} random pairs of centred, unit-norm features, and the flat halves for 1 ≤ h ≤ 120."
-)
-alt = "Random pairs lie below the upper bound; the flat halves descend to Gram distance 0"
-show(fig, alt=alt, caption=caption, source="live")
-
-# %% [markdown]
-# The points stay below the upper bound, which is the same for every dimension: a small Procrustes distance ensures a
-# small Gram distance. The converse needs the factor $\sqrt r$, and the flat halves descend on that side. So the second
-# claim of the paper holds for zeros: a rotated copy must have distance zero in both, and no other pair in either. The
-# same pairs decide what C1 says of CKA *at* zero loss.
-
-# %% tags=["hide-input"]
-originals = [unit(torch.randn(20, 6)) for _ in range(50)]
-copies = [(x, pad(x, (0, 3)) @ torch.linalg.qr(torch.randn(9, 9))[0]) for x in originals]
-zeros = max(float(m(a, b)) for a, b in copies for m in (procrustes_distance, feature_gram_distance))
-same_zeros = zeros < 1e-6 < min(np.sqrt(squared.min()), gram.min())
-assert same_zeros
-verdict = shown[bool(same_zeros)]  # the bounds are asserted above
-unit_of_share = f"of its upper bound at most, over {pairs} random pairs"
-shares = {"Procrustes by Gram": squared / upper, "Gram by Procrustes": gram / gram_bound}
-for detail, share in shares.items():
-    record_verdict("C2", verdict, float(share.max()), unit=unit_of_share, detail=detail)
-verdict, note = shown[bool((squared > by_cka + 1e-6).any())], "there the geometries are equal"
-record_verdict("C1", verdict, detail="CKA, at zero loss", note=note)
-
-# %% [markdown]
-# ## How good can a narrow student be?
-#
-# With $d_s < d_t$ the student cannot hold everything. Let $\tau = \sum_{i>d_s}\lambda_i$ be the variance beyond the
-# teacher's first $d_s$ principal directions.
+# A narrow student cannot hold everything. Let $\tau = \sum_{i>d_s}\lambda_i$ be the teacher's variance beyond its first
+# $d_s$ principal directions.
 #
 # :::{prf:theorem} Floors (ours; the tools are von Neumann's trace inequality and Cauchy–Schwarz)
 # :label: thm-floors
@@ -464,145 +216,280 @@ record_verdict("C1", verdict, detail="CKA, at zero loss", note=note)
 # rescaled to unit norm; the Gram distance prefers the flatter spectrum $\lambda_i + \tau/d_s$.
 # :::
 #
-# A raw distance mixes what the student failed to learn with what its width cannot hold and with what any features of
-# that many examples share by chance. So we report
+# A raw distance mixes what the student failed to learn with what its width cannot hold, and with what any features of
+# so few examples share by chance ([next chapter](02_finite_samples)). So we report
 #
 # $$
 # \text{geometry kept} = \frac{D_{\text{chance}} - D}{D_{\text{chance}} - D_{\text{ceiling}}} ,
 # $$ (eq-kept)
 #
-# where the *ceiling* is the best value of the theorem and the *chance level* the distance of that best student with
-# its rows shuffled. Both depend on the teacher, the width and the examples, never on the student: a chance level from
-# the student's own spectrum would reward a collapsed student. (By the Gram distance geometry kept rewards a flat
-# spectrum: pure noise of many equal directions scores well above 0.)
+# where the *ceiling* is the floor of the theorem and the *chance level* is the distance of that best student with its
+# rows shuffled. Neither depends on the student, so a collapsed student is not rewarded.
 
 # %%
-teacher = unit(torch.randn(400, 64) * (torch.arange(1, 65) ** -1.0).sqrt())
+teacher = unit(power_law(400, 64, 1.0, seed))  # variances 1/k, roughly as in trained networks
 lam = torch.linalg.svdvals(teacher) ** 2
+rows = []
 for d in (4, 8, 16, 32):
-    tau = float(lam[d:].sum())
-    procrustes, similarity = ceiling(procrustes_distance, teacher, d), ceiling(cka, teacher, d)
+    floor, best_cka = ceiling(procrustes_distance, teacher, d), ceiling(cka, teacher, d)
     chance = chance_level(procrustes_distance, teacher, d)
-    print(f"width {d}: best D_P {procrustes:.3f}, CKA {similarity:.3f}; chance D_P {chance:.3f}")
-    assert abs(procrustes - math.sqrt(2 - 2 * math.sqrt(1 - tau))) < 1e-6
-    assert abs(similarity - (lam[:d].square().sum() / lam.square().sum()).sqrt()) < 1e-9
-    gram_floor = (tau**2 / d + lam[d:].square().sum()).sqrt()
-    assert abs(ceiling(feature_gram_distance, teacher, d) - gram_floor) < 1e-9
-    assert procrustes < chance
-student = best_student(cka, teacher, 16)
-assert torch.equal(student, best_student(procrustes_distance, teacher, 16))
-flatter = best_student(feature_gram_distance, teacher, 16)
-assert participation_ratio(flatter) > participation_ratio(student)
-assert ceiling(cka, teacher, 16) > 0.95
-assert ceiling(procrustes_distance, teacher, 16) > 0.3
-noise = torch.randn(400, 64)
-assert abs(geometry_kept(procrustes_distance, teacher, noise)) < 0.1
-assert geometry_kept(feature_gram_distance, teacher, noise) > 0.15
+    rows.append({"width": d, "best D_P": floor, "D_P by chance": chance, "best CKA": best_cka})
+    assert abs(floor**2 - (2 - 2 * (1 - lam[d:].sum()).sqrt())) < 1e-9
+    assert abs(best_cka**2 - lam[:d].square().sum() / lam.square().sum()) < 1e-9
+show_table(
+    pd.DataFrame(rows).round(3), caption="What a width allows: 400 rows, 64 wide", source="live"
+)
+assert torch.equal(best_student(cka, teacher, 16), best_student(procrustes_distance, teacher, 16))
+assert abs(geometry_kept(procrustes_distance, teacher, torch.randn(400, 64))) < 0.1
 
 # %% [markdown]
-# At a width whose best CKA is nearly 1 the best Procrustes distance is still large: CKA weighs a direction by
-# $\lambda_i^2$, Procrustes by $\lambda_i$. Both lead to the same student in the end, but how strong is the pull there?
+# ## Result 1: three losses are zero at equal geometry, the projection is not
 #
-# ## What the gradients weigh
+# :::{prf:theorem} Zero sets
+# :label: thm-zero-sets
 #
-# :::{prf:theorem} Gradients
-# :label: thm-gradients
-#
-# At centred features of unit norm, with $X^\top Y = USV^\top$ of full rank and $W = UV^\top$, the gradients with
-# respect to $Y$, through centring and norm, are
-#
-# $$
-# \begin{gathered}
-# \nabla D_P^2 = -2\,(XW - F\,Y), \qquad
-# \nabla D_{FG}^2 = -4\,\bigl((K-L)Y - \langle K-L, L\rangle Y\bigr), \\
-# \nabla(1-\mathrm{CKA}) = -\tfrac{2}{\kappa\ell}\bigl(K - \tfrac{\langle K,L\rangle}{\ell^2}L\bigr)Y .
-# \end{gathered}
-# $$ (eq-gradients)
-#
-# Let the student share the teacher's first $d_s$ principal directions, with singular values $s_i$ where the teacher has
-# $t_i = \sqrt{\lambda_i}$, and let $\mu_i$ be the eigenvalues of the best student of {prf:ref}`thm-floors`.
-#
-# - *Near the best*, $s_i = \sqrt{\mu_i} + \delta_i$, the gradient is linear in $\delta_i$ with coefficient
-#   $2\sqrt{1-\tau}$ for Procrustes, $8\mu_i$ for Gram and $4\lambda_i\sqrt{\mathrm{PR}_X\mathrm{PR}_Y}$ for CKA (up to a
-#   term common to all directions). For a student as wide as the teacher: $2$, $8\lambda_i$, $4\lambda_i\mathrm{PR}_X$.
-# - *A missing direction*, $s_i = \varepsilon$, is pulled with the force $2t_i$ by Procrustes, and with a force of order
-#   $\varepsilon$ by the other two.
-#
-# (That CKA weighs directions by their variance squared, Procrustes by the variance: the literature,
-# {cite:t}`cloos2024differentiable`. Rates and the missing direction: ours. The derivative of the nuclear norm:
-# {cite:t}`watson1992`.)
+# For centred features of unit Frobenius norm these are equivalent: $D_P = 0$; $D_{FG} = 0$; $K = L$;
+# $\mathrm{CKA} = 1$. (The first three are the paper's second claim {cite:p}`bhattarai2025geometry`; the last is a
+# remark of ours.)
 # :::
 #
-# For a student as wide as the teacher Procrustes is as well conditioned as a loss can be near its optimum: all
-# directions converge together, while Gram and CKA take $\lambda_1/\lambda_i$ times longer for direction $i$. For a narrower
-# one this holds of the directions that it has; what its direction $i$ contains of a dropped one, $j$, has the smaller
-# coefficient $2\sqrt{1-\tau}\,(1-\lambda_j/\lambda_i)$. A collapsed student is a stationary point of Gram and CKA, and a
-# kink of Procrustes with many subgradients. The one of least norm is zero for a missing direction, so that a column of
-# zeros would stay; the library completes $W$ on the null spaces, and a student leaves zeros as soon as small values.
+# So "even under zero loss" is true of the projection, which is zero for any injective linear distortion of the teacher
+# ({prf:ref}`prop-projection-zero`; {prf:ref}`thm-projection` bounds what a map of given condition number loses). It is
+# not true of CKA: whatever goes wrong with CKA goes wrong *near* 1. Here is a teacher whose directions are stretched by
+# factors from 1 to 1000.
 
 # %%
-x, y = unit(torch.randn(20, 5)), unit(torch.randn(20, 3))
-K, L, F = x @ x.T, y @ y.T, nuclear_norm(x.T @ y)
-u, _, vh = torch.linalg.svd(x.T @ y, full_matrices=False)
-overlap = (K * L).sum()
-formulas = {
-    ProcrustesLoss(): -2 * (x @ u @ vh - F * y),
-    FeatureGramLoss(): -4 * ((K - L) @ y - ((K - L) * L).sum() * y),
-    CKALoss(): -2 / (K.norm() * L.norm()) * (K - overlap / L.norm() ** 2 * L) @ y,
-}
-
-
-def gradient(loss: torch.nn.Module, y: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
-    y = y.clone().requires_grad_()
-    return torch.autograd.grad(loss(y, x), y)[0]
-
-
-for loss, formula in formulas.items():
-    assert torch.allclose(gradient(loss, y, x), formula, atol=1e-8)
-t = torch.tensor([0.6, 0.3, 0.09, 0.01]).sqrt()
-basis = from_spectra(12, [1.0] * 4, [1.0]).teacher
-collapsed = unit(basis * torch.cat([t[:3], torch.tensor([1e-3])]))  # the last direction is missing
-pulls = [abs(float((basis.T @ gradient(loss, collapsed, basis * t))[3, 3])) for loss in formulas]
-print("pull on a direction of variance 0.01 that is missing:", [f"{p:.5f}" for p in pulls])
-assert abs(pulls[0] - 2 * t[3]) < 0.01
-assert max(pulls[1:]) < 0.01 * pulls[0]
-for width in (4, 3):  # the teacher's width, and one less
-    lam, tau = t[:width] ** 2, float(t[width:].square().sum())
-    best, flatter = lam / (1 - tau), lam + tau / width
-    pr = 1 / ((t**4).sum() * best.square().sum()).sqrt()  # the geometric mean of the two
-    rates = (2 * math.sqrt(1 - tau) * lam**0, 8 * flatter, 4 * lam * pr)
-    for loss, mu, rate in zip(formulas, (best, flatter, best), rates, strict=True):
-        s = mu.sqrt()
-        delta = torch.linalg.qr(torch.stack([s, s**3, s**0], 1))[0][:, 2]  # no common term
-        near = basis[:, :width] * (s + 1e-6 * delta)
-        measured = (basis.T @ gradient(loss, near, basis * t)).diagonal() / (1e-6 * delta)
-        assert torch.allclose(measured, rate, rtol=1e-3)
-        print(f"width {width}, {type(loss).__name__}: {[round(float(r), 3) for r in measured]}")
-y = basis[:, :3] * (t[:3] ** 2 / (1 - t[3] ** 2)).sqrt() + 1e-6 * basis[:, 3:] * torch.eye(3)[2]
-mixed = float((basis.T @ gradient(ProcrustesLoss(), y, basis * t))[3, 2]) / 1e-6
-assert abs(mixed - 2 * math.sqrt(0.99) * (1 - 0.01 / 0.09)) < 1e-3
-for size, loss in itertools.product((0.0, 1e-6), formulas):  # size of the last direction
-    y = pad(basis[:, :3] * t[:3], (0, 1)) + size * torch.randn(12, 4)
-    for _ in range(50):
-        y = y - 0.1 * gradient(loss, y, basis * t)
-    assert (y[:, 3].norm() > 0.05) == isinstance(loss, ProcrustesLoss)
+student = small_teacher @ torch.logspace(0, 3, 8).diag()
+projection = float(projection_distance(small_teacher, student))
+distorted = geometry_kept(procrustes_distance, small_teacher, student)
+print(f"projection distance {projection:.1e}, CKA {cka(small_teacher, student):.2f}")
+print(f"geometry kept {distorted:.2f}")
+assert projection < 1e-5
+assert distorted < 0.5
 
 # %% [markdown]
-# ## What centring and unit norm are for
+# ## Result 2: CKA can be near 1 with the geometry lost
 #
-# Without unit norm the size counts too, and $\mathrm{CKA} = 1$ means $K = cL$. Without centring the rank of $K - L$ may
-# be $n$, which takes the place of $n - 1$ in all bounds, and a common mean hides the rest: the features of transformers
-# have large means, and two unrelated sets with one large mean have a small Procrustes distance
-# ({prf:ref}`prop-assumptions`).
+# Let the teacher's $K$ have the eigenvalue $1-\tau$ and, on $m$ further directions, $\tau/m$ each; the student has the
+# first direction only.
+#
+# :::{prf:theorem} Spread mass (ours, after the paper's Theorem 1)
+# :label: thm-spread-mass
+#
+# $$
+# \mathrm{CKA} = \frac{1-\tau}{\sqrt{(1-\tau)^2 + \tau^2/m}} \xrightarrow[m\to\infty]{} 1, \qquad D_P = \sqrt{2 - 2\sqrt{1-\tau}} ,
+# $$ (eq-spread-mass)
+#
+# the second for every $m$. Hence for every $D < \sqrt 2$ and $\varepsilon > 0$ there are features with $D_P = D$ and
+# $\mathrm{CKA} \ge 1 - \varepsilon$. They need $1 + m \le \min(d_t, n - 1)$.
+# :::
+#
+# The paper's own example, two antiparallel directions with some vectors moved, is of this kind
+# ({prf:ref}`prop-antiparallel`).
 
 # %%
-x, y = torch.eye(2).split(1, dim=1)  # two rows, not centred, nothing in common
-d2, d_fg = procrustes_distance(x, y, form="squared"), feature_gram_distance(x, y)
-print(f"D_P² {d2:.3f}; √n D_FG {math.sqrt(2) * d_fg:.3f}, √(n − 1) D_FG {d_fg:.3f}")
-assert d_fg < d2 <= math.sqrt(2) * d_fg + 1e-9
+tau = 0.3
+directions = [1, 3, 10, 30, 100, 300]
+examples = [spread_mass(n=320, directions=m, lost=tau, d_teacher=310) for m in directions]
+curves = {
+    "cka": np.array([1 - float(cka(x, y)) for x, y in examples]),
+    "procrustes": np.array([float(procrustes_distance(x, y, **UNIT)) for x, y in examples]),
+}
+q = tau**2 / (1 - tau) ** 2 / np.array(directions)
+assert np.allclose(curves["cka"], 1 - 1 / np.sqrt(1 + q), atol=1e-9)
+assert np.ptp(curves["procrustes"]) < 1e-9
+assert curves["cka"][-1] < 1e-3
+
+# %% tags=["hide-input"]
+with geodistill_style():
+    fig, ax = plt.subplots()
+    for name, label in (("cka", "1 − CKA"), ("procrustes", "Procrustes distance")):
+        style = method_style(name)
+        ax.loglog(directions, curves[name], color=style.color, marker=style.marker, label=label)
+    ax.set(xlabel="directions m that share the lost variance", ylabel="value")
+    share = curves["cka"][0] / curves["cka"][-1]
+    ax.set_title(
+        f"Spread over 300 directions, the loss of variance\nis {share:.0f} times smaller for CKA alone"
+    )
+    ax.legend()
+caption = f"Exact values for 320 examples; a share τ = {tau} of the teacher's variance is lost at every m."
+alt = "1 − CKA falls as 1/m, the Procrustes distance stays constant"
+show(fig, alt=alt, caption=caption, source="live")
 
 # %% [markdown]
-# ## Procrustes has two parts
+# A fair objection: for a student of width 1 *no* loss could preserve the other directions. So give the student the
+# teacher's width. It could be perfect, and CKA hardly requires it.
+
+# %%
+x, narrow = spread_mass(n=320, directions=300, lost=tau, d_teacher=301)
+wide = pad(narrow, (0, 300))
+preserved = geometry_kept(procrustes_distance, x, wide)
+print(f"CKA {cka(x, wide):.5f}, geometry kept {preserved:.2f}")
+assert ceiling(procrustes_distance, x, 301) < 1e-6  # the width allows a perfect student
+assert cka(x, wide) > 0.999
+assert preserved < 0.75
+
+# %% tags=["hide-input"]
+shown = {True: "holds", False: "does not hold"}
+unit_of_value, verdict = "of the geometry kept", shown[projection < 1e-5 and distorted < 0.5]
+detail = "learned projection, student to teacher, at zero loss"
+record_verdict("C1", verdict, distorted, unit=unit_of_value, detail=detail)
+verdict = shown[bool(cka(x, wide) > 0.999 and preserved < 0.75)]
+unit_of_value += f" at 1 − CKA = {float(1 - cka(x, wide)):.4f}"
+record_verdict("C1", verdict, preserved, unit=unit_of_value, detail="CKA, near zero loss")
+
+# %% [markdown]
+# ## Result 3: Procrustes bounds Gram; the converse grows with the rank
+#
+# A loss is never exactly zero. If one distance is small, how small must the other be? Let
+# $r = \operatorname{rank}(K - L) \le \min(n-1,\, d_s+d_t)$.
+#
+# :::{prf:theorem} Two-sided bounds
+# :label: thm-bounds
+#
+# $$
+# D_P^2 \;\le\; \lVert K - L\rVert_* \;\le\; \sqrt r\, D_{FG}, \qquad D_{FG} \;\le\; D_P\sqrt{2 - D_P^2/2} .
+# $$ (eq-bounds)
+#
+# (Literature: the first inequality is Powers and Størmer's {cite:p}`powers1970`, in this form Fuchs and van de Graaf's
+# {cite:p}`fuchs1999`; the last rests on "super-fidelity is at least fidelity squared" {cite:p}`miszczak2009`. Ours:
+# their use for distillation, as far as we know, and the equality cases of {prf:ref}`prop-equality`.)
+# :::
+#
+# CKA obeys $D_P^4 \le 2\min(n-1,\, d_s+d_t)\,\kappa\ell\,(1-\mathrm{CKA})$ with $\kappa = \lVert K\rVert_F$ and
+# $\ell = \lVert L\rVert_F$ ({prf:ref}`prop-cka-bound`): the constant grows with the rank too. We test random pairs of
+# many sizes, ranks and distances.
+
+
+# %% tags=["hide-input"]
+def random_pair(i: int) -> tuple[torch.Tensor, torch.Tensor]:
+    n, d_t, d_s = torch.randint(2, 30, (3,)).tolist()
+    decay = [torch.arange(1, d + 1) ** (-2 * torch.rand(())) for d in (d_t, d_s)]
+    x, noise = (torch.randn(n + 1, len(sd)) * sd for sd in decay)
+    near = pad(x[:, :d_s], (0, max(0, d_s - d_t)))
+    return unit(x), unit(torch.lerp(noise, near, float(torch.rand(())) if i % 2 else 0.0))
+
+
+# %%
+pairs = [random_pair(i) for i in range(n_pairs)]
+rank = np.array([min(len(x) - 1, x.shape[1] + y.shape[1]) for x, y in pairs])
+squared = np.array([float(procrustes_distance(x, y, form="squared")) for x, y in pairs])
+gram = np.array([float(feature_gram_distance(x, y)) for x, y in pairs])
+sizes = np.array([float((x @ x.T).norm() * (y @ y.T).norm()) for x, y in pairs])
+similarity = np.array([float(cka(x, y)) for x, y in pairs])
+upper, gram_bound = np.sqrt(rank) * gram, np.sqrt(squared * (2 - squared / 2))
+by_cka = np.sqrt(2 * rank * sizes * (1 - similarity).clip(0))
+assert (squared <= upper + 1e-7).all()
+assert (gram <= gram_bound + 1e-7).all()
+assert (squared <= by_cka + 1e-6).all()  # so at zero CKA loss the geometries are equal
+assert squared.min() < 0.05 < 1 < squared.max()  # close and distant pairs were tested
+
+# %% tags=["hide-input"]
+halves = [flat_halves(256, h) for h in (1, 2, 4, 8, 16, 32, 64, 120)]
+path = np.array([(procrustes_distance(*h) ** 2, feature_gram_distance(*h)) for h in halves])
+curve = np.linspace(0, 1.9, 200)
+with geodistill_style():
+    fig, ax = plt.subplots()
+    ax.scatter(squared, gram, s=5, alpha=0.4, color="0.4", label="random pairs")
+    ax.plot(curve, np.sqrt(curve * (2 - curve / 2)), color="black", label="upper bound")
+    style = method_style("gram")
+    ax.plot(*path.T, ":", color=style.color, marker=style.marker, label="half of variance lost")
+    ax.set(xlabel="squared Procrustes distance", ylabel="Gram distance", ylim=(0, 1.5))
+    ax.set_title("A small $D_P$ ensures a small $D_{FG}$, not the converse")
+    ax.legend()
+caption = (
+    f"{n_pairs} random pairs of centred, unit-norm features. Dotted: the teacher is flat on 2h directions, the student "
+    "on half of them, from h = 1 (top) to 120."
+)
+alt = "Random pairs lie below the upper bound; pairs that lose half of the variance approach Gram distance 0"
+show(fig, alt=alt, caption=caption, source="live")
+
+# %% [markdown]
+# The upper bound is the same for every dimension. The converse needs the factor $\sqrt r$, and the dotted pairs show
+# why: half of the variance is lost at every point, while $D_{FG} = 1/\sqrt{2h}$ falls ({prf:ref}`prop-flat-halves`).
+# The Gram distance shares CKA's weakness, and adds a comparison of effective ranks:
+#
+# :::{prf:proposition} The Gram loss is CKA plus a match of effective rank (ours)
+# :label: prop-gram-identity
+#
+# With $\kappa = \lVert K\rVert_F = \mathrm{PR}_X^{-1/2}$ and $\ell = \lVert L\rVert_F = \mathrm{PR}_Y^{-1/2}$,
+#
+# $$
+# D_{FG}^2 = \frac{1}{\mathrm{PR}_X} + \frac{1}{\mathrm{PR}_Y}
+#          - \frac{2\,\mathrm{CKA}}{\sqrt{\mathrm{PR}_X\,\mathrm{PR}_Y}} = (\kappa - \ell)^2 + 2\kappa\ell\,(1 - \mathrm{CKA}) .
+# $$ (eq-gram-identity)
+#
+# Hence $1 - \mathrm{CKA} \le D_{FG}^2/(2\kappa\ell)$, with equality exactly where the participation ratios agree.
+# :::
+
+# %%
+for (x, y), distance in zip(halves, path[:, 1], strict=True):
+    pr_x, pr_y = participation_ratio(x), participation_ratio(y)
+    identity = 1 / pr_x + 1 / pr_y - 2 * cka(x, y) / (pr_x * pr_y).sqrt()
+    assert abs(distance**2 - identity) < 1e-9
+    assert 1 - cka(x, y) <= distance**2 * (pr_x * pr_y).sqrt() / 2 + 1e-9
+print(
+    f"Gram distance {path[0, 1]:.3f} to {path[-1, 1]:.3f}, squared Procrustes distance {path[0, 0]:.3f} throughout"
+)
+assert np.ptp(path[:, 0]) < 1e-9
+
+# %% tags=["hide-input"]
+originals = [unit(torch.randn(20, 6)) for _ in range(50)]
+copies = [(x, pad(x, (0, 3)) @ torch.linalg.qr(torch.randn(9, 9))[0]) for x in originals]
+zeros = max(float(m(a, b)) for a, b in copies for m in (procrustes_distance, feature_gram_distance))
+same_zeros = zeros < 1e-6 < min(np.sqrt(squared.min()), gram.min())
+assert same_zeros
+verdict = shown[bool(same_zeros)]  # the bounds are asserted above
+unit_of_share = f"of its upper bound at most, over {n_pairs} random pairs"
+shares = {"Procrustes by Gram": squared / upper, "Gram by Procrustes": gram / gram_bound}
+for detail, share in shares.items():
+    record_verdict("C2", verdict, float(share.max()), unit=unit_of_share, detail=detail)
+verdict, note = shown[bool((squared > by_cka + 1e-6).any())], "there the geometries are equal"
+record_verdict("C1", verdict, detail="CKA, at zero loss", note=note)
+
+# %% [markdown]
+# ## Result 4: only Procrustes pulls on every direction equally
+#
+# CKA and Procrustes have the same best student, but how strong is the pull towards it? Let a student as wide as the
+# teacher have the teacher's principal directions, with singular values $t_i + \delta_i$ in place of
+# $t_i = \sqrt{\lambda_i}$. The gradient along direction $i$ is linear in $\delta_i$, with the coefficient
+#
+# $$
+# 2 \;\text{for}\; D_P^2, \qquad 8\lambda_i \;\text{for}\; D_{FG}^2, \qquad 4\lambda_i\mathrm{PR}_X \;\text{for}\; 1 - \mathrm{CKA},
+# $$ (eq-rates)
+#
+# and a direction that the student lacks is pulled with the force $2t_i$ by Procrustes and not at all by the others.
+# ({prf:ref}`thm-gradients` has all gradients and narrower students; that CKA weighs directions by their squared
+# variance is known {cite:p}`cloos2024differentiable`, rates and missing directions are ours.)
+
+
+# %% tags=["hide-input"]
+def pull(loss: torch.nn.Module, student: torch.Tensor) -> torch.Tensor:
+    """The gradient along each of the teacher's directions."""
+    y = student.clone().requires_grad_()
+    return (basis.T @ torch.autograd.grad(loss(y, basis * t), y)[0]).diagonal()
+
+
+# %%
+t = torch.tensor([0.6, 0.3, 0.09, 0.01]).sqrt()  # the teacher's singular values
+basis = from_spectra(12, [1.0] * 4, [1.0]).teacher  # centred and orthonormal
+delta = 1e-6 * torch.linalg.qr(torch.stack([t, t**3, t**0], 1))[0][:, 2]  # keeps the norm
+lacking = unit(basis * torch.cat([t[:3], torch.tensor([1e-3])]))  # hardly has the last direction
+losses = (ProcrustesLoss(), FeatureGramLoss(), CKALoss())
+rates = [pull(loss, basis * (t + delta)) / delta for loss in losses]
+force = [abs(float(pull(loss, lacking)[3])) for loss in losses]
+for loss, rate, f in zip(losses, rates, force, strict=True):
+    print(f"{type(loss).__name__:16s} rates {rate.numpy().round(3)}, force {f:.5f}")
+expected = (2 * t**0, 8 * t**2, 4 * t**2 / (t**4).sum())
+assert all(torch.allclose(*pair, rtol=1e-3) for pair in zip(rates, expected, strict=True))
+assert abs(force[0] - 2 * t[3]) < 0.01
+assert max(force[1:]) < 0.01 * force[0]
+
+# %% [markdown]
+# Near the optimum, Procrustes is as well conditioned as a loss can be; Gram and CKA take $\lambda_1/\lambda_i$ times
+# longer for direction $i$. [The synthetic chapter](03_synthetic) watches this happen.
+#
+# ## Result 5: Procrustes has two parts, and controls
 #
 # :::{prf:proposition} Spectrum and alignment (ours; the tool is von Neumann's trace inequality)
 # :label: prop-parts
@@ -617,17 +504,16 @@ assert d_fg < d2 <= math.sqrt(2) * d_fg + 1e-9
 # $Y$ in example space.
 # :::
 #
-# The *spectrum* part compares variances and is invariant to row permutation. The *alignment* part asks whether the
-# same rows carry them. That gives *controls*: `SpectrumLoss` is the first part alone. Or shuffle the teacher's rows anew
-# at each step. What remains then is *not* the teacher's spectrum. Over all orders $P$ of the rows,
+# The *spectrum* part is invariant to row permutation; the *alignment* part asks whether the same rows carry the
+# variance. That gives three controls: `SpectrumLoss`, the first part alone; `ShuffledRows`, the loss with the teacher's
+# rows in a new random order at each step; and `IsotropyLoss`, a flat spectrum without a teacher. The last two are
+# close, for over all orders $P$ of the rows
 #
 # $$
 # \mathbb E\, D_P^2(PX, Y) \ge 2 - 2\,\frac{\lVert Y\rVert_*}{\sqrt{n-1}}
 # $$ (eq-shuffled)
 #
-# (proved in [the next chapter](02_finite_samples)), which does not depend on the teacher and is lower for a *flatter*
-# spectrum of the student. So the shuffled teacher is close to the third control, `IsotropyLoss`, which asks for a flat
-# spectrum without a teacher; and each can be worse than no feature loss at all.
+# ({prf:ref}`thm-null`), which does not depend on the teacher and is lower for a *flatter* spectrum of the student.
 
 # %%
 student = teacher[:, :32] + 0.002 * torch.randn(400, 32)
@@ -637,82 +523,34 @@ for name, parts in (("in order", ordered), ("shuffled", shuffled)):
     print(f"rows {name}: spectrum {parts[0]:.3f}, alignment {parts[1]:.3f}")
 assert abs(ordered[0] - shuffled[0]) < 1e-9
 assert shuffled[1] > 2 * ordered[1]
-assert abs(sum(ordered) - procrustes_distance(teacher, student, form="squared", **UNIT)) < 1e-9
-orders, means = [torch.randperm(400) for _ in range(100)], {}
-for name, y in (("teacher's spectrum", teacher), ("flat spectrum", torch.linalg.qr(teacher)[0])):
-    bound = 2 - 2 * float(nuclear_norm(unit(y))) / math.sqrt(399)
-    distances = [procrustes_distance(teacher[o], y, form="squared", **UNIT) for o in orders]
-    means[name] = float(sum(distances)) / len(orders)
-    print(f"{name}: {means[name]:.3f} over shuffled rows, bound {bound:.3f}")
-    assert means[name] >= bound
-assert means["flat spectrum"] < means["teacher's spectrum"] - 0.01
+orders = [torch.randperm(400) for _ in range(50)]
+for name, y in (("the teacher's", teacher), ("flat", unit(torch.linalg.qr(teacher)[0]))):
+    bound = 2 - 2 * float(nuclear_norm(y)) / math.sqrt(399)
+    mean = np.mean([float(procrustes_distance(teacher[o], y, form="squared")) for o in orders])
+    print(f"spectrum {name}: {mean:.3f} over shuffled rows, bound {bound:.3f}")
+    assert mean >= bound
 
 # %% [markdown]
-# A gain shared by a control is not due to the alignment of rows. The chapters on BERT and OPT run all three.
+# A gain shared by a control is not due to the alignment of rows. [BERT](04_bert_classification) and
+# [OPT](05_opt_instruction) students are trained with all three.
 #
-# The opposite failure exists too: the function stays, and the scores fall. One row that moves to infinity is enough
-# {cite:p}`davari2022`: CKA tends to about $1/(n\kappa)$ and $F$ to about $1/\sqrt n$, though all other rows are unchanged
-# ({prf:ref}`prop-outlier`), so look for tokens with huge activations and mask them. The same holds for an invertible map
-# that the next layer inverts: outputs are equal, and {prf:ref}`thm-projection` bounds the scores.
+# ## Does geometry matter for a task?
 #
-# ## Why would it matter for the task?
+# $D_P^2$ is the share of a random linear readout's variance that the rotated student gets wrong, if the student is no
+# wider than the teacher ({prf:ref}`thm-readout`, after {cite:t}`harvey2024metrics`). A score can also be low while the
+# function is intact: one row that moves to infinity is enough {cite:p}`davari2022` ({prf:ref}`prop-outlier`), so look
+# for tokens with huge activations first.
 #
-# :::{prf:theorem} Readouts
-# :label: thm-readout
-#
-# Let $Q$ be a Procrustes map of {eq}`eq-procrustes`, for $d_s > d_t$ its first $d_t$ columns. A linear readout $w$ of the
-# teacher is imitated on the student by $Qw$, of norm at most $\lVert w\rVert$, and
-#
-# $$
-# \lVert Xw - YQw\rVert \le D_P\,\lVert w\rVert , \qquad \frac{\mathbb E\,\lVert Xw - YQw\rVert^2}{\mathbb E\,\lVert Xw\rVert^2} \le D_P^2
-# $$ (eq-readout)
-#
-# for $w$ of a uniformly random direction, an equality if $d_s \le d_t$. (The bound is the literature's:
-# {cite:t}`harvey2024metrics` prove more, for optimal readouts, and a converse for low participation ratios. The mean is
-# ours.)
-# :::
-#
-# So $D_P^2$ is the share of a random readout's variance that the rotated student gets wrong, if it is no wider than the
-# teacher. The spare directions of a wider one count in $D_P^2$ and in no readout: if they hold half of its variance, and
-# the rest is the teacher's, $D_P^2 = 2 - \sqrt2$, but readouts lose $(1 - \sqrt{1/2})^2$, less than a tenth. A projection
-# gives an imitation $Aw$ too, with $A$ from {eq}`eq-projection`, often a closer one, but of a norm without a bound.
-
-# %%
-x = unit(torch.randn(200, 8))
-y = unit(x @ torch.logspace(0, 3, 8).diag())
-u, _, vh = torch.linalg.svd(y.T @ x)
-Q, A = u @ vh, torch.linalg.lstsq(y, x).solution
-w = torch.randn(8, 200)
-errors = (x @ w - y @ Q @ w).norm(dim=0)
-assert (errors <= procrustes_distance(x, y) * w.norm(dim=0) + 1e-12).all()
-assert ((Q @ w).norm(dim=0) <= w.norm(dim=0) + 1e-12).all()
-spare = torch.linalg.qr(torch.cat([x, unit(torch.randn(200, 3))], 1))[0][:, 8:]
-lost = {}
-for student in (unit(y[:, :5]), y, unit(torch.cat([x, unit(spare)], 1))):
-    width = student.shape[1]
-    u, _, vh = torch.linalg.svd(student.T @ pad(x, (0, max(0, width - 8))))
-    share = (x - student @ (u @ vh[:width])[:, :8]).square().sum()  # mean over all directions
-    lost[width] = torch.stack([share, procrustes_distance(x, student, form="squared")])
-    print(f"width {width}: readouts lose {lost[width][0]:.3f}, D_P² {lost[width][1]:.3f}")
-assert all(abs(lost[width][0] - lost[width][1]) < 1e-9 for width in (5, 8))
-assert torch.allclose(lost[11], torch.tensor([(1 - 0.5**0.5) ** 2, 2 - 2**0.5]))
-growth = ((A @ w).norm(dim=0) / w.norm(dim=0)).mean()
-print(f"norm of the imitating readout: {growth:.0f} times by projection, 1 by Procrustes")
-assert growth > 10
-
-# %% [markdown]
 # ## What we learn
 #
-# - Procrustes distance, Gram distance and CKA (of centred, unit-norm features) have the same zero: equal geometry. The
-#   projection's zero set is larger: any injective distortion. "Even under zero loss" holds for it, not for CKA.
-# - Near zero they differ. CKA and the Gram distance tolerate the loss of variance that is spread over many directions;
-#   the Procrustes distance does not. It bounds the Gram distance; the converse bounds contain the rank.
+# - Equal geometry is the common zero of Procrustes, Gram and CKA. The projection's zero set is larger.
+# - Near zero, CKA and Gram tolerate the loss of variance spread over many directions; Procrustes does not.
 # - Near the optimum Procrustes pulls on all of a student's directions equally, Gram and CKA in proportion to variance.
-# - The width limits a student, and a small sample is similar by chance (next chapter). *Geometry kept* corrects for both.
-# - Procrustes is a spectrum part plus an alignment part, and only the second needs the teacher's rows.
+# - Report *geometry kept*: it corrects for width and sample size.
+# - Only the alignment part of Procrustes uses the teacher's rows: run the controls.
 #
-# **What would change our mind.** A random pair outside {eq}`eq-bounds` would refute the theorems. That preserving the
-# geometry helps a task is no theorem: {prf:ref}`thm-readout` bounds linear readouts of one layer. Chapters 3 to 6 measure.
+# **What would change our mind.** A pair outside {eq}`eq-bounds` would refute the theorems. That preserving geometry
+# helps a task is no theorem: {prf:ref}`thm-readout` bounds linear readouts of one layer. Chapters 4 and 5 measure it.
 #
 # ## Exercises
 #

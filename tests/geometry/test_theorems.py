@@ -1,4 +1,4 @@
-"""Statements of chapter 1 and of the page of proofs, by formulas written here."""
+"""Statements of the chapter on theory and of the page of proofs, by formulas written here."""
 
 import math
 
@@ -10,12 +10,14 @@ from geodistill.geometry import (
     antiparallel,
     cka,
     feature_gram_distance,
+    flat_halves,
     from_spectra,
     participation_ratio,
     procrustes_distance,
     projection_distance,
     spread_mass,
 )
+from geodistill.losses import CKALoss, FeatureGramLoss, ProcrustesLoss
 
 UNIT = {"center": True, "scale": "frobenius"}
 
@@ -58,6 +60,119 @@ def test_super_fidelity_is_reached_in_a_plane_and_not_in_three_dimensions() -> N
 
     assert all(abs(gap([0.8, 0.2], seed)) < 1e-9 for seed in range(5))
     assert all(gap([0.5, 0.3, 0.2], seed) > 1e-5 for seed in range(5))
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_procrustes_is_below_the_nuclear_norm_of_the_difference(seed: int) -> None:
+    x, y = unit(16, 9, seed), unit(16, 5, seed + 100)
+    difference = x @ x.T - y @ y.T
+    nuclear = float(torch.linalg.svdvals(difference).sum())
+    d2 = float(procrustes_distance(x, y, form="squared"))
+    assert 0.1 < d2 <= nuclear <= math.sqrt(14) * float(difference.norm())
+
+
+def test_a_collapsed_student_is_a_perfect_projection_of_the_teacher() -> None:
+    x = unit(20, 5, 0)
+    assert float(projection_distance(x, 0 * x, direction="to_student")) == 0
+    assert float(projection_distance(x, 0 * x)) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("c", [1.0, 4.0, 100.0])
+def test_some_teacher_attains_the_bound_of_a_map(c: float) -> None:
+    x = from_spectra(9, [c / (1 + c), 1 / (1 + c)], [1.0]).teacher
+    stretched = x * torch.tensor([1.0, c], dtype=torch.float64)
+    d2 = float(procrustes_distance(x, stretched, form="squared", **UNIT))
+    assert d2 == pytest.approx(2 * (math.sqrt(c) - 1) ** 2 / (c + 1), abs=1e-9)
+
+
+@pytest.mark.parametrize("h", [1, 4, 32, 120])
+def test_flat_halves_in_closed_form(h: int) -> None:
+    x, y = flat_halves(256, h)
+    assert float(feature_gram_distance(x, y)) == pytest.approx((2 * h) ** -0.5, abs=1e-9)
+    assert float(procrustes_distance(x, y)) == pytest.approx(math.sqrt(2 - math.sqrt(2)), abs=1e-9)
+    assert float(cka(x, y)) == pytest.approx(math.sqrt(0.5), abs=1e-9)
+    ranks = 1 / participation_ratio(x) + 1 / participation_ratio(y)
+    assert float(feature_gram_distance(x, y)) ** 2 <= ranks + 1e-9
+
+
+def gradient(loss: torch.nn.Module, student: Tensor, teacher: Tensor) -> Tensor:
+    student = student.clone().requires_grad_()
+    return torch.autograd.grad(loss(student, teacher), student)[0]
+
+
+LOSSES = (ProcrustesLoss(), FeatureGramLoss(), CKALoss())
+SINGULAR = torch.tensor([0.6, 0.3, 0.09, 0.01], dtype=torch.float64).sqrt()
+BASIS = from_spectra(12, [1.0] * 4, [1.0]).teacher
+"""Orthonormal columns, centred: the teacher of the next tests is BASIS * SINGULAR."""
+
+
+def test_the_gradients_are_their_formulas() -> None:
+    x, y = unit(20, 5, 0), unit(20, 3, 1)
+    k, el = x @ x.T, y @ y.T
+    u, s, vh = torch.linalg.svd(x.T @ y, full_matrices=False)
+    overlap = (k * el).sum()
+    formulas = (
+        -2 * (x @ u @ vh - s.sum() * y),
+        -4 * ((k - el) @ y - ((k - el) * el).sum() * y),
+        -2 / (k.norm() * el.norm()) * (k - overlap / el.norm() ** 2 * el) @ y,
+    )
+    for loss, formula in zip(LOSSES, formulas, strict=True):
+        torch.testing.assert_close(gradient(loss, y, x), formula, rtol=0, atol=1e-8)
+
+
+@pytest.mark.parametrize("width", [4, 3])
+def test_the_rates_near_the_best_student(width: int) -> None:
+    lam, tau = SINGULAR[:width] ** 2, float(SINGULAR[width:].square().sum())
+    best, flatter = lam / (1 - tau), lam + tau / width
+    ratio = ((SINGULAR**4).sum() * best.square().sum()).rsqrt()  # √(PR_X PR_Y)
+    rates = (2 * math.sqrt(1 - tau) * lam**0, 8 * flatter, 4 * lam * ratio)
+    for loss, mu, rate in zip(LOSSES, (best, flatter, best), rates, strict=True):
+        s = mu.sqrt()
+        delta = 1e-6 * torch.linalg.qr(torch.stack([s, s**3, s**0], 1))[0][:, 2]  # no common term
+        student = BASIS[:, :width] * (s + delta)
+        pull = (BASIS.T @ gradient(loss, student, BASIS * SINGULAR)).diagonal()
+        torch.testing.assert_close(pull / delta, rate, rtol=1e-3, atol=0)
+
+
+def test_a_dropped_direction_is_pulled_out_of_the_last_one() -> None:
+    t = SINGULAR
+    student = BASIS[:, :3] * (t[:3] ** 2 / (1 - t[3] ** 2)).sqrt()
+    student[:, 2] += 1e-6 * BASIS[:, 3]
+    pull = float((BASIS.T @ gradient(LOSSES[0], student, BASIS * t))[3, 2]) / 1e-6
+    assert pull == pytest.approx(2 * math.sqrt(0.99) * (1 - 0.01 / 0.09), abs=1e-3)
+
+
+@pytest.mark.parametrize("size", [0.0, 1e-6])
+def test_only_procrustes_brings_a_missing_direction_back(size: float) -> None:
+    noise = size * unit(12, 4, 0)
+    for loss in LOSSES:
+        student = torch.nn.functional.pad(BASIS[:, :3] * SINGULAR[:3], (0, 1)) + noise
+        for _ in range(50):
+            student = student - 0.1 * gradient(loss, student, BASIS * SINGULAR)
+        assert (float(student[:, 3].norm()) > 0.05) == isinstance(loss, ProcrustesLoss)
+
+
+@pytest.mark.parametrize("width", [5, 8, 11])
+def test_the_procrustes_distance_bounds_random_readouts(width: int) -> None:
+    x = unit(200, 8, 0)
+    spare = torch.linalg.qr(torch.cat([x, unit(200, 3, 1)], 1))[0][:, 8:] / math.sqrt(3)
+    y = torch.cat([x, spare], 1) if width == 11 else (x * torch.logspace(0, 3, 8))[:, :width]
+    y = y / y.norm()
+    padded = torch.nn.functional.pad(x, (0, max(0, width - 8)))
+    u, _, vh = torch.linalg.svd(y.T @ padded)
+    q = (u @ vh[:width])[:, :8]
+    d2 = float(procrustes_distance(x, y, form="squared"))
+    w = torch.randn(8, 100, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    norm = w.norm(dim=0)
+    assert ((x @ w - y @ q @ w).norm(dim=0) <= math.sqrt(d2) * norm + 1e-12).all()
+    assert ((q @ w).norm(dim=0) <= norm + 1e-12).all()
+    lost = float((x - y @ q).square().sum())  # the mean over all directions
+    if width == 11:  # half of the student's variance is on directions that the teacher lacks
+        assert lost == pytest.approx((1 - math.sqrt(0.5)) ** 2)
+        assert d2 == pytest.approx(2 - math.sqrt(2))
+    else:
+        assert lost == pytest.approx(d2)
+        assert d2 > 0.1
 
 
 @pytest.mark.parametrize("seed", range(10))

@@ -54,6 +54,7 @@ _NAMES = {
         "TeacherCache",
     ),
     "layers": ("compare_layers",),
+    "experiments.your_model": ("YourModelSettings", "distill_your_model"),
     "errors": ("AssetError", "InputError"),
 }
 _PACKAGE_OF = {name: package for package, names in _NAMES.items() for name in names}

@@ -4,6 +4,8 @@ from geodistill.distill import FeatureTerm as FeatureTerm
 from geodistill.distill import TeacherCache as TeacherCache
 from geodistill.errors import AssetError as AssetError
 from geodistill.errors import InputError as InputError
+from geodistill.experiments.your_model import YourModelSettings as YourModelSettings
+from geodistill.experiments.your_model import distill_your_model as distill_your_model
 from geodistill.geometry import MEASURES as MEASURES
 from geodistill.geometry import SecondMoments as SecondMoments
 from geodistill.geometry import best_student as best_student

@@ -20,21 +20,21 @@
 
 # %% tags=["parameters"]
 profile = "laptop"
-teacher = "minilm"
-student = "take 2 layers"
 data = "product"
 text = "text"
 label = "label"
 group = ""
-task = "classification"
-term = "procrustes"
+teacher = "minilm"
+student = "first"
+layers = 2
+arms = ["kd", "kd+procrustes"]
 weight = 1.0
-layers = "last"
-extra_arms = []
+teacher_layer = -1
+student_layer = -1
 seeds = 3
 learning_rates = [1e-4, 3e-4, 1e-3]
-epochs = 0
-teacher_epochs = 2.0
+epochs = 1.5
+teacher_epochs = 2
 batch_size = 32
 max_length = 96
 max_rows = 0
@@ -46,17 +46,22 @@ import os
 import tempfile
 import warnings
 from functools import partial
-from pathlib import Path
 
 from IPython.display import Markdown, display
 
-from geodistill.experiments.your_model.answer import draw_answer
-from geodistill.experiments.your_model.run import distil_your_model
-from geodistill.experiments.your_model.settings import YourModelSettings
+from geodistill import YourModelSettings, distill_your_model
+from geodistill.analysis.report.export import report_table
 from geodistill.publish.display import show, show_table
+from geodistill.publish.study_figures import draw_runs
 
 warnings.filterwarnings("ignore", message=".*does not support non-writable.*")
+os.chdir(
+    os.environ.get("GEODISTILL_CALLER", ".")
+)  # paths are relative to where the command was given
 scratch = tempfile.TemporaryDirectory()
+if profile == "smoke":
+    layers, seeds, learning_rates, epochs = 1, 2, learning_rates[:1], 1
+    teacher_epochs, batch_size, max_rows = 1, 16, 64
 
 # %% [markdown]
 # **You need** texts with a label each, at least a few hundred, and a teacher: a text classifier, or an
@@ -75,33 +80,33 @@ scratch = tempfile.TemporaryDirectory()
 #
 # | parameter | what it takes |
 # |---|---|
+# | `data`, `text`, `label`, `group` | a CSV, JSON-lines or Parquet file or a `datasets` folder, and its columns; `text` may be two columns, `a, b`; a label is a word or an integer, decimal numbers make a regression; rows of one `group` stay in one split |
 # | `teacher` | `minilm`, `mpnet`, a folder or a name of the hub; a classifier is used as it is, an encoder without a head is fine-tuned for `teacher_epochs` |
-# | `student` | `take 2 layers` (the teacher's first), or a folder or name of an encoder with the teacher's tokenizer |
-# | `data`, `text`, `label`, `group` | a CSV, JSON-lines or Parquet file or a `datasets` folder, and its columns; `text` may be two columns, `a, b`; rows of one `group` stay in one split |
-# | `task` | `classification` |
-# | `term`, `weight` | `procrustes`, `gram`, `cka`, `projection`, `pca`, a control such as `spectrum`, or `none`; `weight` multiplies the ratio of gradient norms |
-# | `layers` | `last`, or hidden states of teacher and student, such as `4:2` |
-# | `extra_arms` | more methods to compare with KD, such as `"['ce', 'kd+spectrum']"` |
+# | `student`, `layers` | `first` or `uniform`, that many of the teacher's layers; or a folder or name of an encoder with the teacher's tokenizer |
+# | `arms` | the baseline, the method in question, and others: `kd`, `ce` (labels alone), `kd+procrustes`, `kd+gram`, `kd+cka`, `kd+projection`, `kd+pca`, and the controls `kd+procrustes-shuffled`, `kd+spectrum`, `kd+alignment`, `kd+isotropy` |
+# | `weight`, `teacher_layer`, `student_layer` | of the terms: a multiple of the ratio of gradient norms, and numbers of hidden states, `-1` for the last |
 # | `seeds`, `learning_rates` | runs of each arm; what each arm tries on validation |
-# | `epochs`, `batch_size`, `max_length`, `max_rows` | `epochs` 0 is 120 steps, a quick look; `max_rows` 0 takes all rows |
+# | `epochs`, `batch_size`, `max_length`, `max_rows` | `epochs` 1.5 is a quick look here; `max_rows` 0 takes all rows |
 # | `workers` | processes, one compute thread each |
 # | `out` | folder of the student; runs are kept in `<out>-runs`, and the same command resumes there. Without it nothing is kept |
 #
-# From Python it is one function, `distil_your_model(YourModelSettings(data="reviews.csv", ...))`.
+# From Python it is one function, `distill_your_model(YourModelSettings(data="reviews.csv", ...))`. The page
+# is about texts with a label or a number; for a language model, images or embeddings take the trainer, as
+# the examples in [the handbook](../book/use_it) do, and `geodistill compare` on its scores.
 
 # %% tags=["hide-input"]
 settings = YourModelSettings(
-    teacher=teacher,
-    student=student,
     data=data,
     text=text,
     label=label,
     group=group,
-    task=task,
-    term=term,
-    weight=weight,
+    teacher=teacher,
+    student=student,
     layers=layers,
-    extra_arms=tuple(extra_arms),
+    arms=tuple(arms),
+    weight=weight,
+    teacher_layer=teacher_layer,
+    student_layer=student_layer,
     seeds=seeds,
     learning_rates=tuple(learning_rates),
     epochs=epochs,
@@ -111,9 +116,7 @@ settings = YourModelSettings(
     max_rows=max_rows,
     workers=workers,
     out=out or f"{scratch.name}/student",
-).relative_to(Path(os.environ.get("GEODISTILL_CALLER", ".")))
-if profile == "smoke":
-    settings = settings.smallest()
+)
 
 # %% [markdown]
 # ## What was taken, and the runs
@@ -125,7 +128,7 @@ if profile == "smoke":
 # best one and several seeds. The test rows are seen by these last runs alone.
 
 # %%
-answer = distil_your_model(
+answer = distill_your_model(
     settings,
     progress=print,
     show_plan=partial(
@@ -142,6 +145,12 @@ answer = distil_your_model(
 # %% tags=["hide-input"]
 display(Markdown(f"**{answer.sentence}**"))
 if answer.report:
+    show_table(
+        report_table(answer.report),
+        caption=f"Each arm against {arms[0]}, on the test rows.",
+        source="live",
+        name="your-comparison",
+    )
     display(Markdown(" ".join(f"{note[0].upper()}{note[1:]}." for note in answer.report.notes)))
 
 # %% [markdown]
@@ -153,25 +162,24 @@ if answer.report:
 # %% tags=["hide-input"]
 show_table(
     answer.levels,
-    caption=f"Test accuracy in points and geometry, {settings.seeds} seeds.",
+    caption=f"Test {answer.metric} in points, agreement and geometry, {seeds} seeds.",
     source="live",
     name="your-levels",
 )
 rates = ", ".join(f"{arm} {rate:g}" for arm, rate in answer.learning_rates.items())
 show(
-    draw_answer(answer),
-    alt="Test accuracy of every run beside the baselines, and differences from KD; numbers above.",
-    caption=f"Left: one mark per run, baselines and teacher as lines. Right: the difference from KD; "
-    f"grey: too small to matter. Learning rates, chosen on validation: {rates}.",
+    draw_runs(answer.runs, answer.metric),
+    alt="Test score of every run of arms, baselines and teacher; numbers in the table above.",
+    caption=f"One mark per run; bars are medians. Learning rates, chosen on validation: {rates}.",
     source="live",
-    name="your-answer",
+    name="your-runs",
 )
 
 # %% [markdown]
 # ## The student
 #
-# The folder has weights, tokenizer and a model card with the tables above. It is the student of KD, unless
-# the term is better beyond chance: of two arms that can't be told apart, the simpler one.
+# The folder has weights, tokenizer and a model card with the answer and the levels. It is the student of the
+# first arm, unless the second is better beyond chance: of two that can't be told apart, the simpler one.
 
 # %%
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
@@ -208,7 +216,7 @@ display(Markdown(f"The student was trained with {answer.arm}, seed 0. {folder}")
 # geometry is learned from the teacher:
 #
 # ```
-# geodistill notebook your_model -p extra_arms "['kd+procrustes-shuffled']"
+# geodistill notebook your_model -p arms "['kd', 'kd+procrustes', 'kd+procrustes-shuffled']"
 # ```
 # ````
 #

@@ -65,7 +65,7 @@ class Study:
     """A named list of jobs and what they share.
 
     Attributes:
-        folder: under the results folder.
+        folder: under the results folder, or an absolute path.
         jobs: all runs, in order.
         prepare: makes what the pending jobs share, such as a teacher and its cached outputs.
     """
@@ -77,7 +77,8 @@ class Study:
     @property
     def path(self) -> Path:
         """Where the results of the study are stored."""
-        return results_dir() / self.folder
+        folder = Path(self.folder)
+        return folder if folder.is_absolute() else results_dir() / folder
 
 
 def pending_jobs(study: Study) -> list[Job]:
@@ -113,7 +114,7 @@ def run_study(
 
     Args:
         study: the runs.
-        workers: local processes, each with one compute thread.
+        workers: local processes, each with one compute thread; 0 for none but this one.
         progress: called with a line for each stage.
         scheduler: address of a Dask scheduler, whose workers then make the runs.
 
@@ -145,13 +146,16 @@ def in_processes(jobs: Sequence[Job], workers: int, make: Callable[[Job], Any]) 
 
     Args:
         jobs: to make.
-        workers: number of processes, each with one compute thread.
+        workers: number of processes, each with one compute thread; 0 for none but this one.
         make: is sent to a worker with each job.
 
     Raises:
         InputError: a worker dies.
         FloatingPointError: from `make`; the message names the job.
     """
+    if workers == 0:
+        yield from (_name_errors(make, job) for job in jobs)
+        return
     spawn = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(workers, spawn, _start_worker, (os.getpid(),))
     try:

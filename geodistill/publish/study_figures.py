@@ -1,7 +1,9 @@
 """Figures and tables that the chapters of both studies show, from complete stored sections."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
@@ -16,6 +18,9 @@ from geodistill.experiments.tuned_grid import TunedGrid
 from geodistill.publish.claims.figures import show_claim, show_forest
 from geodistill.publish.claims.judge import Judge, find_test
 from geodistill.publish.display import show, show_table
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 KD = "kd"
 PARTS = (KD, "kd+spectrum", "kd+alignment", "kd+procrustes")
@@ -84,12 +89,20 @@ def show_levels(
         name="levels",
         **provenance,
     )
-    _show_runs(runs.dropna(subset=[metric]), metric, provenance)
+    alt = "Test score of every run by task and method; numbers in the table above."
+    show(draw_runs(runs, metric), alt=alt, name="levels-figure", **provenance)
 
 
-def _show_runs(runs: pd.DataFrame, metric: str, provenance: Mapping[str, Any]) -> None:
+def draw_runs(runs: pd.DataFrame, metric: str) -> Figure:
+    """The test score of every run in per cent by task and method, with the medians.
+
+    Args:
+        runs: one row per run: `task, method` and a column with the metric.
+        metric: name of that column; rows without it are left out.
+    """
     from matplotlib import pyplot
 
+    runs = runs.dropna(subset=[metric])
     tasks, methods = sorted(runs["task"].unique()), list(dict.fromkeys(runs["method"]))
     with geodistill_style():
         size = (7.5, 0.26 * len(methods) + 1)
@@ -102,8 +115,7 @@ def _show_runs(runs: pd.DataFrame, metric: str, provenance: Mapping[str, Any]) -
                 ax.plot(values.median(), y, "|", color="black", markersize=12)
             ax.set(title=task, xlabel=f"test {metric.replace('_', ' ')}, %")
         axes[0, 0].set_yticks(range(len(methods)), [method_style(m).label for m in methods])
-    alt = "Test score of every run by task and method; numbers in the table above."
-    show(fig, alt=alt, name="levels-figure", **provenance)
+    return fig
 
 
 def show_parts(study: StoredSections, section: str) -> None:

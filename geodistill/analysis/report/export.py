@@ -14,6 +14,7 @@ import pandas as pd
 from geodistill.analysis.report.comparison_report import PRIMARY, ComparisonReport, ReportRow
 from geodistill.analysis.report.format import estimates_table, format_p
 from geodistill.analysis.report.levels import format_levels, score_levels
+from geodistill.analysis.report.matching import tasks_as_items
 from geodistill.analysis.stats.compare import Comparison
 
 _LATEX = {
@@ -62,6 +63,9 @@ def report_table(report: ComparisonReport) -> pd.DataFrame:
 
 def levels_table(report: ComparisonReport) -> pd.DataFrame:
     """The level of every method, the baseline included, as text: mean, median, collapsed runs."""
+    if report.over_tasks:
+        scores = tasks_as_items(report.scale.divide(report.scores))
+        return format_levels(score_levels(scores), report.unit)
     return format_levels(score_levels(report.scores), report.scale.level_unit)
 
 
@@ -113,13 +117,23 @@ def methods_paragraph(report: ComparisonReport) -> list[str]:
     ]
 
 
+def main_sentences(report: ComparisonReport) -> list[str]:
+    """The first comparison: difference and verdict, what was run, and what would decide it."""
+    return [
+        _describe(report.rows[0], report),
+        *_sizes(report),
+        *required_designs(report)[:1],
+    ]
+
+
 def markdown(report: ComparisonReport) -> str:
     """Tables and paragraph in Markdown."""
-    tables = [_markdown(report_table(report)), _markdown(levels_table(report))]
+    tables = [markdown_table(report_table(report)), markdown_table(levels_table(report))]
     return "\n\n".join([*tables, _md(" ".join(_sentences(report)))]) + "\n"
 
 
-def _markdown(table: pd.DataFrame) -> str:
+def markdown_table(table: pd.DataFrame) -> str:
+    """A table of texts in Markdown."""
     rows = [list(table.columns), ["---"] * table.shape[1], *table.to_numpy().tolist()]
     return "\n".join(
         "| " + " | ".join(_md(cell) if at else str(cell) for cell in row) + " |"

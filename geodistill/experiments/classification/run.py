@@ -8,6 +8,7 @@ initialisation and the order of the batches, so that their difference is paired.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -42,6 +43,7 @@ def run_classification(
     method: str,
     seed: int,
     study: str = "classification",
+    on_trained: Callable[[FeatureDistillationTrainer], None] | None = None,
 ) -> tuple[Run, Any]:
     """Train and evaluate one student.
 
@@ -50,6 +52,7 @@ def run_classification(
         method: one of `CLASSIFICATION_METHODS`; `BASELINES` train no student.
         seed: of the subsample, the initialisation and the order of the batches.
         study: folder of the run under the results folder, such as "classification/full".
+        on_trained: called with the trainer of a student, once that is trained.
 
     Returns:
         The run, and the trained student; None of a baseline.
@@ -65,9 +68,11 @@ def run_classification(
     if method in BASELINES:
         student, (metrics, items) = None, evaluate_baseline(setup, method, train_subset)
     else:
-        student, weights = _train(setup, method, seed, train_subset)
+        student, trainer = _train(setup, method, seed, train_subset)
         metrics, items = evaluate_student(setup, student)
-        metrics |= weights
+        metrics |= trainer.term_weights()
+        if on_trained:
+            on_trained(trainer)
     run = Run(
         study=study,
         task=settings.task,
@@ -84,8 +89,8 @@ def run_classification(
 
 def _train(
     setup: ClassificationSetup, method: str, seed: int, train_subset: Dataset
-) -> tuple[Any, dict[str, float]]:
-    """The trained student, and the weight of its feature term."""
+) -> tuple[Any, FeatureDistillationTrainer]:
+    """The trained student and its trainer."""
     settings = setup.settings
     student = setup.build_student(INIT_SEED_OFFSET + seed)
     with temporary_folder() as folder, torch_threads(1):
@@ -103,7 +108,7 @@ def _train(
             **_distillation(setup, method, seed, train_subset),
         )
         fit(trainer)
-    return student, trainer.term_weights()
+    return student, trainer
 
 
 def _distillation(

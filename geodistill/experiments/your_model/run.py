@@ -1,212 +1,297 @@
-"""Distil a student of your own: what was taken, equal tuning, the runs, the answer, the folder."""
+"""Distil a student of your own: equal tuning, the runs, the answer, the student's folder."""
 
 from __future__ import annotations
 
 import json
+import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import cache, partial
+from functools import lru_cache, partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pandas as pd
 from safetensors import SafetensorError
 
+from geodistill.analysis.figures.style import method_style
+from geodistill.analysis.report.comparison_report import ComparisonReport, compare_all
+from geodistill.analysis.report.export import main_sentences, markdown_table
+from geodistill.analysis.report.format import POINTS
+from geodistill.analysis.report.levels import format_levels, level_table
+from geodistill.analysis.report.tables import mean_table
+from geodistill.analysis.score_tables import read_scores
+from geodistill.analysis.stats.collapse import find_collapsed
+from geodistill.analysis.stats.verdict import BETTER, SLIGHTLY_BETTER
 from geodistill.analysis.stored_results import pivot_metrics, read_stored
+from geodistill.distill.training.report import card_section
 from geodistill.errors import InputError
+from geodistill.experiments.classification.grid import ClassificationGrid
 from geodistill.experiments.classification.run import run_classification
 from geodistill.experiments.classification.settings import ClassificationSettings
 from geodistill.experiments.classification.setup import ClassificationSetup, prepare_classification
-from geodistill.experiments.run_store import Run, finished_runs, locked, merge_runs, write_run
-from geodistill.experiments.runner import Job, in_processes, make_run
-from geodistill.experiments.settings import run_config, run_id
+from geodistill.experiments.protocol_grid import PlannedRun
+from geodistill.experiments.run_store import Run, locked
+from geodistill.experiments.runner import Job, Study, pending_jobs, run_study
 from geodistill.experiments.training import torch_threads
-from geodistill.experiments.your_model.answer import Answer, answer_of, write_student
-from geodistill.experiments.your_model.checks import check_all, claim_folder
+from geodistill.experiments.your_model.inputs import RECORD, read_inputs, record_of
 from geodistill.experiments.your_model.plan import plan_table
-from geodistill.experiments.your_model.settings import MAX_SEEDS, YourModelSettings
+from geodistill.experiments.your_model.settings import TUNING_SEED, YourModelSettings
 from geodistill.files import Progress, atomic_folder, first_line, no_progress
-from geodistill.tasks import ClassificationData
 
-Split = Literal["test", "validation"]
-BASELINES = ("majority", "tfidf", "teacher")
+TRIVIAL = ("majority", "tfidf")
+_MEANS = {"agreement": "agreement with the teacher", "geometry_kept/procrustes": "geometry kept"}
+_CARD = """---
+library_name: transformers
+pipeline_tag: text-classification
+tags: [knowledge-distillation, geodistill]
+---
+
+# A student of {teacher}, distilled on {data}
+
+Method {arm}, learning rate {rate:g}, seed 0; all settings are in `{record}`. {sentence}{scale}
+
+{levels}
+
+Test {metric} in points; means over seeds with 95 % intervals. Geometry kept: 0 at chance level, 1
+at the best that a student of this width can do.
+
+{section}
+"""
 
 
 @dataclass(frozen=True)
-class _Planned:
-    """One run, and the folder that keeps its student, if any does."""
+class Answer:
+    """What the term did for the student.
 
-    settings: ClassificationSettings
-    method: str
-    seed: int
-    student: Path | None = None
+    Attributes:
+        sentence: the comparison in words, and what else a reader must know.
+        levels: of baselines, arms and teacher, as text.
+        report: the comparison of the arms; None if there is none.
+        runs: one row per run on test, a column for each metric.
+        metric: of levels and comparison.
+        learning_rates: chosen on validation, by arm.
+        arm: whose student is in the folder.
+        folder: of the student, which `from_pretrained` loads.
+    """
 
-    @property
-    def run_id(self) -> str:
-        config = run_config(self.settings, self.method)
-        return run_id(self.settings.task, self.method, self.seed, config)
-
-    def is_finished(self, stored: Mapping[str, float]) -> bool:
-        return self.run_id in stored and (self.student is None or self.student.is_dir())
-
-    def job(self, train: Callable[[_Planned], Run]) -> Job:
-        label = f"{self.settings.split}, {self.method}"
-        if self.method not in BASELINES:
-            label += f", seed {self.seed}, learning rate {self.settings.learning_rate:g}"
-        return Job(self.run_id, label, 1.0, partial(train, self))
+    sentence: str
+    levels: pd.DataFrame
+    report: ComparisonReport | None
+    runs: pd.DataFrame
+    metric: str
+    learning_rates: dict[str, float]
+    arm: str
+    folder: Path
 
 
-def distil_your_model(
+def distill_your_model(
     settings: YourModelSettings,
     progress: Progress = print,
-    show_plan: Callable[[pd.DataFrame], None] | None = None,
+    show_plan: Callable[[pd.DataFrame], None] = lambda plan: print(plan.to_string(index=False)),
 ) -> Answer:
-    """Train KD and KD with a feature term, compare them, and write the student's folder.
+    """Train each arm, compare them, and write the student's folder.
 
     Every arm tries the same learning rates with one run each on validation, and is then trained
     with its best one and several seeds; test rows are seen by these runs alone. After an
-    interruption the same call goes on with the runs that are missing. The student is that of the
-    arm with the term if the comparison finds it better, else that of KD, with seed 0.
+    interruption the same call makes the runs that are missing. The student is that of the second
+    arm if the comparison finds it better, else that of the first, with seed 0.
 
     Args:
         settings: what to distil.
         progress: called with a line for each stage and run.
-        show_plan: called before students are trained with a table of what was taken.
-
-    Returns:
-        The comparison, the levels of all arms and baselines, and the student's folder.
+        show_plan: called before students are trained with the table of what was taken.
 
     Raises:
         InputError: unusable data, teacher, student, layers or folder, before anything is trained.
         FloatingPointError: a loss is not finite.
 
     Example:
+        >>> from geodistill import YourModelSettings, distill_your_model
         >>> settings = YourModelSettings(data="reviews.csv", text="review", label="kind")
-        >>> answer = distil_your_model(settings)  # doctest: +SKIP
+        >>> answer = distill_your_model(settings)  # doctest: +SKIP
         >>> print(answer.sentence)  # doctest: +SKIP
     """
-    runs, data = check_all(settings)
-    claim_folder(settings, data.data_hash)
-    with locked(settings.runs_folder):
-        validation = _prepare(runs, data, "validation", settings, progress)
-        tuning = _plan_tuning(settings, validation.settings)
-        n_runs = len(tuning) + settings.seeds * len(settings.arms)
-        plan = plan_table(settings, validation, data, n_runs)
-        (show_plan or (lambda table: progress(table.to_string(index=False))))(plan)
-        _make(tuning, validation, settings, progress)
-        rates = _best_rates(settings)
-        test = _prepare(runs, data, "test", settings, progress)
-        planned = _plan_test(settings, test.settings, rates)
-        _make(planned, test, settings, progress)
-        answer = answer_of(settings, [run.run_id for run in planned], rates)
-        student = next(run.student for run in planned if run.method == answer.arm and run.student)
-        write_student(answer, plan, student, test, data)
+    data = read_inputs(settings)[0]
+    record = record_of(settings, data)
+    folder = settings.runs_folder / record["content"]  # other texts or models have another one
+    with locked(folder):
+        setup = _setup(settings, folder, "validation", progress)
+        show_plan(plan_table(settings, setup, data))
+        best_rates = dict.fromkeys(settings.arms, settings.learning_rates[0])
+        if len(settings.learning_rates) > 1:
+            tuning = [
+                PlannedRun(replace(setup.settings, learning_rate=rate), arm, TUNING_SEED)
+                for arm in settings.arms
+                for rate in settings.learning_rates
+            ]
+            best_rates = _best_rates(_make_runs(folder / "tuning", settings, tuning, progress)[0])
+        test = _setup(settings, folder, "test", progress).settings
+        planned = [PlannedRun(test, name, 0) for name in (*TRIVIAL, "teacher")]
+        planned += [
+            PlannedRun(replace(test, learning_rate=best_rates[arm]), arm, seed)
+            for seed in range(settings.seeds)
+            for arm in settings.arms
+        ]
+        rows, items = _make_runs(folder / "test", settings, planned, progress)
+        answer = _compare_arms(settings, pivot_metrics(rows), items, data.metric, best_rates)
+        weights = _student_folder(folder, next(r for r in planned if r.method == answer.arm))
+        _write_student(answer, weights, setup, data.label_names, record)
     return answer
 
 
-def _prepare(
-    runs: ClassificationSettings,
-    data: ClassificationData,
-    split: Split,
+@lru_cache(2)
+def _setup(
     settings: YourModelSettings,
+    folder: Path,
+    split: Literal["test", "validation"],
     progress: Progress,
 ) -> ClassificationSetup:
-    n_items = len(getattr(data, split))
-    max_test = settings.max_test if settings.max_test < n_items else 0
+    """The task with its teacher; made once in each process."""
+    data, runs = read_inputs(settings)
+    max_test = settings.max_rows if settings.max_rows < len(getattr(data, split)) else 0
     runs = replace(runs, split=split, max_test=max_test)
-    return prepare_classification(runs, progress, data, settings.runs_folder)
+    return prepare_classification(runs, progress, data, folder)
 
 
-def _plan_tuning(settings: YourModelSettings, runs: ClassificationSettings) -> list[_Planned]:
-    """One run for each arm and learning rate; none if there is no choice."""
-    rates = settings.learning_rates if len(settings.learning_rates) > 1 else ()
-    return [
-        _Planned(replace(runs, learning_rate=rate), method, MAX_SEEDS)
-        for method in settings.arms
-        for rate in rates
-    ]
-
-
-def _best_rates(settings: YourModelSettings) -> dict[str, float]:
-    """By arm, the learning rate of the best accuracy on validation; of ties the smaller nll."""
-    if len(settings.learning_rates) == 1:
-        return dict.fromkeys(settings.arms, settings.learning_rates[0])
-    rows = read_stored(settings.runs_folder / "tuning" / "rows.parquet")
-    configs = rows.drop_duplicates("run_id").set_index("run_id")["config"]
-    runs = pivot_metrics(rows).sort_values(["accuracy", "nll"], ascending=[False, True])
-    best = runs.drop_duplicates("method").set_index("method")["run_id"]
-    return {arm: json.loads(configs[best[arm]])["learning_rate"] for arm in settings.arms}
-
-
-def _plan_test(
-    settings: YourModelSettings, runs: ClassificationSettings, rates: dict[str, float]
-) -> list[_Planned]:
-    """The baselines once, and every arm with every seed; the first student of an arm is kept."""
-    planned = [_Planned(runs, method, 0) for method in BASELINES]
-    for seed in range(settings.seeds):
-        for method in settings.arms:
-            run = _Planned(replace(runs, learning_rate=rates[method]), method, seed)
-            student = settings.runs_folder / "students" / run.run_id
-            planned.append(replace(run, student=None if seed else student))
-    return planned
-
-
-def _make(
-    planned: Sequence[_Planned],
-    setup: ClassificationSetup,
-    settings: YourModelSettings,
-    progress: Progress,
-) -> None:
-    """Make and store the runs that are missing, in this process or in several others."""
-    split = setup.settings.split
-    folder = settings.runs_folder / ("runs" if split == "test" else "tuning")
-    merge_runs(folder)
-    stored, started = finished_runs(folder), time.perf_counter()
-    missing = [run for run in planned if not run.is_finished(stored)]
-    try:
-        if settings.workers > 1 and len(missing) > 1:
-            jobs = [run.job(partial(_train_in_worker, settings, split)) for run in missing]
-            lines = in_processes(jobs, settings.workers, partial(_store, folder))
-        else:
-            lines = (_store(folder, run.job(partial(_train, setup))) for run in missing)
-        for n_made, line in enumerate(lines, 1):
-            left = len(missing) - n_made
-            minutes = (time.perf_counter() - started) / n_made * left / 60
-            progress(f"{line}; {left} runs of this stage left, about {minutes:.1f} min")
-    finally:
-        merge_runs(folder)
-
-
-def _store(folder: Path, job: Job) -> str:
-    """Make a run, store it, and describe it."""
+def _make_runs(
+    folder: Path, settings: YourModelSettings, planned: Sequence[PlannedRun], progress: Progress
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Make the runs that are missing, with a line for each and the time left; rows and items."""
+    log = no_progress if settings.workers else progress  # other processes print nothing
+    jobs = []
+    for run in planned:
+        label = f"{folder.name}, {run.method}, seed {run.seed}"
+        if folder.name == "tuning":
+            label += f", learning rate {_of(run).learning_rate:g}"
+        jobs.append(Job(run.run_id, label, 1.0, partial(_train, settings, folder.parent, run, log)))
+    study = Study(str(folder), jobs, prepare=lambda pending, progress: None)
+    n_pending, started = len(pending_jobs(study)), time.perf_counter()
     with torch_threads(1):  # floating-point sums depend on it
-        run = make_run(job)
-    write_run(folder, run)
-    return f"{job.label}: accuracy {run.metrics['accuracy']:.3f}"
+        for n_made, job in enumerate(run_study(study, workers=settings.workers, progress=log), 1):
+            left = n_pending - n_made
+            minutes = (time.perf_counter() - started) / n_made * left / 60
+            progress(f"{job.label}; {left} runs of this stage left, about {minutes:.1f} min")
+    tables = [read_stored(folder / f"{name}.parquet") for name in ("rows", "items")]
+    ids = [job.run_id for job in jobs]
+    rows, items = (table[table["run_id"].isin(ids)] for table in tables)
+    return rows, items
 
 
-def _train(setup: ClassificationSetup, planned: _Planned) -> Run:
-    """Train, and keep the student before its run is stored: a stored run has its student."""
-    setup = setup.with_settings(planned.settings)
-    run, student = run_classification(setup, planned.method, planned.seed, "your_model")
-    if planned.student:
+def _train(settings: YourModelSettings, folder: Path, run: PlannedRun, log: Progress) -> Run:
+    """A run; the first student of each arm is kept before its run is stored."""
+    setup = _setup(settings, folder, _of(run).split, log).with_settings(_of(run))
+    keep = partial(_keep_student, _student_folder(folder, run)) if run.seed == 0 else None
+    return run_classification(setup, run.method, run.seed, "your_model", keep)[0]
+
+
+def _of(run: PlannedRun) -> ClassificationSettings:
+    assert isinstance(run.settings, ClassificationSettings)
+    return run.settings
+
+
+def _student_folder(folder: Path, run: PlannedRun) -> Path:
+    return folder / "students" / run.run_id
+
+
+def _keep_student(folder: Path, trainer: Any) -> None:
+    """Save weights, and the section on the distillation of the trainer's model card."""
+    with _written(folder) as partial_folder:
+        trainer.model.save_pretrained(partial_folder)
+        (partial_folder / "README.md").write_text(card_section(trainer), encoding="utf-8")
+
+
+@contextmanager
+def _written(folder: Path) -> Iterator[Path]:
+    """`atomic_folder`, whose errors say what is kept."""
+    try:
+        with atomic_folder(folder) as partial_folder:
+            yield partial_folder
+    except (OSError, SafetensorError) as error:
+        raise InputError(
+            f"out: {folder} can't be written ({first_line(error)}); finished runs are kept: make "
+            "room, and the same call goes on"
+        ) from error
+
+
+def _best_rates(rows: pd.DataFrame) -> dict[str, float]:
+    """By arm, the learning rate of the best score on validation; of ties the smaller one."""
+    runs = pivot_metrics(rows).sort_values("run_id", ignore_index=True)
+    runs = runs.join(ClassificationGrid().judge_runs(runs))
+    configs = rows.drop_duplicates("run_id").set_index("run_id")["config"]
+    runs["rate"] = [json.loads(configs[run_id])["learning_rate"] for run_id in runs["run_id"]]
+    runs = runs.sort_values(["collapsed", "score", "rate"], ascending=[True, False, True])
+    best = runs.drop_duplicates("method")
+    return dict(zip(best["method"], best["rate"], strict=True))
+
+
+def _compare_arms(
+    settings: YourModelSettings,
+    runs: pd.DataFrame,
+    items: pd.DataFrame,
+    metric: str,
+    best_rates: dict[str, float],
+) -> Answer:
+    """Compare the arms, and choose the student: of two that can't be told apart, the first."""
+    items = items[items["method"].isin(settings.arms)]
+    (arm, *others), report = settings.arms, None
+    sentences = ["There is one arm: nothing is compared."]
+    if others:
+        path = settings.runs_folder / "compared.parquet"
+        items.to_parquet(path, index=False)
         try:
-            with atomic_folder(planned.student) as partial_folder:
-                student.save_pretrained(partial_folder)
-        except (OSError, SafetensorError) as error:
-            raise InputError(
-                f"out: {planned.student} can't be written ({first_line(error)}); finished runs are "
-                "kept: make room, and the same call goes on"
-            ) from error
-    return run
+            report = compare_all(read_scores(path, arm, metric=metric), arm, others[:1])
+            sentences = main_sentences(report)
+            arm = others[0] if report.rows[0].verdict.word in (BETTER, SLIGHTLY_BETTER) else arm
+        except InputError as error:  # such as equal predictions of all runs
+            sentences = [f"The arms can't be compared: {error}."]
+    means, collapsed = runs.groupby("method")[metric].mean().fillna(0.0), find_collapsed(items)
+    trivial = max(TRIVIAL, key=lambda name: means.get(name, 0.0))
+    if means[arm] <= means[trivial]:
+        label = method_style(trivial).label
+        sentences += [f"The student is not above {label}, {means[trivial]:.3f}: don't keep it."]
+    tried = settings.learning_rates
+    for name, rate in best_rates.items():
+        if len(tried) > 1 and rate in (min(tried), max(tried)):
+            edge = "largest" if rate == max(tried) else "smallest"
+            sentences += [f"The best learning rate of {name}, {rate:g}, is the {edge} tried."]
+    levels = _level_table(settings, runs.dropna(subset=[metric]), metric, collapsed)
+    text, out = " ".join(sentences), Path(settings.out)
+    return Answer(text, levels, report, runs, metric, best_rates, arm, out)
 
 
-def _train_in_worker(settings: YourModelSettings, split: Split, planned: _Planned) -> Run:
-    return _train(_setup_in_worker(settings, split), planned)
+def _level_table(
+    settings: YourModelSettings, runs: pd.DataFrame, metric: str, collapsed: pd.DataFrame
+) -> pd.DataFrame:
+    order = [*TRIVIAL, *settings.arms, "teacher"]
+    runs = runs.sort_values("method", key=lambda names: names.map(order.index), kind="stable")
+    levels = format_levels(level_table(runs, metric, collapsed), POINTS)
+    means = mean_table(runs, {name: title for name, title in _MEANS.items() if name in runs})
+    return pd.concat([means["student"], levels.iloc[:, 2:], means.iloc[:, 1:]], axis=1)
 
 
-@cache
-def _setup_in_worker(settings: YourModelSettings, split: Split) -> ClassificationSetup:
-    """The setup that the first process has made, read back once in each worker."""
-    return _prepare(*check_all(settings), split, settings, no_progress)
+def _write_student(
+    answer: Answer, weights: Path, setup: ClassificationSetup, names: Sequence[str], record: Any
+) -> None:
+    """Write weights, tokenizer, model card and record to the student's folder, or none of them."""
+    from transformers import AutoConfig, AutoTokenizer
+
+    labels = pd.Series(setup.train["label"], dtype="float64")
+    scale = f" It predicts (number - {labels.mean():.6g}) / {labels.std():.6g}."
+    card = _CARD.format(
+        teacher=Path(record["teacher"]).name, data=setup.settings.task, arm=answer.arm,
+        rate=answer.learning_rates[answer.arm], record=RECORD, sentence=answer.sentence,
+        levels=markdown_table(answer.levels), metric=answer.metric, scale="" if names else scale,
+        section=(weights / "README.md").read_text(encoding="utf-8"),
+    )  # fmt: skip
+    with _written(answer.folder) as folder:
+        shutil.copytree(weights, folder, dirs_exist_ok=True)
+        config = AutoConfig.from_pretrained(weights)
+        if names:
+            config.id2label = dict(enumerate(names))
+            config.label2id = {name: index for index, name in config.id2label.items()}
+        config.save_pretrained(folder)
+        AutoTokenizer.from_pretrained(setup.settings.teacher.model).save_pretrained(folder)
+        (folder / RECORD).write_text(json.dumps(record, indent=1), encoding="utf-8")
+        (folder / "README.md").write_text(card, encoding="utf-8")

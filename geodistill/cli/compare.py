@@ -20,7 +20,8 @@ from geodistill.analysis.report.export import (
     to_json,
     write_report,
 )
-from geodistill.cli.tables import print_taken, read_table, rich_table, wide_console
+from geodistill.analysis.score_tables import read_scores
+from geodistill.cli.tables import parse_columns, print_taken, rich_table, wide_console
 from geodistill.errors import InputError
 
 
@@ -37,6 +38,7 @@ def run_compare(
     margins: Sequence[str] = (),
     unit: str | None = None,
     over: str = "",
+    collapsed_at: Sequence[str] = (),
     sensitivity: bool = False,
     as_json: bool = False,
     out: Path | None = None,
@@ -50,26 +52,30 @@ def run_compare(
         metric: name of the metric, if the table has several.
         higher_is_better: by default known from the metric's name.
         tasks: to include; all by default.
-        methods: to compare with the baseline; all by default.
+        methods: to compare with the baseline, also separated by commas; all by default.
         primary: methods of the primary family; all by default.
         margins: smallest difference that matters, as `infer_scale` takes it.
         unit: of the scores; by default inferred.
         over: "tasks" if tasks are a sample of tasks like these.
+        collapsed_at: scores at which a run has collapsed, as `with_collapse_rule` takes them.
         sensitivity: print other tests too.
         as_json: print the report as JSON instead of tables.
         out: folder for the report; of several baselines, one folder in it for each.
 
     Raises:
-        InputError: as `read_table` and `compare_all`, or another `over`.
+        InputError: as `parse_columns`, `read_scores` and `compare_all`, or another `over`.
     """
     if over not in ("", "tasks"):
         raise InputError(f"--over {over!r}: expected tasks")
     console, reports = wide_console(), []
+    names = parse_columns(columns)
+    listed = [name.strip() for text in methods for name in text.split(",")]
     for number, baseline in enumerate(dict.fromkeys(baselines)):
-        scores = read_table(table, baseline, columns, metric, higher_is_better, tasks, methods)
+        scores = read_scores(table, baseline, names, metric, higher_is_better, tasks, listed)
         report = compare_all(
-            scores, baseline, primary, list(margins) or None, unit=unit, over_tasks=bool(over)
-        )
+            scores, baseline, primary, margins, unit=unit, over_tasks=bool(over),
+            collapsed_at=collapsed_at,
+        )  # fmt: skip
         reports.append(report)
         if as_json:
             print(to_json(report), end="")
@@ -95,7 +101,8 @@ def _print(console: Console, report: ComparisonReport, baseline: str, *, taken: 
     )
     title = f"{scores.metric} against {baseline} ({direction})"
     console.print(rich_table(report_table(report), title))
-    console.print(rich_table(levels_table(report), f"levels of {scores.metric}, over runs"))
+    averaged = "runs of all tasks" if report.over_tasks else "runs"
+    console.print(rich_table(levels_table(report), f"levels of {scores.metric}, over {averaged}"))
     for line in [*required_designs(report), row_counts(report), *report.notes]:
         console.print(line)
 

@@ -99,6 +99,10 @@ def compare(
     ] = None,
     unit: Annotated[str | None, typer.Option(help="fraction, percent, raw or relative")] = None,
     over: Annotated[str, typer.Option(help="tasks: the result is about tasks like these")] = "",
+    collapsed_at: Annotated[
+        Names,
+        typer.Option(help="score at which a run has collapsed: 0.5 or TASK=0.5 (default: labels)"),
+    ] = None,
     higher_is_better: Annotated[
         bool | None, typer.Option("--higher/--lower", help="which values of the metric are better")
     ] = None,
@@ -125,6 +129,7 @@ def compare(
         margins=margin or (),
         unit=unit,
         over=over,
+        collapsed_at=collapsed_at or (),
         sensitivity=sensitivity,
         as_json=json,
         out=out,

@@ -9,7 +9,7 @@ import pandas as pd
 from geodistill.analysis.protocol_file import write_design
 from geodistill.analysis.report.comparison_report import compare_pooled
 from geodistill.analysis.report.units import infer_scale
-from geodistill.analysis.score_tables import ScoreTable
+from geodistill.analysis.score_tables import ScoreTable, read_scores
 from geodistill.analysis.stats.power import (
     GAINS,
     Design,
@@ -18,7 +18,7 @@ from geodistill.analysis.stats.power import (
     required_sizes,
     rule_of_thumb,
 )
-from geodistill.cli.tables import print_taken, read_table, rich_table, wide_console
+from geodistill.cli.tables import parse_columns, print_taken, rich_table, wide_console
 from geodistill.errors import InputError
 
 
@@ -61,7 +61,7 @@ def run_power(
     if pilot is not None:
         if not methods:
             raise InputError("--pilot needs --method: which methods' differences to plan with")
-        scores = read_table(pilot, baseline, columns, metric, True, tasks)
+        scores = read_scores(pilot, baseline, parse_columns(columns), metric, True, tasks)
         design, source, gains = _pilot_design(pilot, scores, methods, baseline, gains)
     else:
         design = Design(components_from_sd(*deviations), 1, seeds=5, items=1000)

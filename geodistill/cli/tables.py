@@ -1,41 +1,23 @@
 """Score tables named on the command line, and tables for a terminal."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import pandas as pd
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from geodistill.analysis.score_tables import ScoreTable, read_scores
+from geodistill.analysis.score_tables import ScoreTable
 from geodistill.errors import InputError
 
 PIPED = 110  # columns, where the output is no terminal and has no width of its own
 
 
-def read_table(
-    table: Path,
-    baseline: str,
-    columns: Sequence[str] = (),
-    metric: str | None = None,
-    higher_is_better: bool | None = None,
-    tasks: Sequence[str] = (),
-    methods: Sequence[str] = (),
-) -> ScoreTable:
-    """The scores of a table, by the options of a command.
-
-    Args:
-        table: a file of scores or a results folder.
-        baseline: name of a method.
-        columns: names in the file as "OURS=THEIRS"; "OURS=" for none.
-        metric: name of the metric, if the table has several.
-        higher_is_better: by default known from the metric's name.
-        tasks: to include; all by default.
-        methods: to include beside the baseline, also separated by commas; all by default.
+def parse_columns(columns: Sequence[str]) -> dict[str, str]:
+    """Options "OURS=THEIRS" as names in the file by ours; "OURS=" for none.
 
     Raises:
-        InputError: as `read_scores`, or a column that is not "OURS=THEIRS".
+        InputError: an option of another form.
     """
     names = {}
     for column in columns:
@@ -46,8 +28,7 @@ def read_table(
                 "table has none"
             )
         names[role] = name
-    listed = [name.strip() for text in methods for name in text.split(",")]
-    return read_scores(table, baseline, names, metric, higher_is_better, tasks, listed)
+    return names
 
 
 def print_taken(console: Console, scores: ScoreTable) -> None:

@@ -2,23 +2,25 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 
 import pandas as pd
 
 from geodistill.analysis.report.format import Unit
+from geodistill.analysis.report.levels import with_collapse_rule
 from geodistill.analysis.report.matching import (
     MatchedPair,
     count_rows,
     match_pair,
+    scored_rows,
     tasks_as_items,
 )
 from geodistill.analysis.report.robustness import describe_influence
-from geodistill.analysis.report.units import Scale, infer_scale
+from geodistill.analysis.report.units import Margins, Scale, infer_scale
 from geodistill.analysis.score_columns import join
 from geodistill.analysis.score_tables import ScoreTable
-from geodistill.analysis.stats.collapse import ONE_ANSWER, PEARSON, WITHIN
-from geodistill.analysis.stats.compare import Comparison, Correction, adjust_family
-from geodistill.analysis.stats.metric_influence import score_by_influence
+from geodistill.analysis.stats.compare import Comparison, adjust_family
+from geodistill.analysis.stats.single_level import FoldsOnly
 from geodistill.analysis.stats.verdict import (
     INCONCLUSIVE,
     NO_TEST,
@@ -29,7 +31,6 @@ from geodistill.analysis.stats.verdict import (
 from geodistill.errors import InputError
 
 PRIMARY, SECONDARY = "Holm", "BH"
-Margin = float | str | Sequence[str | float] | None
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,7 @@ class ComparisonReport:
         n_used: rows of the table that some comparison used.
         left_out: rows that none used, by reason.
         notes: assumptions and limits, as sentences.
+        over_tasks: whether tasks are the items of one comparison.
     """
 
     rows: tuple[ReportRow, ...]
@@ -72,6 +74,7 @@ class ComparisonReport:
     n_used: int
     left_out: dict[str, int]
     notes: tuple[str, ...]
+    over_tasks: bool = False
 
     @property
     def comparisons(self) -> list[Comparison]:
@@ -93,10 +96,11 @@ def compare_all(
     scores: ScoreTable,
     baseline: str,
     primary: Sequence[str] = (),
-    margin: Margin = None,
+    margin: Margins = None,
     *,
     unit: str | None = None,
     over_tasks: bool = False,
+    collapsed_at: Sequence[str | float] = (),
 ) -> ComparisonReport:
     """Every other method against `baseline`, pooled over tasks and task by task.
 
@@ -112,10 +116,11 @@ def compare_all(
         unit: of the scores, if it is not to be inferred (see `infer_scale`).
         over_tasks: whether tasks are a sample: the result is then about tasks like these, each one
             an item, and not about these tasks.
+        collapsed_at: scores at which a run has collapsed, as `with_collapse_rule` takes them.
 
     Raises:
-        InputError: an unknown method, a margin or unit as in `infer_scale`, or rows of which no
-            method allows a comparison.
+        InputError: an unknown method, a margin or unit as in `infer_scale`, a score as in
+            `with_collapse_rule`, or rows of which no method allows a comparison.
 
     Example:
         >>> from pathlib import Path
@@ -126,45 +131,51 @@ def compare_all(
         [('new', 'better')]
     """
     methods = _other_methods(scores.frame, baseline, primary)
-    margins = (
-        () if margin is None else (margin,) if isinstance(margin, (str, int, float)) else margin
-    )
-    scale = infer_scale(scores, baseline, margins, unit)
+    scores = with_collapse_rule(scores, collapsed_at)
+    scale = infer_scale(scores, baseline, margin, unit)
     scaled = scale.divide(scores)
     if over_tasks:
         scaled = tasks_as_items(scaled)
-    listed = list(dict.fromkeys(primary))
-    ordered = [*listed, *(method for method in methods if method not in listed)]
+    primary = list(dict.fromkeys(primary))
+    ordered = [*primary, *(method for method in methods if method not in primary)]
     pairs, pooled, failed = _compare_pairs(scaled, ordered, baseline)
-    family = [c.method for c in pooled if c.method in listed or not listed]
     by_task, failed_tasks = zip(*(pair.compare_by_task() for pair in pairs), strict=True)
-    main = pooled[: len(family)]
-    other = [*pooled[len(family) :], *(c for comparisons in by_task for c in comparisons)]
-    families: tuple[tuple[list[Comparison], Correction, str, int], ...]
-    families = ((main, "holm", PRIMARY, len(family)), (other, "bh", SECONDARY, 1))
-    rows = {
-        id(c): _row(c, adjusted.p_adjusted, scale.margin(c), name, n_tests, over_tasks)
-        for comparisons, rule, name, n_tests in families
-        for c, adjusted in zip(comparisons, adjust_family(comparisons, rule), strict=True)
-    }
-    all_comparisons = [c for p, parts in zip(pooled, by_task, strict=True) for c in (p, *parts)]
+    n_primary = sum(c.method in primary for c in pooled) or len(pooled)
+    rows = _with_verdicts(pooled, by_task, n_primary, scale, over_tasks)
     n_used, left_out = (len(scores.frame), {}) if over_tasks else count_rows(pairs)
-    notes = [*scale.notes, *scores.notes, *failed]
-    if any(row.verdict.word == NO_TEST for row in rows.values()):
-        notes.append(_no_test_note(baseline))
-    notes += [note for pair in pairs for note in pair.describe_left_out()]
-    for pair, c in zip(pairs, pooled, strict=True):
-        if c.n_seeds > 1:
-            row = rows[id(c)]
-            notes += describe_influence(pair, c, row.p_adjusted, row.margin)
-    notes += [note for of_pair in failed_tasks for note in of_pair]
-    return ComparisonReport(
-        tuple(rows[id(c)] for c in all_comparisons),
-        scores,
-        scale,
-        n_used,
-        {**scores.left_out, **left_out},
-        tuple(dict.fromkeys([*notes, *_limits(all_comparisons, scaled, over_tasks)])),
+    notes = [
+        *(*scale.notes, *scores.notes, *failed),
+        *_no_test_notes(rows, scores),
+        *(note for pair in pairs for note in pair.describe_left_out()),
+        *_influence_notes(pairs, rows),
+        *(note for of_pair in failed_tasks for note in of_pair),
+        *_limits(rows, scaled, over_tasks),
+    ]
+    left_out = {**scores.left_out, **left_out}
+    notes = list(dict.fromkeys(notes))
+    return ComparisonReport(rows, scores, scale, n_used, left_out, tuple(notes), over_tasks)
+
+
+def _with_verdicts(
+    pooled: Sequence[Comparison],
+    by_task: Sequence[Sequence[Comparison]],
+    n_primary: int,
+    scale: Scale,
+    over_tasks: bool,
+) -> tuple[ReportRow, ...]:
+    """Each method pooled and then task by task; the first pooled ones are the primary family."""
+    tasks = [c for comparisons in by_task for c in comparisons]
+    primary = adjust_family(pooled[:n_primary], "holm")
+    secondary = adjust_family([*pooled[n_primary:], *tasks], "bh")
+    rows = [
+        *(_row(c, scale.margin(c), PRIMARY, n_primary, over_tasks) for c in primary),
+        *(_row(c, scale.margin(c), SECONDARY, 1, over_tasks) for c in secondary),
+    ]
+    rows_by_task = iter(rows[len(pooled) :])
+    return tuple(
+        row
+        for of_method, comparisons in zip(rows[: len(pooled)], by_task, strict=True)
+        for row in (of_method, *islice(rows_by_task, len(comparisons)))
     )
 
 
@@ -204,9 +215,7 @@ def compare_pooled(scores: ScoreTable, method: str, baseline: str) -> Comparison
 
 def task_means(report: ComparisonReport) -> pd.DataFrame:
     """The mean score of each task (rows) and method (columns), in the unit of the comparisons."""
-    frame = report.scale.divide(report.scores).frame
-    if report.scores.metric_from_labels:
-        frame = score_by_influence(frame, report.scores.metric_from_labels)
+    frame = scored_rows(report.scale.divide(report.scores))
     return frame.groupby(["task", "method"], sort=False)["score"].mean().unstack()
 
 
@@ -236,8 +245,10 @@ def _other_methods(frame: pd.DataFrame, baseline: str, primary: Sequence[str]) -
 
 
 def _row(
-    c: Comparison, p: float, margin: float, correction: str, family: int, over_tasks: bool
+    corrected: Comparison, margin: float, correction: str, family: int, over_tasks: bool
 ) -> ReportRow:
+    p = corrected.p_adjusted
+    c = replace(corrected, family=1, p_holm=None, p_bh=None)
     # Required designs divide by the items; metrics of runs have none, and scale by seeds alone.
     adjusted = replace(c, p_holm=p, family=family, n_items=max(1, c.n_items))
     result = verdict(adjusted, margin)
@@ -253,24 +264,35 @@ def _row(
 def _required(adjusted: Comparison, c: Comparison, margin: float) -> str:
     design = required_design(adjusted, margin)
     if not c.n_items:
-        more = "more seeds than are within reach"
-        return f"{design.seeds:,} seeds" if design.seeds else more
+        runs = "folds" if isinstance(c.components, FoldsOnly) else "seeds"
+        return f"{design.seeds:,} {runs}" if design.seeds else f"more {runs} than are within reach"
     if c.n_seeds == 1:
         return f"{design.items:,} items, for these two models" if design.items else "more seeds"
     return str(design)
 
 
-def _no_test_note(baseline: str) -> str:
-    return (
-        f"no test where more than one in ten runs of {baseline} collapsed: to accuracies at most "
-        f"{100 * WITHIN:g} points above that of the most frequent label (on a scale: correlations "
-        f"of at most {PEARSON:g}), or to {ONE_ANSWER:.0%} or more equal predictions"
-    )
+def _no_test_notes(rows: Sequence[ReportRow], scores: ScoreTable) -> list[str]:
+    if all(row.verdict.word != NO_TEST for row in rows):
+        return []
+    baseline, rule = rows[0].comparison.baseline, scores.taken["collapsed"]
+    return [f"no test where more than one in ten runs of {baseline} collapsed ({rule})"]
 
 
-def _limits(comparisons: Sequence[Comparison], scores: ScoreTable, over_tasks: bool) -> list[str]:
+def _influence_notes(pairs: Sequence[MatchedPair], rows: Sequence[ReportRow]) -> list[str]:
+    first_rows: dict[str, ReportRow] = {}  # of each method: the pooled one, or the only one
+    for row in rows:
+        first_rows.setdefault(row.comparison.method, row)
+    notes: list[str] = []
+    for pair in pairs:
+        row = first_rows[pair.method]
+        if row.comparison.n_seeds > 1:
+            notes += describe_influence(pair, row.comparison, row.p_adjusted, row.margin)
+    return notes
+
+
+def _limits(rows: Sequence[ReportRow], scores: ScoreTable, over_tasks: bool) -> list[str]:
     """To what the results generalise, and which designs are weak."""
-    first, notes = comparisons[0], []
+    first, notes = rows[0].comparison, []
     if over_tasks:
         seeds = ", trained anew" if first.n_seeds > 1 else ", these trained models or their means"
         notes.append(f"generalises to other tasks like these {first.n_items}{seeds}")
@@ -288,7 +310,7 @@ def _limits(comparisons: Sequence[Comparison], scores: ScoreTable, over_tasks: b
         )
     else:
         notes.append("no items: generalises to new seeds; the test items are held fixed")
-    if any(c.n_seeds == 2 for c in comparisons):
+    if any(row.comparison.n_seeds == 2 for row in rows):
         notes.append(
             "two seeds: the spread between seeds is known from one difference alone, so intervals "
             "are wide and their coverage rests on its normality; run three or more"

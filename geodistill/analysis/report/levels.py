@@ -1,13 +1,19 @@
 """The level of each method: mean, median and collapsed runs, which a difference alone hides."""
 
+import math
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pandas as pd
 
 from geodistill.analysis.report.format import Unit
+from geodistill.analysis.report.matching import scored_rows
+from geodistill.analysis.report.units import parse_number, split_task
+from geodistill.analysis.score_columns import join
 from geodistill.analysis.score_tables import ScoreTable
-from geodistill.analysis.stats.collapse import find_collapsed
-from geodistill.analysis.stats.metric_influence import score_by_influence
+from geodistill.analysis.stats.collapse import DEFAULT_RULE, collapsed_runs, find_collapsed
+from geodistill.errors import InputError
 
 
 def level_table(
@@ -47,13 +53,49 @@ def level_table(
 
 def score_levels(scores: ScoreTable) -> pd.DataFrame:
     """`level_table` of a score table, in the unit and with the sign of its metric."""
-    frame = scores.frame
-    if scores.metric_from_labels:
-        frame = score_by_influence(frame, scores.metric_from_labels)
+    frame = scored_rows(scores)
     runs = frame.groupby(["run_id", "task", "method"], sort=False)["score"].mean().reset_index()
     if scores.sign_flipped:
         runs["score"] = -runs["score"]
-    return level_table(runs, "score", find_collapsed(frame) if scores.has_items else None)
+    return level_table(runs, "score", collapsed_runs(frame))
+
+
+def with_collapse_rule(scores: ScoreTable, collapsed_at: Sequence[str | float]) -> ScoreTable:
+    """The table with a column `collapsed`, if a score is named for it; the rule among `taken`.
+
+    Args:
+        scores: the table.
+        collapsed_at: each a score, or one for one task ("TASK=0.5"), as the file writes it: a run
+            whose mean is this or worse has collapsed. Without any, `find_collapsed` decides.
+
+    Raises:
+        InputError: a score that is not a finite number, or of an unknown task.
+    """
+    if not collapsed_at:
+        rule = "unknown without labels; choose a score by --collapsed-at"
+        if len(find_collapsed(scores.frame.head(1))):
+            rule = DEFAULT_RULE
+        return replace(scores, taken={**scores.taken, "collapsed": rule})
+    rows = scored_rows(scores)
+    tasks = rows["task"].unique().tolist()
+    bounds: dict[str, float] = {}
+    for option in map(str, collapsed_at):
+        names, text = split_task("--collapsed-at", option, tasks)
+        if not math.isfinite(number := parse_number(text)):
+            raise InputError(
+                f"--collapsed-at is {option}: expected a score, or one of a task, TASK=SCORE"
+            )
+        bounds |= dict.fromkeys(names, number)
+    sign = -1 if scores.sign_flipped else 1
+    bound = rows["task"].map(bounds)
+    means = rows.groupby(["run_id", "task"], sort=False)["score"].transform("mean")
+    collapsed = (means <= sign * bound + 1e-12 * means.abs()).astype("boolean").mask(bound.isna())
+    words = join(f"{task} {bound:g}" for task, bound in bounds.items())
+    if len(set(bounds.values())) == 1 and len(bounds) == len(tasks):
+        words = f"{next(iter(bounds.values())):g}"
+    rule = f"{scores.metric} of {words} or {'more' if scores.sign_flipped else 'less'}"
+    frame = scores.frame.assign(collapsed=collapsed)
+    return replace(scores, frame=frame, taken={**scores.taken, "collapsed": rule})
 
 
 def format_levels(levels: pd.DataFrame, unit: Unit) -> pd.DataFrame:

@@ -73,6 +73,13 @@ class MatchedPair:
         return [f"{self.method}: compared on {shared}{each}; left out: {'; '.join(lost)}"]
 
 
+def scored_rows(scores: ScoreTable) -> pd.DataFrame:
+    """The rows of a table with the score of each; those of a metric of labels from its labels."""
+    if scores.metric_from_labels:
+        return score_by_influence(scores.frame, scores.metric_from_labels)
+    return scores.frame
+
+
 def match_pair(scores: ScoreTable, method: str, baseline: str) -> MatchedPair:
     """The rows of two methods that can be compared.
 
@@ -181,10 +188,8 @@ def tasks_as_items(scores: ScoreTable) -> ScoreTable:
 
     Seeds that some method lacks in some task are averaged over: then tasks alone vary.
     """
-    frame = scores.frame
-    if scores.metric_from_labels:
-        frame = score_by_influence(frame, scores.metric_from_labels)
-    runs = frame.groupby(["method", "task", "seed"], sort=False)["score"].mean().reset_index()
+    keys = ["method", "task", "seed"]
+    runs = scored_rows(scores).groupby(keys, sort=False)["score"].mean().reset_index()
     n_methods, n_tasks = runs["method"].nunique(), runs["task"].nunique()
     complete = runs.groupby("seed").size() == n_methods * n_tasks
     if complete.sum() > 1:

@@ -15,6 +15,7 @@ from geodistill.errors import InputError
 
 UNITS = ("fraction", "percent", "raw", "relative")
 """Scores in 0..1, in 0..100, on one scale of their own, or on one scale in each task."""
+Margins = float | str | Sequence[str | float] | None
 POOLED_RATIO = 10.0
 """Tasks whose baseline means differ by a larger factor are compared by relative differences."""
 SUSPECT_RATIO = 30.0
@@ -59,7 +60,7 @@ class Scale:
 def infer_scale(
     scores: ScoreTable,
     baseline: str,
-    margins: Sequence[str | float] = (),
+    margins: Margins = None,
     unit: str | None = None,
 ) -> Scale:
     """In what unit differences are printed, and the margin of each task.
@@ -74,8 +75,8 @@ def infer_scale(
     Args:
         scores: the table.
         baseline: name of a method.
-        margins: each a number, a per cent of the baseline's mean ("2%"), or either for one task
-            ("TASK=0.5").
+        margins: one or several, each a number, a per cent of the baseline's mean ("2%"), or either
+            for one task ("TASK=0.5").
         unit: one of `UNITS`; by default inferred.
 
     Raises:
@@ -84,6 +85,7 @@ def infer_scale(
     """
     if unit not in (None, *UNITS):
         raise InputError(f"unit is {unit!r}; expected one of {join(UNITS)}")
+    margins = [margins] if isinstance(margins, (str, int, float)) else list(margins or ())
     of_baseline = scores.frame[scores.frame["method"] == baseline]
     means = of_baseline["score"].abs().groupby(of_baseline["task"]).mean()
     notes: list[str] = []
@@ -207,26 +209,41 @@ def _parse_margins(
 ) -> dict[str, float]:
     """The margin of each task, in the unit of the divided scores."""
     result = dict.fromkeys(divisors, default)
-    for margin in margins:
-        task, _, text = str(margin).rpartition("=")
-        if task and task not in divisors:
-            raise InputError(f"margin {margin!r}: no task {task!r}; the tasks are {join(divisors)}")
-        try:
-            number = float(text.removesuffix("%"))
-        except ValueError:
-            number = math.nan
+    for margin in map(str, margins):
+        tasks, text = split_task("margin", margin, list(divisors))
+        number = parse_number(text.removesuffix("%"))
         if not 0 < number < math.inf:
             raise InputError(
                 f"margin is {text}; it must be above 0 and finite, in the unit of the score or as "
                 "a per cent of the baseline's mean"
             )
-        for name in [task] if task else divisors:
+        for name in tasks:
             mean = float(means.get(name, 0.0))
             if text.endswith("%"):  # of a mean of 0: the only positive number at hand
                 result[name] = number / 100 * (mean or 1.0) / divisors[name]
             else:
                 result[name] = number / divisors[name]
     return result
+
+
+def split_task(option: str, text: str, tasks: Sequence[str]) -> tuple[Sequence[str], str]:
+    """The tasks that "TASK=VALUE" or "VALUE" is for, and the value.
+
+    Raises:
+        InputError: an unknown task.
+    """
+    task, _, value = text.rpartition("=")
+    if task and task not in tasks:
+        raise InputError(f"{option} {text!r}: no task {task!r}; the tasks are {join(tasks)}")
+    return [task] if task else tasks, value
+
+
+def parse_number(text: str) -> float:
+    """The number that a text spells, nan if it spells none."""
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
 
 
 def _words(margins: Mapping[str, float], unit: Unit, margin_options: Sequence[str | float]) -> str:

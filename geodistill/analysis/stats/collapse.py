@@ -8,6 +8,10 @@ import pandas as pd
 from pandas.api.types import is_numeric_dtype
 
 WITHIN, ONE_ANSWER, PEARSON = 0.02, 0.97, 0.1
+DEFAULT_RULE = (
+    f"accuracy at most {100 * WITHIN:g} points above that of the most frequent label (on a scale: "
+    f"correlation at most {PEARSON:g}), or {ONE_ANSWER:.0%} or more equal predictions"
+)
 TOLERATED = 0.1
 """Share of a baseline's runs that may collapse; beyond it, there is no test against it."""
 
@@ -66,10 +70,18 @@ def find_collapsed(
     return pd.DataFrame(lines, columns=[*key, "score", "floor", "one_answer", "collapsed"])
 
 
-def collapsed_share(items: pd.DataFrame) -> float:
-    """The share of runs that collapsed, by the default rule; 0 where the items do not tell."""
-    runs = find_collapsed(items)
-    return float(runs["collapsed"].mean()) if len(runs) else 0.0
+def collapsed_runs(rows: pd.DataFrame) -> pd.DataFrame:
+    """`run_id, task, collapsed`: by a column `collapsed` if there is one, else `find_collapsed`."""
+    names = ["run_id", "task", "collapsed"]
+    if "collapsed" in rows:
+        return rows[names].drop_duplicates()
+    return find_collapsed(rows)[names]
+
+
+def collapsed_share(rows: pd.DataFrame) -> float:
+    """The share of runs that collapsed, of those of which it is known; 0 if there are none."""
+    known = collapsed_runs(rows)["collapsed"].dropna()
+    return float(known.mean()) if len(known) else 0.0
 
 
 def _answers(items: pd.DataFrame) -> dict[str, Any]:

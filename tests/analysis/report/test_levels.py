@@ -9,6 +9,7 @@ from geodistill.analysis import compare_all, read_scores
 from geodistill.analysis.report.export import levels_table, markdown, report_table
 from geodistill.analysis.report.format import POINTS
 from geodistill.analysis.report.levels import format_levels, level_table, score_levels
+from geodistill.errors import InputError
 
 
 def runs():
@@ -73,7 +74,9 @@ def test_the_report_shows_them_and_makes_no_test_against_a_dead_baseline(scores)
     assert levels.loc["kd", "mean (points)"] != levels.loc["kd", "median (points)"]
     text = markdown(report)
     assert "| kd | cola | 5 |" in text
-    assert "No test where more than one in ten runs of kd collapsed: to accuracies at most" in text
+    assert (
+        "No test where more than one in ten runs of kd collapsed (accuracy at most 2 points" in text
+    )
     alive = compare_all(table, "m")
     assert report_table(alive)["verdict"].tolist() == ["inconclusive"]
     assert "collapsed:" not in markdown(alive)
@@ -97,3 +100,28 @@ def test_a_metric_where_lower_is_better_keeps_its_sign(tmp_path):
     rows.to_csv(tmp_path / "scores.csv", index=False)
     levels = score_levels(read_scores(tmp_path / "scores.csv", "kd"))
     assert dict(zip(levels["method"], levels["mean"], strict=True)) == {"kd": 2.5, "new": 1.0}
+
+
+def test_the_score_of_a_collapsed_run_can_be_chosen(tmp_path):
+    """Also without labels, and where lower is better; by hand."""
+    rows = [
+        {"task": task, "method": method, "seed": seed, "nll": nll + 0.01 * seed}
+        for task in ("a", "b")
+        for method, values in (("kd", [1.0, 1.2, 3.0, 1.1]), ("m", [0.9, 1.0, 1.1, 1.3]))
+        for seed, nll in enumerate(values)
+    ]
+    pd.DataFrame(rows).to_csv(tmp_path / "x.csv", index=False)
+    table = read_scores(tmp_path / "x.csv", "kd")
+    unknown = compare_all(table, "kd")
+    assert unknown.scores.taken["collapsed"].startswith("unknown without labels")
+    assert "collapsed" not in levels_table(unknown)
+    report = compare_all(table, "kd", collapsed_at=[3.02])
+    assert report.scores.taken["collapsed"] == "nll of 3.02 or more"
+    assert levels_table(report)["collapsed"].tolist() == ["1 of 4", "0 of 4"] * 2
+    assert {row.verdict.word for row in report.rows} == {"no test: the control collapsed"}
+    assert report.rows[0].comparison.baseline_collapsed == 0.25
+    report = compare_all(table, "kd", collapsed_at=["a=1.3"])
+    assert levels_table(report)["collapsed"].tolist() == ["1 of 4", "1 of 4", "–", "–"]
+    for option, message in (("c=1", "no task 'c'; the tasks are a, b"), ("x", "expected a score")):
+        with pytest.raises(InputError, match=f"--collapsed-at.*{message}"):
+            compare_all(table, "kd", collapsed_at=[option])

@@ -79,7 +79,8 @@ def stage_sources(project: Project, profile: str, executed: Sequence[Path]) -> N
     for folder in ("_static", "_extra"):
         if (target / "book" / folder).is_dir():
             shutil.move(target / "book" / folder, target / folder)
-    for path in (source / "geodistill").rglob("*.py"):  # pages include the code that runs
+    included = [*(source / "geodistill").rglob("*.py"), *(source / "examples").glob("*.py")]
+    for path in included:  # pages include the code that runs
         copy = target / path.relative_to(source)
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(path, copy)

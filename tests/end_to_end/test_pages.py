@@ -95,108 +95,31 @@ def test_the_sentence_on_data_sets_is_what_the_published_table_gives():
 
 
 @pytest.mark.smoke
-def test_masks_trainer_and_layer_map_run(tmp_path):
+def test_masks_and_layer_map_run():
     namespace: dict[str, object] = {}
     masks = block_with("torch.arange(20) <")
     exec("import torch\nfrom geodistill import ProcrustesLoss\n" + masks, namespace)
     assert 0 < float(namespace["loss"]) < 2
-    exec(MODELS.format(folder=tmp_path), namespace)
-    before = namespace["student"].state_dict()["bert.embeddings.word_embeddings.weight"].clone()
-    exec(block_with("train_dataset=dataset"), namespace)
-    after = namespace["student"].state_dict()["bert.embeddings.word_embeddings.weight"]
-    assert not before.equal(after)
+    exec(MODELS, namespace)
     layers = block_with("compare_layers(")
     exec("import matplotlib; matplotlib.use('agg')\n" + layers, namespace)
     assert list(namespace["matches"]["layer_a"]) == list(range(7))
 
 
-# What the blocks of the page take for granted: models, data and settings of the reader.
+# What the blocks of the page take for granted: models and texts of the reader.
 MODELS = """
-from datasets import Dataset
 from support.tiny_tokenizers import word_tokenizer
-from transformers import BertConfig, BertForSequenceClassification, TrainingArguments
+from transformers import BertConfig, BertModel
 
 def bert(width, layers):
-    return BertForSequenceClassification(BertConfig(vocab_size=50, hidden_size=width,
-        num_hidden_layers=layers, num_attention_heads=2, intermediate_size=16))
+    return BertModel(BertConfig(vocab_size=50, hidden_size=width, num_hidden_layers=layers,
+        num_attention_heads=2, intermediate_size=16))
 
 teacher, student = bert(24, 6), bert(16, 3)
-rows = [{{"input_ids": [1, i, i + 1, 2], "labels": i % 2}} for i in range(8)]
-dataset = Dataset.from_list(rows)
-training_arguments = TrainingArguments("{folder}", max_steps=2, per_device_train_batch_size=4,
-    report_to=[], disable_tqdm=True, save_strategy="no", use_cpu=True)
-words = [f"w{{i}}" for i in range(2, 50)]
+words = [f"w{i}" for i in range(2, 50)]
 tokenizer = word_tokenizer(words)
 texts = [" ".join(words[i : i + 4]) for i in range(0, 40, 2)]
 """
-TRL = """
-from datasets import Dataset
-from support.tiny_models import tiny_opt
-from support.tiny_tokenizers import CHATML, byte_tokenizer, word_tokenizer
-from transformers import TrainingArguments
-from trl import SFTConfig
-from trl.experimental.gkd import GKDConfig
-student, teacher = (tiny_opt(i, width=16 * i, vocabulary=300, positions=96) for i in (1, 2))
-common = dict(max_steps=1, per_device_train_batch_size=2, logging_steps=1, max_length=48,
-    report_to="none", disable_tqdm=True, save_strategy="no", use_cpu=True, bf16=False)
-"""
-SFT = """
-tokenizer = byte_tokenizer()
-pairs = Dataset.from_list([{"prompt": "Ask", "completion": f" Say {i}"} for i in range(4)])
-sft_config = SFTConfig("sft", **common)
-"""
-GKD = """
-tokenizer = byte_tokenizer(CHATML)
-chats = Dataset.from_list([{"messages": [{"role": "user", "content": "Ask"},
-    {"role": "assistant", "content": f"Say {i}"}]} for i in range(4)])
-gkd_config = GKDConfig("gkd", lmbda=1.0, max_new_tokens=8, **common)
-"""
-TWO_TOKENIZERS = """
-tokenizer, teacher_tokenizer = byte_tokenizer(), word_tokenizer(["Ask", "Say"])
-student, teacher = (tiny_opt(i, width=16 * i, vocabulary=300, positions=96) for i in (1, 2))
-training_arguments = TrainingArguments("two", max_steps=1, per_device_train_batch_size=16,
-    logging_steps=1, report_to="none", disable_tqdm=True, save_strategy="no", use_cpu=True)
-"""
-
-
-@pytest.mark.smoke
-@pytest.mark.filterwarnings("ignore::FutureWarning")
-def test_trl_trainers_and_another_tokenizer_run(tmp_path, monkeypatch, capsys):
-    pytest.importorskip("trl")
-    monkeypatch.chdir(tmp_path)
-    lines = [{"prompt": f"Ask {i}", "completion": f"Say {i}"} for i in range(300)]
-    Path("mine.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    namespace: dict[str, object] = {}
-    imports = block_with("train_dataset=dataset").split("\n\n")[0]
-    exec("import torch\nfrom geodistill import ProcrustesLoss\n" + imports, namespace)
-    for words, config in (("SFTTrainer", SFT), ("GKDTrainer", GKD)):
-        exec(TRL + config, namespace)
-        before = {name: p.clone() for name, p in namespace["student"].named_parameters()}
-        exec(block_with(words), namespace)
-        after = dict(namespace["student"].named_parameters())
-        assert any(not before[name].equal(after[name]) for name in before)
-        (first,) = [row for row in namespace["trainer"].state.log_history if "loss" in row]
-        assert first["loss"] == pytest.approx(
-            first["loss/task"] + first["loss/ProcrustesLoss[-1--1]"], rel=1e-4
-        )
-    exec(block_with("print(lengths)"), namespace)
-    assert str(namespace["lengths"]) in capsys.readouterr().out
-    assert len(namespace["examples"]) > 200
-    check_cache_equals_live_teacher(namespace)
-
-
-def check_cache_equals_live_teacher(namespace):
-    """A teacher that reads words, a student that reads bytes: live and cached, the same loss."""
-    two_tokenizers, cache = block_with("data_collator=partial"), block_with("cache = build_cache")
-    exec(TWO_TOKENIZERS, namespace)
-    exec(two_tokenizers, namespace)
-    live = namespace["trainer"].state.log_history[0]["loss/ProcrustesLoss[-1--1]"]
-    assert 0.01 < live < 2
-    exec(cache, namespace)
-    exec(TWO_TOKENIZERS, namespace)  # the student as it was
-    exec(two_tokenizers.replace("teacher_model=teacher", "teacher_cache=cache"), namespace)
-    cached = namespace["trainer"].state.log_history[0]["loss/ProcrustesLoss[-1--1]"]
-    assert cached == pytest.approx(live, abs=2e-3)
 
 
 def scores(printed: str) -> dict[str, float]:
@@ -235,27 +158,8 @@ def test_own_instructions_are_distilled(tmp_path, monkeypatch, capsys):
     assert 0 < nll["kd"] < 20
     assert loaded == ["my-student"] * 2
     assert len(namespace["run"].items) == 25
-
-
-@pytest.mark.smoke
-def test_own_sentences_are_distilled(tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    words = ("fine good great", "bad dull poor")
-    lines = [
-        f"{words[i % 2]} film {i},{'good' if i % 2 == 0 else 'bad'},a{i // 2}" for i in range(200)
-    ]
-    Path("mine.csv").write_text("\n".join(["review,kind,author", *lines]) + "\n")
-    block = block_with('"mine.csv"')
-    assert "n_train=200" in block
-    small = "n_train=60, steps=4, layers=1, weight_warmup_batches=1, n_probe_items=8"
-    namespace: dict[str, object] = {}
-    exec(block.replace("n_train=200", small), namespace)
-    accuracy = scores(capsys.readouterr().out)
-    assert list(accuracy) == ["tfidf", "kd", "kd+procrustes"]
-    assert accuracy["tfidf"] == 1
-    assert 0.4 <= accuracy["kd"] <= 1
-    assert set(namespace["run"].items["source"]) == set(namespace["data"].test["source"])
-    exec(block_with("layers=2"), namespace)
-    assert len(namespace["student"].bert.encoder.layer) == 2
-    name, accuracy, kept = capsys.readouterr().out.splitlines()[-1].split()
-    assert (name, float(accuracy) <= 1, float(kept) <= 1) == ("uniform", True, True)
+    exec("from support.tiny_tokenizers import byte_tokenizer", namespace)
+    namespace["tokenizer"] = namespace["byte_tokenizer"]()
+    exec(block_with("print(lengths)"), namespace)
+    assert str(namespace["lengths"]) in capsys.readouterr().out
+    assert len(namespace["examples"]) > 200

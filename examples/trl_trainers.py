@@ -1,0 +1,59 @@
+"""TRL's fine-tuning on answers and its on-policy distillation (GKD), with feature terms."""
+
+import tempfile
+from typing import Any
+
+import torch
+from datasets import Dataset
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from trl import SFTConfig, SFTTrainer
+from trl.experimental.gkd import GKDConfig, GKDTrainer
+
+from geodistill import FeatureDistillation, FeatureTerm, ProcrustesLoss
+
+WORDS = ["<pad>", "<end>", "user", "assistant", *"abcdefgh"]
+TEMPLATE = "{% for m in messages %}{{ m.role }} {{ m.content }} {% endfor %}"
+CHAT = {"messages": [{"role": "user", "content": "a b"}, {"role": "assistant", "content": "c d e"}]}
+PAIR = {"prompt": "a b", "completion": " c d e"}
+
+
+class GeometrySFT(FeatureDistillation, SFTTrainer):
+    """TRL's loss plus the weighted terms, over the tokens of the answers."""
+
+
+class GeometryGKD(FeatureDistillation, GKDTrainer):
+    """The student answers a share `lmbda` of the prompts; the terms compare the same tokens."""
+
+
+def llama(width: int) -> LlamaForCausalLM:  # in place of `AutoModelForCausalLM.from_pretrained`
+    return LlamaForCausalLM(LlamaConfig(vocab_size=len(WORDS), hidden_size=width,
+        intermediate_size=2 * width, num_hidden_layers=2, num_attention_heads=2,
+        initializer_range=0.1))  # fmt: skip
+
+
+def main(trainer_class: Any = GeometrySFT) -> list[float]:
+    """The geometry losses of one of the two trainers."""
+    torch.manual_seed(0)
+    model = Tokenizer(models.WordLevel({w: i for i, w in enumerate(WORDS)}, unk_token="<pad>"))
+    model.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=model, pad_token="<pad>",
+        eos_token="<end>", chat_template=TEMPLATE)  # fmt: skip
+    config, row = (SFTConfig, PAIR) if trainer_class is GeometrySFT else (GKDConfig, CHAT)
+    gkd = {"lmbda": 0.5, "max_new_tokens": 6} if config is GKDConfig else {}
+    term = FeatureTerm(-1, -1, ProcrustesLoss())
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = trainer_class(
+            llama(16),
+            args=config(folder, max_steps=12, learning_rate=0.01, per_device_train_batch_size=8,
+                logging_steps=1, report_to="none", bf16=False, disable_tqdm=True,
+                save_strategy="no", use_cpu=True, max_length=24, **gkd),
+            train_dataset=Dataset.from_list([row] * 16), processing_class=tokenizer,
+            teacher_model=llama(32), terms=[term],
+        )  # fmt: skip
+        trainer.train()
+    return [row[f"loss/{term.name}"] for row in trainer.state.log_history if "loss" in row]
+
+
+if __name__ == "__main__":
+    print(main(GeometrySFT), main(GeometryGKD))

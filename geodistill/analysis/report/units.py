@@ -47,7 +47,7 @@ class Scale:
         """The margin of a comparison: the mean over its tasks."""
         known = [self.margins[task] for task in comparison.tasks if task in self.margins]
         known = known or list(self.margins.values())  # tasks are the items of one comparison
-        return sum(known) / len(known)
+        return math.fsum(known) / len(known)
 
     def divide(self, scores: ScoreTable) -> ScoreTable:
         """The table with each task's scores divided by its divisor."""

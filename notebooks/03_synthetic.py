@@ -305,7 +305,7 @@ with geodistill_style():
         ax.axline((0, 0), slope=1, color="black", lw=0.8, zorder=0)
         ax.plot(teacher_products, values, ".", ms=1, color=style.color, rasterized=True)
         ax.set(aspect="equal", xticks=[-1, 0, 1], yticks=[-1, 0, 1])
-        ax.set_title(style.label.replace("learned ", "learned\n"), fontsize=10)
+        ax.set_title(style.label.removeprefix("learned "), fontsize=10)
     axes[1].set_xlabel("teacher's inner product")
     axes[0].set_ylabel("student's")
     title = "At the end, inner products of the projection's student\ncorrelate "

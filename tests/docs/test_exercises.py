@@ -16,7 +16,7 @@ CHAPTERS = (
     "06_significance",
     "08_your_model",
 )
-SELF_CONTAINED = CHAPTERS[:3]
+SELF_CONTAINED = (*CHAPTERS[:3], "06_significance")
 """Chapters whose solutions run without the cells of the page."""
 EXERCISE = r"\{exercise\}\n:label: (\S+)"
 SOLUTION = r"\{solution(?:-start)?\} (\S+)\n:class: dropdown\n"

@@ -25,7 +25,11 @@ def test_a_forest_and_a_table_say_numbers_runs_and_folders(tmp_path, shown):
     show_claim(judge, "C5", "table")
     forest, table = shown
     assert [facts["name"] for facts in shown] == ["forest", "table"]
-    assert test.unit.format(comparisons[0].estimate) in forest["text"]
+    largest = max(comparison.estimate for comparison in comparisons)
+    assert test.unit.format(largest) in forest["text"]
+    above = sum(comparison.low > 0 for comparison in comparisons)
+    assert f"{above} of {len(comparisons)} intervals lie above zero" in forest["text"]
+    assert 5 < len(forest["text"].split()) < 60
     assert "A Procrustes or Gram term improves instruction following" in table["text"]
     for facts in shown:
         assert len(facts["run_ids"]) == 70

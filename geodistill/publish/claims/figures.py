@@ -47,14 +47,35 @@ def show_forest(
 
     from geodistill.analysis.figures import comparison_plots
 
+    finding = _finding(comparisons)
     with geodistill_style():
-        fig, ax = pyplot.subplots(figsize=(7, 0.42 * len(comparisons) + 1))
+        fig, ax = pyplot.subplots(figsize=(5.2, 0.42 * len(comparisons) + 1.2))
         margin = test.margin * test.unit.factor
         comparison_plots.forest(
             ax, format.estimates_table(comparisons, test.unit), test.unit.name, margin
         )
-    text = format.describe_comparisons(comparisons, test.unit)
-    show(fig, alt=f"Forest plot. {text}.", name=name, **provenance)
+        fig.suptitle(finding, fontsize="medium")
+    show(
+        fig,
+        alt=f"Forest plot: {finding}. {_largest(comparisons, test.unit)}",
+        caption="Filled: pooled over tasks; hollow: one task. Line: 95 % interval; grey: less than "
+        f"the margin. {format.comparison_caption(comparisons, test.margin, test.unit)}",
+        name=name,
+        **provenance,
+    )
+
+
+def _finding(comparisons: Sequence[Comparison]) -> str:
+    """How many intervals lie above and below zero: the title of a figure of them."""
+    above, below = sum(c.low > 0 for c in comparisons), sum(c.high < 0 for c in comparisons)
+    count = f"{above} of {len(comparisons)} intervals lie above zero"
+    return f"{count}, {below} below" if below else count
+
+
+def _largest(comparisons: Sequence[Comparison], unit: format.Unit) -> str:
+    """The largest difference as a sentence of the alternative text."""
+    largest = max(comparisons, key=lambda comparison: comparison.estimate)
+    return f"Largest: {format.describe_comparisons([largest], unit)}."
 
 
 def show_groups(
@@ -85,17 +106,22 @@ def show_groups(
     )
     by_method = {method: table[table["method"] == method] for method in table["method"].unique()}
     margin = test.margin * test.unit.factor
+    comparisons = [comparison for group in groups.values() for comparison in group]
+    finding = _finding(comparisons)
     with geodistill_style():
-        fig, ax = pyplot.subplots(figsize=(7.5, 3.4))
+        fig, ax = pyplot.subplots(figsize=(5.2, 3.8))
         ax.axhspan(-margin, margin, color="#EFEFEF", zorder=0)
         ax.axhline(0, color="black", linewidth=0.8)
         comparison_plots.grouped_errorbars(ax, by_method, "group", list(labels.values()), 0.14)
         ax.set_xlim(-0.6, len(groups) - 0.4)
-        ax.set_ylabel(f"gain over KD, {test.unit.name}\n(line: 95 % interval)")
-        ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
-    texts = [
-        f"{' '.join(label.split())}: {format.describe_comparisons(group, test.unit)}"
-        for label, group in groups.items()
-    ]
-    alt = f"Gain over KD, by group. {'; '.join(texts)}."
-    show(fig, alt=alt, name=name, **provenance)
+        ax.set_ylabel(f"gain over KD, {test.unit.name}")
+        ax.set_title(finding)
+        fig.legend(loc="outside lower center", ncols=2)
+    show(
+        fig,
+        alt=f"Gain over KD, by group: {finding}. {_largest(comparisons, test.unit)}",
+        caption="Line: 95 % interval; grey: less than the margin. "
+        f"{format.comparison_caption(comparisons, test.margin, test.unit)}",
+        name=name,
+        **provenance,
+    )

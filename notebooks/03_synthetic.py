@@ -246,10 +246,10 @@ for objective in OBJECTIVES:
     for moment, part in moments.items():
         intervals, outcome = intervals_of(part[part["objective"] == objective])
         outcomes[objective, moment] = outcome
-        kept = " / ".join(
+        scores = " / ".join(
             f"{mean:.3f} ± {(upper - lower) / 2:.3f}" for mean, lower, upper in intervals
         )
-        cells[moment] = f"{kept}: {outcome}"
+        cells[moment] = f"{scores}: {outcome}"
 show_table(
     pd.DataFrame(table).T.reset_index(names="loss"),
     caption=f"Geometry kept, by the Procrustes / by the Gram distance: mean over {len(TEACHERS)} teachers and "
@@ -260,12 +260,12 @@ show_table(
 start = results[(results["step"] == 0) & (results["width"] == 32)]
 by_arithmetic = 1 - LOW_LOSS**0.5 * (1 - start["geometry_kept"])  # at equal width the best is 0
 assert by_arithmetic.between(LOST - 0.01, LOST + 0.01).all()
-on_the_way, finally_ = ({o: outcomes[o, moment] for o in OBJECTIVES} for moment in moments)
-for outcome in (on_the_way, finally_):
+early_outcome, late_outcome = ({o: outcomes[o, moment] for o in OBJECTIVES} for moment in moments)
+for outcome in (early_outcome, late_outcome):
     assert [o for o, word in outcome.items() if word == "lost"] == ["projection", "spectrum"]
-unclear = [o for o, word in on_the_way.items() if word == "depends on the distance"]
+unclear = [o for o, word in early_outcome.items() if word == "depends on the distance"]
 assert unclear == ["gram", "cka", "orthogonal-projection"]
-assert "depends on the distance" not in finally_.values()
+assert "depends on the distance" not in late_outcome.values()
 parts = low.groupby(["objective", "teacher"])
 lost = [pair for pair, part in parts if pair[0] in unclear and intervals_of(part)[1] == "lost"]
 assert [teacher for objective, teacher in lost if objective == "cka"] == sorted(unequal)

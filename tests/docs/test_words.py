@@ -93,6 +93,22 @@ PHRASES = [
     r"student of above",
     r"the very (?:teachers|rows)",
     r"beside (?:its|their) (?:like|kin)",
+    r"score as KD alone does when",
+    r"\bowed to\b",
+    r"\bnot said\b",
+    r"can already read\b",
+    r"that asks again",
+    r"what procrustes has over",
+    r"from what it has at",
+    r"the teacher is one\b",
+    r"in other readings",
+    r"what a control lacks",
+    r"and in no interval",
+    r"does not fit together",
+    r"changes? a word\b",
+    r"the dial runs",
+    r"formulas as advice",
+    r"always say which way",
     r"\bsee there\b",
     r"arguments as there",
     r"\bunlike scale",
@@ -163,5 +179,20 @@ def test_the_checks_see_names_and_phrases() -> None:
     text = "# It holds one row a\n# text, and does harm\n# of its own.\n"
     assert len(forbidden_phrases(text)) == 3
     assert forbidden_phrases("One row per text; call a method; run a notebook.") == []
+    rewritten = """
+        harm of its own|where the teacher's rows lie|knows no rows|in no confirmatory family|
+        rows are whole|the words go by tests|nats a token|luck|
+        how many sentences is a term worth?|turn the figure on its side|
+        a term score as KD alone does when given|is not owed to which|can be had too cheaply|
+        no share is said|rows that meet their own|which flatters it|more seeds alone would not do|
+        is an anecdote|throw of the dice|a student that can already read|
+        a section that asks again|what Procrustes has over its controls|a teacher of another kind|
+        On how many directions|What does the cache hide|The hint, asked again|in other readings|
+        what a control lacks|What the habits|From a p-value to a word|and in no interval|
+        holds them from below|the best turn|is pulled back at the rate|be tellable|
+        What memory mends|What does not fit together is told|none of them changes a word
+    """
+    for phrase in " ".join(rewritten.split()).split("|"):
+        assert forbidden_phrases(phrase), phrase
     assert len(SOURCES) > 100
     assert len(PAGES) > 20

@@ -1,9 +1,11 @@
 """The `geodistill compare-layers` command: load two models, compare layers, print, write."""
 
+from __future__ import annotations
+
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import pandas as pd
 import typer
@@ -21,35 +23,115 @@ from geodistill.cli.tables import rich_table, wide_console
 from geodistill.errors import InputError
 from geodistill.tasks import assets
 
+if TYPE_CHECKING:
+    from geodistill.layers.compare_layers import LayerMap
+
+DTYPES = ("float32", "float16", "bfloat16", "auto")
+
 
 def run_compare_layers(
     model_a: str,
     model_b: str,
-    texts: Path,
+    texts: Path | None = None,
+    images: Path | None = None,
     *,
     pooling: str = "",
-    measure: str,
+    measure: str = "procrustes",
     drop_outliers: bool = False,
     device: str = "",
+    dtype: str = "float32",
     batch_size: int = 16,
-    out: Path | None,
+    out: Path | None = None,
 ) -> None:
     """Print the closest layer of B for each layer of A, and a mapping; arguments as in the command.
 
     Raises:
-        InputError: unknown measure or pooling; models or texts that cannot be read or compared.
+        InputError: unknown measure, pooling or dtype; models, features, texts or images that cannot
+            be read or compared.
     """
-    if measure not in MEASURE_LABELS:
-        raise InputError(f"--measure {measure!r}: expected one of {', '.join(MEASURE_LABELS)}")
-    lines = read_texts(texts)
-    for name in (model_a, model_b):
+    _check_options(measure, dtype)
+    kind = _kind_of_input((model_a, model_b), texts, images)
+    if kind != "text" and (pooling or drop_outliers):
+        raise InputError(f"--pooling and --drop-outliers are for --texts; got a map by {kind}")
+    lines = read_texts(texts) if texts else []
+    console = wide_console()
+    if kind == "row":
+        from geodistill.layers.features import compare_features, load_features
+
+        layers = compare_features(*(load_features(Path(name)) for name in (model_a, model_b)))
+    elif kind == "image":
+        assert images is not None
+        layers = _compare_by_images(model_a, model_b, images, device, dtype, batch_size)
+    else:
+        layers = _compare_by_texts(
+            model_a, model_b, lines, pooling, drop_outliers, device, dtype, batch_size
+        )
+    matches = match_table(layers.table, measure)
+    console.print(rich_table(matches, f"{MEASURE_LABELS[measure]}: A is {model_a}, B is {model_b}"))
+    console.print(_describe_rows(layers, len(lines), drop_outliers), highlight=False)
+    if layers.mapping is not None:
+        console.print(describe_mapping(layers.mapping, measure), soft_wrap=True)
+    if out:
+        paths = write_map(layers.table, measure, out, (model_a, model_b))
+        console.print("written: " + ", ".join(map(str, paths)), soft_wrap=True)
+
+
+def _check_options(measure: str, dtype: str) -> None:
+    for option, value, known in (("measure", measure, MEASURE_LABELS), ("dtype", dtype, DTYPES)):
+        if value not in known:
+            raise InputError(f"--{option} {value!r}: expected one of {', '.join(known)}")
+
+
+def _kind_of_input(names: tuple[str, str], texts: Path | None, images: Path | None) -> str:
+    """What a row is: "text", "image", or "row" of two files of features."""
+    are_files = [name.endswith((".npy", ".safetensors")) for name in names]
+    if any(are_files) != all(are_files):
+        raise InputError(
+            f"{names[are_files.index(True)]} is a file of features and the other is none: expected "
+            "two files of features, or two models"
+        )
+    if (texts is not None) + (images is not None) != 1 - all(are_files):
+        raise InputError(
+            "expected --texts FILE for two language models, --images FOLDER for two models of "
+            "images, and neither for two .npy or .safetensors files of features (rows, width)"
+        )
+    for path in [*map(Path, names if all(are_files) else ()), *filter(None, [images])]:
+        if not path.exists():
+            raise InputError(f"no file or folder at {path}")
+    for name in () if all(are_files) else names:
         _refuse_absent_folder(name)
+    return "row" if all(are_files) else "image" if images else "text"
+
+
+def _compare_by_images(
+    model_a: str, model_b: str, path: Path, device: str, dtype: str, batch_size: int
+) -> LayerMap:
+    from transformers import AutoImageProcessor
+
+    from geodistill.layers.features import compare_features, image_features, load_images
+
+    images, by_name = load_images(path), {}
+    for name in dict.fromkeys((model_a, model_b)):
+        model, processor = load_model(name, device, dtype, AutoImageProcessor)
+        by_name[name] = image_features(model, processor, images, batch_size=batch_size)
+    return compare_features(by_name[model_a], by_name[model_b], unit="image")
+
+
+def _compare_by_texts(
+    model_a: str,
+    model_b: str,
+    lines: Sequence[str],
+    pooling: str,
+    drop_outliers: bool,
+    device: str,
+    dtype: str,
+    batch_size: int,
+) -> LayerMap:
     from geodistill.layers.compare_layers import compare_layers  # loads torch, in seconds
 
-    console = wide_console()
-    with console.status("loading"):
-        a = load_model(model_a, device)
-        b = a if model_b == model_a else load_model(model_b, device)
+    with wide_console().status("loading"):
+        a = load_model(model_a, device, dtype)
+        b = a if model_b == model_a else load_model(model_b, device, dtype)
     unit = cast(Literal["token", "text"], pooling) if pooling else None
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
@@ -60,24 +142,24 @@ def run_compare_layers(
     for warning in caught:
         if warning.category is UserWarning:
             typer.echo(f"warning: {warning.message}", err=True)
-    matches = match_table(layers.table, measure)
-    console.print(rich_table(matches, f"{MEASURE_LABELS[measure]}: A is {model_a}, B is {model_b}"))
+    return layers
+
+
+def _describe_rows(layers: LayerMap, n_texts: int, drop_outliers: bool) -> str:
+    """The rows compared, and what the columns mean."""
     n, unit = layers.table[["n", "pooling"]].iloc[0]
+    by_text = n_texts > 0
     cut = f"; {layers.truncated} texts were truncated" if layers.truncated else ""
     if drop_outliers:
         cut += "; outlier tokens left out: {} of A, {} of B".format(*layers.dropped)
-    console.print(
-        f"{len(lines)} texts, {n} rows, one per {unit}{cut}. null: unrelated rows with these "
+    rows = f"{n_texts} texts, {n} rows, one per {unit}{cut}" if by_text else f"{n} {unit}s"
+    return (
+        f"{rows}. null: unrelated rows with these "
         "spectra. beyond chance: 0 at the null, 1 for equal features; it decides the closest layer "
         "(by value: the closest without it). geometry kept: 1 for the best student of B's width, 0 "
-        "for that student with shuffled rows. p_search: texts permuted, over all pairs of layers.",
-        highlight=False,
+        f"for that student with shuffled rows. p_search: {'texts' if by_text else f'{unit}s'} "
+        "permuted, over all pairs of layers."
     )
-    if layers.mapping is not None:
-        console.print(describe_mapping(layers.mapping, measure), soft_wrap=True)
-    if out:
-        paths = write_map(layers.table, measure, out, (model_a, model_b))
-        console.print("written: " + ", ".join(map(str, paths)), soft_wrap=True)
 
 
 def read_texts(path: Path) -> list[str]:
@@ -101,12 +183,16 @@ def _refuse_absent_folder(name: str) -> None:
         )
 
 
-def load_model(name: str, device: str = "") -> tuple[Any, Any]:
-    """A model without its head, in float32, and its tokenizer.
+def load_model(
+    name: str, device: str = "", dtype: str = "float32", preparer: Any = None
+) -> tuple[Any, Any]:
+    """A model without its head, and its tokenizer or image processor.
 
     Args:
         name: "minilm" or "smollm2", the embedded ones; a folder; or a hub name.
         device: such as "cuda"; by default the CPU.
+        dtype: one of `DTYPES`; "auto" is that of the file.
+        preparer: `AutoImageProcessor`; by default `AutoTokenizer`.
 
     Raises:
         InputError: `transformers` cannot load it, its weights are not those of the model, or there
@@ -127,9 +213,9 @@ def load_model(name: str, device: str = "") -> tuple[Any, Any]:
     source = assets.path(name) if name in ("minilm", "smollm2") else str(Path(name).expanduser())
     options: dict[str, Any] = {"gguf_file": assets.SMOLLM2_GGUF} if name == "smollm2" else {}
     try:
-        tokenizer = AutoTokenizer.from_pretrained(source, **options)
-        model = load_pretrained(AutoModel, source, dtype=torch.float32, **options)
-        return model.to(device or "cpu"), tokenizer
+        prepare = (preparer or AutoTokenizer).from_pretrained(source, **options)
+        model = load_pretrained(AutoModel, source, dtype=dtype, **options)
+        return model.to(device or "cpu"), prepare
     except InputError:
         raise
     except (OSError, ValueError, KeyError, RuntimeError) as error:
@@ -166,14 +252,14 @@ def describe_mapping(mapping: pd.DataFrame, measure: str) -> str:
     if rows.empty:
         return f"no mapping: {measure} is not defined for all pairs of layers; use more texts"
     terms = [
-        f"    FeatureTerm(teacher_layer={a}, student_layer={b}, loss=ProcrustesLoss()),"
+        f"    FeatureTerm(teacher_layer={a!r}, student_layer={b!r}, loss=ProcrustesLoss()),"
         for a, b in rows[["layer_a", "layer_b"]].itertuples(index=False)
     ]
     gain, p = rows["beyond_chance"].mean(), format_p(rows["p_map"].iloc[0])
     return "\n".join(
         [
             "suggested mapping with A as the teacher: deeper layers to deeper ones, mean beyond "
-            f"chance {gain:.2f}, p {p} (of the best mapping of permuted texts)",
+            f"chance {gain:.2f}, p {p} (of the best mapping of permuted rows)",
             "terms = [",
             *terms,
             "]",

@@ -179,9 +179,17 @@ def power(
 
 @app.command()
 def compare_layers(
-    model_a: Annotated[str, typer.Argument(help="folder, hub name, minilm or smollm2")],
+    model_a: Annotated[
+        str,
+        typer.Argument(help="folder, hub name, minilm or smollm2; or features: .npy, .safetensors"),
+    ],
     model_b: Annotated[str, typer.Argument(help="the second model; may be the same")],
-    texts: Annotated[Path, typer.Option(help="text file, one text per line, at least four")],
+    texts: Annotated[
+        Path | None, typer.Option(help="text file, one text per line, at least four")
+    ] = None,
+    images: Annotated[
+        Path | None, typer.Option(help="folder of images, or .npy array (n, height, width, 3)")
+    ] = None,
     pooling: Annotated[
         str, typer.Option(help="token or text (default: token, if the token ids are equal)")
     ] = "",
@@ -192,7 +200,10 @@ def compare_layers(
         bool, typer.Option("--drop-outliers", help="leave out tokens that dominate a layer")
     ] = False,
     device: Annotated[str, typer.Option(help="such as cuda (default: the CPU)")] = "",
-    batch_size: Annotated[int, typer.Option(min=1, help="texts per forward pass")] = 16,
+    dtype: Annotated[
+        str, typer.Option(help="float32, float16, bfloat16 or auto, that of the file")
+    ] = "float32",
+    batch_size: Annotated[int, typer.Option(min=1, help="texts or images per pass")] = 16,
     out: OutFolder = None,
 ) -> None:
     """Compare all layers of two models: which pairs share their geometry, beyond chance."""
@@ -202,10 +213,12 @@ def compare_layers(
         model_a,
         model_b,
         texts,
+        images,
         pooling=pooling,
         measure=measure,
         drop_outliers=drop_outliers,
         device=device,
+        dtype=dtype,
         batch_size=batch_size,
         out=out,
     )

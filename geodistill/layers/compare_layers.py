@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 TextPooling = Literal["token", "text"]
 Models = tuple[TokenizedModel, TokenizedModel]
-_MIN_ROWS = 4  # of debiased CKA
+MIN_ROWS = 4  # of debiased CKA
 
 
 @dataclass(frozen=True)
@@ -41,8 +41,9 @@ class LayerMap:
             `value` a layer with many directions is close to every other. `geometry_kept`: of b as
             the student of a (procrustes, gram, cka). `z`: against permuted rows, at most
             permutations/√(1 + permutations). `p`: of this pair alone. `p_search`: of its z as the
-            largest of all pairs. `n`: number of rows. `pooling`: "token" or "text". NaN where a
-            number is undefined, as for a least-squares fit with no more rows than dimensions.
+            largest of all pairs. `n`: number of rows. `pooling`: what a row is: "token", "text",
+            "image" or "row". NaN where a number is undefined, as for a least-squares fit with no
+            more rows than dimensions.
         truncated: number of texts longer than the models' positions, which were truncated.
         dropped: number of tokens of model a and of model b left out as outliers.
         mapping: for each measure that is defined everywhere and each layer of b but the embeddings,
@@ -51,12 +52,12 @@ class LayerMap:
 
     Example:
         >>> import pandas as pd
-        >>> LayerMap(pd.DataFrame({"layer_a": [0], "layer_b": [1]}), truncated=0).table.shape
+        >>> LayerMap(pd.DataFrame({"layer_a": [0], "layer_b": [1]})).table.shape
         (1, 2)
     """
 
     table: pd.DataFrame
-    truncated: int
+    truncated: int = 0
     dropped: tuple[int, int] = (0, 0)
     mapping: pd.DataFrame | None = None
 
@@ -134,11 +135,38 @@ def compare_layers(
     layers = (moments.layers(0), moments.layers(1))
     squares = [None if drop_outliers else side.squares() for side in distances]
     _warn_if_dominated(models, layers, moments.n, squares)
+    indices = (models[0].layers, models[1].layers)
+    result = finish_map(moments, layers, rows, indices, permutations, seed, progress, pooling)
+    return replace(result, truncated=truncated, dropped=dropped)
+
+
+def finish_map(
+    moments: LayerMoments,
+    layers: tuple[list[Layer], list[Layer]],
+    rows: tuple[Tensor, Tensor],
+    names: tuple[Sequence[int | str], Sequence[int | str]],
+    permutations: int,
+    seed: int,
+    progress: bool,
+    pooling: str,
+) -> LayerMap:
+    """The map of summed moments and of the rows to be permuted.
+
+    Args:
+        moments: of all rows.
+        layers: of both models, by these moments.
+        rows: of model a and b, the layers concatenated (n, Σ d).
+        names: of the layers, or their indices.
+        permutations: random orders of the rows of b.
+        seed: of the orders.
+        progress: whether to show progress bars.
+        pooling: what a row is.
+    """
     columns = value_columns(moments, layers, seed, progress)
-    first = mappable_from(indices := (models[0].layers, models[1].layers))
+    first = mappable_from(names)
     tests, p_map = pvalue_columns(*rows, moments.widths, permutations, seed, progress, first)
-    table = layer_table(*indices, columns | tests).assign(n=moments.n, pooling=pooling)
-    return LayerMap(table, truncated, dropped, suggest_mappings(table, p_map, first))
+    table = layer_table(*names, columns | tests).assign(n=moments.n, pooling=pooling)
+    return LayerMap(table, mapping=suggest_mappings(table, p_map, first))
 
 
 def _warn_if_dominated(
@@ -163,14 +191,14 @@ def _warn_if_dominated(
 def _check_arguments(
     texts: Sequence[str], batch_size: int, permutations: int, max_permuted_texts: int
 ) -> None:
-    if min(batch_size, permutations) < 1 or max_permuted_texts < _MIN_ROWS:
+    if min(batch_size, permutations) < 1 or max_permuted_texts < MIN_ROWS:
         raise InputError(
             f"batch_size is {batch_size}, permutations {permutations}, max_permuted_texts "
-            f"{max_permuted_texts}: expected at least 1, 1 and {_MIN_ROWS}"
+            f"{max_permuted_texts}: expected at least 1, 1 and {MIN_ROWS}"
         )
-    if isinstance(texts, str) or len(texts) < _MIN_ROWS:
+    if isinstance(texts, str) or len(texts) < MIN_ROWS:
         number = "one string" if isinstance(texts, str) else f"{len(texts)}"
-        raise InputError(f"texts is {number}: expected a list of at least {_MIN_ROWS} texts")
+        raise InputError(f"texts is {number}: expected a list of at least {MIN_ROWS} texts")
     for i, text in enumerate(texts):
         if not text.strip():
             raise InputError(f"texts: number {i} is empty; leave it out")
@@ -226,10 +254,10 @@ def _without_outliers(
         by_text = dict(zip(order, parts, strict=True))
         reduced.append(replace(model, inliers=[by_text[i] for i in range(len(order))]))
     n_left = sum(all(model.has_inliers(i) for model in reduced) for i in order)
-    if n_left < _MIN_ROWS:
+    if n_left < MIN_ROWS:
         raise InputError(
             f"drop_outliers leaves tokens of {n_left} texts: expected longer texts, or at least "
-            f"{_MIN_ROWS} with tokens that are no outliers"
+            f"{MIN_ROWS} with tokens that are no outliers"
         )
     return (reduced[0], reduced[1]), (int(outliers[0].sum()), int(outliers[1].sum()))
 
@@ -254,7 +282,7 @@ def _one_pass(
     for texts, outputs in _batches(models, batch_size, progress):
         in_batch = [k for k, i in enumerate(texts) if i in sampled]
         if moments is None:
-            moments = _empty_moments([hidden for hidden, _ in outputs])
+            moments = empty_moments([hidden for hidden, _ in outputs])
             distances = [TokenDistances(_widths(hidden)) for hidden, _ in outputs]
         rows, sample = [], []
         for side, (hidden, mask) in zip(distances, outputs, strict=True):
@@ -284,7 +312,7 @@ def _widths(hidden: list[Tensor]) -> list[int]:
     return [h.shape[-1] for h in hidden]
 
 
-def _empty_moments(hidden: list[list[Tensor]]) -> LayerMoments:
+def empty_moments(hidden: list[list[Tensor]]) -> LayerMoments:
     """Moments of these layers, on their device; InputError if memory is too small."""
     a, b = map(_widths, hidden)
     device = hidden[0][0].device

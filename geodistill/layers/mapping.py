@@ -100,7 +100,7 @@ def suggest_mappings(
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=columns)
 
 
-def mappable_from(layers: tuple[Sequence[int], Sequence[int]]) -> tuple[int, int]:
+def mappable_from(layers: tuple[Sequence[int | str], Sequence[int | str]]) -> tuple[int, int]:
     """The first index of each side that is no embedding output, unless there is nothing else."""
     a, b = (int(side[0] == 0 and len(side) > 1) for side in layers)
     return a, b

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -160,7 +161,9 @@ def _similarities(a: Tensor, b: Tensor, order: Tensor, defined: Tensor) -> Tenso
     return torch.stack(signed).masked_fill(~defined, torch.nan)
 
 
-def layer_table(layers_a: list[int], layers_b: list[int], columns: Columns) -> pd.DataFrame:
+def layer_table(
+    layers_a: Sequence[int | str], layers_b: Sequence[int | str], columns: Columns
+) -> pd.DataFrame:
     """One row per measure and pair of layers."""
     import pandas as pd
 

@@ -46,8 +46,9 @@ def closest_layers(
             f"table has no value of measure {measure!r}: it needs more rows than a layer is wide"
         )
     ascending = by == "value" and measure not in SIMILARITIES
-    known = known.sort_values(by, ascending=ascending, kind="stable")
-    return known.groupby("layer_a").head(1).sort_values("layer_a").reset_index(drop=True)
+    order = known["layer_a"].unique()  # of depth: names do not sort by it
+    known = known.sort_values(by, ascending=ascending, kind="stable").drop_duplicates("layer_a")
+    return known.set_index("layer_a").loc[order].reset_index()[list(table.columns)]
 
 
 def layer_map(
@@ -72,9 +73,9 @@ def layer_map(
         InputError: no such measure, or no values of it.
     """
     matches = closest_layers(table, measure)
-    values = table[table["measure"] == measure].pivot(
-        index="layer_b", columns="layer_a", values="value"
-    )
+    rows = table[table["measure"] == measure]
+    values = rows.pivot(index="layer_b", columns="layer_a", values="value")
+    values = values.reindex(rows["layer_b"].unique(), columns=rows["layer_a"].unique())
     ax = ax if ax is not None else plt.subplots(layout="constrained")[1]
     palette = plt.get_cmap("viridis" if measure in SIMILARITIES else "viridis_r")
     image = ax.imshow(
@@ -83,13 +84,13 @@ def layer_map(
         origin="lower",
         aspect="auto",  # seven layers against thirty-one would be a narrow strip
     )
-    columns, rows = (
+    at_column, at_row = (
         {str(layer): index for index, layer in enumerate(side)}
         for side in (values.columns, values.index)
     )
 
     def mark(pairs: pd.DataFrame, label: str, **style: Any) -> None:
-        x, y = pairs["layer_a"].astype(str).map(columns), pairs["layer_b"].astype(str).map(rows)
+        x, y = pairs["layer_a"].astype(str).map(at_column), pairs["layer_b"].astype(str).map(at_row)
         ax.scatter(x, y, label=label if len(pairs) else None, **style)
 
     significant = matches["p_search"] <= ALPHA
@@ -100,7 +101,7 @@ def layer_map(
     by_value = _different_by_value(table, measure)
     if len(by_value):
         mark(by_value, "closest by value, if different", marker="x", color="black")
-    _label_axes(ax, columns, rows, names)
+    _label_axes(ax, at_column, at_row, names)
     bar = ax.figure.colorbar(image, ax=ax, label=MEASURE_LABELS[measure])
     bar.ax.grid(visible=False)
     return ax
@@ -115,13 +116,14 @@ def _different_by_value(table: pd.DataFrame, measure: str) -> pd.DataFrame:
 def _label_axes(
     ax: Axes, columns: dict[str, int], rows: dict[str, int], names: tuple[str, str]
 ) -> None:
-    for axis, layers in ((ax.xaxis, columns), (ax.yaxis, rows)):
+    for axis, layers, name in ((ax.xaxis, columns, names[0]), (ax.yaxis, rows, names[1])):
         step = max(1, len(layers) // 10)
         axis.set_ticks(list(layers.values())[::step], list(layers)[::step])
+        shown = name.rstrip("/").rpartition("/")[2].replace("$", r"\$")
+        axis.set_label_text(f"layer of {shown}" + (" (0: embeddings)" if "0" in layers else ""))
+    if max(map(len, columns)) > 3:
+        ax.tick_params(axis="x", rotation=90)
     ax.grid(visible=False)
-    shown = [name.rstrip("/").rpartition("/")[2].replace("$", r"\$") for name in names]
-    ax.set_xlabel(f"layer of {shown[0]} (0: embeddings)")
-    ax.set_ylabel(f"layer of {shown[1]} (0: embeddings)")
     ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=1)
 
 

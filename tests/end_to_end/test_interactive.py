@@ -1,7 +1,10 @@
 """The interactive figure in a real browser: its numbers are the library's, by mouse or keyboard."""
 
 import json
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
 import pytest
 import torch
@@ -110,7 +113,7 @@ def test_the_keyboard_alone_moves_it(tab) -> None:
 
 def test_every_control_has_a_name_and_the_page_is_no_wider_than_a_phone(tab) -> None:
     controls = "input, select, button"
-    assert tab.locator(controls).count() == 13
+    assert tab.locator(controls).count() == 14
     unnamed = tab.locator(controls).evaluate_all(
         "all => all.filter(c => !c.textContent && !(c.labels && c.labels.length)).length"
     )
@@ -119,3 +122,50 @@ def test_every_control_has_a_name_and_the_page_is_no_wider_than_a_phone(tab) -> 
     wide = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
     assert tab.evaluate(wide) <= 0
     tab.set_viewport_size({"width": 720, "height": 640})
+
+
+def positions(tab) -> list[list[str]]:
+    """Of the student's vectors."""
+    script = "all => all.map(c => [c.getAttribute('cx'), c.getAttribute('cy')])"
+    return tab.locator("#plot circle[r='3']").evaluate_all(script)
+
+
+def test_a_rotation_moves_the_vectors_until_it_is_undone(tab) -> None:
+    place(tab, 0, (1, 1, 1), None, 2)
+    start, measures = positions(tab), shown(tab)
+    place(tab, 70, (1, 1, 1), None, 2)
+    assert positions(tab) != start
+    assert shown(tab) == pytest.approx(measures, abs=1e-6)
+    tab.locator("#align").check()
+    undone = [float(value) for point in positions(tab) for value in point]
+    assert undone == pytest.approx([float(value) for point in start for value in point], abs=1e-3)
+    tab.locator("#align").uncheck()
+
+
+def test_it_has_the_theme_of_the_page_around_it_and_its_whole_height(browser, tmp_path) -> None:
+    (tmp_path / "geometry.html").write_text(PAGE.read_text())
+    outer = '<html data-theme="dark"><iframe src="geometry.html"></iframe></html>'
+    (tmp_path / "outer.html").write_text(outer)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=str(tmp_path)))
+    Thread(target=server.serve_forever, daemon=True).start()
+    tab = browser.new_page(color_scheme="light")
+    tab.set_default_timeout(120_000)  # milliseconds
+    tab.goto(f"http://127.0.0.1:{server.server_port}/outer.html")
+    frame = tab.frame_locator("iframe").locator("body")
+    ground = "body => getComputedStyle(body).backgroundColor"
+    assert frame.evaluate(ground) == "rgb(20, 24, 29)"
+    tab.evaluate("document.documentElement.dataset.theme = 'light'")
+    tab.wait_for_timeout(100)
+    assert frame.evaluate(ground) == "rgb(255, 255, 255)"
+    tab.set_viewport_size({"width": 360, "height": 700})
+    tab.wait_for_timeout(100)
+    hidden = "body => document.documentElement.scrollHeight - document.documentElement.clientHeight"
+    assert frame.evaluate(hidden) <= 0
+    tab.close()
+    server.shutdown()
+
+
+class Handler(SimpleHTTPRequestHandler):
+    """A server without a log."""
+
+    def log_message(self, *_: object) -> None: ...

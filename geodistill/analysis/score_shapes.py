@@ -58,8 +58,9 @@ def one_row_per_score(
         frame, taken["method"] = melt_methods(frame, baseline, methods, path)
     frame, role = split_seed_off(frame, baseline)
     if role:
-        place = f"column {name_by_role['method']}" if "method" in name_by_role else "the columns"
-        taken[role] = f"the number in the names of {place}"
+        column = name_by_role.get("method")
+        named = f"column {column}" if column else "the columns"
+        taken[role] = f"the number in the names of {named}"
     if not {"value", "metric", "label"} & set(frame) and metric and not match_column(frame, metric):
         frame, tasks = melt_tasks(frame, score_candidates(frame), columns, metric)
         taken |= {"task": tasks} if tasks else {}
@@ -135,8 +136,8 @@ def _with_seeds(names: Sequence[str], baseline: str, methods: Sequence[str]) -> 
     }
     if baseline in names or baseline not in methods_by_name.values():
         return []
-    chosen = {baseline, *(methods or methods_by_name.values())}
-    return [name for name, method in methods_by_name.items() if method in chosen]
+    included = {baseline, *(methods or methods_by_name.values())}
+    return [name for name, method in methods_by_name.items() if method in included]
 
 
 def _refuse_absent_methods(

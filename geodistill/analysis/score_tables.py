@@ -273,11 +273,11 @@ def _refuse_conflict(
         return
     values = different.iloc[0][keys]
     same = others.loc[rows.index[(rows[keys] == values).all(axis=1)]].select_dtypes(exclude="float")
-    apart = [name for name in same if same[name].nunique() > 1]
+    differing = [name for name in same if same[name].nunique() > 1]
     hint = "keep one"
     if absent:
-        options = " or ".join(f"{role}={apart[0] if apart else 'NAME'}" for role in absent)
+        options = " or ".join(f"{role}={differing[0] if differing else 'NAME'}" for role in absent)
         hint += f", or name the column that tells them apart by --column {options}"
-        hint += "" if apart else " (the table has none: add it)"
+        hint += "" if differing else " (the table has none: add it)"
     where = ", ".join(f"{name} {value}" for name, value in values.items())
     raise InputError(f"{path} has two different values for {where}: {hint}")

@@ -24,7 +24,7 @@ from geodistill.errors import InputError
 from geodistill.tasks import assets
 
 if TYPE_CHECKING:
-    from geodistill.layers.compare_layers import LayerMap
+    from geodistill.layers.layer_map import LayerMap
 
 DTYPES = ("float32", "float16", "bfloat16", "auto")
 

@@ -180,12 +180,11 @@ def power(
 @app.command()
 def compare_layers(
     model_a: Annotated[
-        str,
-        typer.Argument(help="folder, hub name, minilm or smollm2; or features: .npy, .safetensors"),
+        str, typer.Argument(help="folder, hub name, minilm or smollm2; or features")
     ],
-    model_b: Annotated[str, typer.Argument(help="the second model; may be the same")],
+    model_b: Annotated[str, typer.Argument(help="the same, or two .npy or .safetensors files")],
     texts: Annotated[
-        Path | None, typer.Option(help="text file, one text per line, at least four")
+        Path | None, typer.Option(help="file of four or more texts, one a line")
     ] = None,
     images: Annotated[
         Path | None, typer.Option(help="folder of images, or .npy array (n, height, width, 3)")

@@ -1,8 +1,7 @@
 """All methods of a score table against a baseline: the source of table, figure and text."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from itertools import islice
+from dataclasses import dataclass
 
 import pandas as pd
 
@@ -16,42 +15,15 @@ from geodistill.analysis.report.matching import (
     tasks_as_items,
 )
 from geodistill.analysis.report.robustness import describe_influence
+from geodistill.analysis.report.rows import ReportRow, with_verdicts
 from geodistill.analysis.report.units import Margins, Scale, infer_scale
 from geodistill.analysis.score_columns import join
 from geodistill.analysis.score_tables import ScoreTable
-from geodistill.analysis.stats.compare import Comparison, adjust_family
-from geodistill.analysis.stats.single_level import FoldsOnly
+from geodistill.analysis.stats.compare import Comparison
 from geodistill.analysis.stats.verdict import (
-    INCONCLUSIVE,
     NO_TEST,
-    Verdict,
-    required_design,
-    verdict,
 )
 from geodistill.errors import InputError
-
-PRIMARY, SECONDARY = "Holm", "BH"
-
-
-@dataclass(frozen=True)
-class ReportRow:
-    """One comparison with its verdict.
-
-    Attributes:
-        comparison: with its unadjusted p-value.
-        verdict: by the adjusted p-value.
-        p_adjusted: by Holm's method over the primary family, otherwise by Benjamini and Hochberg's.
-        correction: `PRIMARY` or `SECONDARY`.
-        margin: smallest difference that matters, in the unit of the comparison.
-        required: in words, the design that would decide an inconclusive verdict; otherwise empty.
-    """
-
-    comparison: Comparison
-    verdict: Verdict
-    p_adjusted: float
-    correction: str
-    margin: float
-    required: str
 
 
 @dataclass(frozen=True)
@@ -141,7 +113,7 @@ def compare_all(
     pairs, pooled, failed = _compare_pairs(scaled, ordered, baseline)
     by_task, failed_tasks = zip(*(pair.compare_by_task() for pair in pairs), strict=True)
     n_primary = sum(c.method in primary for c in pooled) or len(pooled)
-    rows = _with_verdicts(pooled, by_task, n_primary, scale, over_tasks)
+    rows = with_verdicts(pooled, by_task, n_primary, scale, over_tasks)
     n_used, left_out = (len(scores.frame), {}) if over_tasks else count_rows(pairs)
     notes = [
         *(*scale.notes, *scores.notes, *failed),
@@ -154,29 +126,6 @@ def compare_all(
     left_out = {**scores.left_out, **left_out}
     notes = list(dict.fromkeys(notes))
     return ComparisonReport(rows, scores, scale, n_used, left_out, tuple(notes), over_tasks)
-
-
-def _with_verdicts(
-    pooled: Sequence[Comparison],
-    by_task: Sequence[Sequence[Comparison]],
-    n_primary: int,
-    scale: Scale,
-    over_tasks: bool,
-) -> tuple[ReportRow, ...]:
-    """Each method pooled and then task by task; the first pooled ones are the primary family."""
-    tasks = [c for comparisons in by_task for c in comparisons]
-    primary = adjust_family(pooled[:n_primary], "holm")
-    secondary = adjust_family([*pooled[n_primary:], *tasks], "bh")
-    rows = [
-        *(_row(c, scale.margin(c), PRIMARY, n_primary, over_tasks) for c in primary),
-        *(_row(c, scale.margin(c), SECONDARY, 1, over_tasks) for c in secondary),
-    ]
-    rows_by_task = iter(rows[len(pooled) :])
-    return tuple(
-        row
-        for of_method, comparisons in zip(rows[: len(pooled)], by_task, strict=True)
-        for row in (of_method, *islice(rows_by_task, len(comparisons)))
-    )
 
 
 def _compare_pairs(
@@ -242,33 +191,6 @@ def _other_methods(frame: pd.DataFrame, baseline: str, primary: Sequence[str]) -
     if baseline in primary:
         raise InputError(f"primary {baseline!r} is the baseline itself")
     return methods
-
-
-def _row(
-    corrected: Comparison, margin: float, correction: str, family: int, over_tasks: bool
-) -> ReportRow:
-    p = corrected.p_adjusted
-    c = replace(corrected, family=1, p_holm=None, p_bh=None)
-    # Required designs divide by the items; metrics of runs have none, and scale by seeds alone.
-    adjusted = replace(c, p_holm=p, family=family, n_items=max(1, c.n_items))
-    result = verdict(adjusted, margin)
-    required = _required(adjusted, c, margin) if result.word == INCONCLUSIVE else ""
-    if over_tasks:
-        c, required = (
-            replace(c, test=c.test.replace("item", "task")),
-            required.replace("item", "task"),
-        )
-    return ReportRow(c, result, p, correction, margin, required)
-
-
-def _required(adjusted: Comparison, c: Comparison, margin: float) -> str:
-    design = required_design(adjusted, margin)
-    if not c.n_items:
-        runs = "folds" if isinstance(c.components, FoldsOnly) else "seeds"
-        return f"{design.seeds:,} {runs}" if design.seeds else f"more {runs} than are within reach"
-    if c.n_seeds == 1:
-        return f"{design.items:,} items, for these two models" if design.items else "more seeds"
-    return str(design)
 
 
 def _no_test_notes(rows: Sequence[ReportRow], scores: ScoreTable) -> list[str]:

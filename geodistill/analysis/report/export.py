@@ -11,10 +11,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from geodistill.analysis.report.comparison_report import PRIMARY, ComparisonReport, ReportRow
+from geodistill.analysis.report.comparison_report import ComparisonReport
 from geodistill.analysis.report.format import estimates_table, format_p
 from geodistill.analysis.report.levels import format_levels, score_levels
 from geodistill.analysis.report.matching import tasks_as_items
+from geodistill.analysis.report.rows import PRIMARY, ReportRow
 from geodistill.analysis.stats.compare import Comparison
 
 _LATEX = {
@@ -184,11 +185,8 @@ def _draw(report: ComparisonReport, folder: Path) -> list[Path]:
         figure = Figure(figsize=(6.4, 1.2 + 0.45 * len(report.rows)), layout="constrained")
         estimates = estimates_table(report.comparisons, unit)
         margins = [row.margin * unit.factor for row in report.rows]
-        label = (
-            unit.name
-            if unit.name == report.scores.metric
-            else f"{report.scores.metric}, {unit.name}"
-        )
+        metric = report.scores.metric
+        label = metric if unit.name == metric else f"{metric}, {unit.name}"
         forest(figure.subplots(), estimates, f"{label}, right: better", margins)
         for path in paths:
             figure.savefig(path, dpi=200)

@@ -1,0 +1,83 @@
+"""The lines of a comparison report: p-values corrected by family, verdicts, required designs."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+
+from geodistill.analysis.report.units import Scale
+from geodistill.analysis.stats.compare import Comparison, adjust_family
+from geodistill.analysis.stats.single_level import FoldsOnly
+from geodistill.analysis.stats.verdict import INCONCLUSIVE, Verdict, required_design, verdict
+
+PRIMARY, SECONDARY = "Holm", "BH"
+
+
+@dataclass(frozen=True)
+class ReportRow:
+    """One comparison with its verdict.
+
+    Attributes:
+        comparison: with its unadjusted p-value.
+        verdict: by the adjusted p-value.
+        p_adjusted: by Holm's method over the primary family, otherwise by Benjamini and Hochberg's.
+        correction: `PRIMARY` or `SECONDARY`.
+        margin: smallest difference that matters, in the unit of the comparison.
+        required: in words, the design that would decide an inconclusive verdict; otherwise empty.
+    """
+
+    comparison: Comparison
+    verdict: Verdict
+    p_adjusted: float
+    correction: str
+    margin: float
+    required: str
+
+
+def with_verdicts(
+    pooled: Sequence[Comparison],
+    by_task: Sequence[Sequence[Comparison]],
+    n_primary: int,
+    scale: Scale,
+    over_tasks: bool,
+) -> tuple[ReportRow, ...]:
+    """Each method pooled and then task by task; the first pooled ones are the primary family."""
+    tasks = [c for comparisons in by_task for c in comparisons]
+    primary = adjust_family(pooled[:n_primary], "holm")
+    secondary = adjust_family([*pooled[n_primary:], *tasks], "bh")
+    rows = [
+        *(_row(c, scale.margin(c), PRIMARY, n_primary, over_tasks) for c in primary),
+        *(_row(c, scale.margin(c), SECONDARY, 1, over_tasks) for c in secondary),
+    ]
+    rows_by_task = iter(rows[len(pooled) :])
+    return tuple(
+        row
+        for of_method, comparisons in zip(rows[: len(pooled)], by_task, strict=True)
+        for row in (of_method, *islice(rows_by_task, len(comparisons)))
+    )
+
+
+def _row(
+    corrected: Comparison, margin: float, correction: str, family: int, over_tasks: bool
+) -> ReportRow:
+    p = corrected.p_adjusted
+    c = replace(corrected, family=1, p_holm=None, p_bh=None)
+    # Required designs divide by the items; metrics of runs have none, and scale by seeds alone.
+    adjusted = replace(c, p_holm=p, family=family, n_items=max(1, c.n_items))
+    result = verdict(adjusted, margin)
+    required = _required(adjusted, c, margin) if result.word == INCONCLUSIVE else ""
+    if over_tasks:
+        c, required = (
+            replace(c, test=c.test.replace("item", "task")),
+            required.replace("item", "task"),
+        )
+    return ReportRow(c, result, p, correction, margin, required)
+
+
+def _required(adjusted: Comparison, c: Comparison, margin: float) -> str:
+    design = required_design(adjusted, margin)
+    if not c.n_items:
+        runs = "folds" if isinstance(c.components, FoldsOnly) else "seeds"
+        return f"{design.seeds:,} {runs}" if design.seeds else f"more {runs} than are within reach"
+    if c.n_seeds == 1:
+        return f"{design.items:,} items, for these two models" if design.items else "more seeds"
+    return str(design)

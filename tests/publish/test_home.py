@@ -91,7 +91,7 @@ def test_the_table_has_a_row_for_each_setting_and_every_number(settings):
     assert len(rows) == len(settings)
     assert {line.count("|") for line in (head, rule, *rows)} == {7}
     first = settings["BERT, few labels"]
-    assert f"| {100 * first.levels['kd']:.1f} |" in rows[0]
+    assert f"| {100 * first.levels['kd']:.1f} | {100 * first.levels['frozen']:.1f} (" in rows[0]
     assert home.POINTS.format_difference(first.gain) in rows[0]
     assert "nan" not in "".join(rows)
 

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 import pandas as pd
@@ -159,7 +160,7 @@ def settings_table(settings: Sequence[Setting]) -> str:
     Args:
         settings: as `read_settings` gives them.
     """
-    names = ("setting", "best trivial", "KD", "teacher", "Procrustes over KD", "over best control")
+    names = ("setting", "Procrustes over KD", "over best control", "KD", "best trivial", "teacher")
     rows = [names, ("---",) * len(names), *(_cells(s) for s in settings)]
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
@@ -172,11 +173,11 @@ def _cells(setting: Setting) -> tuple[str, ...]:
     rival_gain = f"{method_style(term_of(best)).label}, {POINTS.format(rival.estimate)} over KD"
     return (
         setting.label,
-        level,
-        _level(setting, KD),
-        _level(setting, TEACHER),
         _verdict(setting.gain),
         f"{_verdict(setting.over_best_rival)} ({rival_gain})",
+        _level(setting, KD),
+        level,
+        _level(setting, TEACHER),
     )
 
 
@@ -205,19 +206,19 @@ def draw_answer(settings: Sequence[Setting], target: Path) -> None:
     unstated = dict.fromkeys(("Creator", "Date"))  # they differ from machine to machine
     facts = {"Title": finding(settings), "Description": settings_table(settings), **unstated}
     with geodistill_style(), mpl.rc_context({"svg.hashsalt": "answer"}):
-        size = (7.5, 0.8 * len(settings) + 1.1)
+        size = (4.7, 0.8 * len(settings) + 1.8)  # narrow: legible on a phone
         fig, ax = pyplot.subplots(figsize=size, layout="constrained")
         ax.axvspan(-100 * MARGIN, 100 * MARGIN, color="#EFEFEF", zorder=0)
         ax.axvline(0, color="black", linewidth=0.8)
         for row, setting in enumerate(settings):
             for i, comparison in enumerate((setting.gain, *setting.rivals)):
                 _draw_interval(ax, comparison, row + 0.15 * i - 0.3, filled=i == 0)
-        ax.set_yticks(range(len(settings)), [s.label for s in settings])
+        ax.set_yticks(range(len(settings)), [fill(s.label, 14) for s in settings])
         ax.set(ylim=(len(settings) - 0.5, -0.5), xlabel="gain over KD, points (95 % interval)")
         handles, labels = ax.get_legend_handles_labels()
         unique = dict(zip(labels, handles, strict=True))
-        fig.legend(unique.values(), unique.keys(), loc="outside lower center", ncols=3)
-        fig.suptitle(finding(settings), fontsize="medium")
+        fig.legend(unique.values(), unique.keys(), loc="outside lower center", ncols=2)
+        fig.suptitle(fill(finding(settings), 48), fontsize="medium")
         fig.savefig(target, format="svg", metadata=facts)
         pyplot.close(fig)
 

@@ -123,7 +123,7 @@ def claims_list(executed: Sequence[Path]) -> str:
         if claim.origin == "paper":
             parts = [_markdown(replace(r, note="")) for r in records if r.claim == claim.key]
             verdict = "; ".join(parts) or f"**{NOT_YET}**"
-            lines.append(f"- **{claim.key}** {claim.statement} {verdict[0].upper()}{verdict[1:]}.")
+            lines.append(f"- **{claim.key}** {claim.statement.rstrip('.')}: {verdict}.")
     return "\n".join(lines)
 
 

@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, tee
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +17,19 @@ from filelock import FileLock
 from torch import Tensor
 
 from geodistill import files
+from geodistill.distill.cache_arrays import allocate, write_examples, write_rows
 from geodistill.distill.checks import check_length
+from geodistill.distill.checksums import DECODER_INPUTS, input_checksums, inputs_to_check
 from geodistill.distill.collate import to_device
 from geodistill.distill.feature_term import Layer, loss_mask
 from geodistill.distill.hooks import run_teacher
 from geodistill.distill.models.features import check_layer, find_module, last_layer
 from geodistill.distill.models.heads import has_token_labels, lm_head, takes_labels, text_shape
-from geodistill.distill.teacher_cache import TeacherCache, TeacherOutputs
+from geodistill.distill.teacher_cache import TeacherCache
+from geodistill.distill.teacher_outputs import TeacherOutputs
 from geodistill.errors import InputError
 
-Batch = dict[str, Tensor]
+Batch = dict[str, Any]
 _N_COMPARED = 2  # examples on which a stored cache is compared with the teacher
 _TOLERANCE = 0.05  # relative to their norm: passes a bfloat16 teacher, refuses another teacher
 
@@ -45,9 +48,9 @@ def build_cache(
 ) -> TeacherCache:
     """Run the teacher once and store its outputs; a finished cache in `folder` is opened instead.
 
-    Of several processes that want one folder, one builds and the others wait, then open it. A
-    stored cache that is damaged, even by one bit, or that differs from this teacher's outputs on
-    the first two examples, is built again with a warning.
+    Of several processes that want one folder, one builds and the others wait. A stored cache that
+    is damaged, even by one bit, of other texts, or of another teacher by its first two examples is
+    built again with a warning.
 
     Args:
         teacher: any module.
@@ -78,16 +81,9 @@ def build_cache(
         teacher cache: 0.0 MB to write, ... MB are free
         (6, 48)
     """
-    named = [check_layer(teacher, layer, "teacher") for layer in layers]
-    named = [x if isinstance(x, int) else find_module(teacher, x, "teacher")[0] for x in named]
-    head = lm_head(teacher)
-    if top_k and head is None:
-        raise InputError(
-            f"top_k is {top_k}, a {type(teacher).__name__} gives no logit per token: expected 0"
-        )
-    if top_k and not 0 < top_k < len(head.weight):
-        raise InputError(f"top_k is {top_k}; expected 0 to {len(head.weight) - 1}")
-    builder = _Builder(teacher.eval(), token_counts, named, top_k)
+    if top_k:
+        _check_top_k(teacher, top_k)
+    builder = _Builder(teacher.eval(), token_counts, _stored_layers(teacher, layers), top_k)
     remaining = iter(batches)
     first = next(remaining, None)
     if first is None:
@@ -95,13 +91,14 @@ def build_cache(
     folder.parent.mkdir(parents=True, exist_ok=True)
     writable = os.access(folder.parent, os.W_OK)  # a finished cache may be on a read-only disk
     with FileLock(folder.with_name(f"{folder.name}.lock")) if writable else nullcontext():
-        if (stored := builder.open_stored(folder, first)) is not None:
+        stored, all_batches = builder.open_stored(folder, first, remaining)
+        if stored is not None:
             return stored
         for interrupted in folder.parent.glob(f".{folder.name}.*.partial"):
             shutil.rmtree(interrupted, ignore_errors=True)
         try:
             with files.atomic_folder(folder) as partial:
-                builder.write(partial, chain([first], remaining), on_batch, progress)
+                builder.write(partial, all_batches, on_batch, progress)
         except OSError as error:
             if not (reason := files.disk_full(error)):
                 raise
@@ -112,12 +109,20 @@ def build_cache(
     return TeacherCache(folder)
 
 
-def _write_rows(array: np.memmap, begin: int, rows: Tensor) -> None:
-    """Write rows of an `.npy` file; by plain I/O, since a memory map crashes on a full disk."""
-    assert rows.shape[-1] == array.shape[1], f"{array.filename}: {rows.shape[-1]} columns"
-    with Path(str(array.filename)).open("r+b") as file:
-        file.seek(array.offset + int(begin) * array.strides[0])
-        file.write(rows.cpu().numpy().astype(array.dtype).tobytes())
+def _check_top_k(teacher: Any, top_k: int) -> None:
+    head = lm_head(teacher)
+    if head is None:
+        raise InputError(
+            f"top_k is {top_k}, a {type(teacher).__name__} gives no logit per token: expected 0"
+        )
+    if not 0 < top_k < len(head.weight):
+        raise InputError(f"top_k is {top_k}; expected 0 to {len(head.weight) - 1}")
+
+
+def _stored_layers(teacher: Any, layers: Iterable[Layer]) -> list[Layer]:
+    """Numbers from 0 and full paths, under which the features are stored."""
+    named = [check_layer(teacher, layer, "teacher") for layer in layers]
+    return [x if isinstance(x, int) else find_module(teacher, x, "teacher")[0] for x in named]
 
 
 @dataclass(frozen=True)
@@ -132,8 +137,8 @@ class _Builder:
     def forward(self, batch: Batch) -> tuple[TeacherOutputs, Tensor]:
         """The teacher's outputs and their valid positions (b, t), the same for every layer."""
         check_length(batch, self.teacher, "teacher")
-        texts = text_shape(batch) is not None
-        if texts and has_token_labels(batch, self.teacher) and not takes_labels(self.teacher):
+        of_tokens = text_shape(batch) is not None and has_token_labels(batch, self.teacher)
+        if of_tokens and not takes_labels(self.teacher):
             raise InputError(
                 f"each token has a label, and the teacher {type(self.teacher).__name__} takes no "
                 "labels, so which positions count is unknown: expected the model with its head"
@@ -141,18 +146,27 @@ class _Builder:
         batch = to_device(self.teacher, batch)
         logits = None if lm_head(self.teacher) is None else self.top_k > 0
         out = run_teacher(self.teacher, batch, self.layers, logits=logits)
-        masks = list(out.masks.values())
+        masks = [*out.masks.values(), *([] if out.logits_mask is None else [out.logits_mask])]
         if not masks:
             ones = torch.ones(len(batch["row"]), 1, dtype=torch.bool)
             masks = [ones if text_shape(batch) is None else loss_mask(batch, self.teacher)]
         if not all(torch.equal(mask, masks[0]) for mask in masks):
-            raise InputError(f"layers is {self.layers}: expected layers with the same positions")
+            raise InputError(
+                f"layers is {self.layers}, which have other positions than one another or than the "
+                "logits: expected layers with the same, in a cache each"
+            )
         return out, masks[0]
 
-    def open_stored(self, folder: Path, batch: Batch) -> TeacherCache | None:
-        """The cache in `folder` if it is complete and this teacher's; InputError on other files."""
+    def open_stored(
+        self, folder: Path, first: Batch, others: Iterator[Batch]
+    ) -> tuple[TeacherCache | None, Iterator[Batch]]:
+        """The cache in `folder` if it is this teacher's and of these texts, and all batches again.
+
+        Raises InputError if the folder holds other files.
+        """
+        batches: Iterator[Batch] = chain([first], others)
         if not folder.exists() or not any(folder.iterdir()):
-            return None
+            return None, batches
         names = {path.name for path in folder.iterdir() if path.suffix != ".npy"}
         if names != {"manifest.json"}:
             other = ", ".join(sorted(names - {"manifest.json"})[:3]) or "arrays without a manifest"
@@ -163,11 +177,21 @@ class _Builder:
         try:
             cache = TeacherCache(folder)
             cache.verify_checksums()
-            self._compare(cache, {name: x[:_N_COMPARED] for name, x in batch.items()})
+            few = {n: x[:_N_COMPARED] if isinstance(x, Tensor) else x for n, x in first.items()}
+            self._compare(cache, few)
+            to_check: Iterable[Batch] = [first]
+            checked = inputs_to_check(first, self.teacher)
+            if not any(first[name].is_floating_point() for name in checked):
+                batches, to_check = tee(batches)  # texts are small enough to be kept
+            for batch in to_check:
+                cache.check_examples(batch["row"], batch, self._valid_tokens(batch))
         except InputError as error:
             warnings.warn(f"building the teacher cache again: {error}", stacklevel=4)
-            return None
-        return cache
+            return None, batches
+        return cache, batches
+
+    def _valid_tokens(self, batch: Batch) -> Tensor | None:
+        return None if text_shape(batch) is None else loss_mask(batch, self.teacher)
 
     def _compare(self, cache: TeacherCache, batch: Batch) -> None:
         """Raise InputError unless the cache holds these layers and the teacher's outputs."""
@@ -203,27 +227,32 @@ class _Builder:
         progress: files.Progress,
     ) -> None:
         """Write every array, and the manifest last."""
-        n, done, per_token = len(self.token_counts), 0, False
+        n, done = len(self.token_counts), 0
         offsets = np.concatenate([[0], np.cumsum(self.token_counts)])
         arrays: dict[str, np.memmap] = {}
         for batch in batches:
             out, mask = self.forward(batch)
             examples = batch["row"].tolist()
             if not arrays:
-                per_token = has_token_labels(batch, self.teacher) or (
-                    out.logits is not None and len(out.logits) != len(examples)
-                )
+                per_token = has_token_labels(batch, self.teacher) or out.logits_mask is not None
                 arrays = self._allocate(folder, out, per_token, progress)
+                names = inputs_to_check(batch, self.teacher)
+                checksums = np.zeros((n, len(names)), dtype=np.int64)
             if "logits" in arrays and not per_token:
                 assert out.logits is not None
                 for example, logits in zip(examples, out.logits.float(), strict=True):
-                    _write_rows(arrays["logits"], example, logits[None])
-            _write_examples(arrays, self._valid_outputs(out, mask, per_token), examples, offsets)
+                    write_rows(arrays["logits"], example, logits[None])
+            write_examples(arrays, self._valid_outputs(out, mask, per_token), examples, offsets)
+            valid = None if {*DECODER_INPUTS} & {*names} else self._valid_tokens(batch)
+            checksums[examples] = input_checksums(batch, names, valid).numpy(force=True)
             done += len(examples)
             on_batch(done, n)
         if done != n:
             raise InputError(f"token_counts has {n} examples, the batches hold {done}")
         np.save(folder / "offsets.npy", offsets)
+        np.save(folder / "inputs.npy", checksums)
+        stored = [*sorted(arrays), "offsets", "inputs"]
+        hashes = {name: files.sha256(folder / f"{name}.npy") for name in stored}
         manifest = {
             "layers": self.layers,
             "top_k": self.top_k,
@@ -231,9 +260,9 @@ class _Builder:
             "num_hidden_layers": last_layer(self.teacher),
             "arrays": sorted(arrays),
             "vocabulary": len(lm_head(self.teacher).weight) if self.top_k else None,
-            "sha256": {
-                name: files.sha256(folder / f"{name}.npy") for name in [*sorted(arrays), "offsets"]
-            },
+            "inputs": names,
+            "inputs_sha256": hashes.pop("inputs"),
+            "sha256": hashes,
         }
         (folder / "manifest.json").write_text(json.dumps(manifest))
 
@@ -256,7 +285,7 @@ class _Builder:
     def _allocate(
         self, folder: Path, out: TeacherOutputs, per_token: bool, progress: files.Progress
     ) -> dict[str, np.memmap]:
-        """Empty array files; InputError if the disk is too small."""
+        """Empty array files for outputs like these."""
         # Widths are the output's: OPT-350m's last layer is not `hidden_size` wide.
         n_tokens = sum(self.token_counts)
         widths = {i: int(out.features[i].shape[-1]) for i in self.layers}
@@ -267,32 +296,4 @@ class _Builder:
         elif out.logits is not None:
             rows = n_tokens if per_token else len(self.token_counts)
             shapes["logits"] = ((rows, out.logits.shape[-1]), "float32")
-        size = sum(a * b * np.dtype(dtype).itemsize for (a, b), dtype in shapes.values())
-        free = shutil.disk_usage(folder).free
-        if size > 0.9 * free:
-            raise InputError(
-                f"the teacher cache needs {size / 1e6:.0f} MB, {folder} has {free / 1e6:.0f} MB "
-                "free; set GEODISTILL_CACHE to a larger disk or store fewer layers"
-            )
-        progress(f"teacher cache: {size / 1e6:.1f} MB to write, {free / 1e6:,.0f} MB are free")
-        return {
-            name: np.lib.format.open_memmap(folder / f"{name}.npy", "w+", dtype, shape)
-            for name, (shape, dtype) in shapes.items()
-        }
-
-
-def _write_examples(
-    arrays: dict[str, np.memmap],
-    outputs: dict[str, tuple[Tensor, ...]],
-    examples: list[int],
-    offsets: Any,
-) -> None:
-    """Write the rows of each example at its offset; refuse an unexpected number of them."""
-    for example, *rows in zip(examples, *outputs.values(), strict=True):
-        begin, end = offsets[example], offsets[example + 1]
-        if rows and len(rows[0]) != end - begin:
-            raise InputError(
-                f"token_counts: {end - begin} for example {example}, its batch has {len(rows[0])}"
-            )
-        for name, values in zip(outputs, rows, strict=True):
-            _write_rows(arrays[name], begin, values)
+        return allocate(folder, shapes, progress)

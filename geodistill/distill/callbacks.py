@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from transformers import TrainerCallback, TrainerState, TrainingArguments
 
 from geodistill.distill.feature_term import TermModule
-from geodistill.distill.teacher_cache import TeacherOutputs
+from geodistill.distill.teacher_outputs import TeacherOutputs
 from geodistill.distill.training import ranks
 from geodistill.errors import InputError
 

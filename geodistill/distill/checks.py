@@ -8,31 +8,35 @@ import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from geodistill.distill import cross_tokenizer
+from geodistill.distill.collate import first_example
 from geodistill.distill.cross_tokenizer import CROSS_TOKENIZER_HINT
 from geodistill.distill.feature_term import FeatureTerm, Layer
 from geodistill.distill.models.features import check_layer
 from geodistill.distill.models.heads import (
     base_of,
     is_encoder_decoder,
+    library_class,
     lm_head,
-    max_positions,
     problem_type,
     share_label_rule,
     text_shape,
 )
 from geodistill.distill.teacher_cache import TeacherCache
+from geodistill.distill.training import ranks
 from geodistill.errors import InputError
 from geodistill.losses import KLDivergenceLoss, LogitLoss, logit_loss_for
 from geodistill.losses.base import check_module
+from geodistill.positions import max_positions
 
 _logger = logging.getLogger(__name__)
 _UNSUPPORTED = {
-    "SentenceTransformerTrainer": "its batches are columns of several texts: train the embedding "
-    "model as a plain module with FeatureDistillationTrainer, pooling='mean'",
+    "SentenceTransformerTrainer": "its batches are columns of several texts: expected the trainer "
+    "itself with loss=SentenceEmbeddingLoss(model, ProcrustesLoss())",
     "DistillationTrainer": "its step keeps prompts and answers apart: expected GKDTrainer or "
     "SFTTrainer below the mixin, or FeatureDistillationTrainer",
 }
@@ -54,7 +58,7 @@ def check_needs(trainer: Any, teacher_tokenizer: Any) -> None:
     if trainer.distils:
         check_teacher(teacher, cache, student)
         sharded = trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled
-        check_processes(trainer.args.n_gpu, sharded)
+        ranks.check_processes(trainer.args.n_gpu, sharded)
         trainer.layers = resolve_layer_pairs(
             [module.term for module in trainer.terms], teacher, cache, student
         )
@@ -148,11 +152,12 @@ def resolve_layer_pairs(
 
 
 def first_labels(dataset: Any) -> Tensor | None:
-    """Labels of the first example, with a batch dimension; None if they cannot be read."""
-    try:
-        return torch.as_tensor(dataset[0]["labels"]).unsqueeze(0)
-    except (TypeError, IndexError, KeyError, NotImplementedError, ValueError, RuntimeError):
-        return None
+    """Labels of the first example, with a batch dimension; None if there are none in numbers."""
+    labels = first_example(dataset).get("labels")
+    listed = labels if isinstance(labels, list | tuple) else [labels]
+    if isinstance(labels, Tensor | np.ndarray) or all(isinstance(x, int | float) for x in listed):
+        return torch.as_tensor(labels).unsqueeze(0)
+    return None
 
 
 def choose_logit_loss(logit_loss: Any, student: Any, labels: Tensor | None) -> Any:
@@ -239,10 +244,12 @@ def _check_label_names(teacher: Any, student: Any) -> None:
 
 
 def _num_logits(model: Any) -> int | None:
-    """Logits of a model: one per token of its vocabulary, or one per label."""
+    """Logits of a model: one per token, or one per label; None if only a batch can tell."""
     head = lm_head(model)
     if head is not None:
         return int(head.weight.shape[0])
+    if "Classification" not in library_class(model):  # though every configuration has num_labels
+        return None
     return getattr(getattr(model, "config", None), "num_labels", None)
 
 
@@ -270,21 +277,6 @@ def _num_embeddings(model: Any) -> int | None:
     except (AttributeError, NotImplementedError):  # no model of texts
         return None
     return getattr(embeddings, "num_embeddings", None)
-
-
-def check_processes(gpus: int, sharded: bool) -> None:
-    """Raise InputError for a parallel run that splits the rows of a batch, or the weights."""
-    if gpus > 1:
-        raise InputError(
-            f"one process has {gpus} GPUs, over which each batch would be split: expected one "
-            f"process per GPU (torchrun --nproc-per-node {gpus} ...), or one GPU "
-            "(CUDA_VISIBLE_DEVICES=0)"
-        )
-    if sharded:
-        raise InputError(
-            "the training arguments ask for FSDP or DeepSpeed, with which distillation is not "
-            "supported: expected plain data parallelism (torchrun without fsdp and deepspeed)"
-        )
 
 
 def check_scheduler(optimizer: Any, scheduler: Any, terms: nn.Module) -> None:

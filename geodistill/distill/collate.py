@@ -6,12 +6,22 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
+from torch.utils.data import IterableDataset
 
 from geodistill.errors import InputError
 
 Example = Mapping[str, Any]
 TEACHER_PREFIX = "teacher_"
 """Of columns with the same text in the teacher's tokens, where its tokenizer is another."""
+
+
+def first_example(dataset: Any) -> Example:
+    """The first example of a dataset; empty if it can only be iterated, or has no mappings."""
+    indexed = hasattr(dataset, "__getitem__") and not isinstance(dataset, IterableDataset)
+    if not indexed or isinstance(dataset, Mapping) or not len(dataset):
+        return {}
+    example = dataset[0]
+    return example if isinstance(example, Mapping) else {}
 
 
 def teacher_inputs(columns: Mapping[str, Any]) -> dict[str, Any]:
@@ -146,7 +156,7 @@ def count_valid_tokens(examples: Sequence[Example], *, shifts_labels: bool = Tru
     ]
 
 
-def to_device(model: Any, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Move a batch to the model's device."""
+def to_device(model: Any, batch: Mapping[str, Any]) -> dict[str, Any]:
+    """Move the tensors of a batch to the model's device."""
     device = next(model.parameters()).device
-    return {name: tensor.to(device) for name, tensor in batch.items()}
+    return {name: x.to(device) if isinstance(x, Tensor) else x for name, x in batch.items()}

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from geodistill.distill.collate import TEACHER_PREFIX, teacher_inputs
+from geodistill.distill.collate import TEACHER_PREFIX, first_example, teacher_inputs
 from geodistill.distill.feature_term import FeatureTerm
 from geodistill.errors import InputError
 
@@ -32,7 +32,8 @@ def tokenizer_mismatch(tokenizer: Any, teacher_tokenizer: Any, dataset: Any) -> 
             )
         if difference := _vocabulary_difference(tokenizer, teacher_tokenizer):
             return difference
-    if "teacher_input_ids" in _columns(dataset):
+    columns = getattr(dataset, "column_names", None) or first_example(dataset)
+    if "teacher_input_ids" in columns:
         return "the examples have teacher_input_ids, tokens of another tokenizer"
     return ""
 
@@ -99,15 +100,3 @@ def _vocabulary_difference(tokenizer: Any, teacher_tokenizer: Any) -> str:
 def _tokenizer_name(tokenizer: Any) -> str:
     name = f"{type(tokenizer).__name__} {getattr(tokenizer, 'name_or_path', '')}".strip()
     return f"{name}, {len(tokenizer.get_vocab())} tokens"
-
-
-def _columns(dataset: Any) -> set[str]:
-    """Column names of the first example; empty for a dataset that can only be iterated."""
-    columns = getattr(dataset, "column_names", None)
-    if columns is not None:
-        return set(columns)
-    try:
-        first = dataset[0]
-    except (TypeError, IndexError, KeyError, NotImplementedError):
-        return set()
-    return set(first) if isinstance(first, Mapping) else set()

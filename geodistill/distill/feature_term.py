@@ -75,13 +75,7 @@ class FeatureTerm:
                     f"{name} is {layer!r}; expected an integer, -1 for the last, or the path of a "
                     "module, such as 'encoder.layer.5'"
                 )
-        check_module(self.loss, "loss", "ProcrustesLoss()")
-        of_others = type(self.loss).__module__.startswith("torch.")
-        if of_others or hasattr(self.loss, "takes_logits") or not _takes_mask(self.loss):
-            raise InputError(
-                f"loss is {self.loss!r}, which is not called as loss(student, teacher, mask) of "
-                "features: expected a feature loss, such as ProcrustesLoss()"
-            )
+        check_feature_loss(self.loss)
         if self.pooling not in (poolings := get_args(Pooling)):
             raise InputError(f"pooling is {self.pooling!r}; expected one of {', '.join(poolings)}")
         if not (math.isfinite(self.weight) and self.weight >= 0):
@@ -96,6 +90,17 @@ class FeatureTerm:
     def name(self) -> str:
         """Short name for logs, such as `ProcrustesLoss[6-3]` (teacher layer, student layer)."""
         return f"{type(self.loss).__name__}[{self.teacher_layer}-{self.student_layer}]"
+
+
+def check_feature_loss(loss: Any) -> None:
+    """Raise InputError unless `loss` is a module called as `loss(student, teacher, mask)`."""
+    check_module(loss, "loss", "ProcrustesLoss()")
+    of_others = type(loss).__module__.startswith("torch.")
+    if of_others or hasattr(loss, "takes_logits") or not _takes_mask(loss):
+        raise InputError(
+            f"loss is {loss!r}, which is not called as loss(student, teacher, mask) of features: "
+            "expected a feature loss, such as ProcrustesLoss()"
+        )
 
 
 def _takes_mask(loss: nn.Module) -> bool:

@@ -26,7 +26,7 @@ from geodistill.distill.models.heads import (
     readable,
     text_shape,
 )
-from geodistill.distill.teacher_cache import TeacherOutputs
+from geodistill.distill.teacher_outputs import TeacherOutputs
 from geodistill.errors import InputError
 
 
@@ -199,8 +199,10 @@ def teacher_outputs(
         for layer in layers
     }
     wanted = find_logits(output) is not None if logits is None else logits
+    both = logits_of(output, teacher, inputs, "teacher") if wanted else (None, None)
     return TeacherOutputs(
-        logits_of(output, teacher, inputs, "teacher") if wanted else None,
+        both[0],
         {layer: features for layer, (features, _) in rows.items()},
         masks={layer: mask for layer, (_, mask) in rows.items()},
+        logits_mask=both[1],
     )

@@ -1,7 +1,8 @@
 """Stored teacher outputs: the teacher runs once, and every student reads its features and logits.
 
 A cache is a folder with `manifest.json` and `.npy` arrays, opened memory-mapped. Their rows are the
-valid tokens of all examples one after another; `offsets.npy` says where each example begins.
+valid tokens of all examples one after another; `offsets.npy` says where each example begins, and
+`inputs.npy` holds checksums of what the teacher read, so that no other examples are taken for them.
 Features are float16. A classifier's logits are stored in full, one row per example or token; of a
 language model's, each position keeps the `top_k` largest, and the mass of all others counts as one
 more outcome; or none are kept.
@@ -9,8 +10,8 @@ more outcome; or none are kept.
 
 import hashlib
 import json
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+import warnings
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,74 +20,10 @@ import torch
 from torch import Tensor
 
 from geodistill import files
+from geodistill.distill.checksums import DECODER_INPUTS, input_checksums
 from geodistill.distill.feature_term import Layer, resolve_layer
+from geodistill.distill.teacher_outputs import TeacherOutputs
 from geodistill.errors import InputError
-
-
-@dataclass(frozen=True)
-class TeacherOutputs:
-    """Outputs of a teacher for one batch.
-
-    Attributes:
-        logits: (b, classes), or (n, classes) at the n valid positions; None where a cache holds
-            `top` or no logits.
-        features: by layer, (b, t, d); from a cache, zeros at positions that are not valid.
-        top: from a language model's cache, log-probabilities and token ids, each (n, k).
-        masks: valid positions (b, t) of the features of each layer.
-    """
-
-    logits: Tensor | None
-    features: dict[Layer, Tensor] = field(default_factory=dict)
-    top: tuple[Tensor, Tensor] | None = None
-    masks: dict[Layer, Tensor] = field(default_factory=dict)
-
-    def first_nonfinite(self) -> str:
-        """Name of the first output with NaN or infinity at a valid position; empty if none has."""
-        outputs = {
-            f"features of layer {layer}": features[self.masks[layer]]
-            for layer, features in sorted(self.features.items(), key=str)
-        }
-        if self.logits is not None:
-            outputs["logits"] = self.logits
-        return next((name for name, x in outputs.items() if not x.isfinite().all()), "")
-
-    def aligned_logits(self, student: Tensor, *, padded: bool = False) -> tuple[Tensor, Tensor]:
-        """Student logits (n, classes) and teacher logits over the same outcomes.
-
-        From a cache the outcomes are the teacher's top k tokens and all others as one. By the data
-        processing inequality their Kullback-Leibler divergence is a lower bound of the full one.
-
-        Args:
-            student: its logits.
-            padded: whether both have one tokenizer, so that what the larger vocabulary has more are
-                rows of no token, which are cut.
-
-        Raises:
-            InputError: the vocabularies differ.
-        """
-        student = student.float()
-        if self.top is not None:
-            log_probs, token_ids = self.top
-            student_top = student.log_softmax(-1).gather(-1, token_ids)
-            return topk_with_tail(student_top), topk_with_tail(log_probs)
-        assert self.logits is not None
-        if padded:
-            n = min(self.logits.shape[-1], student.shape[-1])
-            return student[..., :n], self.logits[..., :n]
-        if self.logits.shape[-1] != student.shape[-1]:
-            raise InputError(
-                f"the teacher has {self.logits.shape[-1]} logits, the student "
-                f"{student.shape[-1]}; logit distillation needs one tokenizer: "
-                "drop logit_loss, or give the student the teacher's"
-            )
-        return student, self.logits
-
-
-def topk_with_tail(log_probs: Tensor) -> Tensor:
-    """Append the log of the remaining mass, log(1 - Σ exp), to log-probabilities (n, k)."""
-    mass = log_probs.exp().sum(-1, keepdim=True)
-    tail = (1 - mass).clamp_min(torch.finfo(log_probs.dtype).eps)
-    return torch.cat([log_probs, tail.log()], dim=-1)
 
 
 class TeacherCache:
@@ -116,6 +53,8 @@ class TeacherCache:
                 for name in self.manifest["arrays"]
             }
             self._offsets = np.load(self.folder / "offsets.npy", allow_pickle=False)
+            if "inputs" in self.manifest:
+                self._inputs = np.load(self.folder / "inputs.npy", allow_pickle=False)
         except (OSError, ValueError, TypeError, EOFError) as error:  # what truncated files raise
             raise InputError(
                 f"teacher cache {folder} is damaged ({error}); build it again"
@@ -129,7 +68,8 @@ class TeacherCache:
 
         Reads all arrays, about a second per GB.
         """
-        for name, expected in self.manifest.get("sha256", {}).items():
+        inputs = {"inputs": self.manifest["inputs_sha256"]} if "inputs" in self.manifest else {}
+        for name, expected in {**self.manifest.get("sha256", {}), **inputs}.items():
             actual = files.sha256(self.folder / f"{name}.npy")
             if actual != expected:
                 raise InputError(
@@ -180,6 +120,43 @@ class TeacherCache:
         """A stored array ("logits", "features_6", ...), memory-mapped."""
         return self._arrays[name]
 
+    def check_examples(self, rows: Tensor, inputs: Mapping[str, Any], mask: Tensor | None) -> None:
+        """Raise InputError unless a batch holds the examples that these rows were built from.
+
+        Warns of a batch without any input that the teacher read, as with another tokenizer.
+
+        Args:
+            rows: indices of the examples (b,).
+            inputs: of the teacher, or of a student that reads the same.
+            mask: valid tokens (b, t); None for images, speech and the like.
+        """
+        if "inputs" not in self.manifest:
+            raise InputError(
+                f"teacher cache {self.folder} was built by an earlier version, which did not "
+                "record its examples: build it again (build_cache with this folder does)"
+            )
+        stored = self.manifest["inputs"]
+        names = [name for name in stored if isinstance(inputs.get(name), Tensor)]
+        if not names:
+            warnings.warn(
+                f"the batches have no {' or '.join(stored)} as the teacher read them, so that "
+                f"their rows of teacher cache {self.folder} are theirs is not checked",
+                stacklevel=2,
+            )
+            return
+        valid = None if {*DECODER_INPUTS} & {*stored} else mask
+        index, columns = rows.cpu().numpy(), [stored.index(name) for name in names]
+        checksums = input_checksums(inputs, names, valid).cpu().numpy()
+        differs = (self._inputs[index][:, columns] != checksums).any(axis=1)
+        if differs.any():
+            raise InputError(
+                f"teacher cache {self.folder}: example {index[differs][0]} has other "
+                f"{' or '.join(names)}, or labels at other tokens, than the cache was built from: "
+                "expected each example's own row, or a cache built from these examples; inputs "
+                "that change from epoch to epoch (random masks, augmented images) need "
+                "teacher_model"
+            )
+
     def lookup(self, rows: Tensor, mask: Tensor | None, layers: Iterable[Layer]) -> TeacherOutputs:
         """Outputs for some examples.
 
@@ -217,13 +194,14 @@ class TeacherCache:
 
         features = {i: _scatter(read(f"features_{i}", stored).float(), mask) for i in layers}
         logits = None
+        per_token = self.manifest.get("token_logits", False)
         if "logits" in self._arrays:
-            per_token = self.manifest.get("token_logits", False)
             logits = read("logits", stored if per_token else index)
         top = None
         if self.manifest["top_k"]:
             top = read("top_values", stored), read("top_indices", stored).long()
-        return TeacherOutputs(logits, features, top, dict.fromkeys(features, mask))
+        masks = dict.fromkeys(features, mask)
+        return TeacherOutputs(logits, features, top, masks, mask if per_token else None)
 
 
 def _complete_manifest(manifest: Any) -> dict[str, Any]:

@@ -14,12 +14,8 @@ from transformers import PreTrainedTokenizerBase, Trainer
 from geodistill.distill import callbacks, checks, cross_tokenizer
 from geodistill.distill.collate import TEACHER_PREFIX
 from geodistill.distill.feature_term import FeatureTerm, Layer, term_modules
-from geodistill.distill.hooks import (
-    record_outputs,
-)
-from geodistill.distill.models.heads import (
-    lm_head,
-)
+from geodistill.distill.hooks import record_outputs
+from geodistill.distill.models.heads import lm_head
 from geodistill.distill.teacher_cache import TeacherCache
 from geodistill.distill.training import checkpoints, ranks, report, step
 from geodistill.losses import LogitLoss
@@ -146,13 +142,7 @@ class FeatureDistillation(_Base):
             arguments = model, inputs, return_outputs, num_items_in_batch
             return step.evaluation_loss(self, super().compute_loss, *arguments)
         share = 1 / self.current_gradient_accumulation_steps
-        item_share: float | Tensor = share
-        count: Tensor | None = None
-        if num_items_in_batch is not None:
-            # The count may be that of all ranks, whose gradients are then averaged.
-            ranks_joined = self.args.world_size if self.args.average_tokens_across_devices else 1
-            count = callbacks.count_labels(inputs, self._loss_shifts_labels)
-            item_share = ranks_joined * (count / num_items_in_batch)
+        item_share, count = step.item_share(self, inputs, num_items_in_batch)
         at, batch = self.state.global_step, {**teacher_batch, **inputs}
         observed = self.teacher_model if self.distils else None
         layers = [layer for layer, _ in self.layers] or [-1]
@@ -184,15 +174,25 @@ class FeatureDistillation(_Base):
 
     # ---- evaluation ----
 
-    def prediction_step(self, model: nn.Module, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+    def prediction_step(
+        self,
+        model: nn.Module,
+        inputs: Any,
+        prediction_loss_only: bool,
+        ignore_keys: list[str] | None = None,
+        **kwargs: Any,
+    ) -> Any:
         """The trainer's own, with features of both models for the metrics of the terms."""
+        arguments = prediction_loss_only, ignore_keys
         inputs, teacher_batch, _ = step.split_inputs(self, self._prepare_inputs(inputs))
         reads = teacher_batch or ({} if self.mismatch else inputs)
         generates = getattr(self.args, "predict_with_generate", False)
         if self._evaluation is None or not reads or generates:
-            return super().prediction_step(model, inputs, *args, **kwargs)
-        with self._evaluation.observe(self.accelerator.unwrap_model(model), inputs, reads):
-            return super().prediction_step(model, inputs, *args, **kwargs)
+            return super().prediction_step(model, inputs, *arguments, **kwargs)
+        student = self.accelerator.unwrap_model(model)
+        ignored = report.outputs_to_ignore(student, ignore_keys)
+        with self._evaluation.observe(student, inputs, reads):
+            return super().prediction_step(model, inputs, prediction_loss_only, ignored, **kwargs)
 
     def evaluation_loop(self, *args: Any, **kwargs: Any) -> Any:
         """The trainer's own, with metrics of the terms where the teacher is run live."""

@@ -1,4 +1,4 @@
-"""Short trainings by `transformers.Trainer`: arguments, threads, scratch folders, checkpoints."""
+"""Short trainings by `transformers.Trainer`: arguments, threads, scratch folders."""
 
 from __future__ import annotations
 
@@ -12,9 +12,6 @@ import torch
 
 if TYPE_CHECKING:
     from transformers import Trainer, TrainingArguments
-
-_LAST_FILE = "trainer_state.json"
-"""The file that the Trainer writes last into a checkpoint."""
 
 
 def training_arguments(folder: Path, *, seed: int, **settings: Any) -> TrainingArguments:
@@ -74,12 +71,6 @@ def silence_libraries() -> None:
     transformers.utils.logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     datasets.disable_progress_bars()
-
-
-def last_checkpoint(folder: Path) -> Path | None:
-    """The newest complete checkpoint in `folder`, or None."""
-    complete = [path.parent for path in folder.glob(f"checkpoint-*/{_LAST_FILE}")]
-    return max(complete, key=lambda path: int(path.name.partition("-")[2]), default=None)
 
 
 def fit(trainer: Trainer, resume: Path | None = None) -> None:

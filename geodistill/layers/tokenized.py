@@ -13,9 +13,8 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from geodistill.errors import InputError
+from geodistill.positions import NO_LIMIT, max_positions
 
-_POSITION_TABLES = ("position_embeddings", "embed_positions", "wpe")
-_UNLIMITED = 2**20
 _REFUSED_UNKNOWN, _REPORTED_UNKNOWN = 0.5, 0.1
 
 
@@ -101,10 +100,7 @@ def tokenize(
         _check_model(model, f"model_{side}")
     if tokenizers[0] is None:
         raise InputError("tokenizer_a is None: expected the tokenizer of model_a")
-    limit = min(
-        min(tokenizer.model_max_length, max_positions(model))
-        for model, tokenizer in zip(models, tokenizers, strict=True)
-    )
+    limit = min(_limit(*pair) for pair in zip(models, tokenizers, strict=True))
     full = [t(list(texts), verbose=False)["input_ids"] for t in tokenizers]
     cut = [t(list(texts), truncation=True, max_length=limit)["input_ids"] for t in tokenizers]
     tokenized = []
@@ -120,27 +116,10 @@ def tokenize(
     return (tokenized[0], tokenized[1]), truncated
 
 
-def max_positions(model: Any) -> int:
-    """The number of tokens that a model takes.
-
-    A table of learned positions decides, less the rows that it reserves: RoBERTa's positions start
-    after the padding index, OPT's after an offset. Otherwise it is the configuration's
-    `max_position_embeddings`.
-
-    Args:
-        model: of `transformers`.
-
-    Example:
-        >>> from transformers import RobertaConfig, RobertaModel
-        >>> config = RobertaConfig(hidden_size=16, num_attention_heads=2, num_hidden_layers=1)
-        >>> max_positions(RobertaModel(config)), config.max_position_embeddings
-        (510, 512)
-    """
-    for name, module in model.base_model.named_modules():
-        if isinstance(module, nn.Embedding) and name.rpartition(".")[2] in _POSITION_TABLES:
-            padding = -1 if module.padding_idx is None else module.padding_idx
-            return int(module.num_embeddings - getattr(module, "offset", padding + 1))
-    return int(getattr(model.config, "max_position_embeddings", None) or _UNLIMITED)
+def _limit(model: Any, tokenizer: Any) -> int:
+    """Tokens to which texts are cut: with rotary positions, those of the configuration."""
+    configured = getattr(model.config, "max_position_embeddings", None) or NO_LIMIT
+    return int(min(tokenizer.model_max_length, max_positions(model), configured))
 
 
 @contextmanager

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from support.model_matrix import CASES, Case, table
+from support.model_matrix import CASES, DECODE, Case, table
 from support.tiny_models import arguments, moved, weights
 from support.tiny_project import REPOSITORY
 from transformers import PrinterCallback, Trainer
@@ -51,15 +51,15 @@ def test_a_live_teacher_gives_the_losses_done_by_hand(case: Case, tmp_path: Path
     assert expected["loss/ProcrustesLoss"] > 0.05
 
 
-@pytest.mark.parametrize("case", [c for c in CASES if c.cached], ids=lambda case: case.name)
+@cases
 def test_a_cached_teacher_gives_them_too(case: Case, tmp_path: Path) -> None:
     batches = [case.collator(case.rows[i : i + 2]) for i in (0, 2)]
     with torch.no_grad():
         mask = case._mask(case.batch(), case.student(1), _features(case))
-    next_token = case.positions == "next"
+    of_tokens = case.positions == "next" or case.head == "masked tokens" or case.family in DECODE
     cache = build_cache(
         case.teacher(2), batches, mask.sum(1).tolist(), tmp_path / "cache", layers=(case.layer,),
-        top_k=99 if next_token or case.head == "masked tokens" else 0, progress=lambda _: None,
+        top_k=99 if of_tokens and case.logits else 0, progress=lambda _: None,
     )  # fmt: skip
     found = distilled(case, tmp_path, teacher_cache=cache)
     assert found == pytest.approx(case.by_hand(), rel=5e-3, abs=2e-3)

@@ -14,14 +14,25 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from support.model_matrix import bert
-from support.tiny_models import answers, arguments, collate, sentences, tiny_bert, tiny_opt
+import transformers as hf
+from support.model_matrix import _SPEECH, CASES, SPEECH, bert, made, stacked
+from support.tiny_models import (
+    answers,
+    arguments,
+    collate,
+    moved,
+    sentences,
+    tiny_bert,
+    tiny_opt,
+    weights,
+)
 from transformers import BertForTokenClassification
 
 from geodistill.distill import FeatureDistillationTrainer, TeacherCache, build_cache
 from geodistill.distill.collate import batches_by_length
 from geodistill.distill.feature_term import loss_mask
-from geodistill.distill.teacher_cache import TeacherOutputs, cache_key, topk_with_tail
+from geodistill.distill.teacher_cache import cache_key
+from geodistill.distill.teacher_outputs import TeacherOutputs, topk_with_tail
 from geodistill.errors import InputError
 from geodistill.files import no_progress
 from geodistill.losses import KLDivergenceLoss
@@ -30,6 +41,7 @@ SENTENCES = sentences([6, 3, 5, 4, 6], seed=1)
 LENGTHS = [len(row["input_ids"]) for row in SENTENCES]
 ANSWERS = answers([8, 7, 8, 6], kept=[3, 1, 5, 2], seed=1)
 KEPT = [3, 1, 5, 2]
+FRAMES = [((400 - 90 * i - 8) // 4 + 1 - 8) // 4 + 1 for i in range(4)]  # of SPEECH
 
 
 def classifier_cache(folder, data=SENTENCES, counts=LENGTHS, **settings):
@@ -248,7 +260,7 @@ def test_a_changed_bit_is_told_and_the_cache_built_again(tmp_path, name):
     assert np.array_equal(again.array(name), fresh)
 
 
-def test_a_cache_older_than_the_checksums_is_used(tmp_path):
+def test_a_cache_older_than_the_checksums_of_arrays_is_used(tmp_path):
     classifier_cache(tmp_path / "c")
     file = tmp_path / "c" / "manifest.json"
     manifest = json.loads(file.read_text())
@@ -258,6 +270,140 @@ def test_a_cache_older_than_the_checksums_is_used(tmp_path):
     with warnings.catch_warnings(action="error"):
         classifier_cache(tmp_path / "c")
     assert file.stat().st_mtime_ns == stamp
+
+
+# ---- other examples ----
+
+
+def cached_step(folder, student, data, cache, **settings):
+    """The first log and how far the weights of the student have moved."""
+    before = weights(student)
+    trainer = FeatureDistillationTrainer(
+        student, arguments(folder, max_steps=1, per_device_train_batch_size=2),
+        train_dataset=data, data_collator=collate, teacher_cache=cache,
+        logit_loss=KLDivergenceLoss(), **settings,
+    )  # fmt: skip
+    try:
+        trainer.train()
+    finally:
+        distance = moved(before, weights(student))
+    return trainer.state.log_history[0], distance
+
+
+def other_words(row):
+    return {**row, "input_ids": [t % 90 + 7 for t in row["input_ids"]]}
+
+
+def other_positions(row):
+    """The same texts and numbers of labels, at other tokens."""
+    return {**row, "labels": [*row["labels"][1:], -100]}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda rows: [rows[0], other_words(rows[1]), *rows[2:]],
+        lambda rows: [{**row, "input_ids": row["input_ids"][::-1]} for row in rows],
+        lambda rows: [{**row, "row": i} for i, row in enumerate([rows[2], rows[1], rows[0]])],
+        lambda rows: [other_positions(row) for row in rows],
+    ],
+    ids=["other words", "another order of words", "rows numbered anew", "labels elsewhere"],
+)
+def test_other_examples_with_as_many_tokens_are_refused_before_a_step(tmp_path, change):
+    rows = answers([8, 7, 8, 6], kept=[3, 2, 3, 2], seed=1)
+    cache = build_cache(
+        tiny_opt(2), batches_by_length(rows, 2, 0), [3, 2, 3, 2], tmp_path / "c", layers=(-1,),
+        top_k=5, progress=no_progress,
+    )  # fmt: skip
+    log, distance = cached_step(tmp_path, tiny_opt(1), rows, cache)
+    assert log["loss/logit"] > 0.1 < distance + 0.1
+    student = tiny_opt(1)
+    words = r"example \d has other input_ids, or labels at other tokens, than the cache was built"
+    with pytest.raises(InputError, match=words):
+        cached_step(tmp_path, student, change(rows), cache)
+    assert moved(weights(student), weights(tiny_opt(1))) == 0
+
+
+def test_padding_on_the_other_side_is_the_same_example(tmp_path):
+    cache = classifier_cache(tmp_path / "c")
+    right = collate(SENTENCES[:2])
+    left = {name: right[name].flip(1) for name in ("input_ids", "attention_mask")}
+    for i, n in enumerate(LENGTHS[:2]):
+        left["input_ids"][i, -n:] = left["input_ids"][i, -n:].flip(0)
+    assert left["input_ids"].tolist() != right["input_ids"].tolist()
+    for batch in (right, left):
+        cache.check_examples(right["row"], batch, batch["attention_mask"].bool())
+
+
+def test_a_cache_that_does_not_know_its_examples_is_refused_and_built_again(tmp_path):
+    classifier_cache(tmp_path / "c")
+    file = tmp_path / "c" / "manifest.json"
+    manifest = json.loads(file.read_text())
+    older = {name: x for name, x in manifest.items() if not name.startswith("inputs")}
+    file.write_text(json.dumps(older))
+    (tmp_path / "c" / "inputs.npy").unlink()
+    with pytest.raises(InputError, match=r"earlier version, which did not .*build it again \(buil"):
+        cached_step(tmp_path, tiny_bert(1), SENTENCES, TeacherCache(tmp_path / "c"))
+    with pytest.warns(match="building the teacher cache again: .*by an earlier version"):
+        again = classifier_cache(tmp_path / "c")
+    assert again.manifest == manifest
+    assert cached_step(tmp_path, tiny_bert(1), SENTENCES, again)[1] > 1e-4
+
+
+def test_a_cache_of_other_texts_at_the_end_is_built_again(tmp_path):
+    """The teacher is compared on the first two examples of a batch only."""
+    classifier_cache(tmp_path / "c")
+    data = [*SENTENCES[:1], other_words(SENTENCES[1]), *SENTENCES[2:]]  # the shortest, so the last
+    with pytest.warns(match="building the teacher cache again: .*example 1 has other input_ids"):
+        again = classifier_cache(tmp_path / "c", data)
+    fresh = classifier_cache(tmp_path / "d", data)
+    for name in ("logits", "features_1"):
+        assert np.array_equal(again.array(name), fresh.array(name))
+
+
+def test_other_images_and_sounds_are_refused(tmp_path):
+    for case in (c for c in CASES if c.family in ("ViT", "Wav2Vec2")):
+        batches = [case.collator(case.rows[i : i + 2]) for i in (0, 2)]
+        counts = [17] * 4 if case.family == "ViT" else FRAMES
+        folder = tmp_path / case.family
+        cache = build_cache(case.teacher(2), batches, counts, folder, layers=(-1,))
+        changed = [dict(row) for row in case.rows]
+        name = "pixel_values" if case.family == "ViT" else "input_values"
+        changed[2][name] = changed[2][name] + 0.25
+        for rows, refused in ((case.rows, False), (changed, True)):
+            batch = case.collator(rows)
+            words = f"example 2 has other {name}"
+            with pytest.raises(InputError, match=words) if refused else nullcontext():
+                cache.check_examples(batch["row"], batch, None)
+
+
+def test_a_cache_of_frames_with_letters_is_that_of_a_live_teacher(tmp_path):
+    """CTC: logits of frames, labels of letters, which are fewer."""
+    settings = {**_SPEECH, "vocab_size": 12, "pad_token_id": 0, "final_dropout": 0.0}
+
+    def model(seed):
+        return made(hf.Wav2Vec2ForCTC, hf.Wav2Vec2Config, seed, **settings)
+
+    rows = [{**row, "labels": torch.tensor([3, 5, 7 + i])} for i, row in enumerate(SPEECH)]
+    batch = {k: v for k, v in stacked(rows).items() if k not in ("row", "labels")}
+    with torch.no_grad():
+        q, p = (model(seed).eval()(**batch).logits for seed in (1, 2))
+    mask = torch.arange(q.shape[1]) < torch.tensor(FRAMES)[:, None]
+    expected = kl(q[mask].log_softmax(-1), p[mask].log_softmax(-1))
+    assert expected > 0.01
+    for layers in ((), (-1,)):
+        cache = build_cache(
+            model(2), [stacked(rows[i : i + 2]) for i in (0, 2)], FRAMES,
+            tmp_path / f"c{len(layers)}", layers=layers,
+        )  # fmt: skip
+        for teacher in ({"teacher_model": model(2)}, {"teacher_cache": cache}):
+            trainer = FeatureDistillationTrainer(
+                model(1), arguments(tmp_path, max_steps=1, per_device_train_batch_size=4),
+                train_dataset=rows, data_collator=stacked, logit_loss="auto", **teacher,
+            )  # fmt: skip
+            trainer.train()
+            log = trainer.state.log_history[0]
+            assert log["loss/logit"] == pytest.approx(expected, rel=1e-3), (layers, teacher)
 
 
 def test_a_foreign_cache_is_built_again(tmp_path):
@@ -553,7 +699,7 @@ def test_the_manifest_says_what_is_stored(tmp_path):
     assert manifest["layers"] == [2]
     assert manifest["top_k"] == 5
     assert {path.stem for path in (tmp_path / "c").glob("*.npy")} == {
-        "features_2", "top_values", "top_indices", "offsets",
+        "features_2", "top_values", "top_indices", "offsets", "inputs",
     }  # fmt: skip
 
 

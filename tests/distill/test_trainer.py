@@ -24,7 +24,7 @@ from transformers import Trainer, TrainingArguments
 from geodistill.distill import FeatureDistillationTrainer, FeatureTerm, build_cache
 from geodistill.distill.collate import batches_by_length
 from geodistill.distill.feature_term import loss_mask
-from geodistill.distill.teacher_cache import TeacherOutputs
+from geodistill.distill.teacher_outputs import TeacherOutputs
 from geodistill.errors import InputError
 from geodistill.losses import (
     CKALoss,

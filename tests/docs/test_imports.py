@@ -19,7 +19,7 @@ LEVELS = (
     {"distill"},
     {"losses", "layers"},
     {"geometry", "tasks", "analysis"},
-    {"paths"},
+    {"paths", "positions"},
     {"files"},
     {"errors"},
 )

@@ -22,7 +22,7 @@ from geodistill.geometry import (
 )
 from geodistill.layers import compare_layers
 from geodistill.layers.statistics import pvalue_columns
-from geodistill.layers.tokenized import max_positions
+from geodistill.positions import max_positions
 
 WORDS = [f"w{i}" for i in range(2, 100)]
 TOKENIZER = word_tokenizer(WORDS)

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.distributions import Categorical, kl_divergence
 from torch.nn.functional import binary_cross_entropy_with_logits as bce
 
-from geodistill.distill.teacher_cache import topk_with_tail
+from geodistill.distill.teacher_outputs import topk_with_tail
 from geodistill.errors import InputError
 from geodistill.losses import (
     BernoulliKLLoss,

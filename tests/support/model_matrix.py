@@ -142,7 +142,6 @@ class Case:
         logits: "softmax", "bernoulli", "squared" or none.
         layer: of both models; a path is of both.
         collator: of the examples.
-        cached: whether a teacher cache serves it.
     """
 
     family: str
@@ -154,7 +153,6 @@ class Case:
     logits: str = "softmax"
     layer: int | str = -1
     collator: Callable[[Any], Any] = collate
-    cached: bool = True
 
     @property
     def name(self) -> str:
@@ -279,19 +277,17 @@ CASES = [
     Case("GPT-2", "the next token", _GPT2, _GPT2, ANSWERS, "next"),
     Case("Llama", "the next token", _LLAMA, _LLAMA, ANSWERS, "next", layer="layers.1"),
     Case("Mixtral", "the next token and a router", _MIXTRAL, _MIXTRAL, ANSWERS, "next"),
-    Case("T5", "a text, by the decoder", _T5S, _T5S, TRANSLATED, "own", cached=False),
-    Case("T5", "a text, by the encoder", _T5S, _T5S, TRANSLATED, "tokens", "", "encoder",
-         cached=False),
-    Case("BART", "a text, by the decoder", _BART, _BART, TRANSLATED, "own", cached=False),
+    Case("T5", "a text, by the decoder", _T5S, _T5S, TRANSLATED, "own"),
+    Case("T5", "a text, by the encoder", _T5S, _T5S, TRANSLATED, "tokens", "", "encoder"),
+    Case("BART", "a text, by the decoder", _BART, _BART, TRANSLATED, "own"),
     Case("ViT", "one label of an image", _VIT, _VIT, IMAGES, "all", collator=stacked),
     Case("ResNet", "one label of an image", _RESNET, _RESNET, IMAGES, "all", collator=stacked),
     Case("ResNet", "one label, by path", _RESNET, _RESNET, IMAGES, "all",
          layer="encoder.stages.0", collator=stacked),
     Case("Wav2Vec2", "one label of speech", _WAV, _WAV, SPEECH, "frames", collator=stacked),
-    Case("Whisper", "a text of speech", _WHISPER, _WHISPER, SOUNDS, "own", collator=stacked,
-         cached=False),
+    Case("Whisper", "a text of speech", _WHISPER, _WHISPER, SOUNDS, "own", collator=stacked),
     Case("CLIP", "pairs of image and text", _CLIPS, _CLIPS, CAPTIONED, "all", "",
-         "vision_model.encoder.layers.1", captions, cached=False),
+         "vision_model.encoder.layers.1", captions),
     Case("a plain module", "one label", lambda i: own(i, 24), own, CLASSES, "tokens",
          layer="body"),
 ]  # fmt: skip
@@ -301,11 +297,5 @@ def table() -> str:
     """The matrix as the handbook prints it."""
     losses = {"softmax": "`KLDivergenceLoss`", "bernoulli": "`BernoulliKLLoss`",
               "squared": "`SquaredErrorLoss`", "": "none"}  # fmt: skip
-    rows = [
-        f"| {c.family} | {c.head} | `{c.layer}` | {losses[c.logits]} | "
-        f"{'live, cached' if c.cached else 'live'} |"
-        for c in CASES
-    ]
-    return "\n".join(
-        ["| models | head | layer | `logit_loss` | teacher |", "|---|---|---|---|---|", *rows]
-    )
+    rows = [f"| {c.family} | {c.head} | `{c.layer}` | {losses[c.logits]} |" for c in CASES]
+    return "\n".join(["| models | head | layer | `logit_loss` |", "|---|---|---|---|", *rows])

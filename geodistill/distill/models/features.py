@@ -126,7 +126,7 @@ def position_mask(
     Raises:
         InputError: no mask fits.
     """
-    mask = _mask_of(positions, inputs, model, layer)
+    mask = mask_of(positions, inputs, model, layer)
     if mask is None:
         first = next(x for x in inputs.values() if isinstance(x, Tensor) and x.dim())
         return torch.ones(len(first), positions, dtype=torch.bool, device=first.device)
@@ -140,10 +140,17 @@ def position_mask(
     return mask
 
 
-def _mask_of(
-    positions: int, inputs: Mapping[str, Any], model: Any, layer: Layer | None
+def mask_of(
+    positions: int | None, inputs: Mapping[str, Any], model: Any, layer: Layer | None
 ) -> Tensor | None:
-    """The mask of the inputs that belongs to these positions; None if all of them count."""
+    """The mask of the inputs that belongs to these positions; None if all of them count.
+
+    Args:
+        positions: number of the layer's, None if not known.
+        inputs: of the model.
+        model: that reads them.
+        layer: of the model; None for its logits.
+    """
     path = "" if not isinstance(layer, str) else find_module(model, layer, "")[0]
     attention: Tensor | None = inputs.get("attention_mask")
     other = any(part.startswith(_OTHER_MODALITIES) for part in path.split("."))
@@ -205,8 +212,12 @@ def find_logits(output: Any) -> Tensor | None:
     return output if isinstance(output, Tensor) else None
 
 
-def logits_of(output: Any, model: Any, inputs: Mapping[str, Any], role: str) -> Tensor:
-    """Logits (b, classes), or (n, classes) at the n positions that count.
+def logits_of(
+    output: Any, model: Any, inputs: Mapping[str, Any], role: str
+) -> tuple[Tensor, Tensor | None]:
+    """Logits (b, classes), or (n, classes) at the n positions that count, and their mask (b, t).
+
+    The mask is None for logits of examples, and of a head that was given some positions only.
 
     Args:
         output: of the model.
@@ -225,10 +236,10 @@ def logits_of(output: Any, model: Any, inputs: Mapping[str, Any], role: str) -> 
         )
     if logits.dim() == 3:
         mask = position_mask(logits.shape[1], inputs, model, None, role)
-        return logits[mask]
+        return logits[mask], mask
     if logits.dim() != 2:
         raise InputError(
             f"the {role}'s logits have shape {tuple(logits.shape)}; logit_loss compares (b, "
             "classes) or (b, t, classes): leave it out"
         )
-    return logits
+    return logits, None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import weakref
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -12,21 +13,28 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from transformers.loss.loss_utils import LOSS_MAPPING, ForCausalLMLoss
-from transformers.models.auto.modeling_auto import MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING_NAMES
 from transformers.utils.generic import find_labels
 
-_POSITION_TABLES = ("position_embeddings", "embed_positions", "position_embedding", "wpe")
-_NO_LIMIT = 1 << 40
+_SOFTMAX_PER_POSITION = ("TokenClassification", "AudioFrameClassification")
+"""Heads whose loss is a softmax, whatever `problem_type` and the labels are."""
+_REFUSED = (ValueError, IndexError, TypeError, KeyError, AttributeError, RuntimeError)
+"""What models raise on inputs that they do not take: other inputs are missing, or other shapes."""
+_logger = logging.getLogger(__name__)
 _names: weakref.WeakKeyDictionary[nn.Module, tuple[frozenset[str], bool]]
 _names = weakref.WeakKeyDictionary()
 _rules: weakref.WeakKeyDictionary[nn.Module, LabelRule] = weakref.WeakKeyDictionary()
-_limits: weakref.WeakKeyDictionary[nn.Module, int] = weakref.WeakKeyDictionary()
 
 
 def base_of(model: Any) -> Any:
     """The model itself, or the one inside PEFT's or `torch.compile`'s."""
     model = getattr(model, "_orig_mod", model)
     return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
+def library_class(model: Any) -> str:
+    """Name of the class of `transformers` that a model is, or inherits from; may be empty."""
+    kinds = type(base_of(model)).__mro__
+    return next((k.__name__ for k in kinds if k.__module__.startswith("transformers.models.")), "")
 
 
 def lm_head(model: Any) -> Any:
@@ -96,9 +104,15 @@ def _ask_for_rule(model: Any) -> LabelRule:
     try:
         with torch.random.fork_rng(devices), _unobserved(model):
             return _answer(model)
-    except Exception:  # whatever a model of any family raises on four tokens
+    except _REFUSED as error:
         loss = LOSS_MAPPING.get(getattr(model, "loss_type", None) or "")
-        return LabelRule(shifted=loss is ForCausalLMLoss)
+        rule = LabelRule(shifted=loss is ForCausalLMLoss)
+        target = "the next token's" if rule.shifted else "its own token's"
+        _logger.info(
+            "%s gives no loss on four tokens (%s): a label is taken as %s", type(model).__name__,
+            error, target,
+        )  # fmt: skip
+        return rule
 
 
 @contextmanager
@@ -149,7 +163,7 @@ def _answer(model: Any) -> LabelRule:
     hook = lm_head(model).register_forward_pre_hook(lambda _, x: (x[0][:, -2], *x[1:]))
     try:
         again, _ = ask(0, shift_labels=torch.zeros(1, dtype=torch.long, device=device))
-    except (ValueError, IndexError, TypeError, RuntimeError):
+    except _REFUSED:
         return rule
     finally:
         hook.remove()
@@ -167,9 +181,9 @@ def problem_type(model: Any, labels: Tensor | None = None) -> str:
         "single_label_classification", for every head whose logits are those of a softmax, such as
         a language model's; "multi_label_classification"; or "regression".
     """
-    base, config = base_of(model), getattr(model, "config", None)
-    per_token = type(base).__name__ in MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING_NAMES.values()
-    if lm_head(base) is not None or per_token:
+    config, head = getattr(model, "config", None), library_class(model)
+    by_labels = "Classification" in head and not head.endswith(_SOFTMAX_PER_POSITION)
+    if lm_head(base_of(model)) is not None or (head and not by_labels):
         return "single_label_classification"
     if declared := getattr(config, "problem_type", None):
         return str(declared)
@@ -212,41 +226,6 @@ def readable(inputs: Mapping[str, Any], model: Any, others: frozenset[str]) -> d
     if is_encoder_decoder(model) and "labels" in inputs and "decoder_input_ids" not in reads:
         reads["labels"] = inputs["labels"]  # which it shifts to the decoder's inputs
     return reads
-
-
-def max_positions(model: Any) -> int:
-    """The number of tokens that a text model takes.
-
-    A table of learned positions decides, less the rows that it reserves: RoBERTa's positions start
-    after the padding index, OPT's after an offset. Relative and rotary positions have no limit.
-
-    Args:
-        model: any module; of an encoder-decoder, give one of the two.
-
-    Example:
-        >>> from transformers import RobertaConfig, RobertaModel
-        >>> config = RobertaConfig(hidden_size=16, num_attention_heads=2, num_hidden_layers=1)
-        >>> max_positions(RobertaModel(config)), config.max_position_embeddings
-        (510, 512)
-    """
-    if model not in _limits:
-        _limits[model] = min(_position_rows(model), default=_NO_LIMIT)
-    return _limits[model]
-
-
-def _position_rows(model: nn.Module) -> list[int]:
-    """Rows of each table of positions that is beside a table of tokens (images have patches)."""
-    rows = []
-    for module in model.modules():
-        tables = {n: m for n, m in module.named_children() if isinstance(m, nn.Embedding)}
-        for name in tables.keys() & {*_POSITION_TABLES} if len(tables) > 1 else ():
-            table = tables[name]
-            padding = -1 if table.padding_idx is None else table.padding_idx
-            rows.append(int(table.num_embeddings) - int(getattr(table, "offset", padding + 1)))
-        sines = vars(module).get("_buffers", {}).get("embed_positions")  # GPT-J, CodeGen
-        if sines is not None:
-            rows.append(len(sines))
-    return rows
 
 
 def has_token_labels(inputs: Mapping[str, Any], model: Any = None) -> bool:

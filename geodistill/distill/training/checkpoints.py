@@ -71,17 +71,11 @@ def resumable(resume: str | bool | None, output_dir: str, with_terms: bool) -> s
     """
     if not resume:
         return None
-    steps = [
-        (int(path.name.rpartition("-")[2]), path)
-        for path in Path(output_dir).glob(f"{PREFIX_CHECKPOINT_DIR}-*")
-        if path.name.rpartition("-")[2].isdigit()
-    ]
-    newest_first = [path for _, path in sorted(steps, reverse=True)]
     if resume is not True:
         folder = Path(str(resume))
         if not (flaw := _flaw(folder, with_terms)):
             return str(folder)
-        complete = next((p for p in newest_first if not _flaw(p, with_terms)), None)
+        complete = last_complete(Path(output_dir), with_terms)
         instead = (
             f"the last complete one is {complete}"
             if complete
@@ -89,7 +83,7 @@ def resumable(resume: str | bool | None, output_dir: str, with_terms: bool) -> s
         )
         raise InputError(f"resume_from_checkpoint is {folder}, in which {flaw}; {instead}")
     flaws: list[str] = []
-    for path in newest_first:
+    for path in _newest_first(Path(output_dir)):
         if not (flaw := _flaw(path, with_terms)):
             if flaws:
                 warnings.warn(f"resumed from {path.name}: {'; '.join(flaws)}", stacklevel=3)
@@ -99,6 +93,25 @@ def resumable(resume: str | bool | None, output_dir: str, with_terms: bool) -> s
         f"resume_from_checkpoint is True, and {output_dir} has no complete checkpoint"
         + (f": {'; '.join(flaws[:3])}" if flaws else "")
     )
+
+
+def last_complete(output_dir: Path, with_terms: bool = False) -> Path | None:
+    """The newest complete checkpoint in a folder, or None.
+
+    Args:
+        output_dir: of the trainer.
+        with_terms: whether it must have a state of the terms.
+    """
+    return next((p for p in _newest_first(output_dir) if not _flaw(p, with_terms)), None)
+
+
+def _newest_first(output_dir: Path) -> list[Path]:
+    steps = [
+        (int(path.name.rpartition("-")[2]), path)
+        for path in output_dir.glob(f"{PREFIX_CHECKPOINT_DIR}-*")
+        if path.name.rpartition("-")[2].isdigit()
+    ]
+    return [path for _, path in sorted(steps, reverse=True)]
 
 
 def _flaw(folder: Path, with_terms: bool) -> str:

@@ -9,12 +9,28 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from geodistill.errors import InputError
 from geodistill.losses.moment_loss import MomentLoss
 
 
 def count() -> int:
     """Number of processes, 1 outside of `torch.distributed`."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def check_processes(gpus: int, sharded: bool) -> None:
+    """Raise InputError for a parallel run that splits the rows of a batch, or the weights."""
+    if gpus > 1:
+        raise InputError(
+            f"one process has {gpus} GPUs, over which each batch would be split: expected one "
+            f"process per GPU (torchrun --nproc-per-node {gpus} ...), or one GPU "
+            "(CUDA_VISIBLE_DEVICES=0)"
+        )
+    if sharded:
+        raise InputError(
+            "the training arguments ask for FSDP or DeepSpeed, with which distillation is not "
+            "supported: expected plain data parallelism (torchrun without fsdp and deepspeed)"
+        )
 
 
 def join(terms: nn.Module) -> None:

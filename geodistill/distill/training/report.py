@@ -23,6 +23,7 @@ from geodistill.errors import InputError
 from geodistill.geometry import geometry_kept, procrustes_distance
 
 _MOST_ROWS = 2048  # by which geometry kept is judged
+_STATES = ("hidden_states", "encoder_hidden_states", "decoder_hidden_states")
 _PACKAGES = ("geodistill", "torch", "transformers", "trl")
 _CITATION = """```bibtex
 @article{bhattarai2025geometry,
@@ -93,6 +94,20 @@ class EvaluationLog:
             return geometry_kept(procrustes_distance, x, y)
         except InputError:  # too few rows, or all equal
             return math.nan
+
+
+def outputs_to_ignore(model: Any, names: list[str] | None) -> list[str]:
+    """Outputs that are no predictions: those of `Trainer`, and states given for the terms alone.
+
+    Args:
+        model: the student.
+        names: as `Trainer.prediction_step` takes them.
+    """
+    config = getattr(base_of(model), "config", None)
+    if names is None:
+        names = getattr(config, "keys_to_ignore_at_inference", ["past_key_values"])
+    states = [] if getattr(config, "output_hidden_states", False) else _STATES
+    return [*names, *states]
 
 
 @contextmanager

@@ -20,7 +20,7 @@ from geodistill.distill.hooks import (
     run_teacher,
     teacher_outputs,
 )
-from geodistill.distill.models.features import feature_rows, logits_of
+from geodistill.distill.models.features import feature_rows, logits_of, mask_of
 from geodistill.distill.models.heads import (
     base_of,
     forward_names,
@@ -28,7 +28,7 @@ from geodistill.distill.models.heads import (
     label_rule,
     text_shape,
 )
-from geodistill.distill.teacher_cache import TeacherOutputs
+from geodistill.distill.teacher_outputs import TeacherOutputs
 from geodistill.errors import InputError
 
 
@@ -55,6 +55,24 @@ def split_inputs(
             teacher_batch = dict(inputs)
             inputs = {name: x for name, x in inputs.items() if name not in only}
     return inputs, teacher_batch, rows
+
+
+def item_share(
+    trainer: Any, inputs: Mapping[str, Any], n_items: Tensor | int | None
+) -> tuple[float | Tensor, Tensor | None]:
+    """A micro-batch's share of the step's items, and its number of labels where they are counted.
+
+    Args:
+        trainer: that trains.
+        inputs: of the micro-batch.
+        n_items: labels of the accumulated batch; None where micro-batches count alike.
+    """
+    if n_items is None:
+        return 1 / trainer.current_gradient_accumulation_steps, None
+    # The number may be that of all ranks, whose gradients are then averaged.
+    joined = trainer.args.world_size if trainer.args.average_tokens_across_devices else 1
+    count = count_labels(inputs, trainer._loss_shifts_labels)
+    return joined * (count / n_items), count
 
 
 def inherited_loss(
@@ -185,8 +203,12 @@ def outputs_of_teacher(
     if trainer.teacher_cache is not None:
         if rows is None:
             raise InputError("the batch has no `row` column, which teacher_cache is read by")
-        mask = None if text_shape(reads) is None else loss_mask(reads, student)
+        layer = next((layer for _, layer in trainer.layers), None)
+        texts = text_shape(reads) is not None
+        mask = mask_of(None, reads, student, layer) if texts else None
         cached: TeacherOutputs = trainer.teacher_cache.lookup(rows, mask, layers)
+        valid = loss_mask(reads, student) if texts else None
+        trainer.teacher_cache.check_examples(rows, reads, valid)
         return cached
     cross_tokenizer.require_teacher_inputs(reads, trainer.mismatch)
     checks.check_length(reads, teacher, "teacher")
@@ -214,14 +236,14 @@ def logit_term(
     """
     student = trainer.accelerator.unwrap_model(trainer.model)
     checks.choose_logit_loss(trainer.logit_loss, student, inputs.get("labels"))
-    logits = logits_of(outputs, student, inputs, "student")
+    logits, mask = logits_of(outputs, student, inputs, "student")
     if not logits.requires_grad:
         raise InputError(
             f"logit_loss: the trainer below {type(trainer).__name__} gives logits without "
             "gradient; give no logit_loss, or use FeatureDistillationTrainer"
         )
     logits = trainer.losses.watch("logit", logits)
-    return trainer.logit_loss(*teacher.aligned_logits(logits, padded=trainer.one_tokenizer))
+    return trainer.logit_loss(*teacher.aligned_logits(logits, mask, padded=trainer.one_tokenizer))
 
 
 def add_feature_terms(

@@ -12,9 +12,10 @@ from transformers import TrainerCallback
 
 from geodistill.distill import FeatureDistillationTrainer, FeatureTerm
 from geodistill.distill.collate import pad
+from geodistill.distill.training.checkpoints import last_complete
 from geodistill.experiments.instruction.generate import Example
 from geodistill.experiments.methods import LOGIT_KINDS, base_of, build_feature_loss
-from geodistill.experiments.training import fit, last_checkpoint, training_arguments
+from geodistill.experiments.training import fit, training_arguments
 from geodistill.files import Progress
 from geodistill.losses import KLDivergenceLoss
 
@@ -53,7 +54,7 @@ def train_on_answers(
         callbacks=list(callbacks),
         **(distillation or {}),
     )
-    fit(trainer, resume=last_checkpoint(folder))
+    fit(trainer, resume=last_complete(folder))
     return trainer
 
 

@@ -98,4 +98,6 @@ def test_what_gives_no_tensor_or_no_logits_is_refused():
         logits_of(out, tiny_bert(1).bert, IDS, "teacher")
     with pytest.raises(InputError, match=r"the student's logits have shape \(2, 3, 4, 4\)"):
         logits_of(torch.ones(2, 3, 4, 4), nn.Identity(), IDS, "student")
-    assert logits_of(tiny_opt(1)(**IDS), tiny_opt(1), IDS, "student").shape == (10, 100)
+    logits, mask = logits_of(tiny_opt(1)(**IDS), tiny_opt(1), IDS, "student")
+    assert logits.shape == (10, 100)
+    assert mask.sum() == 10

@@ -6,20 +6,15 @@ from collections import Counter
 import pytest
 import torch
 import transformers as hf
-from support.model_matrix import STILL, TEXT, bert, own
+from support.model_matrix import _SPEECH, STILL, TEXT, bert, made, own
 from support.tiny_models import arguments, collate, tiny_bert, tiny_opt
 from torch import nn
 from transformers.models.auto import modeling_auto
 
 from geodistill.distill import FeatureDistillationTrainer
 from geodistill.distill.feature_term import loss_mask
-from geodistill.distill.models.heads import (
-    LabelRule,
-    label_rule,
-    max_positions,
-    problem_type,
-    readable,
-)
+from geodistill.distill.models.heads import LabelRule, label_rule, problem_type, readable
+from geodistill.positions import max_positions
 
 IDS = torch.randint(3, 60, (2, 8), generator=torch.Generator().manual_seed(0))
 LABELS = IDS.masked_fill(torch.arange(8).eq(2) | torch.arange(8).eq(3), -100)
@@ -190,6 +185,18 @@ def test_kinds_of_head():
     assert problem_type(bert(hf.BertForTokenClassification, 1), many) == (
         "single_label_classification"
     )
+
+
+def test_heads_whose_loss_is_a_softmax_whatever_their_labels_are():
+    """One-hot frames are decimals in two dimensions, as several labels are."""
+
+    class Mine(hf.BertForTokenClassification):
+        pass
+
+    speech = made(hf.Wav2Vec2ForAudioFrameClassification, hf.Wav2Vec2Config, 0, **_SPEECH)
+    for model in (speech, bert(Mine, 1), bert(hf.BertForMultipleChoice, 1, num_labels=1)):
+        assert problem_type(model, torch.eye(3)) == "single_label_classification"
+    assert problem_type(own(1), torch.eye(3)) == "multi_label_classification"
 
 
 def test_a_teacher_reads_what_its_forward_names_and_no_labels():

@@ -136,3 +136,49 @@ def test_blocks_of_one_kind_and_stages_of_a_backbone_follow(tmp_path):
             for k in {*range(8)} - {0, 2, 4}:
                 blocks[k].forward = lambda hidden, *args, **kwargs: hidden
             assert torch.allclose(model(**inputs)[0], loaded(**inputs)[0], atol=1e-4)
+
+
+def test_stochastic_depth_follows_the_place_and_a_relative_bias_the_block(tmp_path):
+    """BEiT drops blocks with a probability that grows with depth, from 0 to the configured rate."""
+    whole = teacher(
+        "BeitForImageClassification", hidden_size=32, num_hidden_layers=8, num_attention_heads=2,
+        intermediate_size=64, image_size=16, patch_size=4, initializer_range=0.2,
+        drop_path_rate=0.3, use_relative_position_bias=True, use_shared_relative_position_bias=True,
+    )  # fmt: skip
+    student = take_layers(whole, BLOCKS).eval()
+    student.save_pretrained(tmp_path)
+    loaded = type(student).from_pretrained(tmp_path).eval()
+    pixels = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        assert torch.allclose(student(pixels).logits, loaded(pixels).logits, atol=1e-5)
+        assert not torch.allclose(student(pixels).logits, whole(pixels).logits, atol=1e-3)
+    for model in (student, loaded):
+        rates = [getattr(block.drop_path, "drop_prob", 0.0) for block in model.beit.layers]
+        assert rates == pytest.approx([0.0, 0.1, 0.2, 0.3])
+
+
+@pytest.mark.parametrize(
+    "name", ["BartForConditionalGeneration", "T5Model", "WhisperForConditionalGeneration"]
+)
+@pytest.mark.parametrize("decoder_layers", [8, 3])
+def test_a_model_of_two_stacks_is_refused(name, decoder_layers):
+    """Not cut in the encoder alone where the stacks differ in depth."""
+    sizes = {"d_model": 32, "pad_token_id": 0, "decoder_start_token_id": 1, **ENDS}
+    t5 = {"num_layers": 8, "num_decoder_layers": decoder_layers, "num_heads": 2, "d_kv": 16}
+    others = {"encoder_layers": 8, "decoder_layers": decoder_layers,
+              "encoder_attention_heads": 2, "decoder_attention_heads": 2}  # fmt: skip
+    if name.startswith("Whisper"):
+        others |= {"suppress_tokens": None, "begin_suppress_tokens": None}
+    whole = teacher(name, vocab_size=100, **sizes, **(t5 if name == "T5Model" else others))
+    with pytest.raises(InputError, match=f"{name} has blocks in an encoder and in a decoder: exp"):
+        take_layers(whole, 2)
+
+
+def test_a_model_of_sounds_is_compared_and_one_of_unknown_inputs_refused():
+    sizes = {**DEEP, "conv_dim": (8,), "conv_stride": (4,), "conv_kernel": (8,),
+             "num_conv_pos_embeddings": 4, "num_conv_pos_embedding_groups": 2}  # fmt: skip
+    whole = teacher("Wav2Vec2Model", **{k: x for k, x in sizes.items() if k != "vocab_size"})
+    assert len(take_layers(whole, 2).encoder.layers) == 2
+    whole.main_input_name = "features"
+    with pytest.raises(InputError, match="its features are of no known shape, so outputs are not"):
+        take_layers(whole, 2)

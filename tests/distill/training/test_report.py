@@ -2,11 +2,12 @@
 
 import warnings
 
+import numpy as np
 import pytest
 import torch
 from support.model_matrix import procrustes, softmax_kl
 from support.tiny_models import arguments, collate, sentences, tiny_bert
-from transformers import PrinterCallback
+from transformers import PrinterCallback, Trainer
 
 from geodistill.distill import FeatureDistillationTrainer, FeatureTerm
 from geodistill.geometry import geometry_kept, procrustes_distance
@@ -135,3 +136,26 @@ def test_the_divergence_of_the_helpers_is_torchs():
         y.log_softmax(-1), x.log_softmax(-1), reduction="batchmean", log_target=True
     )
     assert float(softmax_kl(y, x)) == pytest.approx(float(value), rel=1e-5)
+
+
+def test_predictions_are_those_of_the_plain_trainer(tmp_path):
+    """Hidden states, which the terms ask for, are none of them."""
+    seen = []
+
+    def keep(prediction):
+        seen.append(prediction.predictions)
+        return {
+            "accuracy": float((prediction.predictions.argmax(-1) == prediction.label_ids).mean())
+        }
+
+    trainer = trained(tmp_path, [FeatureTerm(2, -1, ProcrustesLoss())], train=False)
+    trainer.compute_metrics = keep
+    metrics = trainer.evaluate()
+    plain = Trainer(
+        tiny_bert(1), arguments(tmp_path), eval_dataset=UNSEEN, data_collator=collate,
+        compute_metrics=keep,
+    )  # fmt: skip
+    assert metrics["eval_accuracy"] == plain.evaluate()["eval_accuracy"]
+    assert seen[0].shape == (4, 3)
+    assert np.allclose(*seen)
+    assert "eval_geometry_kept" in metrics

@@ -9,6 +9,7 @@ from safetensors.torch import load_file
 from support.own_cache import own_cache
 from support.tiny_models import answers, moved, tiny_opt, weights
 
+from geodistill.distill.training.checkpoints import last_complete
 from geodistill.experiments.instruction import adapter
 from geodistill.experiments.instruction.adapter import (
     RECIPES,
@@ -18,7 +19,6 @@ from geodistill.experiments.instruction.adapter import (
     train_adapter,
 )
 from geodistill.experiments.instruction.train import ProgressCallback
-from geodistill.experiments.training import last_checkpoint
 from geodistill.files import no_progress
 
 SETTINGS = AdapterSettings(n_train=24, batch_size=4, save_steps=2, rank=2, threads=1)  # six steps
@@ -48,7 +48,7 @@ def test_a_killed_fit_resumes_from_the_last_checkpoint_to_the_same_weights(tmp_p
 
     with pytest.raises(Killed):
         train(tmp_path / "killed", dies)
-    assert last_checkpoint(tmp_path / "killed").name == "checkpoint-2"
+    assert last_complete(tmp_path / "killed").name == "checkpoint-2"
     resumed, seconds = train(tmp_path / "killed", lines.append)
     assert [line.partition(",")[0] for line in lines] == [
         "step 2 of 6", "step 4 of 6", "resumed at step 2", "step 4 of 6", "step 6 of 6",
@@ -64,11 +64,11 @@ def test_a_killed_fit_resumes_from_the_last_checkpoint_to_the_same_weights(tmp_p
 
 def test_an_incomplete_checkpoint_is_not_used(tmp_path):
     train(tmp_path)
-    newest = last_checkpoint(tmp_path)
+    newest = last_complete(tmp_path)
     assert newest.name == "checkpoint-6"
     (newest / "trainer_state.json").unlink()
-    assert last_checkpoint(tmp_path).name == "checkpoint-4"
-    assert last_checkpoint(tmp_path / "none") is None
+    assert last_complete(tmp_path).name == "checkpoint-4"
+    assert last_complete(tmp_path / "none") is None
 
 
 def test_only_the_answers_are_learned(tmp_path):

@@ -1,0 +1,47 @@
+"""How many tokens a text model takes: asked of its tables of positions."""
+
+from __future__ import annotations
+
+import weakref
+from typing import Any
+
+from torch import nn
+
+NO_LIMIT = 1 << 40
+_POSITION_TABLES = ("position_embeddings", "embed_positions", "position_embedding", "wpe")
+_limits: weakref.WeakKeyDictionary[nn.Module, int] = weakref.WeakKeyDictionary()
+
+
+def max_positions(model: Any) -> int:
+    """The number of tokens that a text model takes.
+
+    A table of learned positions decides, less the rows that it reserves: RoBERTa's positions start
+    after the padding index, OPT's after an offset. Relative and rotary positions have no limit.
+
+    Args:
+        model: any module; of an encoder-decoder, give one of the two.
+
+    Example:
+        >>> from transformers import RobertaConfig, RobertaModel
+        >>> config = RobertaConfig(hidden_size=16, num_attention_heads=2, num_hidden_layers=1)
+        >>> max_positions(RobertaModel(config)), config.max_position_embeddings
+        (510, 512)
+    """
+    if model not in _limits:
+        _limits[model] = min(_position_rows(model), default=NO_LIMIT)
+    return _limits[model]
+
+
+def _position_rows(model: nn.Module) -> list[int]:
+    """Rows of each table of positions that is beside a table of tokens (images have patches)."""
+    rows = []
+    for module in model.modules():
+        tables = {n: m for n, m in module.named_children() if isinstance(m, nn.Embedding)}
+        for name in tables.keys() & {*_POSITION_TABLES} if len(tables) > 1 else ():
+            table = tables[name]
+            padding = -1 if table.padding_idx is None else table.padding_idx
+            rows.append(int(table.num_embeddings) - int(getattr(table, "offset", padding + 1)))
+        sines = vars(module).get("_buffers", {}).get("embed_positions")  # GPT-J, CodeGen
+        if sines is not None:
+            rows.append(len(sines))
+    return rows

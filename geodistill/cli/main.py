@@ -179,13 +179,9 @@ def power(
 
 @app.command()
 def compare_layers(
-    model_a: Annotated[
-        str, typer.Argument(help="folder, hub name, minilm or smollm2; or features")
-    ],
-    model_b: Annotated[str, typer.Argument(help="the same, or two .npy or .safetensors files")],
-    texts: Annotated[
-        Path | None, typer.Option(help="file of four or more texts, one a line")
-    ] = None,
+    model_a: Annotated[str, typer.Argument(help="folder, hub name, minilm, smollm2; or features")],
+    model_b: Annotated[str, typer.Argument(help="likewise (features: .npy or .safetensors)")],
+    texts: Annotated[Path | None, typer.Option(help="file of texts, one per line")] = None,
     images: Annotated[
         Path | None, typer.Option(help="folder of images, or .npy array (n, height, width, 3)")
     ] = None,

@@ -1,6 +1,6 @@
 """Tables of gains by method and outcome, and of mean metrics by method, as text for a page."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import pandas as pd
 from scipy import stats
@@ -80,15 +80,3 @@ def _format_mean(values: "pd.Series[float]", digits: int) -> str:
         return f"{mean:.{digits}f}"
     half = stats.t.ppf(0.975, n - 1) * values.sem()
     return f"{mean:.{digits}f} ({mean - half:.{digits}f} to {mean + half:.{digits}f})"
-
-
-def order_rows(frame: pd.DataFrame, methods: Iterable[str]) -> pd.DataFrame:
-    """The rows of these methods, in their order."""
-    return pd.concat([frame[frame["method"] == method] for method in methods], ignore_index=True)
-
-
-def to_percent(runs: pd.DataFrame) -> pd.DataFrame:
-    """Runs with their shares (Rouge-L, exact match, repetition, of every set) times 100."""
-    shares = ("rougeL", "exact_match", "repetition")
-    names = [name for name in map(str, runs) if any(share in name for share in shares)]
-    return runs.assign(**{name: 100 * runs[name] for name in names})

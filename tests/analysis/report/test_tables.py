@@ -54,10 +54,3 @@ def test_means_have_the_t_interval_of_their_runs():
     assert table["NLL"].tolist() == [f"{np.mean(values):.3f} ({low:.3f} to {high:.3f})", "0.500"]
     assert table["Rouge-L"].tolist() == ["–", "–"]
     assert tables.mean_table(runs[3:], {"nll": "NLL"}, digits=1)["NLL"].tolist() == ["0.5"]
-
-
-def test_shares_become_percent_and_nothing_else():
-    runs = pd.DataFrame({"nll": [1.0], "rougeL/seed10": [0.5], "vicuna/exact_match": [0.1]})
-    assert tables.to_percent(runs).iloc[0].tolist() == pytest.approx([1.0, 50.0, 10.0])
-    named = pd.DataFrame({"method": ["a", "b", "c"]})
-    assert tables.order_rows(named, ["b", "a"])["method"].tolist() == ["b", "a"]

@@ -329,7 +329,9 @@ show_table(
 # %% tags=["hide-input"]
 exact_match = as_score(t0, "exact_match")
 right = 100 * t0.groupby("method")["exact_match"].mean()
-references = pd.concat([load_items(folders["primary"].parent / n).frame for n in ("lookups", "references")])
+references = pd.concat(
+    [load_items(folders["primary"].parent / n).frame for n in ("lookups", "references")]
+)
 levels = 100 * references.groupby("method")["exact_match"].mean()
 over_kd = compare(exact_match, "kd+procrustes", "kd")
 isotropy, shuffled = (
@@ -347,7 +349,9 @@ display(
     )
 )
 assert levels["lookup"] > right.max(), "every method fails the gate"
-assert over_kd.low > 0 > max(isotropy.high, shuffled.high), "better than KD, worse than both controls"
+assert over_kd.low > 0 > max(isotropy.high, shuffled.high), (
+    "better than KD, worse than both controls"
+)
 t0_rows = pd.concat(
     [
         load_rows(folders["primary"]).frame,

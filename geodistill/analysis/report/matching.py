@@ -94,10 +94,9 @@ def match_pair(scores: ScoreTable, method: str, baseline: str) -> MatchedPair:
     Raises:
         InputError: the two share no task, no seed, or no item of a task.
     """
-    frame = scores.frame
+    rows = scores.frame[scores.frame["method"].isin((method, baseline))]
     if scores.has_items:  # numbers pivot faster than names
-        frame = frame.assign(item=pd.factorize(frame["item"])[0])
-    rows = frame[frame["method"].isin((method, baseline))]
+        rows = rows.assign(item=pd.factorize(rows["item"])[0])
     n_methods = rows.groupby("task")["method"].nunique()
     in_both = rows[rows["task"].isin(n_methods.index[n_methods == 2])]
     if in_both.empty:

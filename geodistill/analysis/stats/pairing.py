@@ -181,14 +181,18 @@ def _join(
 
 def _scores(items: pd.DataFrame, task: str, method: str) -> pd.DataFrame:
     """(seeds, items) scores of one method in one task, without gaps."""
-    for column, name in (("task", task), ("method", method)):
-        known = sorted(items[column].unique())
-        if name not in known:
-            raise InputError(f"unknown {column} {name!r}; the rows hold {', '.join(known)}")
     rows = items[(items["task"] == task) & (items["method"] == method)]
-    if rows.duplicated(["seed", "item"]).any():
-        raise InputError(f"{task}/{method} has an item twice under one seed; keep one run per seed")
-    scores = rows.pivot(index="seed", columns="item", values="score")
+    if rows.empty:
+        for column, name in (("task", task), ("method", method)):
+            known = sorted(items[column].unique())
+            if name not in known:
+                raise InputError(f"unknown {column} {name!r}; the rows hold {', '.join(known)}")
+    try:
+        scores = rows.pivot(index="seed", columns="item", values="score")
+    except ValueError as error:  # pandas' only one here: repeated entries
+        raise InputError(
+            f"{task}/{method} has an item twice under one seed; keep one run per seed"
+        ) from error
     gaps = int(scores.isna().sum().sum())
     if gaps:
         raise InputError(

@@ -150,7 +150,7 @@ display(
 # %% tags=["hide-input"]
 judge, grid = Judge(), GRIDS["classification"]
 study = judge.sections("classification")
-show_gate(study, grid, ["news", "tweets", "stsb"], ["baselines-validation", "kd-tuning"])
+show_gate(study, grid, ["news", "tweets", "stsb"])
 
 # %% [markdown]
 # ## The answer: five tests

@@ -158,7 +158,7 @@ if profile != "smoke":
 # %% tags=["hide-input"]
 judge, grid = Judge(), GRIDS["instruction"]
 study = judge.sections("instruction")
-show_gate(study, grid, ["computed"], ["lookups-validation", "kd-tuning"])
+show_gate(study, grid, ["computed"])
 
 # %% [markdown]
 # ## The answer: five tests

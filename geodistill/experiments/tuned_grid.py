@@ -105,6 +105,15 @@ class TunedGrid(ProtocolGrid):
             )
         return passed
 
+    def gate_sections(self, tasks: Sequence[str]) -> tuple[list[str], list[str]]:
+        """The sections on which the gate of these tasks rests: of baselines, and of students."""
+        gate = self.protocol()["gate"]
+        baselines, students = (
+            [name for name in gate[kind] if set(tasks) & set(self.tasks(name))]
+            for kind in ("baselines", "students")
+        )
+        return baselines, students
+
     def gate_table(self, tasks: Sequence[str]) -> pd.DataFrame:
         """Mean validation scores in points by task: each baseline, KD; and whether KD passed.
 
@@ -120,10 +129,7 @@ class TunedGrid(ProtocolGrid):
             for key, value in gate.items()
             if key.startswith(POINTS_OVER)
         }
-        baselines, students = (
-            [name for name in gate[kind] if set(tasks) & set(self.tasks(name))]
-            for kind in ("baselines", "students")
-        )
+        baselines, students = self.gate_sections(tasks)
         trivial = self.run_scores(self.tuning_rows(*baselines))
         runs = self.run_scores(self.tuning_rows(*students))
         best = pd.DataFrame.from_dict(self._best_by_task(runs, students), orient="index")

@@ -27,17 +27,16 @@ PARTS = (KD, "kd+spectrum", "kd+alignment", "kd+procrustes")
 """Neither part of the Procrustes term, one of them, the other, both."""
 
 
-def show_gate(
-    study: StoredSections, grid: TunedGrid, tasks: Sequence[str], sections: Sequence[str]
-) -> None:
+def show_gate(study: StoredSections, grid: TunedGrid, tasks: Sequence[str]) -> None:
     """Validation scores of KD and of the baselines that it must clear; nothing if incomplete.
 
     Args:
         study: the stored sections.
         grid: of the study.
         tasks: names of tasks.
-        sections: on which the gate of these tasks rests.
     """
+    baselines, students = grid.gate_sections(tasks)
+    sections = (*baselines, *students)
     if not study.is_complete(*sections):
         return
     gate = grid.gate_table(tasks).replace({True: "yes", False: "no"}).round(1)

@@ -12,7 +12,7 @@ pytestmark = pytest.mark.smoke
 CHAPTER = "04_bert_classification"
 LEVELS = ["baselines", "full", "full-others"]
 FROM_SECTIONS = {
-    "gate": ["baselines-validation", "kd-tuning"],
+    "gate": ["baselines-validation", "kd-tuning", "kd-tuning-tweets", "kd-tuning-stsb"],
     "five-tests": ["full"],
     "verdicts-c4a": ["full"],
     "verdicts-c4b": ["full"],

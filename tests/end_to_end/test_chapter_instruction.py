@@ -10,7 +10,7 @@ pytestmark = pytest.mark.smoke
 CHAPTER = "05_opt_instruction"
 LEVELS = ["references", "full", "full-others"]
 FROM_SECTIONS = {
-    "gate": ["lookups-validation", "kd-tuning"],
+    "gate": ["lookups-validation", "kd-tuning", "kd-tuning-slower"],
     "five-tests": ["full"],
     "verdicts-c5": ["full"],
     "verdicts-p1-opt": ["full"],

@@ -35,7 +35,7 @@ def agreement_of_seeds(study, job):
     return max((runs[run_id] == runs[job.run_id]).mean() for run_id in others)
 
 
-@pytest.mark.smoke
+@pytest.mark.slow  # a teacher is trained first, for minutes
 def test_a_stored_run_is_repeated_sentence_by_sentence():
     study, stored = find_stored()
     jobs = [job for job in study.jobs if job.run_id in stored]

@@ -284,7 +284,8 @@ def test_epsilon_orthogonal_subset_is_pairwise_orthogonal_and_maximal() -> None:
 
 
 def test_orthogonality_of_a_batch_is_that_of_each() -> None:
-    x, mask = normal(2, 3, 20, 5), torch.rand(2, 3, 20) > 0.3
+    generator = torch.Generator().manual_seed(0)
+    x, mask = normal(2, 3, 20, 5), torch.rand(2, 3, 20, generator=generator) > 0.3
     x[~mask] = torch.nan
     share = orthogonality(x, 0.3, mask=mask)
     subset = epsilon_orthogonal_subset(x, 0.3, mask=mask)

@@ -26,9 +26,10 @@ def run_stored_part(name, folder, monkeypatch):
 
 
 def figures(outputs):
-    """The provenance of each figure and table, by name."""
-    found = [output.get("metadata", {}).get("geodistill") for output in outputs]
-    return {one["name"]: one for one in found if one}
+    """The provenance of each figure and table and its HTML, by name."""
+    shown = [output for output in outputs if "geodistill" in output.get("metadata", {})]
+    facts = [{**out["metadata"]["geodistill"], "html": out["data"]["text/html"]} for out in shown]
+    return {fact["name"]: fact for fact in facts}
 
 
 def text(outputs):
@@ -39,5 +40,6 @@ def text(outputs):
 
 
 def estimate(figure, comparison):
-    """An estimate that the text of a figure gives for a comparison, such as "A vs B"."""
-    return float(re.search(rf"{re.escape(comparison)}, \w+: (\S+) \(", figure["text"])[1])
+    """An estimate that the caption of a figure gives for a comparison, such as "A vs B"."""
+    caption = figure["html"].partition("<figcaption>")[2]
+    return float(re.search(rf"{re.escape(comparison)}, \w+: (\S+) \(", caption)[1])

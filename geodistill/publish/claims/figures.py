@@ -58,8 +58,9 @@ def show_forest(
     show(
         fig,
         alt=f"Forest plot: {finding}. {_largest(comparisons, test.unit)}",
-        caption="Filled: pooled over tasks; hollow: one task. Line: 95 % interval; grey: less than "
-        f"the margin. {format.comparison_caption(comparisons, test.margin, test.unit)}",
+        caption=f"{format.describe_comparisons(comparisons, test.unit)}. Filled: pooled over "
+        "tasks; hollow: one task. Line: 95 % interval; grey: less than the margin. "
+        f"{format.comparison_caption(comparisons, test.margin, test.unit)}",
         name=name,
         **provenance,
     )

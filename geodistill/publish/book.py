@@ -124,19 +124,18 @@ def with_launch_links(config: Mapping[str, Any], url: str) -> dict[str, Any]:
 
 
 def _write_computed(staged: Path, executed: Sequence[Path]) -> None:
-    """Replace the marks in the pages of the book; with the answer goes the figure."""
-    for path in (staged / "book").glob("*.md"):
+    """Replace the marks in the pages that have some; with the answer goes its figure."""
+    for path in (staged / "book").glob("*.md"):  # other pages keep their time, for Sphinx's cache
         text = path.read_text(encoding="utf-8")
         for mark in [name for name in MARKS if f"<!-- {name} -->" in text]:
             from geodistill.publish.claims import home, ledger  # load pandas
 
             if mark == "answer":
-                words = home.home_block()
-                home.draw_answer(home.read_settings(), staged / "_static" / home.FIGURE.name)
+                words = home.write_answer(staged / "_static" / home.FIGURE.name)
             else:
                 words = {"claims": ledger.claims_list, "ledger": ledger.render}[mark](executed)
             text = text.replace(f"<!-- {mark} -->", words)
-        path.write_text(text, encoding="utf-8")
+            path.write_text(text, encoding="utf-8")
 
 
 def _run_jupyter_book(project: Project, warnings_as_errors: bool) -> None:

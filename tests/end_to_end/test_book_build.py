@@ -1,5 +1,6 @@
 """The book's build on a project in miniature: each way in which Jupyter Book fails silently."""
 
+import os
 import re
 
 import pytest
@@ -8,7 +9,7 @@ from support.tiny_project import FIGURE, notebook, tiny_project, write_toc
 
 from geodistill.errors import InputError
 from geodistill.publish import budgets
-from geodistill.publish.book import build_book
+from geodistill.publish.book import build_book, stage_sources
 from geodistill.publish.claims import ledger
 from geodistill.publish.execute import NotebookError
 from geodistill.publish.release import release_notebooks
@@ -151,6 +152,14 @@ def test_the_ledger_is_written_into_the_first_page(tmp_path, monkeypatch):
     build_book("smoke", project=project)
     assert re.search(r"01_one</p></td>\s*<td><p>cannot tell yet", page(project, "book/index"))
     assert "<!-- ledger -->" in index.read_text()  # the source keeps its mark
+
+
+def test_a_page_without_computed_parts_keeps_its_time(tmp_path):
+    """Sphinx would read it again in every build."""
+    project = tiny_project(tmp_path, _01_one=notebook("One"))
+    os.utime(tmp_path / "book" / "index.md", (1e9, 1e9))
+    stage_sources(project, "smoke", [])
+    assert (project.staged / "book" / "index.md").stat().st_mtime == 1e9
 
 
 def test_budgets(tmp_path):

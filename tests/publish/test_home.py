@@ -45,11 +45,11 @@ def test_a_complete_section_is_a_setting_and_an_incomplete_one_is_none(settings)
 def test_the_numbers_are_those_that_were_drawn(settings, label, study):
     setting, gains = settings[label], GAINS[study]
     assert setting.gain.estimate == pytest.approx(gains["procrustes"], abs=0.02)
-    rivals = {c.method: c.estimate for c in setting.rivals}
-    assert set(rivals) == {"kd+spectrum", "kd+pca"}
-    best = max(("spectrum", "pca"), key=lambda name: rivals[f"kd+{name}"])
-    over = setting.gain.estimate - rivals[f"kd+{best}"]
-    assert setting.over_best_rival.estimate == pytest.approx(over, abs=1e-9)
+    controls = {c.method: c.estimate for c in setting.controls}
+    assert set(controls) == {"kd+spectrum", "kd+pca"}
+    best = max(("spectrum", "pca"), key=lambda name: controls[f"kd+{name}"])
+    over = setting.gain.estimate - controls[f"kd+{best}"]
+    assert setting.over_best_control.estimate == pytest.approx(over, abs=1e-9)
     assert setting.levels["teacher"] == pytest.approx(0.9, abs=0.05)
     trivial = {"classification": "frozen", "instruction": "nearest"}[study]
     assert setting.best_trivial == trivial
@@ -82,7 +82,9 @@ def test_the_answer_fills_the_sentences_of_the_protocols(complete, settings):
 
 def test_without_results_the_answer_says_which_studies_are_missing(tmp_path, monkeypatch):
     monkeypatch.setenv("GEODISTILL_RESULTS", str(tmp_path))
-    assert "the study of classification and of instruction" in home.home_block()
+    assert "the study of classification and of instruction" in home.write_answer(
+        tmp_path / "answer.svg"
+    )
     assert len(home.read_settings()) == 2
 
 
@@ -108,10 +110,10 @@ def test_the_figure_is_the_same_file_for_the_same_scores(settings, tmp_path):
     assert home.finding(shown) in svg
 
 
-def test_readme_and_its_figure_say_what_the_committed_results_give(monkeypatch):
+def test_readme_and_its_figure_say_what_the_committed_results_give(tmp_path, monkeypatch):
     monkeypatch.delenv("GEODISTILL_RESULTS", raising=False)
     stale = "stale: run `python -m geodistill.publish.claims.home`"
-    assert home.home_block() in (ROOT / "README.md").read_text(), stale
+    assert home.write_answer(tmp_path / "answer.svg") in (ROOT / "README.md").read_text(), stale
     described = re.search(r"<dc:description>(.*?)</dc:description>", _figure(), re.DOTALL)
     assert described[1].replace("&lt;", "<") == home.settings_table(home.read_settings()), stale
 
@@ -126,6 +128,6 @@ def test_marks_are_at_the_intervals_of_the_comparisons(settings, monkeypatch):
     monkeypatch.setattr("matplotlib.figure.Figure.savefig", lambda *args, **kwargs: None)
     home.draw_answer(list(settings.values()), "unused")
     shown = list(settings.values())
-    assert [c for c, _ in drawn] == [c for s in shown for c in (s.gain, *s.rivals)]
+    assert [c for c, _ in drawn] == [c for s in shown for c in (s.gain, *s.controls)]
     rows = np.round([y for _, y in drawn]).astype(int)
-    assert rows.tolist() == [i for i, s in enumerate(shown) for _ in (s.gain, *s.rivals)]
+    assert rows.tolist() == [i for i, s in enumerate(shown) for _ in (s.gain, *s.controls)]

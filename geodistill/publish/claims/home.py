@@ -7,13 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from textwrap import fill
 from typing import Any
 
 import pandas as pd
-import yaml
 
 from geodistill.analysis.figures.style import geodistill_style, method_style
 from geodistill.analysis.report.format import POINTS
@@ -24,13 +22,13 @@ from geodistill.analysis.stored_results import load_items
 from geodistill.experiments.methods import BASELINES, INSTRUCTION_REFERENCES, term_of
 from geodistill.experiments.registry import GRIDS
 from geodistill.paths import data_dir
-from geodistill.publish.claims.judge import KD, Judge
+from geodistill.publish.claims.judge import KD, Judge, claims_file, find_test
 from geodistill.publish.project import find_project
 
 PROCRUSTES = "kd+procrustes"
-RIVALS = ("kd+spectrum", "kd+pca", "kd+isotropy", "kd+procrustes-shuffled")
+CONTROLS = ("kd+spectrum", "kd+pca", "kd+isotropy", "kd+procrustes-shuffled")
 """Terms that have no use for which teacher row belongs to which student row, and a PCA target."""
-MARGIN = 0.01
+MARGIN = find_test("C4a").margin
 START, END = "<!-- answer -->", "<!-- end of the answer -->"
 FIGURE = Path("book/_static/answer.svg")
 TEACHER = "teacher"
@@ -45,15 +43,15 @@ class Setting:
         label: what was trained, in words.
         levels: mean score by method, in 0..1; trivial baselines and the teacher are among them.
         gain: of Procrustes over KD.
-        rivals: the other terms over KD.
-        over_best_rival: Procrustes over the best of them, which was chosen on the same scores.
+        controls: of `CONTROLS`, over KD.
+        over_best_control: Procrustes over the best of them, which was chosen on the same scores.
     """
 
     label: str
     levels: dict[str, float]
     gain: Comparison
-    rivals: tuple[Comparison, ...]
-    over_best_rival: Comparison
+    controls: tuple[Comparison, ...]
+    over_best_control: Comparison
 
     @property
     def best_trivial(self) -> str:
@@ -69,18 +67,11 @@ def read_settings(judge: Judge | None = None) -> list[Setting]:
         judge: which reads the sections; by default a new one that is silent.
     """
     judge, settings = judge or Judge(log=lambda line: None), []
-    for spec in _specs():
+    for spec in claims_file()["settings"]:
         items = _earlier_items(spec) if "earlier" in spec else _items(judge, spec)
         if items is not None:
             settings.append(_setting(spec["label"], items))
     return settings
-
-
-@cache
-def _specs() -> list[dict[str, Any]]:
-    path = Path(__file__).with_name("claims.yaml")
-    specs: list[dict[str, Any]] = yaml.safe_load(path.read_text(encoding="utf-8"))["settings"]
-    return specs
 
 
 def _items(judge: Judge, spec: dict[str, Any]) -> pd.DataFrame | None:
@@ -104,25 +95,25 @@ def _setting(label: str, items: pd.DataFrame) -> Setting:
     by_task = items.groupby(["method", "task"])["score"].mean()
     means = by_task.groupby("method").mean()  # tasks count equally, as in `compare`
     levels = {str(method): float(score) for method, score in means.items()}
-    rivals = [compare(items, method, KD) for method in RIVALS if method in levels]
-    best = max(rivals, key=lambda comparison: comparison.estimate).method
+    controls = [compare(items, method, KD) for method in CONTROLS if method in levels]
+    best = max(controls, key=lambda comparison: comparison.estimate).method
     return Setting(
         label,
         levels,
         compare(items, PROCRUSTES, KD),
-        tuple(rivals),
+        tuple(controls),
         compare(items, PROCRUSTES, best),
     )
 
 
 def finding(settings: Sequence[Setting]) -> str:
-    """One sentence: in how many settings Procrustes is better than KD, and than every rival.
+    """One sentence: in how many settings Procrustes is better than KD, and than every control.
 
     Args:
         settings: as `read_settings` gives them.
     """
     n, gains = len(settings), sum(_is_better(s.gain) for s in settings)
-    ahead = sum(_is_better(s.over_best_rival) for s in settings)
+    ahead = sum(_is_better(s.over_best_control) for s in settings)
     return (
         f"A Procrustes term is better than KD in {gains} of {n} settings, and better than the best "
         f"control in {ahead}"
@@ -168,13 +159,13 @@ def settings_table(settings: Sequence[Setting]) -> str:
 def _cells(setting: Setting) -> tuple[str, ...]:
     trivial = setting.best_trivial
     level = f"{_level(setting, trivial)} ({method_style(trivial).label})" if trivial else "–"
-    best = setting.over_best_rival.baseline
-    (rival,) = (c for c in setting.rivals if c.method == best)
-    rival_gain = f"{method_style(term_of(best)).label}, {POINTS.format(rival.estimate)} over KD"
+    best = setting.over_best_control.baseline
+    (control,) = (c for c in setting.controls if c.method == best)
+    control_gain = f"{method_style(term_of(best)).label}, {POINTS.format(control.estimate)} over KD"
     return (
         setting.label,
         _verdict(setting.gain),
-        f"{_verdict(setting.over_best_rival)} ({rival_gain})",
+        f"{_verdict(setting.over_best_control)} ({control_gain})",
         _level(setting, KD),
         level,
         _level(setting, TEACHER),
@@ -211,7 +202,7 @@ def draw_answer(settings: Sequence[Setting], target: Path) -> None:
         ax.axvspan(-100 * MARGIN, 100 * MARGIN, color="#EFEFEF", zorder=0)
         ax.axvline(0, color="black", linewidth=0.8)
         for row, setting in enumerate(settings):
-            for i, comparison in enumerate((setting.gain, *setting.rivals)):
+            for i, comparison in enumerate((setting.gain, *setting.controls)):
                 _draw_interval(ax, comparison, row + 0.15 * i - 0.3, filled=i == 0)
         ax.set_yticks(range(len(settings)), [fill(s.label, 14) for s in settings])
         ax.set(ylim=(len(settings) - 0.5, -0.5), xlabel="gain over KD, points (95 % interval)")
@@ -232,20 +223,24 @@ def _draw_interval(ax: Any, comparison: Comparison, y: float, *, filled: bool) -
     )  # fmt: skip
 
 
-def home_block() -> str:
-    """The words and the table of README and the home page."""
+def write_answer(figure: Path) -> str:
+    """Draw the figure of README and the home page; the words and the table beside it.
+
+    Args:
+        figure: the file.
+    """
     judge = Judge(log=lambda line: None)
     settings = read_settings(judge)
+    draw_answer(settings, figure)
     return f"{answer(judge, settings)}\n\n{settings_table(settings)}"
 
 
 def main() -> None:
     """Write the answer between the two marks of README, and draw the figure that it shows."""
     root = find_project().root
-    draw_answer(read_settings(), root / FIGURE)
     before, start, rest = (root / "README.md").read_text(encoding="utf-8").partition(START)
     _, end, after = rest.partition(END)
-    text = f"{before}{start}\n{home_block()}\n{end}{after}"
+    text = f"{before}{start}\n{write_answer(root / FIGURE)}\n{end}{after}"
     (root / "README.md").write_text(text, encoding="utf-8")
 
 

@@ -125,10 +125,17 @@ def _decimals(width: float) -> int:
 
 
 @cache
+def claims_file() -> dict[str, Any]:
+    """The content of `claims.yaml`."""
+    path = Path(__file__).with_name("claims.yaml")
+    content: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
+    return content
+
+
+@cache
 def all_claims() -> tuple[Claim, ...]:
     """The claims of `claims.yaml`, in their order."""
-    path = Path(__file__).with_name("claims.yaml")
-    table: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
+    table = claims_file()
     return tuple(_claim(entry, table["studies"], table["phrases"]) for entry in table["claims"])
 
 

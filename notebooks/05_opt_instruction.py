@@ -251,7 +251,9 @@ def show_rank(rows, gains, unit, name, provenance):
         ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
     text = f"Rank correlation (Spearman) {correlation:+.2f} over {len(methods)} methods."
     display(Markdown(text))
-    show(fig, alt=f"Gain over KD against rank. {text}", name=name, **provenance)
+    caption = "One mark per method; means over seeds."
+    alt = f"Gain over KD against rank. {text}"
+    show(fig, alt=alt, caption=caption, name=name, **provenance)
 
 
 if study.is_complete("full", "full-others"):

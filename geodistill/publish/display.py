@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 Source = Literal["live", "stored"]
 LIVE = "the cell above, run with this page"
 WIDTH = 680  # pixels at most; the book's text column
+LONGEST_TABLE, LONGEST_CSV = 40, 5_000  # rows
 
 
 def show(
@@ -32,6 +33,7 @@ def show(
     *,
     alt: str,
     caption: str = "",
+    data: pd.DataFrame | None = None,
     source: Source,
     made_by: str | None = None,
     results: str | Path | None = None,
@@ -40,10 +42,13 @@ def show(
 ) -> None:
     """Display a matplotlib figure with alternative text and a line of provenance, and close it.
 
+    Under the figure is a link to its data as CSV; a short table of them can be unfolded.
+
     Args:
         fig: the figure.
         alt: a sentence for readers who cannot see the figure.
         caption: what is shown: how many, and what bars and bands are.
+        data: the numbers of the figure; by default the points that are drawn.
         source: "live" if this page computes what is shown, "stored" if it reads stored results.
         made_by: the command that makes the stored results.
         results: the stored tables.
@@ -55,6 +60,8 @@ def show(
             `made_by` and `run_ids`.
     """
     facts = _facts(name, alt, source, made_by, results, run_ids)
+    table = "" if data is None else _folded(data)
+    link = _csv_link(drawn_points(fig) if data is None else data, facts["name"])
     image = io.BytesIO()
     fig.savefig(image, format="png", dpi=2 * fig.dpi, bbox_inches="tight")
     _close(fig)
@@ -65,7 +72,8 @@ def show(
         f'src="data:image/png;base64,{data}">'
     )
     text = f"{escape(caption)}<br>" if caption else ""
-    _display(f"<figure>{body}<figcaption>{text}{_caption(facts)}</figcaption></figure>", facts)
+    caption = f"<figcaption>{text}{_caption(facts, link)}</figcaption>"
+    _display(f"<figure>{body}{caption}{table}</figure>", facts)
 
 
 def show_table(
@@ -107,6 +115,47 @@ def show_table(
     _display(f'<figure class="gd-table">{head}{table}</figure>', facts)
 
 
+def _folded(data: pd.DataFrame) -> str:
+    table = _to_html(data, "gd-table")
+    return (
+        f'<details class="gd-numbers"><summary>Numbers of the figure</summary>{table}</details>'
+        if len(data) <= LONGEST_TABLE
+        else ""
+    )
+
+
+def _csv_link(data: pd.DataFrame, name: str) -> str:
+    """A link that needs no server: the file is in it."""
+    if not 0 < len(data) <= LONGEST_CSV:
+        return ""
+    text = base64.b64encode(data.to_csv(index=False, float_format="%.6g").encode()).decode()
+    return f'<a download="{escape(name)}.csv" href="data:text/csv;base64,{text}">data (CSV)</a>'
+
+
+def drawn_points(fig: Figure) -> pd.DataFrame:
+    """The points of all lines and scatter plots of a figure: `panel, series, x, y`.
+
+    Args:
+        fig: the figure; panels are numbered from 1, series have the labels of the legend.
+    """
+    import numpy as np
+    import pandas as pd
+
+    columns = ["panel", "series", "x", "y"]
+    tables = [pd.DataFrame(columns=columns)]
+    for panel, ax in enumerate(fig.axes, 1):
+        artists = [(line, line.get_xydata()) for line in ax.lines]
+        artists += [(marks, marks.get_offsets()) for marks in ax.collections]
+        for artist, points in artists:
+            label = str(artist.get_label())
+            series = "" if label.startswith("_") else label
+            points = np.asarray(points, dtype=float)
+            points = points[np.isfinite(points).all(axis=1)]
+            x_and_y = {"x": points[:, 0], "y": points[:, 1]}
+            tables.append(pd.DataFrame({"panel": panel, "series": series, **x_and_y}))
+    return pd.concat([table for table in tables if len(table)] or tables, ignore_index=True)
+
+
 def _to_html(frame: pd.DataFrame, classes: str) -> str:
     return frame.to_html(
         index=False, border=0, classes=classes, float_format=lambda value: f"{value:.4g}"
@@ -137,8 +186,8 @@ def _facts(
     }
 
 
-def _caption(facts: Mapping[str, Any]) -> str:
-    """One line of HTML: live or stored, command, stored tables, hash of the run ids."""
+def _caption(facts: Mapping[str, Any], link: str = "") -> str:
+    """One line of HTML: live or stored, command, stored tables, hash of the run ids, data."""
     made_by = escape(facts["made_by"])
     if facts["made_by"] != LIVE:
         made_by = f"<code>{made_by}</code>"
@@ -148,6 +197,8 @@ def _caption(facts: Mapping[str, Any]) -> str:
     if facts["run_ids"]:
         parts.append(f"{len(facts['run_ids'])} runs, ids' hash <code>{_hash(facts)}</code>")
     parts.append(f"<code>geodistill provenance {escape(facts['name'])}</code>")
+    if link:
+        parts.append(link)
     return f'<small class="gd-made-by">{" · ".join(parts)}</small>'
 
 

@@ -95,6 +95,9 @@ def execute(run: NotebookRun) -> None:
         raise NotebookError(f"{message}; the cells so far are in {run.in_progress}") from error
     executed: NotebookNode = nbformat.read(run.in_progress, as_version=4)  # type: ignore[no-untyped-call]
     check_complete(executed, run.name)
+    for cell in executed.cells:  # the page shows the notebook's own cell of parameters
+        if "injected-parameters" in cell.metadata.get("tags", []):
+            cell.metadata["tags"].append("remove-cell")
     executed.metadata["geodistill"] = {"key": key, "parameters": dict(run.parameters)}
     for local_path in ("input_path", "output_path"):  # pages can be downloaded
         executed.metadata["papermill"].pop(local_path, None)

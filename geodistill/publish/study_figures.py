@@ -89,7 +89,15 @@ def show_levels(
         **provenance,
     )
     alt = "Test score of every run by task and method; numbers in the table above."
-    show(draw_runs(runs, metric), alt=alt, name="levels-figure", **provenance)
+    caption = "One mark per run; bars are medians."
+    show(
+        draw_runs(runs, metric),
+        alt=alt,
+        caption=caption,
+        data=runs[["task", "method", "seed", metric]],
+        name="levels-figure",
+        **provenance,
+    )
 
 
 def draw_runs(runs: pd.DataFrame, metric: str) -> Figure:

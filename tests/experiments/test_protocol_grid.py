@@ -69,7 +69,12 @@ def test_every_stored_run_bears_the_hash_of_its_stored_configuration():
 
 TUNED = {
     "classification": ["term-tuning", "term-tuning-quarter", "term-tuning-cola"],
-    "instruction": ["term-tuning", "term-tuning-beyond", "term-tuning-quarter"],
+    "instruction": [
+        "term-tuning",
+        "term-tuning-beyond",
+        "term-tuning-edges",
+        "term-tuning-quarter",
+    ],
 }
 
 
@@ -101,7 +106,7 @@ def of_split(grid, split):
 
 
 @pytest.mark.parametrize(("study", "n_tuning", "n_test"), [("classification", 11, 7),
-                                                           ("instruction", 9, 6)])  # fmt: skip
+                                                           ("instruction", 10, 6)])  # fmt: skip
 def test_tuning_seeds_and_the_validation_split_go_together(simulated, study, n_tuning, n_test):
     grid = simulated[study]
     protocol = grid.protocol()

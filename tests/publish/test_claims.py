@@ -13,7 +13,9 @@ def shown(tmp_path, monkeypatch):
     """What is displayed: metadata of each figure and table."""
     monkeypatch.setenv("GEODISTILL_RESULTS", str(tmp_path))
     outputs = []
-    monkeypatch.setattr(display, "_display", lambda html, facts: outputs.append(facts))
+    monkeypatch.setattr(
+        display, "_display", lambda html, facts: outputs.append({**facts, "html": html})
+    )
     return outputs
 
 
@@ -30,6 +32,8 @@ def test_a_forest_and_a_table_say_numbers_runs_and_folders(tmp_path, shown):
     above = sum(comparison.low > 0 for comparison in comparisons)
     assert f"{above} of {len(comparisons)} intervals lie above zero" in forest["text"]
     assert 5 < len(forest["text"].split()) < 60
+    for comparison in comparisons:  # in points; the page prints four digits
+        assert f"<td>{100 * comparison.low:.4g}</td>" in forest["html"]
     assert "A Procrustes or Gram term improves instruction following" in table["text"]
     for facts in shown:
         assert len(facts["run_ids"]) == 70

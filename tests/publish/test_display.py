@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import io
 import re
 import subprocess
 import sys
@@ -87,6 +88,41 @@ def test_a_live_figure_says_so_and_gets_a_name(displayed, figure):
     assert "live</b> · made by the cell above" in html
     assert "<figcaption><small" in html
     assert facts["name"] == "two-bars-the-second-twice-the"
+
+
+def csv_of(html: str) -> pd.DataFrame:
+    link = re.search(r'<a download="(.*?).csv" href="data:text/csv;base64,(.*?)">', html)
+    assert link
+    return pd.read_csv(io.BytesIO(base64.b64decode(link[2])))
+
+
+def test_the_points_of_a_figure_can_be_downloaded(displayed):
+    figure, (left, right) = plt.subplots(1, 2)
+    left.plot([1, 2, 3], [0.5, float("nan"), 1.5], label="line")
+    right.scatter([4], [5e-7])
+    show(figure, alt=ALT, source="live", name="two-panels")
+    html, _ = displayed[0]
+    assert 'download="two-panels.csv"' in html
+    points = csv_of(html).fillna("")
+    assert points.columns.tolist() == ["panel", "series", "x", "y"]
+    expected = [[1, "line", 1, 0.5], [1, "line", 3, 1.5], [2, "", 4, 5e-7]]
+    assert points.to_numpy().tolist() == expected
+
+
+def test_the_numbers_given_with_a_figure_are_downloaded_and_unfolded(displayed, figure):
+    data = pd.DataFrame({"method": ["kd", "<b>"], "gain": [1 / 3, 2]})
+    show(figure, alt=ALT, source="live", data=data)
+    html, _ = displayed[0]
+    assert csv_of(html)["gain"].tolist() == [0.333333, 2]
+    folded = html[html.index("<details") : html.index("</details>")]
+    assert cells(folded) == ["method", "gain", "kd", "0.3333", "&lt;b&gt;", "2"]
+
+
+@pytest.mark.parametrize(("rows", "folded", "linked"), [(41, False, True), (5001, False, False)])
+def test_long_tables_behind_a_figure_do_not_fill_the_page(displayed, figure, rows, folded, linked):
+    show(figure, alt=ALT, source="live", data=pd.DataFrame({"x": range(rows)}))
+    html, _ = displayed[0]
+    assert ("<details" in html, "data:text/csv" in html) == (folded, linked)
 
 
 def cells(html: str) -> list[str]:

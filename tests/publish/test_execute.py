@@ -50,6 +50,14 @@ def test_runs_under_the_profile_and_reuses_what_did_not_change(tmp_path, capsys)
     assert "1 of 2 notebooks unchanged" in capsys.readouterr().out
 
 
+def test_the_pages_parameters_are_shown_once(tmp_path):
+    project = tiny_project(tmp_path, _01_one=notebook("One"))
+    (path,) = run_notebooks(project, "smoke", project.sources())
+    tags = [cell.metadata.get("tags", []) for cell in nbformat.read(path, as_version=4).cells]
+    assert ["parameters"] in tags
+    assert ["injected-parameters", "remove-cell"] in tags  # Jupyter Book leaves it out
+
+
 @pytest.mark.parametrize(
     "path",
     [

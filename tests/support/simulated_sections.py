@@ -2,7 +2,7 @@
 
 The runs are those of the protocol and are stored by `run_store.write_run`: names, columns and run
 ids are real, only the numbers are drawn. The middle of three values tried is the best, what a
-section adds beyond them is worse, and students can do every task but stsb.
+further section tries is worse, and students can do every task but stsb.
 """
 
 import shutil
@@ -115,15 +115,17 @@ def _steps_from_the_middle(study, section, planned):
     spec = grid.section(section)
     varied = spec.get("vary", {})
     tried = dict(varied) if isinstance(varied, dict) else {}
+    further = isinstance(varied, list)
     if term and not isinstance(spec["weights"], str):
         weights = spec["weights"]
         tried[grid.weight_field] = weights if isinstance(weights, list) else weights[term]
+        further = further or len(tried[grid.weight_field]) == 1
     steps = [
         abs(values.index(getattr(planned.settings, name)) - len(values) // 2)
         for name, values in tried.items()
     ]
-    beyond = isinstance(varied, list) and planned.settings.split == "validation"
-    return PER_STEP * (sum(steps) + beyond)
+    further = further and planned.settings.split == "validation"
+    return PER_STEP * (sum(steps) + further)
 
 
 def _draw_classes(planned, share, n_items):

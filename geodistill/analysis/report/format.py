@@ -74,15 +74,6 @@ def comparison_table(comparisons: Sequence[Comparison], margin: float, unit: Uni
     )
 
 
-def describe_comparisons(comparisons: Sequence[Comparison], unit: Unit) -> str:
-    """The numbers of a figure as a sentence, for its alternative text."""
-    return "; ".join(
-        f"{comparison_label(c.method, c.baseline)}, {c.task}: {unit.format_difference(c)} "
-        f"{unit.name}"
-        for c in comparisons
-    )
-
-
 def comparison_caption(comparisons: Sequence[Comparison], margin: float, unit: Unit) -> str:
     """What a reader must know beside the table: n, test, correction, margin, hash of the runs.
 

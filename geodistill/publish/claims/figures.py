@@ -5,7 +5,7 @@ from typing import Any
 
 import pandas as pd
 
-from geodistill.analysis.figures.style import geodistill_style
+from geodistill.analysis.figures.style import comparison_label, geodistill_style
 from geodistill.analysis.report import format
 from geodistill.analysis.stats.compare import Comparison
 from geodistill.publish.claims.judge import ClaimTest, Judge, find_claim, find_test
@@ -47,20 +47,17 @@ def show_forest(
 
     from geodistill.analysis.figures import comparison_plots
 
-    finding = _finding(comparisons)
+    finding, table = _finding(comparisons), format.estimates_table(comparisons, test.unit)
     with geodistill_style():
         fig, ax = pyplot.subplots(figsize=(5.2, 0.42 * len(comparisons) + 1.2))
-        margin = test.margin * test.unit.factor
-        comparison_plots.forest(
-            ax, format.estimates_table(comparisons, test.unit), test.unit.name, margin
-        )
+        comparison_plots.forest(ax, table, test.unit.name, test.margin * test.unit.factor)
         fig.suptitle(finding, fontsize="medium")
     show(
         fig,
         alt=f"Forest plot: {finding}. {_largest(comparisons, test.unit)}",
-        caption=f"{format.describe_comparisons(comparisons, test.unit)}. Filled: pooled over "
-        "tasks; hollow: one task. Line: 95 % interval; grey: less than the margin. "
-        f"{format.comparison_caption(comparisons, test.margin, test.unit)}",
+        caption="Filled: pooled over tasks; hollow: one task. Line: 95 % interval; grey: less than "
+        f"the margin. {format.comparison_caption(comparisons, test.margin, test.unit)}",
+        data=table,
         name=name,
         **provenance,
     )
@@ -76,7 +73,8 @@ def _finding(comparisons: Sequence[Comparison]) -> str:
 def _largest(comparisons: Sequence[Comparison], unit: format.Unit) -> str:
     """The largest difference as a sentence of the alternative text."""
     largest = max(comparisons, key=lambda comparison: comparison.estimate)
-    return f"Largest: {format.describe_comparisons([largest], unit)}."
+    label = comparison_label(largest.method, largest.baseline)
+    return f"Largest: {label}, {largest.task}: {unit.format_difference(largest)} {unit.name}."
 
 
 def show_groups(
@@ -123,6 +121,7 @@ def show_groups(
         alt=f"Gain over KD, by group: {finding}. {_largest(comparisons, test.unit)}",
         caption="Line: 95 % interval; grey: less than the margin. "
         f"{format.comparison_caption(comparisons, test.margin, test.unit)}",
+        data=table.assign(group=table["group"].str.replace("\n", " ")),
         name=name,
         **provenance,
     )

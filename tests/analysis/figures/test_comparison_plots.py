@@ -22,7 +22,6 @@ from geodistill.analysis.report.format import (
     POINTS,
     comparison_caption,
     comparison_table,
-    describe_comparisons,
     estimates_table,
     format_p,
 )
@@ -169,12 +168,6 @@ def test_repeated_intervals_show_the_misses(ax):
     assert ax.get_title("left") == "items only: 2 of 4 miss"
     red = [tuple(line.get_xdata()) for line in ax.lines if line.get_color() == "#D55E00"]
     assert sorted(red) == [(-3, -1), (0.5, 2)]
-
-
-def test_alternative_text_holds_the_numbers(comparisons):
-    text = describe_comparisons(comparisons, POINTS)
-    assert f"KD + Gram vs KD, pooled: {POINTS.format(comparisons[1].estimate)} (" in text
-    assert POINTS.format(comparisons[0].high) in text
 
 
 def test_smallest_gains_draw_one_line_a_number_of_seeds(ax):

@@ -370,8 +370,10 @@ show_rank(t0_rows, t0_gain, "nats per token", "t0-rank", t0_source)
 #
 # ## What would change our mind
 #
-# - **Pretrained students on real text.** A GPU is needed: `geodistill reproduce distillm-opt125m` runs the
-#   published OPT pair, with two of the controls.
+# - **Pretrained students on real text.** A GPU is needed, and none was at hand. The protocol has the
+#   sections `lookups-validation-t0` to `pretrained`: students of SmolLM2's first ten layers on T0's
+#   prompts, with the same gate, tuning and methods. `geodistill reproduce distillm-opt125m` runs the
+#   published OPT pair.
 # - **Another kind of instruction.** Answers here are short and exact; open-ended text is another matter.
 # - **Another place for the term.** It acts on the last layer, at the answer tokens.
 #

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, fields, replace
 from typing import Literal
 
-OPT = "opt"
-"""The untrained student of OPT's architecture; any other name is a folder or one of the hub."""
+OPT, FIRST = "opt", "first"
+"""The untrained student of OPT's architecture, and the teacher's first layers; any other name of a
+student is a folder or one of the hub."""
 INIT_SEED_OFFSET, ORDER_SEED_OFFSET = 1_000, 2_000
 """Added to a run's seed: its seeds of initialisation and data order never coincide."""
 
@@ -25,7 +26,7 @@ class InstructionSettings:
         batch_size: examples whose answer tokens a feature term compares.
         learning_rate: peak of the linear schedule.
         width: hidden size of the OPT student.
-        layers: of the OPT student.
+        layers: of the OPT student, or of the teacher's layers that the student "first" takes.
         kd_weight: share of the logit distillation in the loss; the answers have the rest.
         weight: fixed weight of a feature term.
         top_k: teacher logits stored at each answer token, beside the mass of the rest.
@@ -34,8 +35,9 @@ class InstructionSettings:
         adapter: folder name under data/adapters, or empty for the teacher without an adapter.
         split: what the student is scored on; "validation" serves to choose settings.
         extra_eval_sets: further instruction sets to score.
-        student: "opt", an untrained one of `layers` x `width`, or a folder or hub name of a causal
-            language model with the teacher's tokenizer, which starts from its own weights.
+        student: "opt", an untrained one of `layers` x `width`; "first", the teacher's first
+            `layers`; or a folder or hub name of a causal language model with the teacher's
+            tokenizer, which starts from its own weights.
     """
 
     task: str = "computed"

@@ -7,13 +7,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from geodistill.distill import TeacherCache, build_cache, opt_student
+from geodistill.distill import TeacherCache, build_cache, opt_student, take_layers
 from geodistill.distill.collate import batches_by_length, count_valid_tokens
 from geodistill.distill.teacher_cache import cache_key
 from geodistill.errors import InputError
 from geodistill.experiments.instruction.generate import Example, generate
 from geodistill.experiments.instruction.models import load_student, load_teacher, teacher_weights
 from geodistill.experiments.instruction.settings import (
+    FIRST,
     INIT_SEED_OFFSET,
     OPT,
     InstructionSettings,
@@ -231,13 +232,16 @@ def teacher_generations(setup: InstructionSetup, progress: Progress = no_progres
 
 
 def build_student(setup: InstructionSetup, seed: int) -> Any:
-    """The untrained student of a seed, the same for every method.
+    """The student of a seed before its training, the same for every method.
 
     Raises:
-        InputError: a student that is no causal language model, or has another vocabulary than the
-            teacher or fewer positions than prompts and answers need.
+        InputError: more layers than the teacher has; a student that is no causal language model,
+            or has another vocabulary than the teacher or fewer positions than prompts and answers
+            need.
     """
     settings = setup.settings
+    if settings.student == FIRST:
+        return take_layers(setup.teacher, range(1, settings.layers + 1))
     positions = settings.max_length + settings.max_new_tokens
     if settings.student != OPT:
         return load_student(settings.student, setup.tokenizer, positions)

@@ -15,7 +15,7 @@ from geodistill.experiments.instruction import models
 from geodistill.experiments.instruction import setup as instruction_setup
 from geodistill.experiments.instruction.models import load_student, load_teacher
 from geodistill.experiments.instruction.run import run_instruction
-from geodistill.experiments.instruction.setup import prepare_instruction
+from geodistill.experiments.instruction.setup import build_student, prepare_instruction
 from geodistill.tasks import assets
 
 
@@ -137,3 +137,24 @@ def test_the_study_trains_a_pretrained_student_of_any_width(tmp_path, monkeypatc
     layer = student.model.decoder.layers[0].fc1.weight
     assert not torch.equal(layer, pretrained.model.decoder.layers[0].fc1.weight)
     assert -1 < run.metrics["geometry_kept/procrustes"] <= 1
+
+
+def test_a_student_can_be_the_teacher_s_first_layers(tmp_path):
+    with letters_world(tmp_path / "cache"):
+        setup = prepare_instruction(replace(SETTINGS, student="first"))
+    before = {name: weight.clone() for name, weight in setup.teacher.state_dict().items()}
+    assert len(setup.teacher.model.decoder.layers) == 2
+    student = build_student(setup, seed=0)
+    assert len(student.model.decoder.layers) == SETTINGS.layers == 1
+    assert all(torch.equal(weight, before[name]) for name, weight in student.state_dict().items())
+    run, trained = run_instruction(setup, "kd+procrustes", 0)
+    assert run.config["student"] == "first"
+    changed = [
+        n for n, weight in trained.state_dict().items() if not torch.equal(weight, before[n])
+    ]
+    assert changed
+    for name, weight in setup.teacher.state_dict().items():
+        assert torch.equal(weight, before[name]), f"the teacher's {name} was trained"
+    deeper = replace(setup, settings=replace(setup.settings, layers=3))
+    with pytest.raises(InputError, match=r"layers is \[1, 2, 3\]; expected numbers from 1 to 2"):
+        build_student(deeper, 0)

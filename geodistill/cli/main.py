@@ -46,6 +46,9 @@ Names = list[str] | None
 Columns = Annotated[
     Names, typer.Option("--column", help="such as method=model, or item= for none; repeatable")
 ]
+ScoreUnit = Annotated[
+    str | None, typer.Option(help="of the scores: fraction, percent, raw or relative")
+]
 OutFolder = Annotated[
     Path | None, typer.Option(callback=_check_folder, help="folder for the output")
 ]
@@ -97,7 +100,7 @@ def compare(
     margin: Annotated[
         Names, typer.Option(help="smallest difference that matters: 0.5, 2% or TASK=0.5")
     ] = None,
-    unit: Annotated[str | None, typer.Option(help="fraction, percent, raw or relative")] = None,
+    unit: ScoreUnit = None,
     over: Annotated[str, typer.Option(help="tasks: the result is about tasks like these")] = "",
     collapsed_at: Annotated[
         Names,
@@ -156,6 +159,7 @@ def power(
     gain: Annotated[
         list[float] | None, typer.Option(help="true gain in units of the score; repeatable")
     ] = None,
+    unit: ScoreUnit = None,
     out: Annotated[Path | None, typer.Option(help="protocol file to add the design to")] = None,
 ) -> None:
     """Plan a comparison: seeds and items needed for a gain, smallest gain that a design detects."""
@@ -173,6 +177,7 @@ def power(
         items=items,
         tests=tests,
         gains=gain or (),
+        unit=unit,
         out=out,
     )
 

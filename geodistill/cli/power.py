@@ -35,6 +35,7 @@ def run_power(
     items: int | None = None,
     tests: int | None = None,
     gains: Sequence[float] = (),
+    unit: str | None = None,
     out: Path | None = None,
 ) -> None:
     """Print what a design detects, and write it to the protocol file `out` if one is named.
@@ -51,6 +52,7 @@ def run_power(
         items: planned; by default those of the pilot, otherwise 1000.
         tests: of the Holm family; by default the number of methods, otherwise 1.
         gains: true differences, in the unit of the score; by default 0.5, 1 and 2 points.
+        unit: of the pilot's scores; by default inferred.
         out: protocol file.
 
     Raises:
@@ -62,7 +64,7 @@ def run_power(
         if not methods:
             raise InputError("--pilot needs --method: which methods' differences to plan with")
         scores = read_scores(pilot, baseline, parse_columns(columns), metric, True, tasks)
-        design, source, gains = _pilot_design(pilot, scores, methods, baseline, gains)
+        design, source, gains = _pilot_design(pilot, scores, methods, baseline, gains, unit)
     else:
         design = Design(components_from_sd(*deviations), 1, seeds=5, items=1000)
         source = "given deviations " + ", ".join(f"{value:g}" for value in deviations)
@@ -92,11 +94,13 @@ def _pilot_design(
     methods: Sequence[str],
     baseline: str,
     gains: Sequence[float],
+    unit: str | None,
 ) -> tuple[Design, str, Sequence[float]]:
     """The design of the pilot itself, its description, and the gains in the unit of its scores."""
-    scale = infer_scale(scores, baseline)
+    scale = infer_scale(scores, baseline, unit=unit)
     if set(scale.divisors.values()) != {1.0}:
-        raise InputError(f"{scale.notes[0].partition(';')[0]}: choose tasks of one scale by --task")
+        reason = scale.notes[0].partition(";")[0] if scale.notes else f"unit is {unit!r}"
+        raise InputError(f"{reason}: choose tasks of one scale by --task, or --unit raw")
     if not gains and scale.unit.name != "points":
         raise InputError(
             f"{scores.metric} is not counted in points: choose --gain, in its own unit"

@@ -105,3 +105,19 @@ def test_a_pilot_that_cannot_be_planned_with(tmp_path):
         run(*pilot)
     with pytest.raises(InputError, match="2 shared seeds and 0 items: a plan needs 2 or more"):
         run(*pilot, "--gain", 1)
+
+
+def test_the_unit_of_a_pilot_can_be_given(tmp_path):
+    folder = tmp_path / "pilot"
+    items = store_pilot(folder).assign(metric="my index")
+    items.to_csv(tmp_path / "x.csv", index=False)
+    options = ["--pilot", tmp_path / "x.csv", "--metric", "my index", "--method", "kd+gram"]
+    with pytest.raises(InputError, match="not counted in points: choose --gain"):
+        run(*options)
+    run(*options, "--unit", "fraction", "--out", tmp_path / "x.yaml")
+    needed = yaml.safe_load((tmp_path / "x.yaml").read_text())["design"]["needed"]
+    assert [row["gain"] for row in needed] == [0.005, 0.01, 0.02]
+    with pytest.raises(InputError, match="unit is 'furlongs'; expected one of fraction, percent"):
+        run(*options, "--unit", "furlongs")
+    with pytest.raises(InputError, match="unit is 'relative': choose tasks of one scale by --task"):
+        run(*options, "--unit", "relative")

@@ -73,6 +73,7 @@ TUNED = {
         "term-tuning",
         "term-tuning-beyond",
         "term-tuning-edges",
+        "term-tuning-gram",
         "term-tuning-quarter",
         "term-tuning-t0",
     ],
@@ -107,7 +108,7 @@ def of_split(grid, split):
 
 
 @pytest.mark.parametrize(("study", "n_tuning", "n_test"), [("classification", 11, 7),
-                                                           ("instruction", 13, 8)])  # fmt: skip
+                                                           ("instruction", 14, 8)])  # fmt: skip
 def test_tuning_seeds_and_the_validation_split_go_together(simulated, study, n_tuning, n_test):
     grid = simulated[study]
     protocol = grid.protocol()

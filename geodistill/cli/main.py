@@ -46,12 +46,8 @@ Names = list[str] | None
 Columns = Annotated[
     Names, typer.Option("--column", help="such as method=model, or item= for none; repeatable")
 ]
-ScoreUnit = Annotated[
-    str | None, typer.Option(help="of the scores: fraction, percent, raw or relative")
-]
-OutFolder = Annotated[
-    Path | None, typer.Option(callback=_check_folder, help="folder for the output")
-]
+ScoreUnit = Annotated[str | None, typer.Option(help="fraction, percent, raw or relative")]
+OutFolder = Annotated[Path | None, typer.Option(callback=_check_folder, help="output folder")]
 
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})

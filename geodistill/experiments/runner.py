@@ -141,12 +141,12 @@ def run_study(
             merge_runs(study.path)
 
 
-def in_processes(jobs: Sequence[Job], workers: int, make: Callable[[Job], Any]) -> Iterator[Any]:
+def in_processes(jobs: Sequence[Any], workers: int, make: Callable[[Any], Any]) -> Iterator[Any]:
     """`make` of each job in worker processes; yields the results as they come.
 
     Args:
-        jobs: to make.
-        workers: number of processes, each with one compute thread; 0 for none but this one.
+        jobs: to make, each a `Job` or anything that can be sent to a process.
+        workers: number of processes; 0 for none but this one.
         make: is sent to a worker with each job.
 
     Raises:
@@ -186,7 +186,7 @@ def _start_worker(owner: int) -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def _name_errors(make: Callable[[Job], Any], job: Job) -> Any:
+def _name_errors(make: Callable[[Any], Any], job: Any) -> Any:
     """`make(job)`, whose FloatingPointError then names the job."""
     try:
         return make(job)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import re
 import sys
@@ -20,6 +21,7 @@ from nbformat import NotebookNode
 from papermill.exceptions import PapermillExecutionError
 
 from geodistill.errors import InputError
+from geodistill.experiments.runner import in_processes
 from geodistill.files import first_line
 from geodistill.publish.budgets import TOLERANCE, read_budgets
 from geodistill.publish.cache_key import notebook_key
@@ -31,6 +33,8 @@ CALLER = "GEODISTILL_CALLER"
 """The environment variable that tells a kernel in which folder the command was given: paths among
 the parameters are relative to it."""
 LONGEST_NAME = 150
+AT_A_TIME = 2
+"""Notebooks that run at once: most of their cells compute with one thread."""
 
 
 class NotebookError(InputError):
@@ -114,7 +118,7 @@ def _run_papermill(run: NotebookRun) -> None:
         run.in_progress,
         dict(run.parameters),
         kernel_name="python3",
-        progress_bar=sys.stderr.isatty(),
+        progress_bar=sys.stderr.isatty() and multiprocessing.parent_process() is None,
         stdout_file=IndentedWriter(),
         stderr_file=IndentedWriter(),
         cwd=run.source.parent,
@@ -188,23 +192,37 @@ def run_notebooks(project: Project, profile: str, sources: Sequence[Path]) -> li
 
 
 def _run_outdated(project: Project, profile: str, runs: Sequence[NotebookRun]) -> list[str]:
+    """Run notebooks, two at a time, the longest first; returns a line for each that failed."""
     budgets = read_budgets(project, profile)
+    longest_first = sorted(runs, key=lambda run: -budgets[run.name])
+    workers = min(AT_A_TIME, len(runs), os.cpu_count() or 1)
+    left = sum(budgets[run.name] for run in runs)
+    if runs:
+        log(f"notebooks to run: {len(runs)}, about {left / workers:.1f} min")
     failures: list[str] = []
-    for i, run in enumerate(runs):
-        remaining = sum(budgets[later.name] for later in runs[i:])
-        log(f"[{i + 1}/{len(runs)}] {run.name}: started, about {remaining:.1f} min left in all")
-        start = time.monotonic()
-        outcome = "done"
-        try:
-            execute(run)
-        except NotebookError as error:
-            failures.append(str(error))
-            outcome = "FAILED"
-        minutes, expected = (time.monotonic() - start) / 60, budgets[run.name]
-        log(f"[{i + 1}/{len(runs)}] {run.name}: {outcome} after {minutes:.1f} min")
+    results = in_processes(longest_first, workers if workers > 1 else 0, _timed)
+    for n_done, (name, minutes, failure) in enumerate(results, 1):
+        expected = budgets[name]
+        left -= expected
+        failures += [failure] if failure else []
+        log(
+            f"[{n_done}/{len(runs)}] {name}: {'FAILED' if failure else 'done'} after "
+            f"{minutes:.1f} min, about {left / workers:.1f} min left in all"
+        )
         if minutes > TOLERANCE * expected:
-            log(f"warning: {run.name} should take {expected:g} min on two idle cores")
-    return failures
+            log(f"warning: {name} should take {expected:g} min on two idle cores")
+    return sorted(failures)
+
+
+def _timed(run: NotebookRun) -> tuple[str, float, str]:
+    """Execute a notebook; its name, the minutes, and why it failed, if it did."""
+    log(f"{run.name}: started")
+    started, failure = time.monotonic(), ""
+    try:
+        execute(run)
+    except NotebookError as error:
+        failure = str(error)
+    return run.name, (time.monotonic() - started) / 60, failure
 
 
 def run_notebook(

@@ -363,6 +363,7 @@ t0_rows = pd.concat(
 likelihood = t0.groupby(["method", "seed"])["score"].mean().unstack()
 t0_gain = likelihood.sub(likelihood.loc["kd"]).mean(axis=1).drop("kd")
 show_rank(t0_rows, t0_gain, "nats per token", "t0-rank", t0_source)
+show_gains(study, "pretrained", "C5")  # pretrained students on a GPU, once there are results
 
 # %% [markdown]
 # What raises the rank of the student's features raises its likelihood, with the teacher's rows or

@@ -47,10 +47,10 @@ def test_complete_sections_show_the_simulated_effects(tmp_path, monkeypatch):
         assert len(shown[name]["run_ids"]) > 1
     gains = {name: 100 * gain for name, gain in GAINS["classification"].items()}
     for name in ("five-tests", "quarter", "text"):
-        gain = estimate(shown[name], "KD + Procrustes vs KD")
+        gain = estimate(shown[name], "kd+procrustes", "kd")
         assert abs(gain - gains["procrustes"]) < 2
-    assert abs(estimate(shown["quarter"], "KD + CKA vs KD") - gains["cka"]) < 2
-    ahead_of_spectrum = estimate(shown["five-tests"], "KD + Procrustes vs KD + spectrum part")
+    assert abs(estimate(shown["quarter"], "kd+cka", "kd") - gains["cka"]) < 2
+    ahead_of_spectrum = estimate(shown["five-tests"], "kd+procrustes", "kd+spectrum")
     assert abs(ahead_of_spectrum - gains["procrustes"] + gains["spectrum"]) < 2
     assert verdict(page, "KD + Procrustes vs KD") == "better"
     assert "stsb" in page

@@ -14,6 +14,9 @@ from geodistill.paths import data_dir
 from geodistill.publish.claims.judge import Judge
 
 FULL = data_dir() / "results" / "instruction" / "full"
+pytestmark = pytest.mark.skipif(
+    not FULL.is_dir(), reason="the section full of the instruction study is not complete"
+)
 FAMILY = [(pair["method"], pair["baseline"]) for pair in GRIDS["instruction"].protocol()["family"]]
 
 

@@ -1,9 +1,12 @@
 """The part of a chapter that reads stored results, run without its live part."""
 
+import base64
+import io
 import re
 
 import nbclient
 import nbformat
+import pandas as pd
 
 from geodistill.publish.notebook_source import read_source
 from support.tiny_project import REPOSITORY
@@ -39,7 +42,10 @@ def text(outputs):
     return "\n".join([*(output.get("text", "") for output in outputs), *shown])
 
 
-def estimate(figure, comparison):
-    """An estimate that the caption of a figure gives for a comparison, such as "A vs B"."""
-    caption = figure["html"].partition("<figcaption>")[2]
-    return float(re.search(rf"{re.escape(comparison)}, \w+: (\S+) \(", caption)[1])
+def estimate(figure, method, baseline):
+    """An estimate in the data of a figure, pooled over tasks if there are several."""
+    link = re.search(r'href="data:text/csv;base64,(.*?)"', figure["html"])
+    data = pd.read_csv(io.BytesIO(base64.b64decode(link[1])))
+    rows = data[(data["method"] == method) & (data["baseline"] == baseline)]
+    (value,) = rows["estimate"]
+    return float(value)

@@ -173,8 +173,8 @@ assert (
 assert table.loc["small direction lost", "cka"] > 0.9
 
 # %% [markdown]
-# A stretch is invisible to the projection, and a lost small direction nearly invisible to CKA. Try it: every number is
-# computed in the page and tested against the library.
+# A stretch is invisible to the projection, and a lost small direction is nearly invisible to CKA. Try it: the page
+# computes every number, and tests compare it with the library.
 
 # %% tags=["hide-input"]
 title = "Interactive figure: rotate, stretch or drop directions of a student"
@@ -183,9 +183,9 @@ IFrame("../_static/geometry.html", "100%", 660, extras=[f'title="{title}" style=
 # %% [markdown]
 # ## Geometry kept: a score from chance to the best
 #
-# A student may use another unit and another origin than its teacher. So from here on the columns are centred and
+# A student may use a different unit and origin from its teacher's. So from here on the columns are centred and
 # $\lVert X\rVert_F = \lVert Y\rVert_F = 1$, the default of every loss in `geodistill.losses`
-# ({prf:ref}`prop-assumptions` says what changes without). With the **fidelity** {cite:p}`uhlmann1976`
+# ({prf:ref}`prop-assumptions` says what changes otherwise). With the **fidelity** {cite:p}`uhlmann1976`
 #
 # $$
 # F = \lVert X^\top Y\rVert_* \in [0, 1] , \qquad D_P^2 = 2 - 2F ,
@@ -199,8 +199,8 @@ IFrame("../_static/geometry.html", "100%", 660, extras=[f'title="{title}" style=
 # \mathrm{PR}_X = \frac{1}{\sum_i \lambda_i^2} = \frac{1}{\lVert K\rVert_F^2} .
 # $$ (eq-pr)
 #
-# A narrow student cannot hold everything. Let $\tau = \sum_{i>d_s}\lambda_i$ be the teacher's variance beyond its first
-# $d_s$ principal directions.
+# A narrow student cannot represent everything. Let $\tau = \sum_{i>d_s}\lambda_i$ be the teacher's variance beyond its
+# first $d_s$ principal directions.
 #
 # :::{prf:theorem} Floors (ours; the tools are von Neumann's trace inequality and Cauchy–Schwarz)
 # :label: thm-floors
@@ -255,8 +255,8 @@ assert abs(geometry_kept(procrustes_distance, teacher, torch.randn(400, 64))) < 
 #
 # So "even under zero loss" is true of the projection, which is zero for any injective linear distortion of the teacher
 # ({prf:ref}`prop-projection-zero`; {prf:ref}`thm-projection` bounds what a map of given condition number loses). It is
-# not true of CKA: whatever goes wrong with CKA goes wrong *near* 1. Here is a teacher whose directions are stretched by
-# factors from 1 to 1000.
+# not true of CKA, which can fail only *near* 1. Here is a teacher whose directions are stretched by factors
+# from 1 to 1000.
 
 # %%
 student = small_teacher @ torch.logspace(0, 3, 8).diag()
@@ -316,7 +316,7 @@ show(fig, alt=alt, caption=caption, source="live")
 
 # %% [markdown]
 # A fair objection: for a student of width 1 *no* loss could preserve the other directions. So give the student the
-# teacher's width. It could be perfect, and CKA hardly requires it.
+# teacher's width. It could then be perfect, but CKA hardly requires this.
 
 # %%
 x, narrow = spread_mass(n=320, directions=300, lost=tau, d_teacher=301)
@@ -456,9 +456,9 @@ record_verdict("C1", verdict, detail="CKA, at zero loss", note=note)
 # 2 \;\text{for}\; D_P^2, \qquad 8\lambda_i \;\text{for}\; D_{FG}^2, \qquad 4\lambda_i\mathrm{PR}_X \;\text{for}\; 1 - \mathrm{CKA},
 # $$ (eq-rates)
 #
-# and a direction that the student lacks is pulled with the force $2t_i$ by Procrustes and not at all by the others.
-# ({prf:ref}`thm-gradients` has all gradients and narrower students; that CKA weighs directions by their squared
-# variance is known {cite:p}`cloos2024differentiable`, rates and missing directions are ours.)
+# and Procrustes pulls on a direction that the student lacks with the force $2t_i$, the others not at all.
+# ({prf:ref}`thm-gradients` has all gradients, and narrower students. It is known that CKA weighs directions by their
+# squared variance {cite:p}`cloos2024differentiable`; the rates and missing directions are ours.)
 
 
 # %% tags=["hide-input"]
@@ -485,7 +485,7 @@ assert max(force[1:]) < 0.01 * force[0]
 
 # %% [markdown]
 # Near the optimum, Procrustes is as well conditioned as a loss can be; Gram and CKA take $\lambda_1/\lambda_i$ times
-# longer for direction $i$. [The synthetic chapter](03_synthetic) watches this happen.
+# longer for direction $i$. [The synthetic chapter](03_synthetic) shows this in training.
 #
 # ## Result 5: Procrustes has two parts, and controls
 #
@@ -505,7 +505,7 @@ assert max(force[1:]) < 0.01 * force[0]
 # The *spectrum* part is invariant to row permutation; the *alignment* part asks whether the same rows carry the
 # variance. That gives three controls: `SpectrumLoss`, the first part alone; `ShuffledRows`, the loss with the teacher's
 # rows in a new random order at each step; and `IsotropyLoss`, a flat spectrum without a teacher. The last two are
-# close, for over all orders $P$ of the rows
+# closely related: over all orders $P$ of the rows
 #
 # $$
 # \mathbb E\, D_P^2(PX, Y) \ge 2 - 2\,\frac{\lVert Y\rVert_*}{\sqrt{n-1}}
@@ -547,8 +547,9 @@ for name, y in (("the teacher's", teacher), ("flat", unit(torch.linalg.qr(teache
 # - Report *geometry kept*: it corrects for width and sample size.
 # - Only the alignment part of Procrustes uses the teacher's rows: run the controls.
 #
-# **What would change our mind.** A pair outside {eq}`eq-bounds` would refute the theorems. That preserving geometry
-# helps a task is no theorem: {prf:ref}`thm-readout` bounds linear readouts of one layer. Chapters 4 and 5 measure it.
+# **What would change our mind.** A pair outside {eq}`eq-bounds` would refute the theorems. No theorem says that
+# preserving geometry helps a task: {prf:ref}`thm-readout` bounds linear readouts of one layer. Chapters 4 and 5 measure
+# the effect.
 #
 # ## Exercises
 #
@@ -581,8 +582,9 @@ for name, y in (("the teacher's", teacher), ("flat", unit(torch.linalg.qr(teache
 # :::{exercise}
 # :label: ex-theory-two-spreads
 #
-# In {prf:ref}`thm-spread-mass` only the teacher spreads. Let both do: each has $1-a$ on a common first direction, and
-# spreads $a$ over $m/2$ directions that the other lacks. Is $1 - \mathrm{CKA}$ at a given $D_P$ larger than before?
+# In {prf:ref}`thm-spread-mass` only the teacher spreads its variance. Let both do: each has $1-a$ on a common first
+# direction, and spreads $a$ over $m/2$ directions that the other lacks. Is $1 - \mathrm{CKA}$ at a given $D_P$ larger
+# than before?
 # :::
 #
 # :::{solution} ex-theory-two-spreads

@@ -77,9 +77,9 @@ display(
 # will learn** the chance value of each measure, what a small batch does to the loss and to its gradient, what `decay=`
 # corrects, and which rows to leave out.
 #
-# That similarity scores grow by chance is known {cite:p}`murphy2024,groger2026`, and so is how slowly estimates of the
-# Procrustes distance converge {cite:p}`pospisil2024`. The exact mean of CKA has long been known as that of the RV
-# coefficient {cite:p}`kaziaoual1995,josse2008`. The bound for the Procrustes distance is ours.
+# It is known that chance inflates similarity scores {cite:p}`murphy2024,groger2026` and that estimates of the
+# Procrustes distance converge slowly {cite:p}`pospisil2024`. The exact mean of CKA has long been known as the mean of
+# the RV coefficient {cite:p}`kaziaoual1995,josse2008`. The bound for the Procrustes distance is ours.
 #
 # ## Shuffle the rows, and average
 #
@@ -124,13 +124,13 @@ assert abs(every["debiased"].mean()) < 1e-12
 # %% [markdown]
 # In practice: CKA by chance falls as $1/n$ and depends on *participation ratios*; the fidelity falls only as
 # $1/\sqrt n$ and depends on the *nuclear rank*, the larger number, so of all four the Procrustes distance needs the
-# most rows. The Gram distance hardly depends on $n$; for unrelated features it measures their ranks. And the projection
+# most rows. The Gram distance hardly depends on $n$; for unrelated features it measures their ranks. The projection
 # fits everything once $\operatorname{rank}Y = n-1$.
 #
 # ## The same on random features
 #
 # Now both sets are random, the teacher 384 wide, the student 128, with variances $1/k$, roughly those of transformers.
-# Of a normal sample $1/\mathrm{PR}$ grows by about $1/(n-1)$ {cite:p}`murphy2024`, so that population ratios predict
+# In a normal sample $1/\mathrm{PR}$ is too large by about $1/(n-1)$ {cite:p}`murphy2024`, so population ratios predict
 #
 # $$
 # \mathrm{CKA}_{\text{chance}} \approx \frac1{\sqrt{(1 + n/\mathrm{PR}_X)\,(1 + n/\mathrm{PR}_Y)}} .
@@ -195,14 +195,13 @@ growth = {name: values[-1] - values[0] for name, values in chance.items()}
 assert growth["flat"] > growth["1/k"] > growth["1/k²"] > 0
 
 # %% [markdown]
-# With a flat spectrum each direction counts; with a steep one only the first few do. The rows needed depend on the
+# With a flat spectrum every direction counts; with a steep one only the first few do. The rows needed depend on the
 # effective rank, not on the width in the model card.
 #
 # ## What a small batch does to training
 #
-# A batch is fitted by its own rotation. So its distance is too low, and its mean *gradient*, over any number of
-# batches, is not that of the distance on all rows. We take a well-trained student, which is nearly right, and try three
-# corrections:
+# Each batch is fitted by its own rotation. So its distance is too low, and its mean *gradient*, over any number of
+# batches, differs from the gradient on all rows. We take a well-trained student and try three corrections:
 #
 # - `decay=`: moments are additive, so the loss keeps decayed sums of past batches and sees about $n/(1-0.9) = 10\,n$
 #   rows, or $33\,n$ with 0.97, while the gradient flows through the $n$ of the batch;
@@ -258,10 +257,10 @@ show(fig, alt=alt, caption=caption, source="live", name="after-training")
 
 # %% [markdown]
 # What is left to learn is less than what a batch fits by chance, so the mean gradient of small batches points away from
-# the true one, and more steps do not help. Cross-fitting errs to the other side, and further, since its rotation has
-# half of the rows. The jackknife needs several times more rows than columns. Nothing that sees one batch alone matches
-# `decay=`. Its price: noisier gradients, and past batches that an older student made. Take 0.9, or 0.97 if a batch has
-# fewer rows than half the student's columns, and no more than the rows require.
+# the true one, and more steps do not help. Cross-fitting errs in the other direction, and by more, since its rotation
+# is fitted to half of the rows. The jackknife needs several times more rows than columns. No method that sees only one
+# batch matches `decay=`. Its price is noisier gradients, and past batches from an older student. Take 0.9, or 0.97 if a
+# batch has fewer rows than half the student's columns, and no more than you need.
 #
 # ## The batch you need
 #
@@ -271,8 +270,8 @@ show(fig, alt=alt, caption=caption, source="live", name="after-training")
 # n \ge 1 + \frac{R}{x^2} .
 # $$ (eq-rows)
 #
-# It is a bound, so it never asks for too few rows; the figure shows by how much it exceeds the measured number. Measure
-# $R$ of your features with `nuclear_rank`, on any large sample.
+# The bound never asks for too few rows; the figure shows by how much it exceeds the measured number. Measure $R$ of
+# your features with `nuclear_rank`, on any large sample.
 
 # %%
 grid = [round(8 * 2 ** (k / 2)) for k in range({"smoke": 15, "laptop": 23, "paper": 25}[profile])]
@@ -314,8 +313,8 @@ show(fig, alt=alt, caption=caption, source="live", name="rows-needed")
 
 # %% [markdown]
 # With one vector per token a batch has a thousand rows or more. (Tokens of one sentence are not independent, so they
-# count as fewer.) The rule says how much of a score is chance, not whether a pair is above chance: chance values vary
-# little, so `permutation_test` finds a student that has kept a small share of the geometry with far fewer rows.
+# count as fewer.) The rule says how much of a score is due to chance, not whether a pair is above chance: chance values
+# vary little, so with far fewer rows `permutation_test` detects a student that has kept a small share of the geometry.
 
 # %%
 student = power_law(4096, 32, 1.0, seed=1) + 0.25 * teacher[:, :32]
@@ -332,7 +331,7 @@ assert power > 0.8
 # ## When a few rows dominate
 #
 # Decoders give the first token of a text, and few others, hidden states of a hundred times the usual norm
-# {cite:p}`xiao2024,sun2024massive`. These rows have almost all of the variance, so that two layers look the same because
+# {cite:p}`xiao2024,sun2024massive`. These rows have almost all of the variance, so two layers look the same because
 # their outliers agree, or different because only one has them. `diagnose` finds such rows, `inlier_mask` gives the rows
 # to keep, and in training `FeatureTerm(drop_outliers=True)` leaves the others out. Below are inner layers of SmolLM2, a
 # decoder of 30 blocks, on sentences of newspaper editorials.
@@ -415,24 +414,24 @@ show(fig, alt=alt, caption=caption, source="live", name="outliers")
 # %% [markdown]
 # ## What we learn
 #
-# - By chance CKA is $\sqrt{\mathrm{PR}_X\mathrm{PR}_Y}/(n-1)$, exactly. Debiased CKA is 0. Report the chance level with
-#   any other score, or use *geometry kept*, which includes it.
+# - The mean of CKA by chance is exactly $\sqrt{\mathrm{PR}_X\mathrm{PR}_Y}/(n-1)$; for debiased CKA it is 0. Report the
+#   chance level with any other score, or use *geometry kept*, which includes it.
 # - Procrustes needs more rows than CKA: its fidelity by chance falls as $\sqrt{R/n}$.
 # - The loss of a batch is too low and its gradient biased. More rows or `decay=` help; more steps do not.
-# - What matters is the effective rank of the features, not their width.
+# - The rows needed depend on the effective rank of the features, not on their width.
 # - Look for outlier rows before you compare inner layers of decoders (`diagnose`), and leave them out.
 #
-# **What would change our mind.** Features for which a measured point lies well above its line in the figure of rows
-# needed would violate the bound, and the assert would fail. All this holds for independent rows: for the tokens of a
-# text the effective number of rows is smaller, by a factor that the figure does not include.
+# **What would change our mind.** A measured point well above its line in the figure of rows needed would violate the
+# bound, and the assert would fail. All this holds for independent rows: for the tokens of a text, the effective number
+# of rows is smaller, by a factor that the figure does not include.
 #
 # ## Exercises
 #
 # :::{exercise}
 # :label: ex-rows-cka
 #
-# You use CKA and want its chance value below 0.05. Features have $\mathrm{PR} = 20$ and 15. How many rows?
-# Check with {eq}`eq-null` on features of flat spectra.
+# You use CKA and want its chance value below 0.05. The features have $\mathrm{PR} = 20$ and 15. How many rows do you
+# need? Check with {eq}`eq-null` on features with flat spectra.
 # :::
 #
 # :::{solution} ex-rows-cka

@@ -97,9 +97,8 @@ display(
 # stop.
 #
 # :::{note}
-# The paper does not give its sizes, optimiser and number of steps. Ours are in
-# `data/protocol/synthetic.yaml`, written before the results; agreement means agreement of a finding, not of
-# a number.
+# The paper does not give its sizes, optimiser or number of steps. Ours are in `data/protocol/synthetic.yaml`, written
+# before the results; agreement means agreement of a finding, not of a number.
 # :::
 #
 # ## The slope where directions are lost
@@ -158,10 +157,10 @@ show(fig, alt=alt, caption=caption, source="live", name="slope")
 #
 # ## Seven losses, seven teachers
 #
-# Two teachers have unequal directions: the one above, and a power-law spectrum as trained features have. Two consist of
-# exactly orthogonal groups, and three are random or nearly orthogonal. Students start at random; optimiser (Adam) and
-# number of steps are the same, and each loss has one learning rate, chosen by the same rule on held-out seeds. A part
-# of the grid runs live and must agree with the stored results.
+# Two teachers have unequal directions: the one above, and one with a power-law spectrum, as in trained features. Two
+# consist of exactly orthogonal groups, and three are random or nearly orthogonal. Students start at random; optimiser
+# (Adam) and number of steps are the same, and each loss has one learning rate, chosen by the same rule on held-out
+# seeds. A part of the grid runs live and must agree with the stored results.
 
 # %%
 rows = train_blocks(live, unequal, ["procrustes", "cka"])
@@ -180,7 +179,7 @@ if live.steps == settings.steps:
 
 # %% [markdown]
 # Losses have different units. We compare the *share of the reducible loss that remains*: 1 for the random student, 0 at
-# the least value that any student of this width can have ({prf:ref}`thm-floors`).
+# the lowest loss that any student of this width can have ({prf:ref}`thm-floors`).
 
 # %% tags=["hide-input"]
 with geodistill_style():
@@ -218,11 +217,12 @@ show(
 # %% [markdown]
 # ## Two moments, two distances
 #
-# The end of the training may differ from the way there, so we look at two moments. And we judge by two distances, since
-# each favours its own loss: a Procrustes student as wide as the teacher with 1 % of its loss left has a tenth of its
-# first distance, so by $D_P$ it has kept nine tenths by arithmetic, and nine tenths is the protocol's threshold. Here a
-# geometry is **lost** if by both distances the 95 % interval over seeds lies below nine tenths of what the width allows,
-# and **preserved** if by both above. (The protocol has $D_P$ alone; $D_{FG}$ was added after the results had been seen.)
+# Outcomes during and after training may differ, so we look at two moments. We judge by two distances, since each
+# favours its own loss: when 1 % of its loss is left, a Procrustes student as wide as the teacher has a tenth of its
+# initial distance, so by $D_P$ it has necessarily kept nine tenths, which is the protocol's threshold. Here a geometry
+# is **lost** if by both distances the 95 % interval over seeds lies below nine tenths of what the width allows, and
+# **preserved** if it lies above by both. (The protocol has $D_P$ alone; $D_{FG}$ was added after the results had been
+# seen.)
 
 
 # %%
@@ -272,11 +272,11 @@ assert [teacher for objective, teacher in lost if objective == "cka"] == sorted(
 assert [objective for objective, _ in lost].count("orthogonal-projection") == len(lost) - 2 == 3
 
 # %% [markdown]
-# The learned projection loses geometry at both moments, by both distances: every invertible distortion is at its
-# minimum. At the end no other loss has lost it. On the way the outcome for CKA depends on the distance, and so does the
-# one for Gram and for the orthogonal projection. Teacher by teacher, CKA has lost it by both distances on the two of
-# unequal directions; the orthogonal projection on three of the others; Gram on none. Procrustes and the PCA target
-# preserve it throughout; the spectrum part, a control, never has it.
+# The learned projection loses geometry at both moments, by both distances: every invertible distortion of the teacher
+# is a minimum. The spectrum part, a control, never has it. At the end no other loss has lost it. With 1 % of the loss
+# left, the outcome for CKA, Gram and the orthogonal projection depends on the distance. Teacher by teacher, CKA has
+# then lost it by both distances on the two with unequal directions, the orthogonal projection on three of the others,
+# Gram on none. Procrustes and the PCA target preserve it throughout.
 #
 # ## Pair by pair
 #
@@ -320,12 +320,12 @@ show(fig, alt=alt, caption=caption, source="live", name="pair-by-pair")
 # %% [markdown]
 # ## Agreement with the paper's findings
 #
-# C3a holds for a loss that has lost the geometry, by both distances, and C3b does not hold where Procrustes has; where
-# the outcome depends on the distance the verdict is inconclusive. For C3c, two unit vectors are *ε-orthogonal* if
-# $|\cos| \le \varepsilon$. By the protocol a gain of orthogonality is **little** if it is less than a quarter of the way
-# from the random student's number of ε-orthogonal vectors to the teacher's. It needs a teacher with more of them than a
-# random student of that width: the nearly orthonormal teacher with an equally wide student. This choice is *post hoc*:
-# it was made after part of the results had been seen.
+# C3a holds for a loss that has lost the geometry by both distances; C3b does not hold where Procrustes has. Where the
+# outcome depends on the distance, the verdict is inconclusive. For C3c, two unit vectors are *ε-orthogonal* if
+# $|\cos| \le \varepsilon$. By the protocol, a gain in orthogonality is **little** if it is less than a quarter of the
+# way from the random student's number of ε-orthogonal vectors to the teacher's. The test needs a teacher with more of
+# them than a random student of that width: the nearly orthonormal teacher with an equally wide student. This choice is
+# *post hoc*: it was made after part of the results had been seen.
 
 
 # %% tags=["hide-input"]
@@ -371,16 +371,16 @@ for objective in ("cka", "projection"):
 # %% [markdown]
 # ## What we learn
 #
-# - The learned projection loses geometry, on the way and for good.
-# - By $D_P$ CKA, Gram and the orthogonal projection keep less of it *on the way* than Procrustes, and recover it if the
-#   training is long enough. Both distances call it lost only for CKA with unequal directions, and for the orthogonal
-#   projection with nearly equal ones.
+# - The learned projection loses geometry, on the way and at the end.
+# - By $D_P$, CKA, Gram and the orthogonal projection keep less of it *on the way* than Procrustes, and recover it if
+#   the training is long enough. By both distances it is lost only for CKA with unequal directions, and for the
+#   orthogonal projection with nearly equal ones.
 # - A low value of a loss says nothing about geometry unless we know its slope where the geometry is lost.
 #
 # **What would change our mind.** These students have no network, no data to generalise to and no task. Another
-# optimiser takes another path: the numbers at a fixed step are due to Adam as well as to the loss, those at the
-# minimum are not. Whether the small directions matter for a task is the question of the chapters on
-# [BERT](04_bert_classification) and [instructions](05_opt_instruction).
+# optimiser takes another path: numbers at a fixed step depend on Adam as well as on the loss; at the minimum they do
+# not. Whether the small directions matter for a task is the question of the chapters on [BERT](04_bert_classification)
+# and [instructions](05_opt_instruction).
 #
 # ## Exercises
 #
@@ -388,8 +388,8 @@ for objective in ("cka", "projection"):
 # :label: ex-synthetic-slope
 #
 # From {eq}`eq-slope`, show that $1 - \mathrm{CKA}(0) \le \tau^2/(2m(1-\tau)^2)$ while
-# $2 - 2F(0) = 2 - 2\sqrt{1-\tau} \ge \tau$. How many directions $m$ make CKA's loss at $s = 0$ smaller than a
-# hundredth of that of Procrustes at $\tau = 0.3$?
+# $2 - 2F(0) = 2 - 2\sqrt{1-\tau} \ge \tau$. How many directions $m$ make CKA's loss at $s = 0$ smaller than a hundredth
+# of the Procrustes loss at $\tau = 0.3$?
 # :::
 #
 # :::{solution} ex-synthetic-slope
@@ -409,8 +409,8 @@ for objective in ("cka", "projection"):
 # :::{exercise}
 # :label: ex-synthetic-pca
 #
-# The PCA target compares the student with the teacher's top principal scores, coordinate by coordinate. Why must a
-# low value of it force the geometry?
+# The PCA target compares the student with the teacher's top principal scores, coordinate by coordinate. Why does a low
+# value force the geometry?
 # :::
 #
 # :::{solution} ex-synthetic-pca
@@ -437,17 +437,17 @@ for objective in ("cka", "projection"):
 # :label: ex-synthetic-width
 #
 # A student wider than the teacher has spare directions. Which of the two learned maps can be at zero loss with a
-# geometry that is not the teacher's? And if the student puts a share $\eta$ of its variance there and is right
-# otherwise, how large are the losses of the best orthogonal map and of Procrustes?
+# geometry that is not the teacher's? And if the student puts a share $\eta$ of its variance in the spare directions and
+# is right otherwise, how large are the losses of the best orthogonal map and of Procrustes?
 # :::
 #
 # :::{solution} ex-synthetic-width
 # :class: dropdown
 #
-# The free map alone: it stretches what remains. An orthogonal map from 48 to 32 dimensions drops 16 directions, but
-# both sides have unit norm, so variance in the spare directions is lacking elsewhere: the best map is left with
-# $(1 - \sqrt{1 - \eta})^2 \approx \eta^2/4$, near zero while the geometry is not the teacher's. Procrustes, which counts
-# the spare directions, has the loss $2 - 2\sqrt{1 - \eta} \approx \eta$.
+# Only the unconstrained map: it stretches what remains. An orthogonal map from 48 to 32 dimensions drops 16 directions,
+# but both sides have unit norm, so variance in the spare directions is lacking elsewhere: the best map is left with
+# $(1 - \sqrt{1 - \eta})^2 \approx \eta^2/4$, near zero while the geometry is not the teacher's. Procrustes, which
+# counts the spare directions, has the loss $2 - 2\sqrt{1 - \eta} \approx \eta$.
 #
 # ```python
 # import torch

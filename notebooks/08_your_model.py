@@ -13,10 +13,10 @@
 # %% [markdown]
 # # Distil your own model: does a geometry term help yours?
 #
-# The other chapters ask whether a term helps in general. This one asks for your teacher and your data, and
-# its executed page is the report. It trains students with and without the term, gives both the same
-# tuning, compares them with the test of [the significance chapter](06_significance), and leaves a folder
-# that `from_pretrained` loads.
+# The other chapters ask whether a term helps in general. This one asks whether it helps with your teacher
+# and your data; the executed page is the report. It trains students with and without the term, gives both
+# the same tuning, compares them with the test of [the significance chapter](06_significance), and saves a
+# folder that `from_pretrained` loads.
 
 # %% tags=["parameters"]
 profile = "laptop"
@@ -64,14 +64,14 @@ if profile == "smoke":
     teacher_epochs, batch_size, max_rows = 1, 16, 64
 
 # %% [markdown]
-# **You need** texts with a label each, at least a few hundred, and a teacher: a text classifier, or an
-# encoder that is fine-tuned first. **Run time**: under five minutes on two cores with the embedded pair;
-# the table below says how many with yours. **You will learn** what a term does to your student, and
-# whether you would know.
+# **You need** labelled texts, at least a few hundred, and a teacher: a text classifier, or an encoder that
+# is fine-tuned first. **Run time**: under five minutes on two cores with the embedded pair; the table
+# below estimates it for yours. **You will learn** what a term does to your student, and whether your test
+# can detect it.
 #
 # ## Your data on this page
 #
-# The page shows the embedded pair. Yours takes one command, in the folder of your data:
+# The page shows the embedded pair. For yours, run one command in the folder of your data:
 #
 # ```
 # geodistill notebook your_model -p teacher my-classifier -p data reviews.csv \
@@ -81,18 +81,19 @@ if profile == "smoke":
 # | parameter | what it takes |
 # |---|---|
 # | `data`, `text`, `label`, `group` | a CSV, JSON-lines or Parquet file or a `datasets` folder, and its columns; `text` may be two columns, `a, b`; a label is a word or an integer, decimal numbers make a regression; rows of one `group` stay in one split |
-# | `teacher` | `minilm`, `mpnet`, a folder or a name of the hub; a classifier is used as it is, an encoder without a head is fine-tuned for `teacher_epochs` |
+# | `teacher` | `minilm`, `mpnet`, a folder or a hub name; a classifier is used as it is, an encoder without a head is fine-tuned for `teacher_epochs` |
 # | `student`, `layers` | `first` or `uniform`, that many of the teacher's layers; or a folder or name of an encoder with the teacher's tokenizer |
 # | `arms` | the baseline, the method in question, and others: `kd`, `ce` (labels alone), `kd+procrustes`, `kd+gram`, `kd+cka`, `kd+projection`, `kd+pca`, and the controls `kd+procrustes-shuffled`, `kd+spectrum`, `kd+alignment`, `kd+isotropy` |
-# | `weight`, `teacher_layer`, `student_layer` | of the terms: a multiple of the ratio of gradient norms, and numbers of hidden states, `-1` for the last |
-# | `seeds`, `learning_rates` | runs of each arm; what each arm tries on validation |
+# | `weight`, `teacher_layer`, `student_layer` | the weight of the terms, as a multiple of the ratio of gradient norms; the numbers of the hidden states, `-1` for the last |
+# | `seeds`, `learning_rates` | number of runs per arm; the rates that each arm tries on validation |
 # | `epochs`, `batch_size`, `max_length`, `max_rows` | `epochs` 1.5 is a quick look here; `max_rows` 0 takes all rows |
 # | `workers` | processes, one compute thread each |
 # | `out` | folder of the student; runs are kept in `<out>-runs`, and the same command resumes there. Without it nothing is kept |
 #
-# From Python it is one function, `distill_your_model(YourModelSettings(data="reviews.csv", ...))`. The page
-# is about texts with a label or a number; for a language model, images or embeddings take the trainer, as
-# the examples in [the handbook](../book/use_it) do, and `geodistill compare` on its scores.
+# From Python it is one function, `distill_your_model(YourModelSettings(data="reviews.csv", ...))`. The
+# page is about texts with a label or a number. For a language model, images or embeddings, use the
+# trainer, as the examples in [the handbook](../book/use_it) do, and run `geodistill compare` on the
+# scores.
 
 # %% tags=["hide-input"]
 settings = YourModelSettings(
@@ -121,11 +122,11 @@ settings = YourModelSettings(
 # %% [markdown]
 # ## What was taken, and the runs
 #
-# Before students are trained, the table says what the parameters came to, and what is odd. A batch with
-# fewer token rows than the teacher has directions tells the term little
-# ([finite samples](02_finite_samples)); if one direction or a few tokens dominate the features, the term
-# sees nothing else. Then each arm tries every learning rate once, on validation, and is trained with its
-# best one and several seeds. The test rows are seen by these last runs alone.
+# Before students are trained, the table shows the resulting settings and warns of anything unusual. A
+# batch with fewer token rows than the teacher has directions tells the term little ([finite
+# samples](02_finite_samples)); if one direction or a few tokens dominate the features, the term compares
+# nothing else. Then each arm tries every learning rate once, on validation, and is trained with its best
+# one and several seeds. Only these last runs are scored on the test rows.
 
 # %%
 answer = distill_your_model(
@@ -157,7 +158,7 @@ if answer.report:
 # The levels put the difference in proportion. A student that is not above TF-IDF with a linear model is
 # not worth keeping, whatever the term did to it; a run has collapsed if it hardly beats the most frequent
 # class. Geometry kept is 0 at chance and 1 at the best that a student of this width can do: a term that
-# raises it and leaves the accuracy alone has done its work, and the task did not need it.
+# raises it without changing the accuracy has done its work, but the task did not need it.
 
 # %% tags=["hide-input"]
 show_table(
@@ -178,8 +179,8 @@ show(
 # %% [markdown]
 # ## The student
 #
-# The folder has weights, tokenizer and a model card with the answer and the levels. It is the student of the
-# first arm, unless the second is better beyond chance: of two that can't be told apart, the simpler one.
+# The folder has weights, tokenizer and a model card with the answer and the levels. It is the student of
+# the first arm, unless the comparison finds the second better.
 
 # %%
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
@@ -197,22 +198,22 @@ display(Markdown(f"The student was trained with {answer.arm}, seed 0. {folder}")
 # %% [markdown]
 # ## What would change our mind
 #
-# - **More seeds and rows.** If the sentence says *inconclusive*, it says how many would decide.
+# - **More seeds and rows.** If the answer is *inconclusive*, it states how many would decide.
 # - **Another weight, another layer.** This page tunes the learning rate of each arm and takes weight and
-#   layers as given; whoever tries several weights must give KD as many trials.
-# - **A control.** A gain that `kd+procrustes-shuffled` has too is no gain of geometry.
+#   layers as given; if you try several weights, give KD as many trials.
+# - **A control.** A gain that `kd+procrustes-shuffled` shares is not due to geometry.
 #
 # ## Exercises
 #
 # ```{exercise}
 # :label: own-control
-# Is a gain of Procrustes one of geometry? Add the control that compares each text with the features of
+# Is a gain of Procrustes due to geometry? Add the control that compares each text with the features of
 # other texts.
 # ```
 #
 # ````{solution} own-control
 # :class: dropdown
-# Its rows are shuffled, and all else is equal. If both arms gain alike, the term regularises, and no
+# Its rows are shuffled, and all else is equal. If both arms gain equally, the term regularises, and no
 # geometry is learned from the teacher:
 #
 # ```
@@ -222,7 +223,7 @@ display(Markdown(f"The student was trained with {answer.arm}, seed 0. {folder}")
 #
 # ```{exercise}
 # :label: own-rows
-# The teacher is 384 wide. How many texts of 20 tokens must a batch have, so that the term sees more rows
+# The teacher is 384 wide. How many texts of 20 tokens must a batch have for the term to see more rows
 # than directions? What if it compared one row per text?
 # ```
 #
@@ -241,5 +242,5 @@ display(Markdown(f"The student was trained with {answer.arm}, seed 0. {folder}")
 # ````{solution} own-tuning
 # :class: dropdown
 # The best of five trials beats a single trial even if all five are equally good, because chance favours
-# the arm with more trials. Here every arm tries the same rates, so this page can't be run that way.
+# the arm with more trials. Here every arm tries the same rates, so this page cannot be run that way.
 # ````

@@ -16,8 +16,8 @@ BOUNDED = {
     "f1micro", "f1weighted", "mcc", "matthews", "kappa", "pearson", "spearman", "rouge1", "rouge2",
     "rougel", "rougelsum", "bleu", "chrf", "meteor", "bertscore", "auc", "auroc", "rocauc",
     "aucroc", "auprc", "prauc", "averageprecision", "map", "mrr", "ndcg", "precision", "recall",
-    "specificity", "sensitivity", "iou", "miou", "dice", "agreement", "winrate", "passat1", "score",
-    "mainscore",
+    "specificity", "sensitivity", "iou", "miou", "dice", "agreement", "winrate", "passat1",
+    "score", "mainscore",
 }  # fmt: skip
 HIGHER = BOUNDED | {"loglikelihood", "logprob", "reward", "return", "r2", "psnr", "elo"}
 LOWER = {
@@ -35,12 +35,16 @@ def metric_key(metric: str) -> str:
     Example:
         >>> metric_key("eval/acc_norm,none"), metric_key("Test F1"), metric_key("pass@1")
         ('accnorm', 'f1', 'passat1')
+        >>> metric_key("f1_score")
+        'f1'
     """
     last = metric.partition(",")[0].rpartition("/")[2].rpartition(":")[2].lower()
     for prefix in _PREFIXES:
         for sign in ("_", " ", "-", "."):
             last = last.strip().removeprefix(prefix + sign)
-    return canonical(last)
+    key = canonical(last)
+    shorter = key.removesuffix("score")
+    return shorter if shorter in HIGHER | LOWER else key
 
 
 def is_bounded(metric: str) -> bool:
@@ -57,11 +61,19 @@ def has_higher_better(metric: str) -> bool:
     Example:
         >>> has_higher_better("macro_f1"), has_higher_better("neg_log_loss")
         (True, True)
+        >>> has_higher_better("brier_score"), has_higher_better("1 - AUC")
+        (False, False)
     """
     name = metric.partition(",")[0].lower()
+    if arrow := re.search("[↑↓]", name):
+        return arrow[0] == "↑"
+    flipped = metric_key(re.sub(r"^(1|100)?\s*-\s*", "", name))
+    if re.match(r"(1|100)?\s*-", name) and flipped in HIGHER | LOWER:  # not "1-shot accuracy"
+        return flipped in LOWER
     if negated := re.fullmatch(r"neg(?:ative)?[_ -](.+)", name):  # as scikit-learn writes errors
         return not has_higher_better(negated[1])
-    for key in (metric_key(metric), canonical(re.split(r"[\W_]", name)[-1])):
+    last_word = canonical(re.split(r"[\W_]", name)[-1])
+    for key in (metric_key(metric), "" if last_word == "score" else last_word):
         if key in HIGHER | LOWER:
             return key in HIGHER
     raise InputError(

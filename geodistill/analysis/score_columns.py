@@ -21,8 +21,8 @@ _ALIASES = {
     "method": "model system algorithm algo approach framework learner classifier modelname "
     "methodname name runname file",
     "task": "dataset benchmark datasetname taskname data subtask problem corpus environment env",
-    "seed": "randomseed rngseed trial run replicate rep repeat repetition",
-    "fold": "cvfold foldid split",
+    "seed": "randomseed rngseed trial run replicate rep repeat repetition cvrepeat",
+    "fold": "cvfold foldid kfold outerfold cvsplit cv split",
     "item": "example instance sample question prompt itemid exampleid instanceid sampleid "
     "questionid docid uniqueid idx id",
     "cluster": "source group document doc user subject",
@@ -36,9 +36,11 @@ _NUMBERED = ("fold", "seed")  # roles whose other names hold texts elsewhere: sp
 _BOOKKEEPING = re.compile(
     r"^(unnamed\d+|index|level\d+|rownames?|id|idx|(global)?steps?|epochs?|iterations?|iters?|time(s?tamp)?|.*time"
     r"|.*runtime|duration|seconds|date|created|n?params?|numparams|nparameters|parameters|size|rank.*|std.*|"
-    r"n|nruns|lr|learningrate|batchsize|.*stderr|.*std|.*sd|.*sem|.*(min|max)imum|.*version|state|"
+    r"year|(n|nb|num|number|numberof)?(classes|features|attributes|instances|rows|samples|examples|"
+    r"columns|layers)|n|nruns|lr|learningrate|batchsize|.*stderr|.*std|.*sd|.*sem|.*(min|max)imum|.*version|state|"
     r".*(size|param|memory|flops|latency|throughput|embeddingdim|maxtokens).*)$"
 )
+_MISSING = ("", "na", "n/a", "nan", "none", "null", "-", "–", ".")
 _WORDS = {"true": "1", "false": "0", "yes": "1", "no": "0", "correct": "1", "incorrect": "0"}
 
 
@@ -50,6 +52,17 @@ def canonical(name: object) -> str:
         ('randomseed', 'passat1')
     """
     return re.sub(r"[^a-z0-9]", "", str(name).lower().replace("@", "at"))
+
+
+def is_name(column: object) -> bool:
+    """Whether a column is called as those that name methods and tasks are.
+
+    Example:
+        >>> is_name("Model"), is_name("dataset"), is_name("accuracy")
+        (True, True, False)
+    """
+    key = canonical(column)
+    return any(key in (role, *_ALIASES[role].split()) for role in ("method", "task"))
 
 
 def is_bookkeeping(name: object) -> bool:
@@ -118,7 +131,7 @@ def _column_of(frame: pd.DataFrame, baseline: str) -> str | None:
 
 
 def _fits(role: str, alias: str, values: "pd.Series[Any]") -> bool:
-    return role == alias or role not in _NUMBERED or is_numeric_dtype(values)
+    return role == alias or role not in _NUMBERED or "fold" in alias or is_numeric_dtype(values)
 
 
 def score_candidates(frame: pd.DataFrame) -> list[str]:
@@ -131,15 +144,9 @@ def is_numeric(values: "pd.Series[Any]") -> bool:
     """Whether values are numbers, per cents, or means with their spread, judged by the first."""
     if is_numeric_dtype(values):
         return True
-    first = values.dropna().astype(str).head(1)
-    return (
-        bool(
-            first.str.match(
-                r"^\s*[-+]?[\d.]+(e[-+]?\d+)?\s*(%|±|\+/?-|\().*$|^\s*[-+]?[\d.]+\s*$"
-            ).all()
-        )
-        and len(first) > 0
-    )
+    texts = (str(value).strip() for value in values.dropna())
+    first = next((text for text in texts if text.lower() not in _MISSING), "")
+    return bool(re.match(r"[-+]?[\d.,]+(e[-+]?\d+)?\s*((%|±|\+/?-|\().*)?$", first))
 
 
 def to_numbers(values: "pd.Series[Any]", path: object) -> "pd.Series[float]":
@@ -151,8 +158,7 @@ def to_numbers(values: "pd.Series[Any]", path: object) -> "pd.Series[float]":
     if is_numeric_dtype(values) or is_bool_dtype(values):
         return values.astype("Float64").astype(float)
     texts = values.astype("string").str.strip()
-    missing = texts.str.lower().isin(["", "na", "n/a", "nan", "none", "null", "-", "–", "."])
-    texts = texts.mask(missing)
+    texts = texts.mask(texts.str.lower().isin(list(_MISSING)))
     spread = texts[texts.str.contains(r"\d\s*(?:±|\+/?-|\()\s*\d", regex=True, na=False)]
     if len(spread):
         raise InputError(
@@ -168,7 +174,9 @@ def to_numbers(values: "pd.Series[Any]", path: object) -> "pd.Series[float]":
         )
     numbers = pd.to_numeric(texts.str.removesuffix("%"), errors="coerce").astype(float)
     if (bad := texts[numbers.isna() & texts.notna()]).size:
-        raise InputError(f"{path}: value {bad.iloc[0]!r} is not a number")
+        comma = ": write decimals with a point, and thousands without a sign"
+        hint = comma if re.match(r"[-+\d.]*\d,\d", bad.iloc[0]) else ""
+        raise InputError(f"{path}: value {bad.iloc[0]!r} is not a number{hint}")
     return numbers
 
 

@@ -3,19 +3,20 @@
 import gzip
 import json
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from pandas.api.types import is_object_dtype
 
-from geodistill.analysis.score_columns import join
+from geodistill.analysis.score_columns import is_name, join
 from geodistill.analysis.stored_results import load_items
 from geodistill.errors import InputError
 from geodistill.files import first_line
 
 _HARNESS_TEXTS = ("target", "filter", "doc_hash", "prompt_hash", "target_hash")
-_HARNESS_METRIC = re.compile(r"^(?P<metric>[^,]+?)(,.*)?$")
 
 
 def load_table(path: Path) -> pd.DataFrame:
@@ -64,6 +65,15 @@ def _read_text(path: Path) -> pd.DataFrame:
     options: dict[str, Any] = {"sep": separator, "decimal": decimal, "encoding": "utf-8-sig"}
     options |= {"keep_default_na": False, "na_values": [""], "low_memory": False}
     frame: pd.DataFrame = pd.read_csv(path, **options)
+    numbers = [str(name) for name in frame.select_dtypes(["float", "bool"]) if is_name(name)]
+    if numbers and isinstance(frame.index, pd.RangeIndex):  # 1.10 and 1.1 are two names
+        texts = pd.read_csv(path, **options, usecols=numbers, dtype=str)
+        frame = frame.assign(**{name: texts[name] for name in numbers})
+    if frame.shape[1] == 1:
+        raise InputError(
+            f"{path} has one column, {header.strip()!r}: expected fields separated by commas, "
+            "semicolons or tabs, and their names in the first line"
+        )
     if isinstance(frame.index, pd.RangeIndex):
         return frame
     if len(frame) and not frame.iloc[:, -1].isna().all():  # R writes row names without a header
@@ -88,7 +98,11 @@ def _read_lines(path: Path) -> pd.DataFrame:
         task = re.sub(r"^samples_|_\d{4}-\d\d-\d\dT.*$|\.jsonl.*$", "", path.name)
         nested = [name for name in frame if frame[name].map(type).isin((list, dict)).any()]
         frame = frame.drop(columns=[*nested, *_HARNESS_TEXTS], errors="ignore")
-        frame = frame.assign(task=task, method=path.parent.name).rename(columns={"doc_id": "item"})
+        return frame.assign(task=task, method=path.parent.name).rename(columns={"doc_id": "item"})
+    objects = [frame[name] for name in frame if is_object_dtype(frame[name])]
+    if any(column.map(type).isin([dict]).any() for column in objects):
+        records: Any = frame.to_dict("records")
+        frame = pd.json_normalize(records)
     return frame
 
 
@@ -111,20 +125,27 @@ def _read_json(path: Path) -> pd.DataFrame:
 def _harness_rows(content: dict[str, Any]) -> Iterator[dict[str, object]]:
     """One row per task and metric of `lm_eval --output_path`; standard errors are no scores.
 
-    The subtasks of a group are in its score, and are no tasks beside it.
+    The subtasks of a group are in its score, and are no tasks beside it. A metric with several
+    filters in a task is named with its filter.
     """
     config = content.get("config", {})
     method = content.get("model_name") or config.get("model_args") or config.get("model")
     seed = {"seed": config["random_seed"]} if "random_seed" in config else {}
     groups = content.get("group_subtasks", {})
     subtasks = {name for group in groups if group in content["results"] for name in groups[group]}
-    for task, scores in content["results"].items():
-        if task in subtasks:
-            continue
+    tasks = {name: of for name, of in content["results"].items() if name not in subtasks}
+    filtered = {  # as in "exact_match,strict-match" beside "exact_match,flexible-extract"
+        metric
+        for scores in tasks.values()
+        for metric, n_filters in Counter(key.partition(",")[0] for key in scores).items()
+        if n_filters > 1
+    }
+    for task, scores in tasks.items():
         for key, value in scores.items():
-            metric = _HARNESS_METRIC.sub(r"\g<metric>", key)
+            metric = key.partition(",")[0]
             if isinstance(value, (int, float)) and not metric.endswith("_stderr"):
-                yield {"method": method, **seed, "task": task, "metric": metric, "value": value}
+                name = key if metric in filtered else metric
+                yield {"method": method, **seed, "task": task, "metric": name, "value": value}
 
 
 def _embedding_rows(content: dict[str, Any], method: str) -> Iterator[dict[str, object]]:

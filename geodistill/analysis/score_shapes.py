@@ -26,9 +26,12 @@ _NUMBERED = re.compile(
     re.IGNORECASE,
 )
 _FOLDS = ("cv", "fold", "split")
+MOST_FOLDS = 10
+"""More of them are probably those of a repeated cross-validation."""
 _CHART = re.compile(r"^(?P<method>.+) - (?P<metric>(?!.*__(MIN|MAX)$).+)$")
 _CHART_RANGE = re.compile(r" - .*__(MIN|MAX)$")
-_MEANS = ("average", "avg", "mean", "overall", "total", "all", "macroaverage", "score", "index")
+_MEANS = ("average", "avg", "mean", "overall", "total", "all", "macroaverage", "macroavg")
+_FINISHED = ("finished", "completed", "done", "success", "ok")
 _NAME_WITH_SEED = re.compile(
     r"^(?P<method>.+?)(?:[\s_./-]*(?P<kind>seed|run|trial|cv|fold|split|s)[\s_=-]*|[\s_./-]+)"
     r"(?P<number>\d+)$"
@@ -67,9 +70,14 @@ def one_row_per_score(
     frame = drop_false_items(frame, columns)
     frame, folds = folds_as_seeds(frame, columns)
     if folds:
+        task = frame["task"] if "task" in frame else pd.Series("all", frame.index)
+        n_folds = int(frame.groupby(task)["fold"].nunique().min())
         taken["seed"] = (
-            f"{taken.pop('fold', folds)}: folds of cross-validation, which share training data"
+            f"{taken.pop('fold', folds)}: folds of cross-validation (K = {n_folds}), which share "
+            "training data"
         )
+        if n_folds > MOST_FOLDS and "seed" not in name_by_role:
+            taken["seed"] += "; if it was repeated, name the repetition by --column seed=NAME"
     return frame, taken
 
 
@@ -123,6 +131,11 @@ def melt_methods(
         taken = list(dict.fromkeys([baseline, *(methods or same_scale)]))
     others = [name for name in rest if name not in taken]
     words = f"one column each: {join(taken)}"
+    if others and taken == [baseline] and not methods:
+        raise InputError(
+            f"{path}: no column beside {baseline!r} is taken as a method: choose from "
+            f"{join(others)} by --methods"
+        )
     if others:
         words += f" (not taken as methods: {join(others)}; choose by --methods)"
     texts = [name for name in others if not is_numeric_dtype(frame[name])]
@@ -169,7 +182,7 @@ def melt_tasks(
     tasks = [
         name
         for name in names
-        if canonical(name) not in _MEANS
+        if canonical(name) not in (*_MEANS, "score", "index")
         and not (is_bounded(metric) and _largest(frame[name]) > 100)
     ]
     others = [name for name in map(str, frame) if name not in tasks and name not in ROLES]
@@ -177,6 +190,26 @@ def melt_tasks(
     words += f" (left out: {join(others)})" if others else ""
     keys = [role for role in ROLES if role in frame]
     return frame.melt(keys, tasks, var_name="task", value_name="value"), words
+
+
+def is_mean_over_tasks(task: "pd.Series[str]") -> "pd.Series[bool]":
+    """Rows of a task called `Average` or the like, if there are two or more others."""
+    names = task.unique()
+    means = [name for name in names if canonical(name) in _MEANS]
+    return task.isin(means if len(names) > len(means) + 1 else [])
+
+
+def describe_unfinished(frame: pd.DataFrame) -> list[str]:
+    """A sentence on runs that a column such as `State` calls other than finished."""
+    for name in frame:
+        if canonical(name) not in ("state", "status") or is_numeric_dtype(frame[name]):
+            continue
+        state = frame[name].dropna().astype(str)
+        other = state[~state.str.lower().isin(_FINISHED)]
+        if 0 < len(other) < len(state):
+            words = f"column {name}: {len(other):,} of {len(state):,} rows are"
+            return [f"{words} {join(other.unique())}; are their values final?"]
+    return []
 
 
 def melt_chart(frame: pd.DataFrame) -> tuple[pd.DataFrame, bool]:

@@ -19,9 +19,10 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from pandas.api.types import is_float_dtype
+from pandas.api.types import is_float_dtype, is_numeric_dtype
 
 from geodistill.analysis import score_columns as roles
+from geodistill.analysis import score_shapes as shapes
 from geodistill.analysis.metric_names import (
     CORRECTNESS,
     FROM_LABELS,
@@ -32,11 +33,10 @@ from geodistill.analysis.metric_names import (
 )
 from geodistill.analysis.score_columns import join
 from geodistill.analysis.score_files import load_table
-from geodistill.analysis.score_shapes import match_column, match_name, one_row_per_score
 from geodistill.errors import InputError
 
-MAX_SCORE = 1e100
-"""Squares of larger scores overflow."""
+MAX_SCORE, MIN_SCORE = 1e70, 1e-9
+"""Fourth powers of larger scores overflow; differences of smaller ones count as rounding."""
 
 
 @dataclass(frozen=True)
@@ -108,11 +108,19 @@ def read_scores(
     """
     columns = columns or {}
     frame, name_by_role = roles.assign_roles(load_table(path), columns, baseline, path)
-    frame, taken = one_row_per_score(frame, name_by_role, columns, baseline, metric, methods, path)
+    notes = shapes.describe_unfinished(frame)
+    frame, taken = shapes.one_row_per_score(
+        frame, name_by_role, columns, baseline, metric, methods, path
+    )
     original = set(frame)
     frame, name = _choose_values(frame, metric, name_by_role.get("value", "value"), path)
     sign_flipped = not (has_higher_better(name) if higher_is_better is None else higher_is_better)
-    frame, left_out = _clean(frame, path)
+    frame, left_out = _clean(frame, path, {*name_by_role, *taken})
+    if not tasks and (means := shapes.is_mean_over_tasks(frame["task"])).any():
+        left_out[f"of a mean over tasks ({join(frame.loc[means, 'task'].unique())})"] = int(
+            means.sum()
+        )
+        frame = frame[~means].reset_index(drop=True)
     if sign_flipped:
         frame["score"] = -frame["score"]
     n_rows = len(frame) + sum(left_out.values())
@@ -120,7 +128,6 @@ def read_scores(
     from_labels = "" if has_values else FROM_LABELS.get(metric_key(name), "")
     taken = _describe(frame, name_by_role, taken)
     taken["value"] = f"{name}; {'lower' if sign_flipped else 'higher'} is better"
-    notes = []
     for role, names, reason in (
         ("task", tasks, "of a task that was not chosen"),
         ("method", [baseline, *methods] if methods else (), "of a method that was not chosen"),
@@ -172,7 +179,7 @@ def _choose_values(
     if "metric" in frame:
         return _one_metric(frame, metric, path)
     others = [name for name in map(str, frame) if name not in roles.ROLES]
-    wanted = match_column(frame, metric) if metric else None
+    wanted = shapes.match_column(frame, metric) if metric else None
     if wanted:
         return frame.assign(value=frame[wanted]), str(wanted)
     if "value" in frame:
@@ -207,7 +214,7 @@ def _one_metric(frame: pd.DataFrame, metric: str | None, path: Path) -> tuple[pd
     known = sorted(frame["metric"].dropna().astype(str).unique())
     if metric is None and len(known) > 1:
         raise InputError(f"{path} holds the metrics {join(known)}: choose one by --metric")
-    name = match_name(metric, known) if metric else next(iter(known), "")
+    name = shapes.match_name(metric, known) if metric else next(iter(known), "")
     if name not in known:
         raise InputError(f"{path} has no metric {metric!r}; it has {join(known)}")
     if "value" not in frame:
@@ -215,22 +222,25 @@ def _one_metric(frame: pd.DataFrame, metric: str | None, path: Path) -> tuple[pd
     return frame[frame["metric"].astype(str) == name], str(name)
 
 
-def _clean(frame: pd.DataFrame, path: Path) -> tuple[pd.DataFrame, dict[str, int]]:
+def _clean(frame: pd.DataFrame, path: Path, known: set[str]) -> tuple[pd.DataFrame, dict[str, int]]:
     """Rows with a finite score, each once; and the number of rows left out, by reason."""
-    absent = [role for role in ("task", "seed", "item") if role not in frame]
+    roles_of_rows = ("task", "seed", *(() if "item" in frame else ("fold",)), "item")
+    absent = [role for role in roles_of_rows if role not in known]
     for role, default in (("task", "all"), ("seed", 0)):
-        if role in absent:
+        if role not in frame:
             frame = frame.assign(**{role: default})
     if is_float_dtype(frame["seed"]) and (frame["seed"].dropna() % 1 == 0).all():
         frame = frame.assign(seed=frame["seed"].astype("Int64"))
-    names = ["task", "method", *(["item"] if "item" in frame else [])]
+    names = ["task", "method", *(name for name in ("item", "cluster") if name in frame)]
+    names += [] if is_numeric_dtype(frame["seed"]) else ["seed"]
     frame = frame.assign(**{name: roles.clean_names(frame[name]) for name in names})
     if "item" in frame:
-        item = frame["item"]
-        frame["source"] = frame["cluster"].fillna(item) if "cluster" in frame else item
+        item = frame["item"]  # one without a cluster is its own, whatever the clusters' names
+        frame["source"] = frame["cluster"].fillna("item " + item) if "cluster" in frame else item
     values = roles.to_numbers(frame["value"], path)
     keys = [name for name in ("task", "method", "seed", "item") if name in frame]
-    other_columns = frame[[name for name in frame if name not in roles.ROLES]]
+    others = [name for name in frame if name not in roles.ROLES]
+    other_columns = frame[[name for name in others if not frame[name].equals(frame["value"])]]
     columns = [*keys, "source", "label", "prediction", "fold", "answer", "exact_match"]
     frame = frame[[name for name in columns if name in frame]].assign(score=values)
     named = frame[keys].notna().all(axis=1)
@@ -239,8 +249,12 @@ def _clean(frame: pd.DataFrame, path: Path) -> tuple[pd.DataFrame, dict[str, int
         unlabelled = values.isna() & (frame["label"].isna() | frame["prediction"].isna())
     finite = np.isfinite(values)
     valid = frame[named & finite]
-    if valid["score"].abs().max() > MAX_SCORE:
-        raise InputError(f"{path}: a score exceeds {MAX_SCORE:g}; expected another unit")
+    largest = valid["score"].abs().max()
+    if largest > MAX_SCORE or 0 < largest < MIN_SCORE:
+        raise InputError(
+            f"{path}: the largest score is {largest:g}; expected a unit in which it lies between "
+            f"{MIN_SCORE:g} and {MAX_SCORE:g}"
+        )
     cell = valid.groupby(keys, sort=False).ngroup()  # each name is read once
     repeated = cell.duplicated()
     if repeated.any():

@@ -1,5 +1,6 @@
 """What `geodistill compare` does: read a score table, compare its methods, print, write."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -84,11 +85,16 @@ def run_compare(
             if sensitivity:
                 _print_sensitivity(console, report)
         if out:
-            folder = out / baseline if len(set(baselines)) > 1 else out
+            folder = out / _folder_name(baseline) if len(set(baselines)) > 1 else out
             paths = ", ".join(str(path) for path in write_report(report, folder))
             if not as_json:
                 console.print(f"written: {paths}", soft_wrap=True)
     return reports
+
+
+def _folder_name(baseline: str) -> str:
+    """The name of a method as one folder's, inside the one that is asked for."""
+    return re.sub(r"[^\w+.=-]+|^\.+", "-", baseline)[:100]
 
 
 def _print(console: Console, report: ComparisonReport, baseline: str, *, taken: bool) -> None:

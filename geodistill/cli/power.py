@@ -78,7 +78,8 @@ def run_power(
     plan = plan_table(design, gains)
     console = wide_console()
     if pilot is not None:
-        print_taken(console, scores)
+        taken = {**scores.taken, "value": scores.metric}  # either direction has the same variance
+        print_taken(console, replace(scores, taken=taken))
     console.print(f"Variance components from {source}.")
     console.print(rich_table(plan))
     console.print(describe_design(design))
@@ -105,13 +106,19 @@ def _pilot_design(
         raise InputError(
             f"{scores.metric} is not counted in points: choose --gain, in its own unit"
         )
+    if gains and scale.unit.name == "points" and (largest := max(gains)) * scale.unit.factor >= 100:
+        raise InputError(
+            f"--gain is {largest:g}, all of the metric's range; expected it in the unit of the "
+            f"score, such as {1 / scale.unit.factor:g} for 1 point"
+        )
     methods = list(dict.fromkeys(methods))
     comparisons = [compare_pooled(scores, method, baseline) for method in methods]
     first = comparisons[0]
     if not first.n_items or first.n_seeds < 2:
         raise InputError(
             f"{pilot} has {first.n_seeds} shared seeds and {first.n_items} items: a plan needs 2 "
-            "or more of each, to separate their variances"
+            "or more of each, to separate their variances; of runs alone, give the standard "
+            "deviation of their paired differences by --seed-sd"
         )
     parts, n_items = pilot_components(comparisons)
     source = (

@@ -181,13 +181,13 @@ def test_per_cents_in_one_column_per_seed(tmp_path):
 
 def test_two_values_of_one_score_name_the_column_that_differs(tmp_path):
     TABLE.rename(columns={"Dataset": "Where"}).to_csv(tmp_path / "x.csv", index=False)
-    with pytest.raises(InputError, match=r"keep one, or name .* --column task=Where or item="):
+    with pytest.raises(InputError, match=r"keep one, or name .* --column task=Where or fold="):
         scores_of(tmp_path / "x.csv")
     _, scores = scores_of(tmp_path / "x.csv", columns={"task": "Where"})
     assert scores == pytest.approx(EXPECTED)
     columns = pd.DataFrame({"kd": [0.1, 0.2], "new": [0.2, 0.3], "series": ["a", "b"]})
     columns.to_csv(tmp_path / "x.csv", index=False)
-    with pytest.raises(InputError, match="seed=series or item=series"):
+    with pytest.raises(InputError, match="seed=series or fold=series or item="):
         scores_of(tmp_path / "x.csv", metric="accuracy")
 
 
@@ -321,7 +321,7 @@ def test_what_cannot_be_guessed_names_the_option(tmp_path):
     refused("method,acc,f1\nkd,1,1\n", "has the columns acc, f1: choose one by --metric")
     refused("method,zeal\nkd,1\n", "metric 'zeal' is unknown: choose --higher or --lower")
     refused("model,note\nkd,good\n", "no column with values.*--column value=NAME")
-    refused("model,accuracy\nkd,1e120\n", "a score exceeds 1e.100; expected another unit")
+    refused("model,accuracy\nkd,1e120\n", "the largest score is 1e.120; expected a unit in")
     refused("model,accuracy\nkd,1\n", "method 'new' is none of the rows'", methods=["new"])
     misspelt = "modell,accuracy\nkd,1\n"
     refused(misspelt, "did you mean 'modell'", columns={"method": "model"})
@@ -332,3 +332,151 @@ def test_control_characters_are_shown_by_their_code(tmp_path):
     frame.to_json(tmp_path / "x.jsonl", orient="records", lines=True)
     table = read_scores(tmp_path / "x.jsonl", "kd")
     assert table.frame["method"].tolist() == ["kd", r"e\x1b[31mvil"]
+
+
+def named_rows(names, column="method", seeds=("0", "1", "2")):
+    """Rows of runs whose accuracy tells method and seed apart."""
+    lines = [f"{n},{s},0.{i}{j}" for i, n in enumerate(names) for j, s in enumerate(seeds)]
+    return "\n".join([f"{column},seed,accuracy", *lines]) + "\n"
+
+
+@pytest.mark.parametrize("names", [("1e5", "1e6"), ("TRUE", "FALSE"), ("1.1", "1.10")])
+def test_names_that_spell_numbers_stay_as_they_are_written(tmp_path, names):
+    (tmp_path / "x.csv").write_text(named_rows(names, column="Model"))
+    frame = read_scores(tmp_path / "x.csv", names[0]).frame
+    assert dict(frame.groupby("method")["score"].mean()) == pytest.approx(
+        {names[0]: 0.01, names[1]: 0.11}
+    )
+
+
+def test_seeds_are_the_same_with_blanks_and_as_text(tmp_path):
+    (tmp_path / "x.csv").write_text("method,seed,accuracy\nkd,a,0.5\nnew,a ,0.6\n")
+    assert set(read_scores(tmp_path / "x.csv", "kd").frame["seed"]) == {"a"}
+    rows = [
+        {"method": method, "seed": seed, "accuracy": 0.5}
+        for method, kind in (("kd", int), ("new", str))
+        for seed in map(kind, range(3))
+    ]
+    (tmp_path / "x.json").write_text(json.dumps(rows))
+    assert read_scores(tmp_path / "x.json", "kd").frame["seed"].nunique() == 3
+
+
+def test_clusters_are_the_same_with_blanks_and_no_item_joins_another_by_its_name(tmp_path):
+    clusters = ["a", "a ", "1", "1", None, None]
+    frame = pd.DataFrame({"item": range(6), "doc": clusters, "accuracy": 1.0})
+    both = pd.concat([frame.assign(method=method) for method in ("kd", "new")])
+    both.to_csv(tmp_path / "x.csv", index=False)
+    source = read_scores(tmp_path / "x.csv", "kd").frame.drop_duplicates("item")["source"]
+    assert source.value_counts().tolist() == [2, 2, 1, 1]
+    frame.assign(doc=[5, 5, 4, 4, 4, None], method="kd").to_csv(tmp_path / "x.csv", index=False)
+    source = read_scores(tmp_path / "x.csv", "kd").frame["source"]  # item 5 is not in cluster 5
+    assert source.value_counts().tolist() == [3, 2, 1]
+
+
+@pytest.mark.parametrize("column", ["kfold", "outer_fold", "CV fold", "cv_fold"])
+def test_folds_of_other_names_and_in_words_are_folds(tmp_path, column):
+    frame = TABLE.rename(columns={"Seed": column})
+    frame[column] = "fold" + frame[column].astype(str)
+    frame.to_csv(tmp_path / "x.csv", index=False)
+    table = read_scores(tmp_path / "x.csv", "kd")
+    assert table.frame["fold"].nunique() == 3
+    assert "folds of cross-validation (K = 3)" in table.taken["seed"]
+
+
+def test_a_fold_that_is_not_recognised_is_not_called_a_seed_alone(tmp_path):
+    TABLE.rename(columns={"Seed": "part"}).to_csv(tmp_path / "x.csv", index=False)
+    with pytest.raises(InputError, match=r"--column seed=part or fold=part or item=part$"):
+        read_scores(tmp_path / "x.csv", "kd")
+
+
+def test_many_folds_may_be_those_of_a_repeated_cross_validation(tmp_path):
+    wide = pd.DataFrame(0.5, index=["kd", "new"], columns=[f"split{i}_test_acc" for i in range(15)])
+    wide.rename_axis("model").reset_index().to_csv(tmp_path / "x.csv", index=False)
+    words = read_scores(tmp_path / "x.csv", "kd", metric="acc").taken["seed"]
+    assert "(K = 15)" in words
+    assert "if it was repeated, name the repetition by --column seed=NAME" in words
+
+
+def test_counts_of_a_data_set_are_no_methods(tmp_path):
+    columns = {"dataset": ["a", "b"], "kd": [4.0, 5.0], "new": [4.1, 5.2]}
+    counts = {"n_classes": [2, 3], "num_rows": [90, 70], "NumberOfInstances": [1, 2], "year": 2001}
+    pd.DataFrame(columns | counts).to_csv(tmp_path / "x.csv", index=False)
+    table = read_scores(tmp_path / "x.csv", "kd", metric="rmse")
+    assert set(table.frame["method"]) == {"kd", "new"}
+    assert f"not taken as methods: {', '.join(counts)}" in table.taken["method"]
+
+
+def test_a_table_without_a_second_method_names_the_columns_that_may_be_one(tmp_path):
+    pd.DataFrame({"seed": [0, 1], "RF": [0.5, 0.6], "LR": [0.4, 0.5]}).to_csv(tmp_path / "x.csv")
+    with pytest.raises(InputError, match="choose from Unnamed: 0, LR by --methods"):
+        read_scores(tmp_path / "x.csv", "RF", metric="auc")
+    table = read_scores(tmp_path / "x.csv", "RF", metric="auc", methods=["LR"])
+    assert table.frame.groupby("method")["score"].mean().to_dict() == {"LR": 0.45, "RF": 0.55}
+
+
+def test_a_method_whose_first_value_is_missing_is_a_method(tmp_path):
+    (tmp_path / "x.csv").write_text("seed,kd,new\n0,0.5,NaN\n1,0.6,0.7\n2,0.7,0.8\n")
+    table, scores = scores_of(tmp_path / "x.csv", metric="auc")
+    assert scores[("all", "new", 1)] == 0.7
+    assert table.left_out["without a finite value"] == 1
+
+
+def test_the_mean_over_tasks_is_no_task(tmp_path):
+    """The paired t over two tasks, not over these and their mean."""
+    rows = pd.DataFrame({"dataset": ["a", "b"], "kd": [0.5, 0.7], "new": [0.6, 0.72]})
+    mean = rows.mean(numeric_only=True).to_frame().T.assign(dataset="Average")
+    pd.concat([rows, mean]).to_csv(tmp_path / "x.csv", index=False)
+    scores = read_scores(tmp_path / "x.csv", "kd", metric="auc")
+    assert scores.left_out["of a mean over tasks (Average)"] == 2
+    result = compare_all(scores, "kd", over_tasks=True).comparisons[0]
+    assert result.p == pytest.approx(stats.ttest_rel(rows["new"], rows["kd"]).pvalue)
+    chosen = read_scores(tmp_path / "x.csv", "kd", metric="auc", tasks=["Average"])
+    assert set(chosen.frame["task"]) == {"Average"}
+
+
+def test_runs_that_did_not_finish_are_told(tmp_path):
+    TABLE.assign(State=["finished"] * 11 + ["crashed"]).to_csv(tmp_path / "x.csv", index=False)
+    notes = read_scores(tmp_path / "x.csv", "kd").notes
+    assert notes == ("column State: 1 of 12 rows are crashed; are their values final?",)
+    TABLE.assign(State="finished").to_csv(tmp_path / "x.csv", index=False)
+    assert read_scores(tmp_path / "x.csv", "kd").notes == ()
+
+
+def test_two_filters_of_one_metric_are_two_metrics(tmp_path):
+    for model, strict in (("kd", 0.5), ("new", 0.6)):
+        scores = {
+            "exact_match,strict-match": strict,
+            "exact_match_stderr,strict-match": 0.1,
+            "exact_match,flexible-extract": 0.9,
+            "acc,none": 0.3,
+        }
+        content = {"results": {"gsm8k": scores}, "model_name": model, "config": {}}
+        (tmp_path / f"{model}.json").write_text(json.dumps(content))
+    with pytest.raises(InputError, match=r"metrics acc, exact_match,flex.*, exact_match,strict-m"):
+        read_scores(tmp_path, "kd")
+    table, scores = scores_of(tmp_path, metric="exact_match,strict-match")
+    assert scores == {("gsm8k", "kd", 0): 0.5, ("gsm8k", "new", 0): 0.6}
+    assert not table.sign_flipped
+
+
+def test_nested_objects_of_json_lines_are_columns(tmp_path):
+    lines = [
+        {"config": {"method": method}, "seed": seed, "test": {"accuracy": 0.5 + seed}}
+        for method in ("kd", "new")
+        for seed in (0, 1)
+    ]
+    (tmp_path / "x.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    table, scores = scores_of(tmp_path / "x.jsonl")
+    assert table.metric == "test.accuracy"
+    assert scores[("all", "new", 1)] == 1.5
+
+
+def test_text_that_is_no_table_and_decimal_commas_are_refused_with_the_way_out(tmp_path):
+    for text, message in (
+        ("method|seed|acc\nkd|0|1\n", "one column, 'method.seed.acc': expected fields separated"),
+        ("method\tseed\tacc\nkd\t0\t0,5\n", "'0,5' is not a number: write decimals with a point"),
+        ('method,seed,acc\nkd,0,"1,234"\n', "'1,234' is not a number: write decimals with a po"),
+    ):
+        (tmp_path / "x.csv").write_text(text)
+        with pytest.raises(InputError, match=message):
+            read_scores(tmp_path / "x.csv", "kd")

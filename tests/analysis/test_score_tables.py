@@ -111,6 +111,16 @@ def test_what_is_left_out_is_counted(long, tmp_path):
         ("mean_absolute_error", True),
         ("neg_log_loss", False),
         ("negative_log_likelihood", True),
+        ("brier_score", True),
+        ("log_loss_score", True),
+        ("f1_score", False),
+        ("main_score", False),
+        ("1-auc", True),
+        ("1 - accuracy", True),
+        ("1-shot accuracy", False),
+        ("-nll", False),
+        ("score ↓", True),
+        ("Index ↑", False),
     ],
 )
 def test_directions_are_known_by_name(long, tmp_path, metric, sign_flipped):
@@ -118,7 +128,7 @@ def test_directions_are_known_by_name(long, tmp_path, metric, sign_flipped):
 
 
 def test_an_unknown_direction_is_asked_for(long, tmp_path):
-    for metric in (None, "zeal"):
+    for metric in (None, "zeal", "toxicity_score", "brier_skill_score"):
         with pytest.raises(InputError, match="is unknown: choose --higher or --lower"):
             read(long, tmp_path, metric=metric)
     assert read(long, tmp_path, metric="zeal", higher_is_better=False).sign_flipped
@@ -165,5 +175,13 @@ def test_one_score_given_twice_and_differently(long, tmp_path):
         InputError, match="two different values for task a, method kd, seed 0, item 0"
     ):
         read(twice, tmp_path)
-    with pytest.raises(InputError, match=r"--column item=NAME \(the table has none: add it\)"):
+    with pytest.raises(
+        InputError, match=r"--column fold=NAME or item=NAME \(the table has none: add it\)"
+    ):
         read(twice.drop(columns="item"), tmp_path)
+
+
+@pytest.mark.parametrize("size", [1e80, 1e-12])
+def test_scores_too_large_or_too_small_to_square_are_refused(long, tmp_path, size):
+    with pytest.raises(InputError, match="expected a unit in which it lies between 1e-09 and 1e"):
+        read(long.assign(value=size * (1 + long["value"])), tmp_path, metric="nll")

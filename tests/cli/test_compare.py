@@ -390,3 +390,13 @@ def test_runs_that_do_not_differ_are_refused(tmp_path):
         InputError, match=r"the differences are all 0: no variance to.*\(proc against kd\)"
     ):
         run(tmp_path / "runs.csv", "--baseline", "kd", "--metric", "rougeL")
+
+
+def test_the_folders_of_several_baselines_are_inside_the_one_that_is_asked_for(tmp_path):
+    names = {"cka_1": "../cka", "kd": "org/kd"}
+    table(n_items=20).replace({"method": names}).to_csv(tmp_path / "x.csv", index=False)
+    baselines = ["--baseline", "../cka", "--baseline", "org/kd"]
+    run(tmp_path / "x.csv", *baselines, "--out", tmp_path / "a" / "b")
+    reports = {path.parent.relative_to(tmp_path) for path in tmp_path.rglob("comparison.md")}
+    assert {folder.parent.as_posix() for folder in reports} == {"a/b"}
+    assert len(reports) == 2

@@ -103,8 +103,31 @@ def test_a_pilot_that_cannot_be_planned_with(tmp_path):
     pilot = ["--pilot", path, "--method", "a", "--baseline", "b", "--metric", "nll"]
     with pytest.raises(InputError, match="nll is not counted in points: choose --gain"):
         run(*pilot)
-    with pytest.raises(InputError, match="2 shared seeds and 0 items: a plan needs 2 or more"):
+    with pytest.raises(InputError, match=r"2 shared seeds and 0 items: a plan.*by --seed-sd"):
         run(*pilot, "--gain", 1)
+
+
+def test_options_that_do_not_fit_the_pilot_are_named(tmp_path):
+    folder = tmp_path / "pilot"
+    store_pilot(folder)
+    for words, message in (
+        (["--method", "kd+gran"], r"^method 'kd\+gran' is no method of the rows"),
+        (["--method", "kd"], "^method 'kd' is the baseline itself"),
+        (
+            ["--method", "kd+gram", "--gain", 2],
+            "^--gain is 2, all of the metric's range.* 0.01 for",
+        ),
+    ):
+        with pytest.raises(InputError, match=message):
+            run("--pilot", folder, *words)
+
+
+def test_a_plan_says_nothing_on_the_direction_of_a_metric(tmp_path):
+    items = store_pilot(tmp_path / "pilot").rename(columns={"score": "nll"})
+    items.to_csv(tmp_path / "x.csv", index=False)
+    text = run("--pilot", tmp_path / "x.csv", "--method", "kd+gram", "--gain", 0.1)
+    assert "value: nll Variance" in text
+    assert "is better" not in text
 
 
 def test_the_unit_of_a_pilot_can_be_given(tmp_path):

@@ -102,7 +102,7 @@ def compare_all(
         >>> [(row.comparison.method, row.verdict.word) for row in report.rows]
         [('new', 'better')]
     """
-    methods = _other_methods(scores.frame, baseline, primary)
+    methods = _other_methods(scores.frame, baseline, primary, "primary")
     scores = with_collapse_rule(scores, collapsed_at)
     scale = infer_scale(scores, baseline, margin, unit)
     scaled = scale.divide(scores)
@@ -158,7 +158,7 @@ def _compare_pairs(
 
 def compare_pooled(scores: ScoreTable, method: str, baseline: str) -> Comparison:
     """One method against the baseline over all shared tasks, as in `compare_all`."""
-    _other_methods(scores.frame, baseline, [method])
+    _other_methods(scores.frame, baseline, [method], "method")
     return match_pair(scores, method, baseline).compare()
 
 
@@ -173,9 +173,12 @@ def matched_rows(report: ComparisonReport, method: str, baseline: str) -> pd.Dat
     return match_pair(report.scale.divide(report.scores), method, baseline).scored()
 
 
-def _other_methods(frame: pd.DataFrame, baseline: str, primary: Sequence[str]) -> list[str]:
+def _other_methods(
+    frame: pd.DataFrame, baseline: str, named: Sequence[str], option: str
+) -> list[str]:
+    """All methods but the baseline, after a check of those that an option names."""
     known = frame["method"].unique().tolist()
-    for name, value in (("baseline", baseline), *(("primary", method) for method in primary)):
+    for name, value in (("baseline", baseline), *((option, method) for method in named)):
         if value not in known:
             same = [method for method in known if method.lower() == value.lower()]
             hint = f"; did you mean {same[0]!r}?" if same else ""
@@ -188,8 +191,8 @@ def _other_methods(frame: pd.DataFrame, baseline: str, primary: Sequence[str]) -
             f"the rows hold {baseline} alone: nothing to compare it with; expected several methods "
             "in one column (name it by --column method=NAME) or in one column each"
         )
-    if baseline in primary:
-        raise InputError(f"primary {baseline!r} is the baseline itself")
+    if baseline in named:
+        raise InputError(f"{option} {baseline!r} is the baseline itself")
     return methods
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import pandas as pd
 
-from geodistill.analysis.metric_names import is_bounded
+from geodistill.analysis.metric_names import is_bounded, metric_key
 from geodistill.analysis.report.format import POINTS, Unit
 from geodistill.analysis.score_columns import join
 from geodistill.analysis.score_tables import ScoreTable
@@ -20,6 +20,8 @@ POOLED_RATIO = 10.0
 """Tasks whose baseline means differ by a larger factor are compared by relative differences."""
 SUSPECT_RATIO = 30.0
 """A method with so many times the baseline's mean may be on another scale."""
+RATING = 10
+"""A mere `score` up to this is a rating, no percentage."""
 _PERCENT_POINTS = Unit("points", digits=1)
 
 
@@ -66,11 +68,11 @@ def infer_scale(
     """In what unit differences are printed, and the margin of each task.
 
     A known bounded metric whose values all lie in -1..1 is a fraction, one whose values lie in
-    0..100 a percentage; both are printed in points with a margin of one point. Other metrics are
-    printed as they are, with a margin of 1 % of the baseline's mean in each task; where these means
-    differ by more than a factor of 10, all differences are in per cent of the task's mean, since a
-    mean over tasks would be that of the largest one. Means are of absolute values, so that rewards
-    around 0 have a scale too.
+    0..100 a percentage (a mere `score` only above 10: others are ratings); both are printed in
+    points with a margin of one point. Other metrics are printed as they are, with a margin of 1 %
+    of the baseline's mean in each task; where these means differ by more than a factor of 10, all
+    differences are in per cent of the task's mean, since a mean over tasks would be that of the
+    largest one. Means are of absolute values, so that rewards around 0 have a scale too.
 
     Args:
         scores: the table.
@@ -80,8 +82,9 @@ def infer_scale(
         unit: one of `UNITS`; by default inferred.
 
     Raises:
-        InputError: a margin that is not a finite number above 0 or is of an unknown task; scores on
-            different scales, which have no common mean; or an unknown unit.
+        InputError: a margin that is not a finite number above 0, is the metric's whole range or is
+            of an unknown task; scores on different scales, which have no common mean; or an
+            unknown unit.
     """
     if unit not in (None, *UNITS):
         raise InputError(f"unit is {unit!r}; expected one of {join(UNITS)}")
@@ -96,8 +99,14 @@ def infer_scale(
         printed = POINTS if unit == "fraction" else _PERCENT_POINTS
         default, divisors = 1 / printed.factor, dict.fromkeys(tasks, 1.0)
         by_task = _parse_margins(margins, means, divisors, default)
+        if (largest := max(by_task.values())) * printed.factor >= 100:
+            raise InputError(
+                f"margin is {largest:g}, all of the metric's range; expected it in the unit of the "
+                f"score, such as {default:g} for 1 point"
+            )
         return Scale(printed, printed, divisors, by_task, _words(by_task, printed, margins), ())
-    raw = Unit(scores.metric, digits=3)
+    digits = 2 - math.floor(math.log10(means[means > 0].min())) if (means > 0).any() else 3
+    raw = Unit(scores.metric, digits=max(3, digits))
     if unit == "relative":
         if (means == 0).any():
             raise InputError(
@@ -130,7 +139,8 @@ def _infer_unit(
         _refuse_different_scales(scores.frame, scores.metric)
         if values.abs().max() <= 1:
             return "fraction", []
-        if values.abs().max() <= 100 and values.min() >= 0:
+        smallest = RATING if metric_key(scores.metric) == "score" else 1
+        if smallest < values.abs().max() <= 100 and values.min() >= 0:
             return "percent", []
     notes = []
     by_method = values.abs().groupby([scores.frame["task"], scores.frame["method"]]).mean()
@@ -171,7 +181,8 @@ def _refuse_different_scales(frame: pd.DataFrame, metric: str) -> None:
         )
     raise InputError(
         f"{metric} lies on one scale in some tasks and on another in others: {_span(large)}; "
-        f"{_span(small)}: expected one; choose tasks by --task, as in {_options(small)}"
+        f"{_span(small)}: expected one; choose tasks by --task, as in {_options(small)}, or say "
+        "which by --unit percent"
     )
 
 

@@ -22,6 +22,7 @@ GAINS = (0.005, 0.01, 0.02)
 RTE_DEV = 277
 """Sentence pairs in RTE's development set, on which GLUE papers compare methods."""
 _MAX_GAIN = 1e100  # squares of larger ones overflow
+_MIN_DEVIATION, _MAX_DEVIATION = 1e-50, 1e50  # and fourth powers of these
 MAX_ITEMS, MAX_SEEDS = 10_000_000, 10_000
 """Larger designs are not reported."""
 
@@ -114,7 +115,7 @@ def components_from_sd(seed: float, item: float, residual: float) -> Components:
         residual: σ_E ≥ 0, of the seed × item residual.
 
     Raises:
-        InputError: a deviation below 0, or all of them 0.
+        InputError: a deviation below 0, too large or small for its square, or all of them 0.
 
     Example:
         >>> from geodistill.analysis import components_from_sd
@@ -124,8 +125,11 @@ def components_from_sd(seed: float, item: float, residual: float) -> Components:
     """
     deviations = {"seed": seed, "item": item, "residual": residual}
     for name, value in deviations.items():
-        if not value >= 0:
-            raise InputError(f"the {name} deviation is {value}; it must be 0 or more")
+        if value and not _MIN_DEVIATION <= value <= _MAX_DEVIATION:
+            raise InputError(
+                f"the {name} deviation is {value}; it must be 0, or lie between "
+                f"{_MIN_DEVIATION:g} and {_MAX_DEVIATION:g}"
+            )
     if not any(deviations.values()):
         raise InputError("the deviations are all 0: nothing varies, so there is nothing to plan")
     return Components(seed**2, item**2, residual**2, df_item=1.0)

@@ -84,7 +84,8 @@ def compare_over_seeds(metrics: pd.DataFrame, method: str, baseline: str) -> Com
     variance = float((by_seed.sum() ** 2).sum()) * n_effective
     parts, test = Components(variance, 0.0, 0.0, df_item=1.0), "paired t over seeds"
     if "fold" in metrics:
-        parts = FoldsOnly(variance, 0.0, 0.0, df_item=1.0, folds=metrics["fold"].nunique())
+        n_folds = int(metrics.groupby("task")["fold"].nunique().min())
+        parts = FoldsOnly(variance, 0.0, 0.0, df_item=1.0, folds=n_folds)
         test = "paired t over folds, corrected for their shared training data (Nadeau and Bengio)"
     return _comparison(
         float(by_task.mean().mean()), parts, n_effective, int(sizes.min()), metrics,

@@ -113,3 +113,24 @@ def test_methods_on_two_scales_are_refused_or_suspected(tmp_path):
     assert chosen.rows[0].comparison.estimate == pytest.approx(73.6375)
     unknown = report(frame.rename(columns={"accuracy": "zeal"}), tmp_path, higher=True)
     assert any("new's mean is 101 times kd's" in note for note in unknown.notes)
+
+
+def test_a_margin_of_the_whole_range_is_refused(tmp_path):
+    frame = errors({"t": 0.5}, {"t": 1.1}).rename(columns={"rmse": "accuracy"})
+    for margin in (1, "t=2"):
+        with pytest.raises(InputError, match=r"all of the metric's range.*0\.01 for 1 point"):
+            report(frame, tmp_path, margin=margin)
+    percent = frame.assign(accuracy=100 * frame["accuracy"])
+    assert report(percent, tmp_path, margin=2).margin == 2
+
+
+def test_a_score_of_one_to_ten_is_not_in_points(tmp_path):
+    frame = errors({"t": 7.0}, {"t": 1.01}).rename(columns={"rmse": "score"})
+    result = report(frame, tmp_path)
+    assert result.unit.name == "score"
+    assert result.margin == pytest.approx(0.01 * frame.loc[frame["method"] == "kd", "score"].mean())
+
+
+def test_small_errors_are_printed_with_their_digits(tmp_path):
+    result = report(errors({"t": 2e-5}, {"t": 1.07}), tmp_path)  # 7 % of 2e-5 is 1.4e-6
+    assert result.unit.format(result.comparisons[0].estimate) == "-0.0000014"

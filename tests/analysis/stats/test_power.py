@@ -85,7 +85,11 @@ BAD = [
     (lambda: design(tests=0), "got 5 seeds, 1000 items, 0 tests"),
     (lambda: Design(components_from_sd(1, 1, 1), 1, 5, 10, power=1.0), "power is 1.0; it must lie"),
     (lambda: Design(components_from_sd(1, 1, 1), 1, 5, 10, alpha=0.0), "alpha is 0.0; it must lie"),
-    (lambda: components_from_sd(-1, 0, 0), "the seed deviation is -1; it must be 0 or more"),
+    (lambda: components_from_sd(-1, 0, 0), "the seed deviation is -1; it must be 0, or lie"),
+    (lambda: components_from_sd(0, math.inf, 0), "the item deviation is inf; it must be 0, or lie"),
+    (lambda: components_from_sd(0, math.nan, 0), "the item deviation is nan; it must be 0, or lie"),
+    (lambda: components_from_sd(0, 0, 1e200), "the residual deviation is 1e.200; it must be 0"),
+    (lambda: components_from_sd(1e-200, 0, 0), "lie between 1e-50 and 1e.50"),
     (lambda: components_from_sd(0, 0, 0), "the deviations are all 0"),
     (lambda: mcnemar_sample_size(0.2, 0.1), "gain is 0.2 and discordant 0.1"),
 ]

@@ -90,6 +90,23 @@ def test_folds_share_training_data():
     assert result.p > 1.5 * stats.ttest_rel(scores[1], scores[0]).pvalue
 
 
+def test_the_folds_of_each_task_are_its_own():
+    """Two tasks of five folds with names of their own are no cross-validation of ten folds."""
+    d = np.random.default_rng(0).normal(0.5, 1.0, (2, 5))  # by task and fold
+    rows = [
+        {"method": m, "seed": f"{t}{f}", "fold": f"{t}{f}", "score": i * d[k, f], "task": t}
+        for i, m in enumerate(("kd", "m"))
+        for k, t in enumerate("ab")
+        for f in range(5)
+    ]
+    frame = pd.DataFrame(rows)
+    frame["run_id"] = frame["method"] + frame["seed"]
+    result = compare_over_seeds(frame, "m", "kd")
+    variance = d.var(axis=1, ddof=1).sum() / 4  # of the mean over both tasks, for one fold
+    assert result.estimate == pytest.approx(d.mean())
+    assert result.se == pytest.approx(np.sqrt(variance * (1 / 5 + 1 / 4)))
+
+
 def test_items_alone_are_the_paired_t_test(items, tables):
     single = items[(items["seed"] == 0) & (items["task"] == "a")]
     result = compare_over_items(single, "m", "kd")

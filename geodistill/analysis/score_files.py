@@ -1,5 +1,6 @@
 """Files and folders of scores, as one frame with the columns that they have."""
 
+import csv
 import gzip
 import json
 import re
@@ -61,6 +62,9 @@ def _read_text(path: Path) -> pd.DataFrame:
     with _open(path) as lines:
         header = next(lines, "")
     separator = max((",", ";", "\t"), key=header.count)
+    names = Counter(name.strip() for name in next(csv.reader([header], delimiter=separator), []))
+    if repeated := [name for name, count in names.items() if name and count > 1]:
+        raise InputError(f"{path} has several columns called {join(repeated)}: rename all but one")
     decimal = "," if separator == ";" else "."
     options: dict[str, Any] = {"sep": separator, "decimal": decimal, "encoding": "utf-8-sig"}
     options |= {"keep_default_na": False, "na_values": [""], "low_memory": False}

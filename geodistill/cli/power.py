@@ -66,6 +66,15 @@ def run_power(
         scores = read_scores(pilot, baseline, parse_columns(columns), metric, True, tasks)
         design, source, gains = _pilot_design(pilot, scores, methods, baseline, gains, unit)
     else:
+        options = {
+            "method": methods,
+            "column": columns,
+            "metric": metric,
+            "task": tasks,
+            "unit": unit,
+        }
+        if without_use := [f"--{name}" for name, value in options.items() if value]:
+            raise InputError(f"{', '.join(without_use)} are about a pilot: give --pilot too")
         design = Design(components_from_sd(*deviations), 1, seeds=5, items=1000)
         source = "given deviations " + ", ".join(f"{value:g}" for value in deviations)
     design = replace(

@@ -480,3 +480,15 @@ def test_text_that_is_no_table_and_decimal_commas_are_refused_with_the_way_out(t
         (tmp_path / "x.csv").write_text(text)
         with pytest.raises(InputError, match=message):
             read_scores(tmp_path / "x.csv", "kd")
+
+
+def test_two_columns_of_one_name_are_refused(tmp_path):
+    path = tmp_path / "x.csv"
+    path.write_text("method,seed,accuracy,accuracy\nkd,0,0.7,0.6\nnew,0,0.8,0.5\n")
+    with pytest.raises(InputError, match="has several columns called accuracy: rename all but one"):
+        read_scores(path, "kd")
+    path.write_text("seed,llama-3,llama-3.1\n0,0.7,0.8\n1,0.6,0.8\n")  # as pandas renames them
+    assert set(read_scores(path, "llama-3", metric="accuracy").frame["method"]) == {
+        "llama-3",
+        "llama-3.1",
+    }

@@ -89,6 +89,10 @@ def test_the_command_plans_from_deviations():
         ([], "give either --pilot"),
         (["--pilot", "x", "--seed-sd", "1"], "give either --pilot"),
         (["--pilot", "x"], "--pilot needs --method"),
+        (
+            ["--seed-sd", "1", "--unit", "raw", "--method", "a"],
+            "--method, --unit are about a pilot",
+        ),
         (["--pilot", "x.csv", "--method", "a"], "no file at x.csv"),
     ],
 )

@@ -162,6 +162,7 @@ def in_processes(jobs: Sequence[Any], workers: int, make: Callable[[Any], Any]) 
         futures = [pool.submit(_name_errors, make, job) for job in jobs]
         for future in as_completed(futures):
             yield future.result()
+        pool.shutdown()  # idle workers end by themselves
     except BrokenProcessPool as error:
         raise InputError(
             "a worker process died (of too little memory, or killed); finished runs are kept, the "

@@ -60,20 +60,20 @@ def show(
             `made_by` and `run_ids`.
     """
     facts = _facts(name, alt, source, made_by, results, run_ids)
-    table = "" if data is None else _folded(data)
+    numbers = "" if data is None else _folded(data)
     link = _csv_link(drawn_points(fig) if data is None else data, facts["name"])
     image = io.BytesIO()
     fig.savefig(image, format="png", dpi=2 * fig.dpi, bbox_inches="tight")
     _close(fig)
     width = min(WIDTH, round(fig.get_figwidth() * fig.dpi))
-    data = base64.b64encode(image.getvalue()).decode()
+    png = base64.b64encode(image.getvalue()).decode()
     body = (
         f'<img class="gd-figure" width="{width}" alt="{escape(alt)}" '
-        f'src="data:image/png;base64,{data}">'
+        f'src="data:image/png;base64,{png}">'
     )
     text = f"{escape(caption)}<br>" if caption else ""
-    caption = f"<figcaption>{text}{_caption(facts, link)}</figcaption>"
-    _display(f"<figure>{body}{caption}{table}</figure>", facts)
+    text = f"<figcaption>{text}{_caption(facts, link)}</figcaption>"
+    _display(f"<figure>{body}{text}{numbers}</figure>", facts)
 
 
 def show_table(
@@ -144,7 +144,7 @@ def drawn_points(fig: Figure) -> pd.DataFrame:
     columns = ["panel", "series", "x", "y"]
     tables = [pd.DataFrame(columns=columns)]
     for panel, ax in enumerate(fig.axes, 1):
-        artists = [(line, line.get_xydata()) for line in ax.lines]
+        artists: list[tuple[Any, Any]] = [(line, line.get_xydata()) for line in ax.lines]
         artists += [(marks, marks.get_offsets()) for marks in ax.collections]
         for artist, points in artists:
             label = str(artist.get_label())

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from support.tiny_project import notebook, printed, tiny_project
 
+NAMES = ["one", "two", "three"]  # two notebooks run at a time
 BUILD = """
 import sys
 from pathlib import Path
@@ -33,7 +34,7 @@ print("went through")
 def project(tmp_path):
     sources = {
         f"_0{i}_{name}": notebook(name, WAIT.format(name=name))
-        for i, name in enumerate(("one", "two", "three"), start=1)
+        for i, name in enumerate(NAMES, start=1)
     }
     return tiny_project(tmp_path, **sources)
 
@@ -73,22 +74,34 @@ def allow(project, *names: str) -> None:
         (project.root / f"go_{name}").touch()
 
 
-@pytest.mark.parametrize("point", ["one", "two", "three"])
+def wait_until_finished(project, names: list[str], build: subprocess.Popen) -> None:
+    for name in names:
+        wait_for(project.executed("smoke") / f"0{NAMES.index(name) + 1}_{name}.ipynb", build)
+
+
+def assert_no_kernel_lives(project) -> None:
+    started = list(project.root.glob("started_*"))
+    assert started
+    for path in started:
+        assert gone(int(path.read_text())), f"the kernel of {path.name} lives on"
+
+
+@pytest.mark.parametrize("point", NAMES)
 def test_sigkill_keeps_what_was_finished(project, point):
-    names = ["one", "two", "three"]
-    before = names[: names.index(point)]
+    before = NAMES[: NAMES.index(point)]
     allow(project, *before)
     build = start(project.root)
     wait_for(project.root / f"started_{point}", build)
+    wait_until_finished(project, before, build)
     build.kill()
     build.wait()
-    assert gone(int((project.root / f"started_{point}").read_text())), "the kernel lives on"
+    assert_no_kernel_lives(project)
     finished = sorted(path.stem[3:] for path in project.executed("smoke").glob("*.ipynb"))
     assert finished == sorted(before)
 
     for name in before:
         (project.root / f"started_{name}").unlink()
-    allow(project, *names)
+    allow(project, *NAMES)
     build = start(project.root)
     output, _ = build.communicate(timeout=600)
     assert build.returncode == 0, output
@@ -103,9 +116,9 @@ def test_ctrl_c_stops_at_once_and_keeps_what_was_finished(project):
     allow(project, "one")
     build = start(project.root)
     wait_for(project.root / "started_two", build)
+    wait_until_finished(project, ["one"], build)
     build.send_signal(signal.SIGINT)
     output, _ = build.communicate(timeout=300)
     assert build.returncode != 0, output
-    assert gone(int((project.root / "started_two").read_text())), "the kernel lives on"
+    assert_no_kernel_lives(project)
     assert [path.stem for path in project.executed("smoke").glob("*.ipynb")] == ["01_one"]
-    assert not (project.root / "started_three").exists()

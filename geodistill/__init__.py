@@ -58,6 +58,12 @@ _NAMES = {
     "errors": ("AssetError", "InputError"),
 }
 _PACKAGE_OF = {name: package for package, names in _NAMES.items() for name in names}
+_EXTRAS = {
+    "distill": "train",
+    "layers": "train,analysis",
+    "experiments.your_model": "train,analysis",
+}
+"""What a subpackage needs beside the base install."""
 
 __all__ = ["__version__", *_PACKAGE_OF]
 
@@ -65,7 +71,18 @@ __all__ = ["__version__", *_PACKAGE_OF]
 def __getattr__(name: str) -> Any:
     if name not in _PACKAGE_OF:
         raise AttributeError(f"module 'geodistill' has no attribute {name!r}")
-    return getattr(import_module(f"geodistill.{_PACKAGE_OF[name]}"), name)
+    package = _PACKAGE_OF[name]
+    try:
+        return getattr(import_module(f"geodistill.{package}"), name)
+    except ModuleNotFoundError as error:
+        if package not in _EXTRAS or (error.name or "").partition(".")[0] == "geodistill":
+            raise
+        raise ModuleNotFoundError(
+            f"there is no package {error.name} here, which geodistill.{name} needs; install its "
+            f"extras: pip install 'geodistill[{_EXTRAS[package]}]', or '.[{_EXTRAS[package]}]' in "
+            "a checkout",
+            name=error.name,
+        ) from error
 
 
 def __dir__() -> list[str]:

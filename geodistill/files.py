@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import glob
 import hashlib
 import os
 import shutil
@@ -66,6 +67,12 @@ def atomic_folder(folder: Path) -> Iterator[Path]:
             shutil.rmtree(folder)
         partial.rename(folder)
     finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def remove_interrupted(folder: Path) -> None:
+    """Remove what killed processes left of `atomic_folder`; nobody else may be writing `folder`."""
+    for partial in folder.parent.glob(f".{glob.escape(folder.name)}.*.partial"):
         shutil.rmtree(partial, ignore_errors=True)
 
 

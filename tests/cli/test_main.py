@@ -326,3 +326,17 @@ def test_the_stub_names_what_the_top_level_offers():
 def test_an_unknown_name_is_an_attribute_error():
     with pytest.raises(AttributeError, match="module 'geodistill' has no attribute 'nothing'"):
         geodistill.nothing  # noqa: B018
+
+
+@pytest.mark.parametrize(
+    ("name", "extras"), [("distill_your_model", "train,analysis"), ("FeatureTerm", "train")]
+)
+def test_a_name_that_lacks_a_package_says_how_to_install_it(monkeypatch, name, extras):
+    def lacks_pandas(module):
+        raise ModuleNotFoundError("No module named 'pandas'", name="pandas")
+
+    monkeypatch.setattr(geodistill, "import_module", lacks_pandas)
+    with pytest.raises(ModuleNotFoundError, match=rf"no package pandas here.*\[{extras}\]"):
+        getattr(geodistill, name)
+    with pytest.raises(ModuleNotFoundError, match=r"^No module named 'pandas'$"):
+        geodistill.ProcrustesLoss  # noqa: B018

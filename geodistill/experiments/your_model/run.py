@@ -38,7 +38,7 @@ from geodistill.experiments.training import torch_threads
 from geodistill.experiments.your_model.inputs import RECORD, read_inputs, record_of
 from geodistill.experiments.your_model.plan import plan_table
 from geodistill.experiments.your_model.settings import TUNING_SEED, YourModelSettings
-from geodistill.files import Progress, atomic_folder, first_line, no_progress
+from geodistill.files import Progress, atomic_folder, first_line, no_progress, remove_interrupted
 
 TRIVIAL = ("majority", "tfidf")
 _MEANS = {"agreement": "agreement with the teacher", "geometry_kept/procrustes": "geometry kept"}
@@ -204,7 +204,8 @@ def _keep_student(folder: Path, trainer: Any) -> None:
 
 @contextmanager
 def _written(folder: Path) -> Iterator[Path]:
-    """`atomic_folder`, whose errors say what is kept."""
+    """`atomic_folder`, whose errors say what is kept; the lock on the runs keeps others away."""
+    remove_interrupted(folder)
     try:
         with atomic_folder(folder) as partial_folder:
             yield partial_folder

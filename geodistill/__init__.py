@@ -77,12 +77,10 @@ def __getattr__(name: str) -> Any:
     except ModuleNotFoundError as error:
         if package not in _EXTRAS or (error.name or "").partition(".")[0] == "geodistill":
             raise
-        raise ModuleNotFoundError(
-            f"there is no package {error.name} here, which geodistill.{name} needs; install its "
-            f"extras: pip install 'geodistill[{_EXTRAS[package]}]', or '.[{_EXTRAS[package]}]' in "
-            "a checkout",
-            name=error.name,
-        ) from error
+        from geodistill.errors import missing_package
+
+        message = missing_package(error, f"geodistill.{name}", _EXTRAS[package])
+        raise ModuleNotFoundError(message, name=error.name) from error
 
 
 def __dir__() -> list[str]:

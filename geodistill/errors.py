@@ -26,3 +26,17 @@ class AssetError(RuntimeError):
         ...     print(error)
         asset 'minilm' is missing; run `geodistill download`
     """
+
+
+def missing_package(error: ModuleNotFoundError, user: str, extras: str) -> str:
+    """Which package is not installed, what needs it, and how to install it, in one sentence.
+
+    Args:
+        error: of the import.
+        user: the command or name that needs the package.
+        extras: of the distribution that bring it, separated by commas.
+    """
+    return (
+        f"there is no package {error.name} here, which {user} needs; install its extras: "
+        f"pip install 'geodistill[{extras}]', or '.[{extras}]' in a checkout"
+    )

@@ -93,7 +93,7 @@ def run_compare(
 
 
 def _folder_name(baseline: str) -> str:
-    """The name of a method as one folder's, inside the one that is asked for."""
+    """The name of a method as that of one folder, which lies inside the output folder."""
     return re.sub(r"[^\w+.=-]+|^\.+", "-", baseline)[:100]
 
 

@@ -4,7 +4,7 @@ import sys
 from collections.abc import Callable
 from io import TextIOWrapper
 
-from geodistill.errors import AssetError, InputError
+from geodistill.errors import AssetError, InputError, missing_package
 
 INTERRUPTED = 130
 """Exit code that typer gives to Ctrl-C."""
@@ -34,10 +34,7 @@ def run_app(app: Callable[[], object]) -> None:
         extras = EXTRAS.get(next(iter(sys.argv[1:]), ""))
         if extras is None or (error.name or "").partition(".")[0] == "geodistill":
             raise
-        _fail(
-            f"there is no package {error.name} here, which this command needs; install its extras: "
-            f"pip install 'geodistill[{extras}]', or '.[{extras}]' in a checkout"
-        )
+        _fail(missing_package(error, "this command", extras))
     except SystemExit as end:
         if end.code == INTERRUPTED:
             print("stopped; finished work is kept, the same command resumes there", file=sys.stderr)

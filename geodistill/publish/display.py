@@ -116,12 +116,10 @@ def show_table(
 
 
 def _folded(data: pd.DataFrame) -> str:
+    if len(data) > LONGEST_TABLE:
+        return ""
     table = _to_html(data, "gd-table")
-    return (
-        f'<details class="gd-numbers"><summary>Numbers of the figure</summary>{table}</details>'
-        if len(data) <= LONGEST_TABLE
-        else ""
-    )
+    return f'<details class="gd-numbers"><summary>Numbers of the figure</summary>{table}</details>'
 
 
 def _csv_link(data: pd.DataFrame, name: str) -> str:

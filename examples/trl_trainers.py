@@ -1,4 +1,4 @@
-"""TRL's fine-tuning on answers and its on-policy distillation (GKD), with feature terms."""
+"""TRL's fine-tuning on answers and its two on-policy distillations, with feature terms."""
 
 import tempfile
 from typing import Any
@@ -7,7 +7,7 @@ import torch
 from datasets import Dataset
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
-from trl import SFTConfig, SFTTrainer
+from trl import DistillationConfig, DistillationTrainer, SFTConfig, SFTTrainer
 from trl.experimental.gkd import GKDConfig, GKDTrainer
 
 from geodistill import FeatureDistillation, FeatureTerm, ProcrustesLoss
@@ -16,14 +16,11 @@ WORDS = ["<pad>", "<end>", "user", "assistant", *"abcdefgh"]
 TEMPLATE = "{% for m in messages %}{{ m.role }} {{ m.content }} {% endfor %}"
 CHAT = {"messages": [{"role": "user", "content": "a b"}, {"role": "assistant", "content": "c d e"}]}
 PAIR = {"prompt": "a b", "completion": " c d e"}
-
-
-class GeometrySFT(FeatureDistillation, SFTTrainer):
-    """TRL's loss plus the weighted terms, over the tokens of the answers."""
-
-
-class GeometryGKD(FeatureDistillation, GKDTrainer):
-    """The student answers a share `lmbda` of the prompts; the terms compare the same tokens."""
+SETTINGS: dict[type, tuple[type, dict[str, Any], dict[str, Any]]] = {
+    SFTTrainer: (SFTConfig, PAIR, {"max_length": 24}),
+    GKDTrainer: (GKDConfig, CHAT, {"max_length": 24, "lmbda": 0.5, "max_new_tokens": 6}),
+    DistillationTrainer: (DistillationConfig, {"prompt": "a b"}, {"max_completion_length": 6}),
+}
 
 
 def llama(width: int) -> LlamaForCausalLM:  # in place of `AutoModelForCausalLM.from_pretrained`
@@ -32,22 +29,25 @@ def llama(width: int) -> LlamaForCausalLM:  # in place of `AutoModelForCausalLM.
         initializer_range=0.1))  # fmt: skip
 
 
-def main(trainer_class: Any = GeometrySFT) -> list[float]:
-    """The geometry losses of one of the two trainers."""
+def main(base: Any = SFTTrainer) -> list[float]:
+    """The geometry losses of a training with one of TRL's three trainers."""
+
+    class Geometry(FeatureDistillation, base):
+        """TRL's loss plus the weighted terms, over the tokens of the answers."""
+
     torch.manual_seed(0)
     model = Tokenizer(models.WordLevel({w: i for i, w in enumerate(WORDS)}, unk_token="<pad>"))
     model.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=model, pad_token="<pad>",
         eos_token="<end>", chat_template=TEMPLATE)  # fmt: skip
-    config, row = (SFTConfig, PAIR) if trainer_class is GeometrySFT else (GKDConfig, CHAT)
-    gkd = {"lmbda": 0.5, "max_new_tokens": 6} if config is GKDConfig else {}
+    config, row, lengths = SETTINGS[base]
     term = FeatureTerm(-1, -1, ProcrustesLoss())
     with tempfile.TemporaryDirectory() as folder:
-        trainer = trainer_class(
+        trainer = Geometry(
             llama(16),
             args=config(folder, max_steps=12, learning_rate=0.01, per_device_train_batch_size=8,
                 logging_steps=1, report_to="none", bf16=False, disable_tqdm=True,
-                save_strategy="no", use_cpu=True, max_length=24, **gkd),
+                save_strategy="no", use_cpu=True, **lengths),
             train_dataset=Dataset.from_list([row] * 16), processing_class=tokenizer,
             teacher_model=llama(32), terms=[term],
         )  # fmt: skip
@@ -56,4 +56,4 @@ def main(trainer_class: Any = GeometrySFT) -> list[float]:
 
 
 if __name__ == "__main__":
-    print(main(GeometrySFT), main(GeometryGKD))
+    print(*(main(base) for base in SETTINGS), sep="\n")

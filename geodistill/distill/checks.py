@@ -37,16 +37,24 @@ _logger = logging.getLogger(__name__)
 _UNSUPPORTED = {
     "SentenceTransformerTrainer": "its batches are columns of several texts: expected the trainer "
     "itself with loss=SentenceEmbeddingLoss(model, ProcrustesLoss())",
-    "DistillationTrainer": "its step keeps prompts and answers apart: expected GKDTrainer or "
-    "SFTTrainer below the mixin, or FeatureDistillationTrainer",
+    "ServerDistillationTrainer": "its teacher is on a server, which gives no features: expected "
+    "DistillationTrainer with a teacher_model",
+    "AsyncDistillationTrainer": "its teacher is on a server, which gives no features: expected "
+    "DistillationTrainer with a teacher_model",
 }
 
 
-def check_trainer(kind: type) -> None:
-    """Raise InputError for a trainer whose step the mixin cannot extend."""
-    for base in kind.__mro__:
-        if base.__name__ in _UNSUPPORTED:
-            raise InputError(f"{base.__name__} cannot be extended: {_UNSUPPORTED[base.__name__]}")
+def check_trainer(kind: type, logit_loss: Any) -> None:
+    """Raise InputError for a trainer whose step the mixin cannot extend with these losses."""
+    names = [base.__name__ for base in kind.__mro__]
+    for name in names:
+        if name in _UNSUPPORTED:
+            raise InputError(f"{name} cannot be extended: {_UNSUPPORTED[name]}")
+    if logit_loss is not None and "DistillationTrainer" in names:
+        raise InputError(
+            f"logit_loss is {logit_loss!r}, and TRL's DistillationTrainer has its own, which keeps "
+            "no logits: expected logit_loss=None"
+        )
 
 
 def check_needs(trainer: Any, teacher_tokenizer: Any) -> None:

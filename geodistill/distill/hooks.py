@@ -125,8 +125,12 @@ def record_outputs(
     options = {"return_dict": True} if tuples else {}
     options |= {"output_hidden_states": True} if numbered else {}
 
-    def request(_: nn.Module, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-        return args, {**kwargs, **options}
+    def request(
+        module: nn.Module, args: Any, kwargs: dict[str, Any]
+    ) -> tuple[Any, dict[str, Any]] | None:
+        # TRL may call a loss of its own in place of the forward; the body is then called by it.
+        redirected = "_ForwardRedirection" in getattr(module.forward, "__qualname__", "")
+        return None if redirected else (args, {**kwargs, **options})
 
     def keep_states(_: nn.Module, __: Any, output: Any) -> None:
         if torch.is_grad_enabled() == grad and _hidden_states(output):

@@ -92,7 +92,7 @@ class FeatureDistillation(_Base):
         logit_weight: float = 1.0,
         **kwargs: Any,
     ) -> None:
-        checks.check_trainer(type(self))
+        checks.check_trainer(type(self), logit_loss)
         runs_teacher = "teacher_model" in signature(super().__init__).parameters
         if runs_teacher:
             kwargs["teacher_model"] = teacher_model
@@ -137,13 +137,15 @@ class FeatureDistillation(_Base):
         """The distillation loss in training, the trainer's own loss in evaluation."""
         inputs, teacher_batch, rows = step.split_inputs(self, inputs)
         student = self.accelerator.unwrap_model(model)
-        checks.check_length(inputs, student, "student")
+        text = step.as_text(inputs)
+        checks.check_length(text, student, "student")
         if not model.training:
             arguments = model, inputs, return_outputs, num_items_in_batch
             return step.evaluation_loss(self, super().compute_loss, *arguments)
         share = 1 / self.current_gradient_accumulation_steps
-        item_share, count = step.item_share(self, inputs, num_items_in_batch)
-        at, batch = self.state.global_step, {**teacher_batch, **inputs}
+        n_items = step.step_items(self, inputs, num_items_in_batch)
+        item_share, count = step.item_share(self, text, n_items)
+        at, batch = self.state.global_step, {**teacher_batch, **text}
         observed = self.teacher_model if self.distils else None
         layers = [layer for layer, _ in self.layers] or [-1]
         with record_outputs(observed, layers, grad=False, role="teacher") as teacher_calls:
@@ -155,7 +157,7 @@ class FeatureDistillation(_Base):
         # Now, since other losses would refuse the outputs of a diverged student.
         self.losses.check_finite(at, batch)
         if self.distils:
-            reads = teacher_batch if self.mismatch or teacher_batch else inputs
+            reads = teacher_batch if self.mismatch or teacher_batch else text
             teacher = step.outputs_of_teacher(self, reads, rows, teacher_calls)
             with self.losses.blame_teacher_if_nonfinite(teacher, at, batch):
                 if self.logit_loss is not None:
@@ -164,7 +166,7 @@ class FeatureDistillation(_Base):
                     value = logit * item_share / share
                     self.losses.add("logit", value, share, self.logit_weight)
                 if len(self.terms):
-                    loss = step.add_feature_terms(self, loss, features, inputs, teacher)
+                    loss = step.add_feature_terms(self, loss, features, text, teacher)
                 self.losses.check_finite(at, batch)
         return (loss, outputs) if return_outputs else loss
 
@@ -184,6 +186,8 @@ class FeatureDistillation(_Base):
     ) -> Any:
         """The trainer's own, with features of both models for the metrics of the terms."""
         arguments = prediction_loss_only, ignore_keys
+        if self.wrapped:
+            return super().prediction_step(model, inputs, *arguments, **kwargs)
         inputs, teacher_batch, _ = step.split_inputs(self, self._prepare_inputs(inputs))
         reads = teacher_batch or ({} if self.mismatch else inputs)
         generates = getattr(self.args, "predict_with_generate", False)

@@ -388,7 +388,7 @@ def test_padded_vocabularies_of_one_tokenizer_are_cut(tmp_path):
     assert log["loss/logit"] == pytest.approx(float(expected), rel=1e-4)
 
 
-@pytest.mark.parametrize("name", ["SentenceTransformerTrainer", "DistillationTrainer"])
+@pytest.mark.parametrize("name", ["SentenceTransformerTrainer", "ServerDistillationTrainer"])
 def test_trainers_whose_step_cannot_be_extended(name):
     base = type(name, (hf.Trainer,), {})
     with pytest.raises(InputError, match=rf"{name} cannot be extended: its "):

@@ -1,4 +1,4 @@
-"""The mixin over TRL's trainers: SFT, and GKD, whose teacher it must not run again."""
+"""The mixin over TRL's trainers: SFT, and those that run a teacher, which it must not run again."""
 
 import inspect
 
@@ -53,6 +53,10 @@ class GKD(FeatureDistillation, GKDTrainer):
     """TRL's generalised knowledge distillation with feature terms."""
 
 
+class OnPolicy(FeatureDistillation, trl.DistillationTrainer):
+    """TRL's stable distillation on the student's own completions with feature terms."""
+
+
 def model(seed, width=32):
     """Made anew, not copied: TRL binds a forward to its model that a copy would call."""
     return tiny_opt(seed, width=width, vocabulary=300, positions=64)
@@ -99,6 +103,23 @@ def gkd(folder, student, teacher, terms=(), lmbda=0.0, **more):
         processing_class=tokenizer(CHATML),
         teacher_model=teacher,
         terms=terms,
+    )
+
+
+def on_policy(folder, student, teacher, terms=(), kind=OnPolicy, **more):
+    named = settings(folder, max_completion_length=6, **more)
+    del named["max_length"]
+    geometry = {"terms": terms} if kind is OnPolicy else {}
+    logit_loss = {"logit_loss": named.pop("logit_loss")} if "logit_loss" in named else {}
+    return kind(
+        model=student,
+        args=trl.DistillationConfig(**named),
+        train_dataset=PAIRS.select_columns("prompt"),
+        eval_dataset=PAIRS.select_columns("prompt"),
+        processing_class=tokenizer(),
+        teacher_model=teacher,
+        **geometry,
+        **logit_loss,
     )
 
 
@@ -317,6 +338,84 @@ def test_gkd_resumes_at_a_checkpoint(tmp_path):
     whole = run(tmp_path / "whole", 1)
     resumed = run(tmp_path / "resumed", 9, str(tmp_path / "whole" / "checkpoint-1"))
     assert moved(weights(whole), weights(resumed)) < 1e-6
+
+
+# ---- TRL's DistillationTrainer ----
+
+
+def completions_by_hand(student, teacher, batch):
+    """Summed forward KL and the Procrustes distance at the positions that predict a completion."""
+    ids, mask = (
+        torch.cat([batch[f"prompt_{name}"], batch[f"completion_{name}"]], 1)
+        for name in ("ids", "mask")
+    )
+    start = batch["prompt_ids"].shape[1] - 1
+    kept = batch["completion_mask"].bool()
+    mine, said = (
+        m(input_ids=ids, attention_mask=mask, output_hidden_states=True) for m in (student, teacher)
+    )
+    q, p = (out.logits[:, start:-1][kept].log_softmax(-1) for out in (mine, said))
+    divergence = (p.exp() * (p - q)).sum()
+    rows = [out.hidden_states[-1][:, start:-1][kept] for out in (mine, said)]
+    return divergence, procrustes(rows[0], rows[1].detach()), int(kept.sum())
+
+
+@pytest.mark.parametrize("accumulated", [1, 2])
+def test_on_policy_distillation_adds_the_weighted_term(tmp_path, accumulated):
+    """One step by hand: KL per token of all micro-batches, the mean of their geometries."""
+    student, teacher = model(1), model(2, width=48)
+    start, seen = model(1), []
+    trainer = on_policy(
+        tmp_path, student, teacher, [term()], max_steps=1, beta=0.0,
+        per_device_train_batch_size=4 // accumulated, gradient_accumulation_steps=accumulated,
+    )  # fmt: skip
+    batches_of(trainer, seen)
+    trainer.train()
+    assert len(seen) == accumulated
+    parts = [completions_by_hand(start, teacher, batch) for batch in seen]
+    divergence = sum(part[0] for part in parts) / sum(part[2] for part in parts)
+    geometry = sum(part[1] for part in parts) / accumulated
+    assert logged(trainer, "loss/task")[0] == pytest.approx(divergence.item(), rel=1e-4)
+    assert logged(trainer, "loss/ProcrustesLoss[-1--1]")[0] == pytest.approx(
+        geometry.item(), rel=1e-4
+    )
+    total = divergence + WEIGHT * geometry
+    assert logged(trainer, "loss")[0] == pytest.approx(total.item(), rel=1e-4)
+    names = dict(start.named_parameters())
+    gradients = torch.autograd.grad(total, list(names.values()), allow_unused=True)
+    after = weights(student)
+    for (name, parameter), gradient in zip(names.items(), gradients, strict=True):
+        moved_by = torch.zeros_like(parameter) if gradient is None else 0.01 * gradient
+        assert torch.allclose(after[name], parameter - moved_by, atol=2e-6), name
+
+
+def test_on_policy_distillation_without_terms_is_trls_own(tmp_path):
+    student, other = model(1), model(1)
+    steps = {"max_steps": 2, "gradient_accumulation_steps": 2, "per_device_train_batch_size": 2}
+    mine = on_policy(tmp_path, student, model(2), **steps)
+    theirs = on_policy(tmp_path, other, model(2), kind=trl.DistillationTrainer, **steps)
+    for trainer in (mine, theirs):
+        torch.manual_seed(2)  # completions are sampled
+        trainer.train()
+    assert moved(weights(student), weights(other)) < 1e-7
+    assert moved(weights(model(1)), weights(student)) > 1e-4
+    torch.manual_seed(3)
+    evaluated = mine.evaluate()["eval_loss"]
+    torch.manual_seed(3)
+    assert evaluated == pytest.approx(theirs.evaluate()["eval_loss"], rel=1e-5)
+
+
+def test_on_policy_distillation_runs_its_teacher_once_a_step(tmp_path):
+    student, teacher = model(1), model(2)
+    said, before = counted(teacher.model), weights(teacher)
+    on_policy(tmp_path, student, teacher, [term()]).train()
+    assert len(said) == 2
+    assert moved(before, weights(teacher)) == 0
+
+
+def test_on_policy_distillation_refuses_a_logit_loss(tmp_path):
+    with pytest.raises(InputError, match=r"logit_loss is KL.*, and TRL's DistillationTrainer has"):
+        on_policy(tmp_path, model(1), model(2), [term()], logit_loss=KLDivergenceLoss())
 
 
 def test_the_hooks_leave_no_trace(tmp_path):

@@ -68,7 +68,7 @@ def test_a_language_model_learns_by_its_adapter_alone(example):
     assert 0 < trained < weights / 5
 
 
-@pytest.mark.parametrize("name", ["GeometrySFT", "GeometryGKD"])
+@pytest.mark.parametrize("name", ["SFTTrainer", "GKDTrainer", "DistillationTrainer"])
 def test_trl_trainers_learn(name, example):
     pytest.importorskip("trl")
     module = example("trl_trainers")

@@ -57,6 +57,41 @@ def split_inputs(
     return inputs, teacher_batch, rows
 
 
+def as_text(inputs: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Prompts and completions as one text with labels, where TRL's trainer keeps them apart."""
+    if "completion_ids" not in inputs:
+        return inputs
+    prompts, answers = inputs["prompt_ids"], inputs["completion_ids"]
+    scored = inputs["completion_mask"] * inputs.get("tool_mask", 1)
+    targets = answers.masked_fill(scored == 0, -100)
+    masks = inputs["prompt_mask"], inputs["completion_mask"]
+    return {
+        "input_ids": torch.cat([prompts, answers], dim=1),
+        "attention_mask": torch.cat(masks, dim=1),
+        "labels": torch.cat([torch.full_like(prompts, -100), targets], dim=1),
+    }
+
+
+def step_items(
+    trainer: Any, inputs: dict[str, Any], n_items: Tensor | int | None
+) -> Tensor | int | None:
+    """Number of labels of the accumulated batch: as TRL counted generated ones, or as given.
+
+    Removes TRL's number from the inputs, so that the task loss is a mean over the micro-batch.
+
+    Args:
+        trainer: that trains.
+        inputs: of the micro-batch.
+        n_items: as `transformers` counted them before completions were generated.
+    """
+    generated = inputs.pop("num_items_in_batch", None)
+    if generated is None:
+        return n_items
+    joined = 1 if trainer.args.average_tokens_across_devices else trainer.args.world_size
+    own_share: Tensor = generated / joined
+    return own_share
+
+
 def item_share(
     trainer: Any, inputs: Mapping[str, Any], n_items: Tensor | int | None
 ) -> tuple[float | Tensor, Tensor | None]:

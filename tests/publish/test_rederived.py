@@ -26,9 +26,9 @@ def scores():
     """One row per seed, one column per item, by method."""
     items = pd.read_parquet(FULL / "items.parquet").query("task == 'computed'")
     rows = pd.read_parquet(FULL / "rows.parquet", columns=["run_id", "method", "seed"])
-    items = items[["run_id", "item", "exact_match"]].merge(rows.drop_duplicates(), on="run_id")
+    items = items.merge(rows.drop_duplicates(), on=["run_id", "method", "seed"])
     tables = {
-        method: table.pivot(index="seed", columns="item", values="exact_match")
+        method: table.pivot(index="seed", columns=["source", "item"], values="exact_match")
         for method, table in items.groupby("method")
     }
     assert {table.shape for table in tables.values()} == {(10, 960)}
@@ -43,7 +43,24 @@ def judged():
     return comparisons
 
 
-def crossed_test(differences):
+def by_source(differences):
+    """Items on the same words as one, and their effective degrees of freedom, by explicit matrices.
+
+    M maps independent effects of the sources, of one variance, to deviations of their totals from
+    the mean; its traces say how much of the variance these deviations keep.
+    """
+    totals = differences.T.groupby(level="source").sum().T.to_numpy()
+    sizes = differences.T.groupby(level="source").size().to_numpy(float)
+    assert 900 < len(sizes) < differences.shape[1] == sizes.sum()
+    mean, n = differences.to_numpy().mean(1, keepdims=True), len(sizes)
+    m = np.diag(sizes) - np.outer(sizes, sizes) / sizes.sum()
+    kept = np.trace(m @ m)
+    unbiased = (sizes @ sizes / kept * (n - 1) / n) ** 0.5
+    table = mean + unbiased * (totals - sizes * mean) * n / sizes.sum()
+    return table, kept**2 / np.trace(m @ m @ m @ m)
+
+
+def crossed_test(differences, df_items):
     """Mean, standard error, degrees of freedom and p of a (seeds, items) table."""
     n_seeds, n_items = differences.shape
     n, total = differences.size, differences.sum()
@@ -52,6 +69,7 @@ def crossed_test(differences):
     rest = (differences**2).sum() - total**2 / n - seeds - items
     df = np.array([n_seeds - 1, n_items - 1, (n_seeds - 1) * (n_items - 1)])
     seeds, items, rest = np.array([seeds, items, rest]) / df
+    df = np.array([n_seeds - 1, df_items, (n_seeds - 1) * df_items])
     squares, signs = np.array([seeds, items, rest]), np.array([1, 1, -1])
     for i in (0, 1):  # a component below 0 counts as 0
         if squares[i] < rest:
@@ -65,7 +83,7 @@ def crossed_test(differences):
 def test_the_five_tests_come_out_the_same(scores, judged):
     ps = []
     for comparison, (method, baseline) in zip(judged, FAMILY, strict=True):
-        mean, se, df, p = crossed_test((scores[method] - scores[baseline]).to_numpy())
+        mean, se, df, p = crossed_test(*by_source(scores[method] - scores[baseline]))
         ps.append(p)
         got = (comparison.estimate, comparison.se, comparison.df, comparison.p)
         assert got == pytest.approx((mean, se, df, p), rel=1e-9)

@@ -77,7 +77,11 @@ def test_the_answer_fills_the_sentences_of_the_protocols(complete, settings):
     assert "[points]" not in words
     assert "Not complete" not in words
     gain = home.POINTS.format_difference(settings["OPT, computed instructions"].gain)
-    assert f"A Procrustes term adds {gain} points to KD" in words
+    assert f"Tests of the instruction study: A Procrustes term adds {gain} points to KD" in words
+    for label, setting in settings.items():
+        assert f"{100 * setting.gain.estimate:+.1f} ({label})" in words
+    ahead = [s for s in settings.values() if "**better" in home._verdict(s.over_best_control)]
+    assert f"better than the best control in {len(ahead)} of {len(settings)} settings" in words
 
 
 def test_without_results_the_answer_says_which_studies_are_missing(tmp_path, monkeypatch):

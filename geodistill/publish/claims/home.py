@@ -127,13 +127,20 @@ def answer(judge: Judge, settings: Sequence[Setting]) -> str:
         judge: which evaluates the claims.
         settings: as `read_settings` gives them.
     """
-    sentences, incomplete = [f"**{finding(settings)}.**"], []
+    gains = [f"{POINTS.format(s.gain.estimate)} ({s.label})" for s in settings]
+    ahead = sum(_is_better(s.over_best_control) for s in settings)
+    lead = (
+        f"**Over KD a Procrustes term gains, in points, {', '.join(gains)}; it is better than the "
+        f"best control in {ahead} of {len(settings)} settings.**"
+    )
+    sentences, incomplete = [lead], []
     for study, grid in GRIDS.items():
         protocol = grid.protocol()
         if not judge.sections(study).is_complete("full"):
             incomplete.append(study)
             continue
         items = judge.sections(study)["full"].pooled
+        sentences.append(f"Tests of the {study} study:")
         for pair, sentence in zip(protocol["family"], protocol["sentences"], strict=True):
             c = compare(items, pair["method"], pair["baseline"])
             number = f"{POINTS.format_difference(c)} points"

@@ -12,6 +12,7 @@ import matplotlib
 import torch
 from matplotlib.figure import Figure
 
+from benchmarks.data_parallel import data_parallel
 from benchmarks.language import language
 from benchmarks.speed import rows, rows_on_gpu
 from benchmarks.step_parts import step_parts
@@ -49,7 +50,7 @@ def main() -> None:
         partial(tensors, options.repeats),
         partial(language, max(2, options.repeats // 5), options.device),
         partial(students, max(2, options.repeats // 3), options.device),
-        *([] if on_gpu else [step_parts]),
+        *([] if on_gpu else [step_parts, data_parallel]),
     ]
     measured: list[Row] = []
     for part in parts:  # if stopped, the finished parts stay

@@ -92,7 +92,7 @@ def _compared(size: Size, repeats: int, device: str) -> list[Row]:
 def cached(folder: Path, device: str, size: Size) -> tuple[Any, list[dict[str, Any]], TeacherCache]:
     """The teacher, sentences, and the cache of its outputs."""
     silence_libraries()
-    teacher = _teacher(size).to(device)
+    teacher = untrained(size, *size.teacher).to(device)
     data = _sentences(2 * BATCH, size)
     lengths = [len(e["input_ids"]) for e in data]
     cache = build_cache(
@@ -122,9 +122,9 @@ def _train(
     )
 
 
-def _teacher(size: Size) -> Any:
+def untrained(size: Size, layers: int, width: int) -> Any:
+    """A classifier with random weights."""
     torch.manual_seed(0)
-    layers, width = size.teacher
     return BertForSequenceClassification(
         BertConfig(
             vocab_size=size.words,

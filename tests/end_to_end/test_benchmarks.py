@@ -9,7 +9,9 @@ from pathlib import Path
 import torch
 from support.tiny_project import REPOSITORY
 
+from benchmarks.data_parallel import messages_of, process_group
 from benchmarks.timing import peak_memory
+from geodistill.losses import FeatureGramLoss, ProcrustesLoss
 
 
 def test_every_comparison_has_a_finite_ratio_and_is_written(tmp_path: Path) -> None:
@@ -38,6 +40,7 @@ def test_every_comparison_has_a_finite_ratio_and_is_written(tmp_path: Path) -> N
         "share of a student's step: backward",
         "share of a student's step: Procrustes term",
         "share of a student's step: optimiser",
+        "data parallel: bytes of Procrustes over the gradients'",
     ):
         assert any(words in row["what"] for row in record["rows"]), words
     for row in record["rows"]:
@@ -47,6 +50,18 @@ def test_every_comparison_has_a_finite_ratio_and_is_written(tmp_path: Path) -> N
     assert min(shares) > 0
     errors = [row["gradient_error"] for row in record["rows"] if "gradient_error" in row]
     assert 0 < max(errors) < 1e-4
+
+
+def test_a_term_reduces_the_sums_of_its_rows_and_their_gradient_whatever_the_rows(
+    tmp_path: Path,
+) -> None:
+    """By count: n and both column sums; both sizes and the d x d products, then their gradients."""
+    with process_group(tmp_path) as group:
+        cross = messages_of(ProcrustesLoss(group=group), 24, 16)
+        all_three = messages_of(FeatureGramLoss(group=group), 24, 16)
+    assert cross == [8 * (1 + 24 + 16), 8 * (2 + 24 * 16), 8 * (2 + 24 * 16)]
+    products = 24 * 16 + 24 * 24 + 16 * 16
+    assert all_three == [8 * (1 + 24 + 16), 8 * (2 + products), 8 * (2 + products)]
 
 
 def test_peak_memory_counts_what_is_made_while_it_is_held_and_no_view_of_the_inputs() -> None:

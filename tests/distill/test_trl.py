@@ -169,6 +169,16 @@ def by_hand(student, teacher, batch):
     return nll, jsd, geometry
 
 
+def check_sgd_step(start, student, total):
+    """The student has moved from its start by the gradient of the total loss."""
+    names = dict(start.named_parameters())
+    gradients = torch.autograd.grad(total, list(names.values()), allow_unused=True)
+    after = weights(student)
+    for (name, parameter), gradient in zip(names.items(), gradients, strict=True):
+        moved_by = torch.zeros_like(parameter) if gradient is None else 0.01 * gradient
+        assert torch.allclose(after[name], parameter - moved_by, atol=2e-6), name
+
+
 def check_one_step(trainer, student, teacher, base):
     """Loss, its parts and the step against plain PyTorch on the batch that the trainer saw."""
     start, seen = model(1), []
@@ -182,12 +192,7 @@ def check_one_step(trainer, student, teacher, base):
     )
     total = expected + WEIGHT * geometry
     assert logged(trainer, "loss")[0] == pytest.approx(total.item(), rel=1e-4)
-    names = dict(start.named_parameters())
-    gradients = torch.autograd.grad(total, list(names.values()), allow_unused=True)
-    after = weights(student)
-    for (name, parameter), gradient in zip(names.items(), gradients, strict=True):
-        moved_by = torch.zeros_like(parameter) if gradient is None else 0.01 * gradient
-        assert torch.allclose(after[name], parameter - moved_by, atol=2e-6), name
+    check_sgd_step(start, student, total)
     return seen[0]
 
 
@@ -381,12 +386,7 @@ def test_on_policy_distillation_adds_the_weighted_term(tmp_path, accumulated):
     )
     total = divergence + WEIGHT * geometry
     assert logged(trainer, "loss")[0] == pytest.approx(total.item(), rel=1e-4)
-    names = dict(start.named_parameters())
-    gradients = torch.autograd.grad(total, list(names.values()), allow_unused=True)
-    after = weights(student)
-    for (name, parameter), gradient in zip(names.items(), gradients, strict=True):
-        moved_by = torch.zeros_like(parameter) if gradient is None else 0.01 * gradient
-        assert torch.allclose(after[name], parameter - moved_by, atol=2e-6), name
+    check_sgd_step(start, student, total)
 
 
 def test_on_policy_distillation_without_terms_is_trls_own(tmp_path):

@@ -22,7 +22,7 @@ ALIGNMENT = "alignment"
 BEFORE_FINE_TUNING = "procrustes-pretrained"
 """Procrustes to the features of what the teacher was before it was fine-tuned."""
 FEATURE_TERMS = (*MATCHING_TERMS, *CONTROLS, ALIGNMENT, BEFORE_FINE_TUNING)
-LABELS_ALONE = "ce"
+LABELS_ALONE, ANSWERS_ALONE = "ce", "sft"
 BASELINES = ("majority", "tfidf", "frozen", "teacher")
 """Classifiers without a student: the most frequent label, linear models on weighted words and on
 the frozen encoder's mean features, and the fine-tuned teacher."""
@@ -38,7 +38,7 @@ teacher's own answers."""
 INSTRUCTION_METHODS = (
     *(
         f"{base}{term}"
-        for base in ("sft", "kd", "skew", "seqkd")
+        for base in (ANSWERS_ALONE, "kd", "skew", "seqkd")
         for term in ("", *(f"+{name}" for name in MATCHING_TERMS))
     ),
     *(f"{base}+{name}" for base in ("kd", "skew") for name in (*CONTROLS, ALIGNMENT)),

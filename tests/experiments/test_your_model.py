@@ -20,9 +20,13 @@ from transformers import (
 from geodistill.analysis.stored_results import read_stored
 from geodistill.errors import InputError
 from geodistill.experiments import runner
-from geodistill.experiments.your_model import YourModelSettings, distill_your_model
-from geodistill.experiments.your_model import run as run_module
-from geodistill.experiments.your_model.inputs import number_labels, read_inputs, record_of
+from geodistill.experiments.your_model import (
+    YourModelSettings,
+    distill_your_model,
+    text_classification,
+)
+from geodistill.experiments.your_model.record import record_of
+from geodistill.experiments.your_model.text_classification import number_labels, read_inputs
 from geodistill.publish.study_figures import draw_runs
 from geodistill.tasks import load_table
 
@@ -226,7 +230,9 @@ def test_an_interrupted_distillation_goes_on_to_the_same_weights(
 
 
 def test_a_finished_distillation_trains_nothing(distilled, settings, monkeypatch):
-    monkeypatch.setattr(run_module, "run_classification", lambda *args: pytest.fail("a run"))
+    monkeypatch.setattr(
+        text_classification, "run_classification", lambda *args: pytest.fail("a run")
+    )
     assert quietly(settings).sentence == distilled[0].sentence
     threads = torch.get_num_threads()
     quietly(settings)
@@ -240,7 +246,8 @@ def bad(field, value, message):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        bad("arms", ("kd", "kd+rkd"), r"method is 'kd\+rkd'; expected one of kd"),
+        bad("arms", ("kd", "kd+rkd"), r"method is 'kd\+rkd'; expected one of ce, kd"),
+        bad("task", "translation", "task is 'translation'; expected text-classification or text"),
         bad("arms", (), r"arms is \(\); expected one or more different methods"),
         bad("arms", ("kd", "kd"), "expected one or more different methods"),
         bad("seeds", 0, "seeds is 0; expected 1 to 100"),
@@ -303,7 +310,9 @@ def bad_home(home):
 def test_what_cannot_be_distilled_is_refused_before_any_training(
     bad_home, settings, distilled, changes, message, monkeypatch
 ):
-    monkeypatch.setattr(run_module, "prepare_classification", lambda *args: pytest.fail("work"))
+    monkeypatch.setattr(
+        text_classification, "prepare_classification", lambda *args: pytest.fail("work")
+    )
     named = {"teacher", "student", "data", "out"} & set(changes)
     values = {
         name: str(bad_home / value) if name in named else value for name, value in changes.items()
@@ -331,7 +340,7 @@ def test_runs_of_other_texts_or_of_another_teacher_are_no_runs_of_these(settings
     for change in (None, teacher / "config.json", table):
         if change:
             change.write_text(change.read_text().replace("great", "pretty") + "\n")
-        contents.append(record_of(changed, read_inputs(changed)[0])["content"])
+        contents.append(record_of(changed, read_inputs(changed)[0].data_hash)["content"])
     assert len(set(contents)) == 3
 
 

@@ -35,6 +35,18 @@ def teacher_weights(name: str, adapter: str) -> Path | None:
     return None
 
 
+def teacher_source(name: str) -> tuple[str, dict[str, Any], str]:
+    """Where `from_pretrained` reads a teacher, with which options, and what to do if it can't."""
+    if name == "smollm2":
+        folder = str(assets.path("smollm2"))
+        remedy = f"if it is damaged, delete the folder {folder} and run `geodistill download`"
+        return folder, {"gguf_file": assets.SMOLLM2_GGUF}, remedy
+    if name == COMPUTED_TEACHER:
+        remedy = f"restore the folder, or make it again with `python -m {TRAINER}`"
+        return str(data_dir() / "teachers" / name), {}, remedy
+    return name, {}, EXPECTED
+
+
 def load_teacher(name: str, adapter: str) -> tuple[Any, Any]:
     """A causal language model in evaluation mode, and its tokenizer.
 
@@ -55,14 +67,7 @@ def load_teacher(name: str, adapter: str) -> tuple[Any, Any]:
             f"adapter is {adapter!r}; {adapter_folder} has no adapter_model.safetensors"
         )
     silence_libraries()
-    source, remedy = name, EXPECTED
-    options: dict[str, Any] = {}
-    if name == "smollm2":
-        source, options = str(assets.path("smollm2")), {"gguf_file": assets.SMOLLM2_GGUF}
-        remedy = f"if it is damaged, delete the folder {source} and run `geodistill download`"
-    elif name == COMPUTED_TEACHER:
-        source = str(data_dir() / "teachers" / name)
-        remedy = f"restore the folder, or make it again with `python -m {TRAINER}`"
+    source, options, remedy = teacher_source(name)
     try:
         _check_recorded(Path(source) / "model.safetensors")
         tokenizer = AutoTokenizer.from_pretrained(source, **options)

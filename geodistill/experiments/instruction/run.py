@@ -18,7 +18,7 @@ from typing import Any
 
 import pandas as pd
 
-from geodistill.distill import TeacherCache
+from geodistill.distill import FeatureDistillationTrainer, TeacherCache
 from geodistill.experiments.instruction.evaluate import evaluate_model
 from geodistill.experiments.instruction.feature_metrics import (
     ParticipationRatioCallback,
@@ -48,7 +48,11 @@ from geodistill.tasks import assets
 
 
 def run_instruction(
-    setup: InstructionSetup, method: str, seed: int, study: str = "instruction"
+    setup: InstructionSetup,
+    method: str,
+    seed: int,
+    study: str = "instruction",
+    on_trained: Callable[[FeatureDistillationTrainer], None] = lambda trainer: None,
 ) -> tuple[Run, Any]:
     """Train and evaluate one student, or evaluate a reference.
 
@@ -57,6 +61,7 @@ def run_instruction(
         method: one of `INSTRUCTION_METHODS`, or of `INSTRUCTION_REFERENCES`.
         seed: of the initialisation and of the order of the batches.
         study: folder of the run under the results folder, such as "instruction/primary".
+        on_trained: called with the trainer of a student, once that is trained.
 
     Returns:
         The run, whose items hold the generated `answer`, and the model (None for those
@@ -75,7 +80,7 @@ def run_instruction(
             setup, lambda examples: evaluate_lookup(method, setup.train, examples)
         )
     else:
-        model, training_metrics = _model_of(setup, method, seed)
+        model, training_metrics = _model_of(setup, method, seed, on_trained)
         limit = settings.max_new_tokens
         metrics, items = _evaluate_on_all_sets(
             setup, lambda examples: evaluate_model(model, setup.tokenizer, examples, limit)
@@ -98,13 +103,20 @@ def run_instruction(
     return run, model
 
 
-def _model_of(setup: InstructionSetup, method: str, seed: int) -> tuple[Any, dict[str, float]]:
+def _model_of(
+    setup: InstructionSetup,
+    method: str,
+    seed: int,
+    on_trained: Callable[[FeatureDistillationTrainer], None],
+) -> tuple[Any, dict[str, float]]:
     """The model of a method, and the metrics taken while it was trained."""
     if method == "teacher":
         return setup.teacher, {}
     if method == "start":
         return build_student(setup, seed).to(default_device()), {}
-    return _train(setup, method, seed)
+    trainer, ratios = _train(setup, method, seed)
+    on_trained(trainer)
+    return trainer.model, ratios
 
 
 def _evaluate_on_all_sets(
@@ -124,14 +136,16 @@ def _evaluate_on_all_sets(
     return metrics, pd.concat(items, ignore_index=True)
 
 
-def _train(setup: InstructionSetup, method: str, seed: int) -> tuple[Any, dict[str, float]]:
-    """The trained student, and its participation ratio during training."""
+def _train(
+    setup: InstructionSetup, method: str, seed: int
+) -> tuple[FeatureDistillationTrainer, dict[str, float]]:
+    """The trainer of a trained student, and its participation ratio during training."""
     settings = setup.settings
     student = build_student(setup, seed)
     examples, cache = _training_data(setup, method)
     ratios = ParticipationRatioCallback(setup)
     with _training_folder(f"{settings.task}-{method}-s{seed}") as folder:
-        train_on_answers(
+        trainer = train_on_answers(
             student,
             examples,
             setup.tokenizer.pad_token_id,
@@ -143,7 +157,7 @@ def _train(setup: InstructionSetup, method: str, seed: int) -> tuple[Any, dict[s
             per_device_train_batch_size=settings.batch_size,
             learning_rate=settings.learning_rate,
         )
-    return student, ratios.values
+    return trainer, ratios.values
 
 
 def _training_data(setup: InstructionSetup, method: str) -> tuple[list[Example], TeacherCache]:
@@ -181,6 +195,7 @@ def _distillation(
         student.config.hidden_size,
         cache.array(f"features_{layer}").shape[1],
         weight=setup.settings.weight,
+        weight_warmup_batches=setup.settings.weight_warmup_batches,
         kd_weight=setup.settings.kd_weight,
         seed=seed,
         teacher_features=partial(teacher_features, cache),

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, fields, replace
 from typing import Literal
 
+from geodistill.experiments.settings import setting
+
 OPT, FIRST = "opt", "first"
 """The untrained student of OPT's architecture, and the teacher's first layers; any other name of a
 student is a folder or one of the hub."""
@@ -28,7 +30,8 @@ class InstructionSettings:
         width: hidden size of the OPT student.
         layers: of the OPT student, or of the teacher's layers that the student "first" takes.
         kd_weight: share of the logit distillation in the loss; the answers have the rest.
-        weight: fixed weight of a feature term.
+        weight: of a feature term; with `weight_warmup_batches`, a multiple of the ratio of gradient
+            norms.
         top_k: teacher logits stored at each answer token, beside the mass of the rest.
         max_length: longest prompt with answer, in tokens; longer pairs are left out.
         max_new_tokens: longest answer generated.
@@ -38,6 +41,7 @@ class InstructionSettings:
         student: "opt", an untrained one of `layers` x `width`; "first", the teacher's first
             `layers`; or a folder or hub name of a causal language model with the teacher's
             tokenizer, which starts from its own weights.
+        weight_warmup_batches: first batches, in which the term is off and that ratio is measured.
     """
 
     task: str = "computed"
@@ -58,6 +62,7 @@ class InstructionSettings:
     split: Literal["test", "validation"] = "test"
     extra_eval_sets: tuple[str, ...] = ()
     student: str = OPT
+    weight_warmup_batches: int = setting(0, added_later=True)
 
 
 SETUP_FIELDS = (

@@ -21,7 +21,7 @@ from geodistill.experiments.instruction.settings import (
 )
 from geodistill.files import Progress, no_progress, sha256
 from geodistill.tasks import assets, load_instructions
-from geodistill.tasks.base import Row, hash_to_unit
+from geodistill.tasks.base import InstructionData, Row, hash_to_unit
 from geodistill.tasks.instructions import drop_overlapping
 from geodistill.tasks.prompts import encode_pair, encode_pairs
 
@@ -59,18 +59,21 @@ class InstructionSetup:
 
 
 def prepare_instruction(
-    settings: InstructionSettings, progress: Progress = no_progress
+    settings: InstructionSettings,
+    progress: Progress = no_progress,
+    data: InstructionData | None = None,
 ) -> InstructionSetup:
     """Load prompts and teacher, and cache the teacher's outputs on training and test prompts.
 
     Args:
         settings: of the runs.
         progress: called with a line for each stage.
+        data: the instructions; by default the set that `settings.task` names.
 
     Raises:
         InputError: unknown set, teacher or adapter, or too few prompts.
     """
-    data = load_instructions(settings.task)
+    data = data or load_instructions(settings.task)
     progress("loading the teacher")
     teacher, tokenizer = load_teacher(settings.teacher, settings.adapter)
     limit = settings.max_length

@@ -64,6 +64,7 @@ def distillation_losses(
     d_teacher: int,
     *,
     weight: float,
+    weight_warmup_batches: int = 0,
     kd_weight: float,
     seed: int,
     teacher_features: Callable[[], Tensor],
@@ -75,6 +76,7 @@ def distillation_losses(
         d_student: width of the student.
         d_teacher: width of the teacher.
         weight: of the feature term, at the last layers.
+        weight_warmup_batches: as in `FeatureTerm`.
         kd_weight: of the logit loss; the answers have the rest.
         seed: for the terms that draw.
         teacher_features: returns the teacher's features of the answer tokens, (tokens, d_teacher).
@@ -84,7 +86,9 @@ def distillation_losses(
         method, d_student, d_teacher, teacher_features=teacher_features, seed=seed
     )
     if loss is not None:
-        arguments["terms"] = [FeatureTerm(-1, -1, loss, weight=weight)]
+        warmup = weight_warmup_batches
+        term = FeatureTerm(-1, -1, loss, weight=weight, weight_warmup_batches=warmup)
+        arguments["terms"] = [term]
     kind = LOGIT_KINDS.get(base_of(method))
     if kind is not None:
         arguments |= {

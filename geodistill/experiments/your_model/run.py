@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import pandas as pd
 from safetensors import SafetensorError
@@ -27,30 +27,31 @@ from geodistill.analysis.stats.verdict import BETTER, SLIGHTLY_BETTER
 from geodistill.analysis.stored_results import pivot_metrics, read_stored
 from geodistill.distill.training.report import card_section
 from geodistill.errors import InputError
-from geodistill.experiments.classification.grid import ClassificationGrid
-from geodistill.experiments.classification.run import run_classification
-from geodistill.experiments.classification.settings import ClassificationSettings
-from geodistill.experiments.classification.setup import ClassificationSetup, prepare_classification
 from geodistill.experiments.protocol_grid import PlannedRun
 from geodistill.experiments.run_store import Run, locked
 from geodistill.experiments.runner import Job, Study, pending_jobs, run_study
 from geodistill.experiments.training import torch_threads
-from geodistill.experiments.your_model.inputs import RECORD, read_inputs, record_of
 from geodistill.experiments.your_model.plan import plan_table
+from geodistill.experiments.your_model.record import RECORD, record_of
 from geodistill.experiments.your_model.settings import TUNING_SEED, YourModelSettings
+from geodistill.experiments.your_model.task import DistillationTask, Inputs, Split
+from geodistill.experiments.your_model.text_classification import TextClassification
+from geodistill.experiments.your_model.text_generation import TextGeneration
 from geodistill.files import Progress, atomic_folder, first_line, no_progress, remove_interrupted
 
-TRIVIAL = ("majority", "tfidf")
+TASKS: dict[str, DistillationTask] = {
+    task.pipeline: task for task in (TextClassification(), TextGeneration())
+}
 _MEANS = {"agreement": "agreement with the teacher", "geometry_kept/procrustes": "geometry kept"}
 _CARD = """---
 library_name: transformers
-pipeline_tag: text-classification
+pipeline_tag: {pipeline}
 tags: [knowledge-distillation, geodistill]
 ---
 
 # A student of {teacher}, distilled on {data}
 
-Method {arm}, learning rate {rate:g}, seed 0; all settings are in `{record}`. {sentence}{scale}
+Method {arm}, learning rate {rate:g}, seed 0; all settings are in `{record}`. {sentence}{note}
 
 {levels}
 
@@ -113,12 +114,13 @@ def distill_your_model(
         >>> answer = distill_your_model(settings)  # doctest: +SKIP
         >>> print(answer.sentence)  # doctest: +SKIP
     """
-    data = read_inputs(settings)[0]
-    record = record_of(settings, data)
+    task = TASKS[settings.task]
+    inputs = task.read(settings)
+    record = record_of(settings, inputs.data_hash)
     folder = settings.runs_folder / record["content"]  # other texts or models have another one
     with locked(folder):
         setup = _setup(settings, folder, "validation", progress)
-        show_plan(plan_table(settings, setup, data))
+        show_plan(plan_table(task, settings, inputs, setup))
         best_rates = dict.fromkeys(settings.arms, settings.learning_rates[0])
         if len(settings.learning_rates) > 1:
             tuning = [
@@ -126,33 +128,28 @@ def distill_your_model(
                 for arm in settings.arms
                 for rate in settings.learning_rates
             ]
-            best_rates = _best_rates(_make_runs(folder / "tuning", settings, tuning, progress)[0])
+            best_rates = _best_rates(
+                task, _make_runs(folder / "tuning", settings, tuning, progress)[0]
+            )
         test = _setup(settings, folder, "test", progress).settings
-        planned = [PlannedRun(test, name, 0) for name in (*TRIVIAL, "teacher")]
+        planned = [PlannedRun(test, name, 0) for name in (*task.trivial, "teacher")]
         planned += [
             PlannedRun(replace(test, learning_rate=best_rates[arm]), arm, seed)
             for seed in range(settings.seeds)
             for arm in settings.arms
         ]
         rows, items = _make_runs(folder / "test", settings, planned, progress)
-        answer = _compare_arms(settings, pivot_metrics(rows), items, data.metric, best_rates)
+        answer = _compare_arms(settings, pivot_metrics(rows), items, inputs.metric, best_rates)
         weights = _student_folder(folder, next(r for r in planned if r.method == answer.arm))
-        _write_student(answer, weights, setup, data.label_names, record)
+        _write_student(answer, weights, inputs, setup, record)
     return answer
 
 
 @lru_cache(2)
-def _setup(
-    settings: YourModelSettings,
-    folder: Path,
-    split: Literal["test", "validation"],
-    progress: Progress,
-) -> ClassificationSetup:
+def _setup(settings: YourModelSettings, folder: Path, split: Split, progress: Progress) -> Any:
     """The task with its teacher; made once in each process."""
-    data, runs = read_inputs(settings)
-    max_test = settings.max_rows if settings.max_rows < len(getattr(data, split)) else 0
-    runs = replace(runs, split=split, max_test=max_test)
-    return prepare_classification(runs, progress, data, folder)
+    task = TASKS[settings.task]
+    return task.prepare(task.read(settings), split, folder, progress)
 
 
 def _make_runs(
@@ -164,7 +161,8 @@ def _make_runs(
     for run in planned:
         label = f"{folder.name}, {run.method}, seed {run.seed}"
         if folder.name == "tuning":
-            label += f", learning rate {_of(run).learning_rate:g}"
+            runs: Any = run.settings
+            label += f", learning rate {runs.learning_rate:g}"
         jobs.append(Job(run.run_id, label, 1.0, partial(_train, settings, folder.parent, run, log)))
     study = Study(str(folder), jobs, prepare=lambda pending, progress: None)
     n_pending, started = len(pending_jobs(study)), time.perf_counter()
@@ -181,18 +179,18 @@ def _make_runs(
 
 def _train(settings: YourModelSettings, folder: Path, run: PlannedRun, log: Progress) -> Run:
     """A run; the first student of each arm is kept before its run is stored."""
-    setup = _setup(settings, folder, _of(run).split, log).with_settings(_of(run))
-    keep = partial(_keep_student, _student_folder(folder, run)) if run.seed == 0 else None
-    return run_classification(setup, run.method, run.seed, "your_model", keep)[0]
-
-
-def _of(run: PlannedRun) -> ClassificationSettings:
-    assert isinstance(run.settings, ClassificationSettings)
-    return run.settings
+    runs: Any = run.settings
+    setup = replace(_setup(settings, folder, runs.split, log), settings=runs)
+    keep = partial(_keep_student, _student_folder(folder, run)) if run.seed == 0 else _keep_none
+    return TASKS[settings.task].make_run(setup, run.method, run.seed, keep)
 
 
 def _student_folder(folder: Path, run: PlannedRun) -> Path:
     return folder / "students" / run.run_id
+
+
+def _keep_none(trainer: Any) -> None:
+    """Another seed's student is not kept."""
 
 
 def _keep_student(folder: Path, trainer: Any) -> None:
@@ -216,10 +214,10 @@ def _written(folder: Path) -> Iterator[Path]:
         ) from error
 
 
-def _best_rates(rows: pd.DataFrame) -> dict[str, float]:
+def _best_rates(task: DistillationTask, rows: pd.DataFrame) -> dict[str, float]:
     """By arm, the learning rate of the best score on validation; of ties the smaller one."""
     runs = pivot_metrics(rows).sort_values("run_id", ignore_index=True)
-    runs = runs.join(ClassificationGrid().judge_runs(runs))
+    runs = runs.join(task.judge_runs(runs))
     configs = rows.drop_duplicates("run_id").set_index("run_id")["config"]
     runs["rate"] = [json.loads(configs[run_id])["learning_rate"] for run_id in runs["run_id"]]
     runs = runs.sort_values(["collapsed", "score", "rate"], ascending=[True, False, True])
@@ -248,7 +246,7 @@ def _compare_arms(
         except InputError as error:  # such as equal predictions of all runs
             sentences = [f"The arms can't be compared: {error}."]
     means, collapsed = runs.groupby("method")[metric].mean().fillna(0.0), find_collapsed(items)
-    trivial = max(TRIVIAL, key=lambda name: means.get(name, 0.0))
+    trivial = max(TASKS[settings.task].trivial, key=lambda name: means.get(name, 0.0))
     if means[arm] <= means[trivial]:
         label = method_style(trivial).label
         sentences += [f"The student is not above {label}, {means[trivial]:.3f}: don't keep it."]
@@ -265,7 +263,7 @@ def _compare_arms(
 def _level_table(
     settings: YourModelSettings, runs: pd.DataFrame, metric: str, collapsed: pd.DataFrame
 ) -> pd.DataFrame:
-    order = [*TRIVIAL, *settings.arms, "teacher"]
+    order = [*TASKS[settings.task].trivial, *settings.arms, "teacher"]
     runs = runs.sort_values("method", key=lambda names: names.map(order.index), kind="stable")
     levels = format_levels(level_table(runs, metric, collapsed), POINTS)
     means = mean_table(runs, {name: title for name, title in _MEANS.items() if name in runs})
@@ -273,26 +271,17 @@ def _level_table(
 
 
 def _write_student(
-    answer: Answer, weights: Path, setup: ClassificationSetup, names: Sequence[str], record: Any
+    answer: Answer, weights: Path, inputs: Inputs, setup: Any, record: dict[str, Any]
 ) -> None:
     """Write weights, tokenizer, model card and record to the student's folder, or none of them."""
-    from transformers import AutoConfig, AutoTokenizer
-
-    labels = pd.Series(setup.train["label"], dtype="float64")
-    scale = f" It predicts (number - {labels.mean():.6g}) / {labels.std():.6g}."
-    card = _CARD.format(
-        teacher=Path(record["teacher"]).name, data=setup.settings.task, arm=answer.arm,
-        rate=answer.learning_rates[answer.arm], record=RECORD, sentence=answer.sentence,
-        levels=markdown_table(answer.levels), metric=answer.metric, scale="" if names else scale,
-        section=(weights / "README.md").read_text(encoding="utf-8"),
-    )  # fmt: skip
+    task, section = TASKS[record["task"]], (weights / "README.md").read_text(encoding="utf-8")
     with _written(answer.folder) as folder:
         shutil.copytree(weights, folder, dirs_exist_ok=True)
-        config = AutoConfig.from_pretrained(weights)
-        if names:
-            config.id2label = dict(enumerate(names))
-            config.label2id = {name: index for index, name in config.id2label.items()}
-        config.save_pretrained(folder)
-        AutoTokenizer.from_pretrained(setup.settings.teacher.model).save_pretrained(folder)
+        card = _CARD.format(
+            pipeline=task.pipeline, teacher=Path(record["teacher"]).name, data=inputs.runs.task,
+            arm=answer.arm, rate=answer.learning_rates[answer.arm], record=RECORD,
+            sentence=answer.sentence, note=task.save_rest(folder, inputs, setup),
+            levels=markdown_table(answer.levels), metric=answer.metric, section=section,
+        )  # fmt: skip
         (folder / RECORD).write_text(json.dumps(record, indent=1), encoding="utf-8")
         (folder / "README.md").write_text(card, encoding="utf-8")

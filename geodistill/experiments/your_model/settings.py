@@ -7,15 +7,27 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from geodistill.errors import InputError
-from geodistill.experiments.methods import CONTROLS, LABELS_ALONE, MATCHING_TERMS, check_method
+from geodistill.experiments.methods import (
+    ALIGNMENT,
+    ANSWERS_ALONE,
+    CONTROLS,
+    LABELS_ALONE,
+    MATCHING_TERMS,
+    check_method,
+)
 
-ARMS = ("kd", LABELS_ALONE, *(f"kd+{term}" for term in (*MATCHING_TERMS, *CONTROLS, "alignment")))
+_KD = ("kd", *(f"kd+{term}" for term in (*MATCHING_TERMS, *CONTROLS, ALIGNMENT)))
+ARMS = {
+    "text-classification": (LABELS_ALONE, *_KD),
+    "text-generation": (ANSWERS_ALONE, "seqkd", *_KD),
+}
+"""The methods that can be compared, by task."""
 TUNING_SEED = 100
 """Of the runs that choose a learning rate; compared runs have the seeds below it."""
 _RANGES = {
     "weight": (0, math.inf), "seeds": (1, TUNING_SEED), "epochs": (0.01, math.inf),
     "teacher_epochs": (1, math.inf), "batch_size": (1, math.inf), "max_length": (4, math.inf),
-    "max_rows": (0, math.inf), "workers": (0, math.inf),
+    "max_rows": (0, math.inf), "workers": (0, math.inf), "max_new_tokens": (1, math.inf),
 }  # fmt: skip
 
 
@@ -24,27 +36,34 @@ class YourModelSettings:
     """A distillation of your own.
 
     Attributes:
-        data: a .csv, .jsonl or .parquet file or a folder of `datasets`, which are split into train,
-            validation and test by group; or one of `CLASSIFICATION_TASKS`.
-        text: column of the text in your data, or the two of a pair with a comma.
-        label: column of the class, a word or an integer; decimal numbers make a regression.
-        group: column that says which rows belong together; empty for none.
-        teacher: "minilm" or "mpnet", a folder or a name of the hub. A text classifier is used as it
-            is, and its labels must be those of the data; an encoder without a head is fine-tuned
-            first.
-        student: "first" or "uniform", that many layers of the teacher; or a folder or hub name of
-            an encoder with the teacher's tokenizer.
+        task: "text-classification", of classes or of numbers; or "text-generation".
+        data: for classification a .csv, .jsonl or .parquet file or a folder of `datasets`, which
+            are split into train, validation and test by group, or one of `CLASSIFICATION_TASKS`;
+            for generation what `load_instructions` takes, such as a .jsonl file of prompts with
+            completions, or of chat messages, which is split by prompt.
+        text: of classification, column of the text, or the two of a pair with a comma.
+        label: of classification, column of the class, a word or an integer; decimal numbers make a
+            regression.
+        group: of classification, column that says which rows belong together; empty for none.
+        teacher: a folder or a name of the hub. A text classifier is used as it is, and its labels
+            must be those of the data; an encoder without a head ("minilm", "mpnet") is fine-tuned
+            first. For generation a causal language model ("smollm2", "opt-computed").
+        student: "first" or (classification) "uniform", that many layers of the teacher; or a folder
+            or hub name of a model of the same kind with the teacher's tokenizer.
         layers: of the student, if it is cut from the teacher.
-        arms: the methods to compare, of `ARMS`: the baseline, the one in question, and others.
+        arms: the methods to compare, of `ARMS[task]`: the baseline, the one in question, and
+            others.
         weight: of the feature terms, as a multiple of the ratio of gradient norms.
-        teacher_layer: that the terms compare, as in `FeatureTerm`.
-        student_layer: that the terms compare with it.
+        teacher_layer: that the terms compare, as in `FeatureTerm`; for generation the last, -1.
+        student_layer: that the terms compare with it; for generation the last, -1.
         seeds: runs of each arm.
         learning_rates: that each arm tries on validation; the best one is used.
         epochs: passes of a student over the training rows.
         teacher_epochs: of fine-tuning, for a teacher without a head.
         batch_size: texts per step.
-        max_length: longest text in tokens.
+        max_length: longest text, in tokens: longer ones are cut; longer pairs of prompt and answer
+            are left out.
+        max_new_tokens: of generation, longest answer in tokens.
         max_rows: most rows used of each split; 0 for all.
         workers: processes, one compute thread each; 0 for none but this one. With any, a script
             that distils needs `if __name__ == "__main__":`.
@@ -56,9 +75,10 @@ class YourModelSettings:
     Example:
         >>> YourModelSettings(arms=("kd", "kd+cosine"))
         Traceback (most recent call last):
-        geodistill.errors.InputError: method is 'kd+cosine'; expected one of kd, ce, ...
+        geodistill.errors.InputError: method is 'kd+cosine'; expected one of ce, kd, ...
     """
 
+    task: str = "text-classification"
     data: str = "product"
     text: str = "text"
     label: str = "label"
@@ -76,13 +96,16 @@ class YourModelSettings:
     teacher_epochs: int = 2
     batch_size: int = 32
     max_length: int = 96
+    max_new_tokens: int = 32
     max_rows: int = 0
     workers: int = 0
     out: str = "student"
 
     def __post_init__(self) -> None:
+        if self.task not in ARMS:
+            raise InputError(f"task is {self.task!r}; expected {' or '.join(ARMS)}")
         for method in self.arms:
-            check_method(method, ARMS)
+            check_method(method, ARMS[self.task])
         for name, (low, high) in _RANGES.items():
             if not low <= getattr(self, name) <= high or getattr(self, name) == math.inf:
                 limits = f"{low} or more" if high == math.inf else f"{low} to {high}"

@@ -1,0 +1,108 @@
+"""What `distill_your_model` asks of a kind of task: texts with a label, prompts with answers."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import pandas as pd
+from torch import Tensor
+
+from geodistill.distill import FeatureDistillationTrainer
+from geodistill.experiments.run_store import Run
+from geodistill.experiments.settings import RunSettings
+from geodistill.experiments.your_model.settings import YourModelSettings
+from geodistill.files import Progress
+
+Split = Literal["test", "validation"]
+PlanRow = tuple[str, str, str]
+"""What, as it was taken, and what is odd about it: empty for nothing."""
+FEW_ROWS = 50
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Data, teacher and student of a distillation, read and checked before any work.
+
+    Attributes:
+        data: the task's splits.
+        data_hash: of their contents.
+        runs: settings of the runs, whose learning rate is still to be chosen.
+        steps: of each student's training.
+        metric: of levels and comparison, in 0..1.
+        max_rows: most rows of a split; 0 for all.
+        label_names: of the classes, in the order of their numbers; empty if there are none.
+    """
+
+    data: Any
+    data_hash: str
+    runs: RunSettings
+    steps: int
+    metric: str
+    max_rows: int = 0
+    label_names: tuple[str, ...] = ()
+
+
+class DistillationTask(ABC):
+    """A kind of task.
+
+    Attributes:
+        pipeline: the hub's name of the task.
+        trivial: methods without a model, which a student must beat.
+    """
+
+    pipeline: ClassVar[str]
+    trivial: ClassVar[tuple[str, ...]]
+
+    @abstractmethod
+    def read(self, settings: YourModelSettings) -> Inputs:
+        """Read and check everything.
+
+        Raises:
+            InputError: unusable data, teacher, student or layers.
+        """
+
+    @abstractmethod
+    def prepare(self, inputs: Inputs, split: Split, folder: Path, progress: Progress) -> Any:
+        """The teacher, run on the training rows and those of a split; `folder` is for its files."""
+
+    @abstractmethod
+    def make_run(
+        self,
+        setup: Any,
+        method: str,
+        seed: int,
+        keep: Callable[[FeatureDistillationTrainer], None],
+    ) -> Run:
+        """Train and score a student, or score a reference; `keep` takes a student's trainer."""
+
+    @abstractmethod
+    def judge_runs(self, runs: pd.DataFrame) -> pd.DataFrame:
+        """Columns `score`, in points, and `collapsed`, by which a learning rate is chosen."""
+
+    @abstractmethod
+    def teacher_row(self, setup: Any) -> tuple[str, str]:
+        """Where the teacher is from and what it scores on the split; what is odd about it."""
+
+    @abstractmethod
+    def data_rows(self, inputs: Inputs, setup: Any) -> list[PlanRow]:
+        """What the plan says of data, texts and the rows of a batch."""
+
+    @abstractmethod
+    def features(self, setup: Any) -> Tensor:
+        """Some of the teacher's features of the training rows, (n, d)."""
+
+    @abstractmethod
+    def build(self, setup: Any) -> tuple[Any, dict[str, Any]]:
+        """A student before its training, and a batch."""
+
+    @abstractmethod
+    def test_seconds(self, inputs: Inputs, setup: Any, student: Any, step: float) -> float:
+        """About how long a student's test takes, if a step of its training takes `step` seconds."""
+
+    @abstractmethod
+    def save_rest(self, folder: Path, inputs: Inputs, setup: Any) -> str:
+        """Write what `from_pretrained` needs beside weights; what a user must know, or nothing."""

@@ -1,0 +1,252 @@
+"""Prompts with answers: a causal language model learns to answer as its teacher does."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pandas as pd
+from torch import Tensor
+
+from geodistill.distill import FeatureDistillationTrainer
+from geodistill.distill.collate import pad
+from geodistill.errors import InputError
+from geodistill.experiments.instruction.evaluate import answer_nll
+from geodistill.experiments.instruction.feature_metrics import teacher_features
+from geodistill.experiments.instruction.generate import generate
+from geodistill.experiments.instruction.lookups import LOOKUPS
+from geodistill.experiments.instruction.models import load_student, teacher_source
+from geodistill.experiments.instruction.run import run_instruction
+from geodistill.experiments.instruction.settings import FIRST, InstructionSettings
+from geodistill.experiments.instruction.setup import (
+    InstructionSetup,
+    build_student,
+    prepare_instruction,
+)
+from geodistill.experiments.run_store import Run
+from geodistill.experiments.your_model.settings import YourModelSettings
+from geodistill.experiments.your_model.task import (
+    FEW_ROWS,
+    DistillationTask,
+    Inputs,
+    PlanRow,
+    Split,
+)
+from geodistill.files import Progress, error_summary
+from geodistill.tasks import load_instructions
+from geodistill.tasks.base import SPLITS, InstructionData
+from geodistill.tasks.prompts import encode_pair
+
+N_SAMPLE = 5_000
+"""Answer tokens on whose features the teacher's directions are measured."""
+GENERATED_AT_ONCE = 16
+EXPECTED = "smollm2, opt-computed, or a folder or hub name of a causal language model"
+
+
+class Pairs(NamedTuple):
+    """An instruction set, of which pairs that are short enough are used.
+
+    Attributes:
+        data: all pairs.
+        sizes: how many are used, by split.
+        n_long: how many are too long.
+    """
+
+    data: InstructionData
+    sizes: dict[str, int]
+    n_long: int
+
+
+class TextGeneration(DistillationTask):
+    """Rouge-L of greedy answers; a table of answers and the nearest prompt are the references."""
+
+    pipeline = "text-generation"
+    trivial = tuple(LOOKUPS)
+
+    def read(self, settings: YourModelSettings) -> Inputs:
+        """Read data, tokenizer and configurations."""
+        config, tokenizer = _load_teacher(settings.teacher)
+        if (settings.teacher_layer, settings.student_layer) != (-1, -1):
+            raise InputError(
+                f"teacher_layer is {settings.teacher_layer} and student_layer "
+                f"{settings.student_layer}; expected -1 for both: for text generation the last "
+                "features are compared (FeatureDistillationTrainer takes any)"
+            )
+        _check_student(settings, config, tokenizer)
+        pairs = _read_pairs(settings, tokenizer)
+        n_batches = math.ceil(pairs.sizes["train"] / settings.batch_size)
+        steps = math.ceil(settings.epochs * n_batches)
+        runs = InstructionSettings(
+            task=Path(settings.data).stem,
+            teacher=settings.teacher,
+            n_train=pairs.sizes["train"],
+            n_test=pairs.sizes["test"],
+            epochs=settings.epochs,
+            batch_size=settings.batch_size,
+            layers=settings.layers,
+            weight=settings.weight,
+            max_length=settings.max_length,
+            max_new_tokens=settings.max_new_tokens,
+            student=settings.student,
+            weight_warmup_batches=max(1, min(16, steps // 4)),
+        )
+        return Inputs(pairs, pairs.data.data_hash, runs, steps, "rougeL")
+
+    def prepare(
+        self, inputs: Inputs, split: Split, folder: Path, progress: Progress
+    ) -> InstructionSetup:
+        """The teacher's outputs are in the user's cache."""
+        pairs, runs = inputs.data, _settings(inputs)
+        return prepare_instruction(
+            replace(runs, split=split, n_test=pairs.sizes[split]), progress, pairs.data
+        )
+
+    def make_run(
+        self,
+        setup: InstructionSetup,
+        method: str,
+        seed: int,
+        keep: Callable[[FeatureDistillationTrainer], None],
+    ) -> Run:
+        """A run of the instruction study."""
+        return run_instruction(setup, method, seed, "your_model", keep)[0]
+
+    def judge_runs(self, runs: pd.DataFrame) -> pd.DataFrame:
+        """By Rouge-L; that a run gives one answer only is judged on the test rows."""
+        return pd.DataFrame({"score": 100 * runs["rougeL"], "collapsed": False})
+
+    def teacher_row(self, setup: InstructionSetup) -> tuple[str, str]:
+        """By the likelihood of the answers."""
+        nll, n_tokens = answer_nll(setup.teacher, setup.test, setup.tokenizer.pad_token_id)
+        mean = float(nll.sum() / n_tokens.sum())
+        odd = "it has learned nothing" if mean > math.log(len(setup.tokenizer)) else ""
+        return f"as it is; validation {mean:.3f} nats per answer token", odd
+
+    def data_rows(self, inputs: Inputs, setup: InstructionSetup) -> list[PlanRow]:
+        """Pairs, their lengths, and answer tokens of a batch against the teacher's width."""
+        runs, sizes = setup.settings, inputs.data.sizes
+        answers = pd.Series([sum(x != -100 for x in e["labels"]) for e in setup.train])
+        prompts = pd.Series([len(e["prompt_ids"]) for e in setup.train])
+        width, n_rows = setup.teacher.config.hidden_size, answers.mean() * runs.batch_size
+        few = [name for name in ("validation", "test") if sizes[name] < FEW_ROWS]
+        cut = (answers > runs.max_new_tokens + 1).mean()  # the end token is one of them
+        return [
+            (
+                "data",
+                f"{sizes['train']} pairs to train, {sizes['validation']} for validation, "
+                f"{sizes['test']} to test; {inputs.data.n_long} left out with more than "
+                f"{runs.max_length} tokens",
+                f"few pairs for {' and '.join(few)}: wide intervals" if few else "",
+            ),
+            (
+                "texts",
+                f"prompts of {prompts.mean():.0f} tokens, answers of {answers.mean():.0f} on "
+                f"average, at most {runs.max_new_tokens} are generated",
+                f"{cut:.0%} of the answers are longer: raise max_new_tokens" if cut > 0 else "",
+            ),
+            (
+                "rows of a batch",
+                f"about {n_rows:.0f}, one per answer token, {width} wide",
+                "fewer rows than directions" if n_rows < width else "",
+            ),
+        ]
+
+    def features(self, setup: InstructionSetup) -> Tensor:
+        """Of the answer tokens."""
+        return teacher_features(setup.train_cache)[:N_SAMPLE]
+
+    def build(self, setup: InstructionSetup) -> tuple[Any, dict[str, Any]]:
+        """A batch of pairs."""
+        rows = setup.train[: setup.settings.batch_size]
+        pairs = [{name: row[name] for name in ("input_ids", "labels")} for row in rows]
+        return build_student(setup, 0), pad(pairs, setup.tokenizer.pad_token_id)
+
+    def test_seconds(
+        self, inputs: Inputs, setup: InstructionSetup, student: Any, step: float
+    ) -> float:
+        """From the time of one batch of answers."""
+        prompts, started = setup.test[:GENERATED_AT_ONCE], time.perf_counter()
+        generate(student, setup.tokenizer, prompts, setup.settings.max_new_tokens)
+        n_batches: float = inputs.data.sizes["test"] / len(prompts)
+        return n_batches * (time.perf_counter() - started) + step
+
+    def save_rest(self, folder: Path, inputs: Inputs, setup: InstructionSetup) -> str:
+        """The tokenizer; how a prompt is given."""
+        setup.tokenizer.save_pretrained(folder)
+        if getattr(setup.tokenizer, "chat_template", None):
+            return " Prompts that were chats went through the chat template."
+        return " A line break follows the prompt, then the answer."
+
+
+def _settings(inputs: Inputs) -> InstructionSettings:
+    assert isinstance(inputs.runs, InstructionSettings)
+    return inputs.runs
+
+
+def _read_pairs(settings: YourModelSettings, tokenizer: Any) -> Pairs:
+    data, sizes, n_long = load_instructions(settings.data), {}, 0
+    for split in SPLITS:
+        lengths = [len(encode_pair(row, tokenizer)["input_ids"]) for row in getattr(data, split)]
+        n_short = sum(length <= settings.max_length for length in lengths)
+        n_long += len(lengths) - n_short
+        if not n_short:
+            raise InputError(
+                f"data is {settings.data!r}, whose {split} split has {len(lengths)} pairs, none of "
+                f"them with at most {settings.max_length} tokens; expected a larger max_length"
+                if lengths
+                else f"data is {settings.data!r}, which has no {split} split: expected a .jsonl "
+                "file, embedded or computed"
+            )
+        sizes[split] = min(settings.max_rows or n_short, n_short)
+    return Pairs(data, sizes, n_long)
+
+
+def _load_teacher(name: str) -> tuple[Any, Any]:
+    """Configuration and tokenizer of a causal language model."""
+    from transformers import AutoConfig, AutoTokenizer
+
+    source, options, _ = teacher_source(name)
+    try:
+        config = AutoConfig.from_pretrained(source, **options)
+        tokenizer = AutoTokenizer.from_pretrained(source, **options)
+    except Exception as error:  # the readers of configurations raise errors of any type
+        raise InputError(
+            f"teacher is {name!r}; expected {EXPECTED} ({error_summary(error)})"
+        ) from error
+    kind = str((config.architectures or ["Model"])[0])
+    if not options and "CausalLM" not in kind and "LMHead" not in kind:
+        raise InputError(f"teacher {name!r} is a {kind}; expected {EXPECTED}")
+    if tokenizer.eos_token is None or not len(tokenizer) <= config.vocab_size:
+        raise InputError(
+            f"teacher {name!r} has a tokenizer of {len(tokenizer)} tokens with the end token "
+            f"{tokenizer.eos_token!r}, its model takes {config.vocab_size}; expected a tokenizer "
+            "of this model, with an end token"
+        )
+    return config, tokenizer
+
+
+def _check_student(settings: YourModelSettings, config: Any, tokenizer: Any) -> None:
+    """Raise InputError unless the student can be made, and both models take the longest text."""
+    positions = settings.max_length + settings.max_new_tokens
+    available = getattr(config, "max_position_embeddings", None) or positions
+    if available < positions:
+        raise InputError(
+            f"teacher {settings.teacher!r} takes {available} tokens, and max_length + "
+            f"max_new_tokens is {positions}; expected at most {available}"
+        )
+    if settings.student != FIRST:
+        if settings.student == "uniform":
+            raise InputError(
+                f"student is 'uniform'; for text generation expected {FIRST!r}, or a folder or hub "
+                "name of a causal language model with the teacher's tokenizer"
+            )
+        load_student(settings.student, tokenizer, positions)
+    elif not 1 <= settings.layers <= config.num_hidden_layers:
+        raise InputError(
+            f"layers is {settings.layers}, the teacher has {config.num_hidden_layers}; expected 1 "
+            f"to {config.num_hidden_layers}"
+        )

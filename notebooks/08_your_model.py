@@ -20,6 +20,7 @@
 
 # %% tags=["parameters"]
 profile = "laptop"
+task = "text-classification"
 data = "product"
 text = "text"
 label = "label"
@@ -37,6 +38,7 @@ epochs = 1.5
 teacher_epochs = 2
 batch_size = 32
 max_length = 96
+max_new_tokens = 32
 max_rows = 0
 workers = 2
 out = ""
@@ -64,8 +66,8 @@ if profile == "smoke":
     teacher_epochs, batch_size, max_rows = 1, 16, 64
 
 # %% [markdown]
-# **You need** labelled texts, at least a few hundred, and a teacher: a text classifier, or an encoder that
-# is fine-tuned first. **Run time**: under five minutes on two cores with the embedded pair; the table
+# **You need** labelled texts or prompts with answers, at least a few hundred, and a teacher: a text
+# classifier, an encoder that is fine-tuned first, or a causal language model. **Run time**: under five minutes on two cores with the embedded pair; the table
 # below estimates it for yours. **You will learn** what a term does to your student, and whether your test
 # can detect it.
 #
@@ -76,27 +78,30 @@ if profile == "smoke":
 # ```
 # geodistill notebook your_model -p teacher my-classifier -p data reviews.csv \
 #     -p text review -p label kind -p out student
+# geodistill notebook your_model -p task text-generation -p teacher my-language-model \
+#     -p data pairs.jsonl -p out student
 # ```
 #
 # | parameter | what it takes |
 # |---|---|
-# | `data`, `text`, `label`, `group` | a CSV, JSON-lines or Parquet file or a `datasets` folder, and its columns; `text` may be two columns, `a, b`; a label is a word or an integer, decimal numbers make a regression; rows of one `group` stay in one split |
-# | `teacher` | `minilm`, `mpnet`, a folder or a hub name; a classifier is used as it is, an encoder without a head is fine-tuned for `teacher_epochs` |
-# | `student`, `layers` | `first` or `uniform`, that many of the teacher's layers; or a folder or name of an encoder with the teacher's tokenizer |
-# | `arms` | the baseline, the method in question, and others: `kd`, `ce` (labels alone), `kd+procrustes`, `kd+gram`, `kd+cka`, `kd+projection`, `kd+pca`, and the controls `kd+procrustes-shuffled`, `kd+spectrum`, `kd+alignment`, `kd+isotropy` |
-# | `weight`, `teacher_layer`, `student_layer` | the weight of the terms, as a multiple of the ratio of gradient norms; the numbers of the hidden states, `-1` for the last |
+# | `task` | `text-classification`, of classes or of numbers; or `text-generation` |
+# | `data`, `text`, `label`, `group` | for classification a CSV, JSON-lines or Parquet file or a `datasets` folder, and its columns; `text` may be two columns, `a, b`; a label is a word or an integer, decimal numbers make a regression; rows of one `group` stay in one split. For generation JSON lines with `prompt` and `completion`, or with chat `messages`; its students are scored by Rouge-L of their answers |
+# | `teacher` | a folder or a hub name; a classifier or language model is used as it is, an encoder without a head (`minilm`, `mpnet`) is fine-tuned for `teacher_epochs` |
+# | `student`, `layers` | `first` or (classification) `uniform`, that many of the teacher's layers; or a folder or name of a model of its kind with the teacher's tokenizer |
+# | `arms` | the baseline, the method in question, and others: `kd`, `ce` (labels alone; for generation `sft`, answers alone, and `seqkd`), `kd+procrustes`, `kd+gram`, `kd+cka`, `kd+projection`, `kd+pca`, and the controls `kd+procrustes-shuffled`, `kd+spectrum`, `kd+alignment`, `kd+isotropy` |
+# | `weight`, `teacher_layer`, `student_layer` | the weight of the terms, as a multiple of the ratio of gradient norms; the numbers of the hidden states, `-1` for the last (generation: only that) |
 # | `seeds`, `learning_rates` | number of runs per arm; the rates that each arm tries on validation |
-# | `epochs`, `batch_size`, `max_length`, `max_rows` | `epochs` 1.5 is a quick look here; `max_rows` 0 takes all rows |
+# | `epochs`, `batch_size`, `max_length`, `max_new_tokens`, `max_rows` | `epochs` 1.5 is a quick look here; `max_length` is of a text, or of a prompt with its answer; `max_rows` 0 takes all rows |
 # | `workers` | processes, one compute thread each |
 # | `out` | folder of the student; runs are kept in `<out>-runs`, and the same command resumes there. Without it nothing is kept |
 #
-# From Python it is one function, `distill_your_model(YourModelSettings(data="reviews.csv", ...))`. The
-# page is about texts with a label or a number. For a language model, images or embeddings, use the
-# trainer, as the examples in [the handbook](../book/use_it) do, and run `geodistill compare` on the
-# scores.
+# From Python it is one function, `distill_your_model(YourModelSettings(data="reviews.csv", ...))`. For
+# images or embeddings, use the trainer, as the examples in [the handbook](../book/use_it) do, and run
+# `geodistill compare` on the scores.
 
 # %% tags=["hide-input"]
 settings = YourModelSettings(
+    task=task,
     data=data,
     text=text,
     label=label,
@@ -114,6 +119,7 @@ settings = YourModelSettings(
     teacher_epochs=teacher_epochs,
     batch_size=batch_size,
     max_length=max_length,
+    max_new_tokens=max_new_tokens,
     max_rows=max_rows,
     workers=workers,
     out=out or f"{scratch.name}/student",
@@ -155,10 +161,10 @@ if answer.report:
     display(Markdown(" ".join(f"{note[0].upper()}{note[1:]}." for note in answer.report.notes)))
 
 # %% [markdown]
-# The levels put the difference in proportion. A student that is not above TF-IDF with a linear model is
-# not worth keeping, whatever the term did to it; a run has collapsed if it hardly beats the most frequent
-# class. Geometry kept is 0 at chance and 1 at the best that a student of this width can do: a term that
-# raises it without changing the accuracy has done its work, but the task did not need it.
+# The levels put the difference in proportion. A student that is not above both baselines is not worth
+# keeping, whatever the term did to it; a run has collapsed if it hardly beats the most frequent class, or
+# always gives one answer. Geometry kept is 0 at chance and 1 at the best that a student of this width can do: a term that
+# raises it without changing the score has done its work, but the task did not need it.
 
 # %% tags=["hide-input"]
 show_table(
@@ -183,11 +189,11 @@ show(
 # the first arm, unless the comparison finds the second better.
 
 # %%
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
+from transformers import AutoTokenizer, pipeline
 
-model = AutoModelForSequenceClassification.from_pretrained(answer.folder)
+distilled = pipeline(task, model=str(answer.folder))
 tokenizer = AutoTokenizer.from_pretrained(answer.folder)
-model.config.id2label, f"{model.num_parameters():,} weights, {len(tokenizer):,} tokens"
+f"{distilled.model.num_parameters():,} weights, {len(tokenizer):,} tokens"
 
 # %% tags=["hide-input"]
 folder = (

@@ -18,7 +18,7 @@ from geodistill.errors import InputError
 from geodistill.experiments.your_model import YourModelSettings, distill_your_model, text_generation
 
 pytestmark = pytest.mark.smoke
-PROMPT, VOCABULARY, POSITIONS = "first of {}", 258, 40
+PROMPT, VOCABULARY, POSITIONS = "last of {}", 258, 40
 
 
 def save_model(folder, seed=0, **config):
@@ -41,12 +41,13 @@ def cache(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory):
-    """Words with their first letters, and a teacher that has learned to give them."""
+    """Words with their last letters, and a teacher that has learned to give them."""
     folder, draw = tmp_path_factory.mktemp("home"), random.Random(0)
     words = ["".join(draw.choices("abc", k=draw.randint(3, 6))) for _ in range(240)]
-    pairs = [{"prompt": PROMPT.format(word), "completion": word[0]} for word in words]
+    pairs = [{"prompt": PROMPT.format(word), "completion": word[-1]} for word in words]
     (folder / "mine.jsonl").write_text("".join(json.dumps(pair) + "\n" for pair in pairs))
     teacher, tokenizer = save_model(folder / "teacher"), byte_tokenizer()
+    save_model(folder / "untrained", seed=1, layers=2)
     optimizer = torch.optim.Adam(teacher.parameters(), lr=3e-3)
     texts = [f"{p['prompt']}\n{p['completion']}</s>" for p in pairs]
     batch = tokenizer(texts, padding=True, padding_side="left", return_tensors="pt")
@@ -65,8 +66,8 @@ def home(tmp_path_factory):
 def settings(home):
     return YourModelSettings(
         task="text-generation", data=str(home / "mine.jsonl"), teacher=str(home / "teacher"),
-        layers=2, seeds=2, learning_rates=(3e-3, 1e-2), epochs=5, batch_size=16, max_length=24,
-        max_new_tokens=4, out=str(home / "student"),
+        student=str(home / "untrained"), seeds=2, learning_rates=(3e-3, 1e-2), epochs=3,
+        batch_size=16, max_length=24, max_new_tokens=4, out=str(home / "student"),
     )  # fmt: skip
 
 
@@ -123,7 +124,7 @@ def test_the_plan_is_what_is_trained(distilled, settings):
     rows = stored(settings, "test/rows")
     config = json.loads(rows.loc[rows["method"] == "kd", "config"].iloc[0])
     n_train = config["n_train"]
-    steps = 5 * int(np.ceil(n_train / 16))
+    steps = 3 * int(np.ceil(n_train / 16))
     assert f"{n_train} pairs to train" in taken["data"]
     assert f"8 runs of {steps} steps of 16 texts" in taken["arms"]
     assert f"- Steps: {steps}\n" in (answer.folder / "README.md").read_text()
@@ -135,7 +136,7 @@ def test_the_plan_is_what_is_trained(distilled, settings):
 
 def test_the_term_is_weighted_by_the_ratio_of_gradient_norms(settings):
     configs = stored(settings, "test/rows")["config"].map(json.loads)
-    assert {config["weight_warmup_batches"] for config in configs} == {16}
+    assert {config["weight_warmup_batches"] for config in configs} == {9}
 
 
 def test_too_long_pairs_are_counted_and_left_out(settings, tmp_path, monkeypatch):
@@ -193,7 +194,7 @@ def bad_home(home):
         bad({"student": "uniform"}, "student is 'uniform'; for text generation expected 'first'"),
         bad({"student": "nowhere"}, "student is .*expected a folder or hub name of a causal"),
         bad({"student": "short"}, "takes 16 tokens; expected at least 28"),
-        bad({"layers": 9}, "layers is 9, the teacher has 3; expected 1 to 3"),
+        bad({"layers": 9, "student": "first"}, "layers is 9, the teacher has 3; expected 1 to 3"),
         bad({"teacher_layer": 1}, "teacher_layer is 1 and student_layer -1; expected -1 for both"),
     ],
 )  # fmt: skip

@@ -17,7 +17,7 @@ from geodistill.distill.feature_term import FeatureTerm, Layer, term_modules
 from geodistill.distill.hooks import record_outputs
 from geodistill.distill.models.heads import lm_head
 from geodistill.distill.teacher_cache import TeacherCache
-from geodistill.distill.training import checkpoints, ranks, report, step
+from geodistill.distill.training import checkpoints, ranks, report, step, step_inputs
 from geodistill.losses import LogitLoss
 
 if TYPE_CHECKING:
@@ -26,8 +26,7 @@ else:
     _Base = object
 
 
-_CACHED = ("input_ids", "attention_mask", "labels")
-"""Inputs of the teacher that are kept, for a check, where its outputs are stored."""
+_CACHED = ("input_ids", "attention_mask", "labels")  # kept for a check of stored outputs
 
 
 class FeatureDistillation(_Base):
@@ -43,9 +42,9 @@ class FeatureDistillation(_Base):
     an exported model. Each training starts with the terms as they were given. A non-finite loss or
     gradient, or a teacher that causes one, raises FloatingPointError with its name and step.
 
-    Features are those of the trainer's own forward pass. A trainer that takes a `teacher_model`
-    and runs it (TRL's GKDTrainer) receives it, and the teacher is not run again. The columns that
-    the teacher's forward names reach it. Examples need no labels if `task_weight` is 0.
+    Features are those of the trainer's own forward pass. A trainer that runs a `teacher_model`
+    itself (TRL's) receives it, and the teacher is not run again. The columns that the teacher's
+    forward names reach it. Examples need no labels if `task_weight` is 0.
 
     With a live teacher, evaluation adds `eval_loss/NAME` of each term and `eval_geometry_kept`, the
     mean over terms of `geometry.geometry_kept` by the Procrustes distance.
@@ -135,16 +134,14 @@ class FeatureDistillation(_Base):
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
         """The distillation loss in training, the trainer's own loss in evaluation."""
-        inputs, teacher_batch, rows = step.split_inputs(self, inputs)
+        inputs, teacher_batch, rows = step_inputs.split_inputs(self, inputs)
         student = self.accelerator.unwrap_model(model)
-        text = step.as_text(inputs)
+        text = step_inputs.as_text(inputs)
         checks.check_length(text, student, "student")
         if not model.training:
             arguments = model, inputs, return_outputs, num_items_in_batch
             return step.evaluation_loss(self, super().compute_loss, *arguments)
-        share = 1 / self.current_gradient_accumulation_steps
-        n_items = step.step_items(self, inputs, num_items_in_batch)
-        item_share, count = step.item_share(self, text, n_items)
+        item_share, count = step_inputs.item_share(self, inputs, text, num_items_in_batch)
         at, batch = self.state.global_step, {**teacher_batch, **text}
         observed = self.teacher_model if self.distils else None
         layers = [layer for layer, _ in self.layers] or [-1]
@@ -153,6 +150,7 @@ class FeatureDistillation(_Base):
                 self, super().compute_loss, model, inputs, return_outputs, count
             )
         loss = self.task_weight * task * item_share
+        share = 1 / self.current_gradient_accumulation_steps
         self.losses.add("task", task * item_share / share, share, self.task_weight)
         # Now, since other losses would refuse the outputs of a diverged student.
         self.losses.check_finite(at, batch)
@@ -188,7 +186,7 @@ class FeatureDistillation(_Base):
         arguments = prediction_loss_only, ignore_keys
         if self.wrapped:
             return super().prediction_step(model, inputs, *arguments, **kwargs)
-        inputs, teacher_batch, _ = step.split_inputs(self, self._prepare_inputs(inputs))
+        inputs, teacher_batch, _ = step_inputs.split_inputs(self, self._prepare_inputs(inputs))
         reads = teacher_batch or ({} if self.mismatch else inputs)
         generates = getattr(self.args, "predict_with_generate", False)
         if self._evaluation is None or not reads or generates:
@@ -254,7 +252,7 @@ class FeatureDistillation(_Base):
     def _set_signature_columns_if_needed(self) -> None:
         super()._set_signature_columns_if_needed()
         columns: Any = self._signature_columns
-        names = sorted(step.teacher_names(self))
+        names = sorted(step_inputs.teacher_names(self))
         prefixed = [f"{TEACHER_PREFIX}{name}" for name in (*names, *_CACHED)]
         wanted = ("row", *names, *prefixed)
         columns += [name for name in wanted if name not in columns]

@@ -5,6 +5,7 @@ costs nothing and `geodistill --help` needs no torch.
 """
 
 from importlib import import_module
+from importlib.util import find_spec
 from typing import Any
 
 __version__ = "0.1.0"
@@ -84,4 +85,6 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted(__all__)
+    """The names that are at hand here; `help` looks at each of them."""
+    at_hand = find_spec("numpy") and find_spec("transformers")
+    return [name for name in sorted(__all__) if at_hand or _PACKAGE_OF.get(name) not in _EXTRAS]

@@ -1,5 +1,7 @@
 """Errors that a user can fix; the command line prints them as one line."""
 
+from collections.abc import Sequence
+
 
 class InputError(ValueError):
     """An argument, parameter or file is not usable.
@@ -40,3 +42,18 @@ def missing_package(error: ModuleNotFoundError, user: str, extras: str) -> str:
         f"there is no package {error.name} here, which {user} needs; install its extras: "
         f"pip install 'geodistill[{extras}]', or '.[{extras}]' in a checkout"
     )
+
+
+def first_names(names: Sequence[object], most: int = 10) -> str:
+    """The first names of a list, shortened, and the number of the others.
+
+    Args:
+        names: such as the labels of a table.
+        most: how many are named.
+
+    Example:
+        >>> first_names(["bad", "good", "other"], most=2)
+        'bad, good and 1 others'
+    """
+    rest = f" and {len(names) - most} others" if len(names) > most else ""
+    return ", ".join(f"{str(name)[:40]}" for name in names[:most]) + rest

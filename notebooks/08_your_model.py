@@ -51,12 +51,12 @@ from functools import partial
 
 from IPython.display import Markdown, display
 
+warnings.filterwarnings("ignore", message=".*does not support non-writable.*|IProgress not found")
 from geodistill import YourModelSettings, distill_your_model
 from geodistill.analysis.report.export import report_table
 from geodistill.publish.display import show, show_table
 from geodistill.publish.study_figures import draw_runs
 
-warnings.filterwarnings("ignore", message=".*does not support non-writable.*")
 os.chdir(
     os.environ.get("GEODISTILL_CALLER", ".")
 )  # paths are relative to where the command was given

@@ -31,8 +31,10 @@ def run_app(app: Callable[[], object]) -> None:
     except (InputError, AssetError, FloatingPointError) as error:
         _fail(str(error))
     except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
         extras = EXTRAS.get(next(iter(sys.argv[1:]), ""))
-        if extras is None or (error.name or "").partition(".")[0] == "geodistill":
+        extras = "cluster" if package in ("dask", "distributed") else extras
+        if extras is None or package == "geodistill":
             raise
         _fail(missing_package(error, "this command", extras))
     except SystemExit as end:

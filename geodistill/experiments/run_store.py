@@ -65,13 +65,14 @@ class Run:
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path, named_by: str = "GEODISTILL_RESULTS") -> Iterator[None]:
     """Hold a results folder for this process, so that no second one makes the same runs.
 
     The lock ends with the process, however it ends.
 
     Args:
         folder: is made if there is none.
+        named_by: the variable or argument that names it, for messages.
 
     Raises:
         InputError: another process holds the folder, or it can't be written.
@@ -84,8 +85,8 @@ def locked(folder: Path) -> Iterator[None]:
         file = path.open("a+")
     except OSError as error:
         raise InputError(
-            f"{folder} can't be written ({error.strerror}); expected a folder of yours, such as "
-            "one named by GEODISTILL_RESULTS"
+            f"{folder} can't be written ({error.strerror}); expected a folder of yours: name one "
+            f"by {named_by}"
         ) from error
     with file:
         try:
@@ -94,7 +95,7 @@ def locked(folder: Path) -> Iterator[None]:
             file.seek(0)
             raise InputError(
                 f"{folder} is in use by process {file.read().strip() or 'unknown'}; wait for it, "
-                "or name another folder by GEODISTILL_RESULTS"
+                f"or name another folder by {named_by}"
             ) from error
         file.truncate(0)
         file.write(str(os.getpid()))

@@ -27,7 +27,7 @@ from geodistill.publish.budgets import TOLERANCE, read_budgets
 from geodistill.publish.cache_key import notebook_key
 from geodistill.publish.console import IndentedWriter, log
 from geodistill.publish.notebook_source import check_parameters, read_source
-from geodistill.publish.project import Project, check_profile, find_project
+from geodistill.publish.project import Project, check_profile, project_of_notebook
 
 CALLER = "GEODISTILL_CALLER"
 """The environment variable that tells a kernel in which folder the command was given: paths among
@@ -233,7 +233,8 @@ def run_notebook(
     Args:
         name: of the notebook, or a unique part of it.
         parameters: values by name.
-        project: the checkout; by default the one around the working directory.
+        project: the checkout; by default the one around the working directory, else the notebooks
+            that a wheel installs.
 
     Returns:
         The executed notebook, in `_build/runs`.
@@ -242,7 +243,7 @@ def run_notebook(
         InputError: unknown name, parameter or profile.
         NotebookError: a failed cell or a dead kernel.
     """
-    project = project or find_project()
+    project = project or project_of_notebook(name)
     source = project.find_notebook(name)
     values = "".join(f"-{key}-{value}" for key, value in sorted(parameters.items()))
     file = re.sub(r"[^\w.-]", "_", f"{source.stem}{values}")

@@ -78,8 +78,9 @@ def check_parameters(notebook: NotebookNode, name: str, values: Mapping[str, obj
         expected = type(declared[key])
         int_for_float = expected is float and type(value) is int
         if declared[key] is not None and type(value) is not expected and not int_for_float:
+            remedy = f""" (a text in two pairs of quotes: "'{value}'")""" if expected is str else ""
             raise InputError(
-                f"parameter {key} of {name}: got {value!r}, expected {expected.__name__}"
+                f"parameter {key} of {name}: got {value!r}, expected {expected.__name__}{remedy}"
             )
     if "profile" in values:
         check_profile(values["profile"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -100,6 +101,28 @@ def find_project() -> Project:
         InputError: there is neither.
     """
     return Project.at(find_checkout())
+
+
+def project_of_notebook(name: str) -> Project:
+    """The checkout, or the notebooks that a wheel installs, whose runs go below the working folder.
+
+    Args:
+        name: of the notebook, for the message.
+
+    Raises:
+        InputError: no checkout, and a wheel has no such notebook.
+    """
+    try:
+        return find_project()
+    except InputError as error:
+        here, root = Path.cwd(), Path(sys.prefix) / "share" / "geodistill"
+        installed = Project.at(root, here / "_build", here / "book")
+        try:
+            installed.find_notebook(name)
+        except InputError:
+            names = ", ".join(path.stem for path in installed.sources()) or "none"
+            raise InputError(f"{error} (notebooks without a checkout: {names})") from error
+        return installed
 
 
 def check_profile(profile: object) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from geodistill.errors import InputError
+from geodistill.errors import InputError, first_names
 from geodistill.files import first_line
 from geodistill.tasks.base import (
     ClassificationData,
@@ -183,7 +183,7 @@ def _index_labels(path: Path, splits: dict[str, list[Row]]) -> tuple[str, ...]:
             if row["label"] not in index_of:
                 raise InputError(
                     f"{path}: {row['item']} of the {split} split has the label {row['label']!r}, "
-                    f"which no training row has; known: {', '.join(map(str, labels))}"
+                    f"which no training row has; known: {first_names(labels)}"
                 )
             row["label"] = index_of[row["label"]]
     return tuple(map(str, labels))

@@ -328,6 +328,14 @@ def test_an_unknown_name_is_an_attribute_error():
         geodistill.nothing  # noqa: B018
 
 
+def test_help_shows_the_names_that_are_at_hand(monkeypatch):
+    """`help` looks at every name of `dir`, and one that lacks a package would end it."""
+    assert "FeatureTerm" in dir(geodistill)
+    monkeypatch.setattr(geodistill, "find_spec", lambda name: None if name == "numpy" else name)
+    assert {"ProcrustesLoss", "InputError", "__version__"} <= {*dir(geodistill)}
+    assert not {"FeatureTerm", "distill_your_model", "compare_layers"} & {*dir(geodistill)}
+
+
 @pytest.mark.parametrize(
     ("name", "extras"), [("distill_your_model", "train,analysis"), ("FeatureTerm", "train")]
 )

@@ -20,6 +20,7 @@ from transformers import (
 from geodistill.analysis.stored_results import read_stored
 from geodistill.errors import InputError
 from geodistill.experiments import runner
+from geodistill.experiments.run_store import locked
 from geodistill.experiments.your_model import (
     YourModelSettings,
     distill_your_model,
@@ -256,11 +257,28 @@ def bad(field, value, message):
         bad("teacher_epochs", 0, "teacher_epochs is 0; expected 1 or more"),
         bad("learning_rates", (), r"learning_rates is \(\); expected numbers between"),
         bad("out", "", "out is ''; expected the student's folder"),
+        bad("out", 7, "out is 7; expected a text, such as 'student'"),
+        bad("data", None, "data is None; expected a text"),
+        bad("arms", "kd", "arms is 'kd'; expected a list, such as"),
+        bad("arms", ("kd", 1), r"arms is \('kd', 1\); expected a list"),
+        bad("learning_rates", 0.001, "learning_rates is 0.001; expected a list, such as"),
+        bad("learning_rates", ("a",), r"learning_rates is \('a',\); expected a list"),
+        bad("seeds", 2.5, "seeds is 2.5; expected a whole number, such as 3"),
+        bad("workers", True, "workers is True; expected a whole number, such as 0"),
+        bad("layers", "2", "layers is '2'; expected a whole number"),
+        bad("epochs", "many", "epochs is 'many'; expected a number, such as 1.5"),
     ],
 )
 def test_a_wrong_argument_is_refused_at_once(settings, changes, message):
     with pytest.raises(InputError, match=message):
         replace(settings, **changes)
+
+
+def test_lists_paths_and_whole_numbers_are_taken(settings, tmp_path):
+    same = replace(settings, arms=list(settings.arms), data=tmp_path / "a.csv", weight=1)
+    assert same.arms == settings.arms
+    assert same.data == str(tmp_path / "a.csv")
+    assert hash(same) != hash(settings)
 
 
 @pytest.fixture(scope="module")
@@ -329,6 +347,17 @@ def test_texts_longer_than_the_teacher_takes_are_refused(settings, tmp_path):
     long = replace(settings, out=str(tmp_path / "student"), max_length=9_999)
     with pytest.raises(InputError, match="max_length is 9999; expected at most 512"):
         quietly(long)
+    assert not (tmp_path / "student-runs").exists()
+
+
+def test_a_distillation_that_another_process_makes_is_told_by_its_argument(settings, tmp_path):
+    busy = replace(settings, out=str(tmp_path / "student"))
+    record = record_of(busy, read_inputs(busy)[0].data_hash)
+    with (
+        locked(busy.runs_folder / record["content"]),
+        pytest.raises(InputError, match=r"is in use by process .*name another folder by out"),
+    ):
+        quietly(busy)
 
 
 def test_runs_of_other_texts_or_of_another_teacher_are_no_runs_of_these(settings, home, tmp_path):

@@ -178,6 +178,25 @@ def test_names_are_found_by_unique_parts(tmp_path, monkeypatch):
     assert find_project().root == tmp_path
 
 
+def test_without_a_checkout_the_notebook_of_the_wheel_runs_below_the_working_folder(
+    tmp_path, monkeypatch
+):
+    installed, here = tmp_path / "env/share/geodistill", tmp_path / "here"
+    tiny_project(installed, _08_your_model=notebook("Mine", SAY))
+    (installed / "_toc.yml").unlink()
+    here.mkdir()
+    monkeypatch.chdir(here)
+    monkeypatch.setattr("sys.prefix", str(tmp_path / "env"))
+    monkeypatch.setattr("geodistill.paths.SOURCE_ROOT", installed.parent)
+    path = run_notebook("your_model", {"seed": 3})
+    assert path.is_relative_to(here / "_build")
+    assert printed(path).endswith(" 3\n")
+    with pytest.raises(
+        InputError, match=r"no checkout .*\(notebooks without a checkout: 08_your_model\)"
+    ):
+        run_notebook("theory", {})
+
+
 def test_unknown_profile_lists_the_known_ones(tmp_path):
     project = tiny_project(tmp_path, _01_one=notebook("One"))
     with pytest.raises(InputError, match="'desktop' is unknown; the profiles are: smoke, laptop"):

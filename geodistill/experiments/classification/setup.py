@@ -20,6 +20,7 @@ from geodistill.errors import InputError
 from geodistill.experiments.classification.settings import ClassificationSettings, setup_settings
 from geodistill.experiments.classification.students import build_student, student_dims
 from geodistill.experiments.classification.teacher import (
+    check_max_length,
     check_n_labels,
     load_teacher,
     train_teacher,
@@ -216,12 +217,7 @@ def load_base(settings: ClassificationSettings) -> Any:
 
 def _check_teacher(settings: ClassificationSettings, base: str, config: Any, n_labels: int) -> None:
     check_n_labels(base, n_labels, settings.task)
-    positions = getattr(config, "max_position_embeddings", None) or settings.max_length
-    if settings.max_length > positions:
-        raise InputError(
-            f"max_length is {settings.max_length}; expected at most {positions}, which is what "
-            f"teacher.model {settings.teacher.model!r} takes"
-        )
+    check_max_length(settings, config)
 
 
 def _tokenized_splits(

@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from geodistill.distill.collate import pad
 from geodistill.distill.pretrained import load_pretrained
 from geodistill.errors import InputError
-from geodistill.experiments.classification.settings import TeacherSettings
+from geodistill.experiments.classification.settings import ClassificationSettings, TeacherSettings
 from geodistill.experiments.training import fit, temporary_folder, torch_threads, training_arguments
 from geodistill.files import atomic_folder, disk_full, first_line
 
@@ -114,4 +114,14 @@ def check_n_labels(model: str, n_labels: int, task: str, role: str = "teacher.mo
         raise InputError(
             f"{role} {model!r} was fine-tuned for {config.num_labels} labels, "
             f"the task {task!r} has {n_labels}; expected as many, or a model without a head"
+        )
+
+
+def check_max_length(settings: ClassificationSettings, config: Any) -> None:
+    """Raise InputError for texts that are longer than the teacher's positions."""
+    positions = getattr(config, "max_position_embeddings", None) or settings.max_length
+    if settings.max_length > positions:
+        raise InputError(
+            f"max_length is {settings.max_length}; expected at most {positions}, which is what the "
+            f"teacher {settings.teacher.model!r} takes"
         )

@@ -30,7 +30,7 @@ from geodistill.errors import InputError
 from geodistill.experiments.protocol_grid import PlannedRun
 from geodistill.experiments.run_store import Run, locked
 from geodistill.experiments.runner import Job, Study, pending_jobs, run_study
-from geodistill.experiments.training import torch_threads
+from geodistill.experiments.training import silence_libraries, torch_threads
 from geodistill.experiments.your_model.plan import plan_table
 from geodistill.experiments.your_model.record import RECORD, record_of
 from geodistill.experiments.your_model.settings import TUNING_SEED, YourModelSettings
@@ -114,11 +114,12 @@ def distill_your_model(
         >>> answer = distill_your_model(settings)  # doctest: +SKIP
         >>> print(answer.sentence)  # doctest: +SKIP
     """
+    silence_libraries()
     task = TASKS[settings.task]
     inputs = task.read(settings)
     record = record_of(settings, inputs.data_hash)
     folder = settings.runs_folder / record["content"]  # other texts or models have another one
-    with locked(folder):
+    with locked(folder, "out"):
         setup = _setup(settings, folder, "validation", progress)
         show_plan(plan_table(task, settings, inputs, setup))
         best_rates = dict.fromkeys(settings.arms, settings.learning_rates[0])

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+import os
+from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 from geodistill.errors import InputError
 from geodistill.experiments.methods import (
@@ -24,11 +26,28 @@ ARMS = {
 """The methods that can be compared, by task."""
 TUNING_SEED = 100
 """Of the runs that choose a learning rate; compared runs have the seeds below it."""
+_EXPECTED = {int: "a whole number", float: "a number", str: "a text", tuple: "a list"}
 _RANGES = {
     "weight": (0, math.inf), "seeds": (1, TUNING_SEED), "epochs": (0.01, math.inf),
     "teacher_epochs": (1, math.inf), "batch_size": (1, math.inf), "max_length": (4, math.inf),
     "max_rows": (0, math.inf), "workers": (0, math.inf), "max_new_tokens": (1, math.inf),
 }  # fmt: skip
+
+
+def _checked(field: Any, value: Any) -> Any:
+    """The value, paths as text and lists as tuples; InputError for one of another type."""
+    kind = type(field.default)
+    value = os.fspath(value) if isinstance(value, os.PathLike) else value
+    value = tuple(value) if isinstance(value, list) else value
+    fits = isinstance(value, (int, float) if kind is float else kind) and type(value) is not bool
+    if fits and kind is tuple:
+        element = (int, float) if field.name == "learning_rates" else str
+        fits = all(isinstance(part, element) for part in value)
+    if not fits:
+        raise InputError(
+            f"{field.name} is {value!r}; expected {_EXPECTED[kind]}, such as {field.default!r}"
+        )
+    return value
 
 
 @dataclass(frozen=True)
@@ -102,6 +121,8 @@ class YourModelSettings:
     out: str = "student"
 
     def __post_init__(self) -> None:
+        for field in fields(self):
+            object.__setattr__(self, field.name, _checked(field, getattr(self, field.name)))
         if self.task not in ARMS:
             raise InputError(f"task is {self.task!r}; expected {' or '.join(ARMS)}")
         for method in self.arms:

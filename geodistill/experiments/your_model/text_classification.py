@@ -15,7 +15,7 @@ from torch import Tensor
 from geodistill.distill import FeatureDistillationTrainer
 from geodistill.distill.collate import pad
 from geodistill.distill.feature_term import resolve_layer
-from geodistill.errors import InputError
+from geodistill.errors import InputError, first_names
 from geodistill.experiments.classification.evaluate import task_scores
 from geodistill.experiments.classification.grid import ClassificationGrid
 from geodistill.experiments.classification.run import run_classification
@@ -27,6 +27,7 @@ from geodistill.experiments.classification.setup import (
     prepare_classification,
 )
 from geodistill.experiments.classification.students import student_dims
+from geodistill.experiments.classification.teacher import check_max_length
 from geodistill.experiments.run_store import Run
 from geodistill.experiments.your_model.settings import YourModelSettings
 from geodistill.experiments.your_model.task import (
@@ -200,6 +201,7 @@ def read_inputs(settings: YourModelSettings) -> tuple[ClassificationData, Classi
         ),
         **{name: getattr(settings, name) for name in same},
     )
+    check_max_length(runs, config)
     _, n_layers = student_dims(runs, config, tokenizer, max(len(data.label_names), 1))
     resolve_layer(runs.teacher_layer, config.num_hidden_layers, "teacher")
     resolve_layer(runs.student_layer, n_layers, "student")
@@ -257,9 +259,10 @@ def number_labels(
     numbers = [number_of.get(name.casefold(), -1) for name in labels]
     if not labels or sorted(numbers) != list(range(len(of_teacher))):
         raise InputError(
-            f"teacher {teacher!r} has the labels {', '.join(of_teacher)}, the data "
-            f"{', '.join(labels) or 'decimal numbers'}; expected the same (rename them in the data "
-            "or in id2label of its config.json), or an encoder without a head, to be fine-tuned"
+            f"teacher {teacher!r} has the labels {first_names(of_teacher)}, the data "
+            f"{first_names(labels) or 'decimal numbers'}; expected the same (rename them in the "
+            "data or in id2label of its config.json), or an encoder without a head, which is "
+            "fine-tuned"
         )
     splits = {
         name: getattr(data, name).map(lambda row: {"label": numbers[row["label"]]})

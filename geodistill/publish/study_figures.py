@@ -44,7 +44,7 @@ def show_gate(study: StoredSections, grid: TunedGrid, tasks: Sequence[str]) -> N
         gate.rename(columns=_label).rename_axis("task").reset_index(),
         caption="Validation scores of tuned KD and of the baselines that it must clear, in points; "
         "means over the tuning seeds.",
-        name="gate",
+        name=f"{study.study}-gate",
         **study.provenance(*sections),
     )
 
@@ -57,8 +57,9 @@ def show_tests(judge: Judge, keys: Sequence[str]) -> None:
         keys: of the claims.
     """
     if all(judge.has_results(key) for key in keys):
-        comparisons = [c for key in keys for c in judge.comparisons(key)]
-        show_forest(comparisons, find_test(keys[0]), "five-tests", judge.provenance(keys[0]))
+        comparisons, test = [c for key in keys for c in judge.comparisons(key)], find_test(keys[0])
+        name = f"{test.study}-five-tests"
+        show_forest(comparisons, test, name, judge.provenance(keys[0]))
     for key in keys:
         show_claim(judge, key, f"verdicts-{key.lower()}")
 
@@ -85,7 +86,7 @@ def show_levels(
     show_table(
         format_levels(levels, POINTS),
         caption=f"Test {name} in per cent over seeds, by task and method.",
-        name="levels",
+        name=f"{study.study}-levels",
         **provenance,
     )
     alt = "Test score of every run by task and method; numbers in the table above."
@@ -95,7 +96,7 @@ def show_levels(
         alt=alt,
         caption=caption,
         data=runs[["task", "method", "seed", metric]],
-        name="levels-figure",
+        name=f"{study.study}-levels-figure",
         **provenance,
     )
 
@@ -137,7 +138,7 @@ def show_parts(study: StoredSections, section: str) -> None:
     show_table(
         effects[["effect", "estimate", "low", "high", "n_seeds", "n_items"]],
         caption="Effects in points with 95 % intervals, not corrected.",
-        name="two-by-two",
+        name=f"{study.study}-two-by-two",
         **study.provenance(section),
     )
 
@@ -155,7 +156,7 @@ def show_without_each_task(study: StoredSections, section: str, key: str) -> Non
     show_table(
         without[["method", "without", "estimate", "low", "high"]],
         caption="Gain over KD in points without one of the tasks.",
-        name="leave-one-task-out",
+        name=f"{study.study}-leave-one-task-out",
         **study.provenance(section),
     )
 
@@ -175,7 +176,7 @@ def show_metrics(study: StoredSections, section: str, metrics: Mapping[str, str]
         table.rename(index=_label).rename_axis("method").reset_index(),
         caption="Means over tasks and seeds. Geometry kept: 0 at chance, 1 at the best that a "
         "student of this width can do.",
-        name="geometry-and-cost",
+        name=f"{study.study}-geometry-and-cost",
         **study.provenance(section),
     )
 
@@ -192,7 +193,8 @@ def show_gains(study: StoredSections, section: str, key: str) -> None:
         items = study[section].pooled
         others = [method for method in items["method"].unique() if method != KD]
         gains = [compare(items, method, KD) for method in sorted(others)]
-        show_forest(gains, find_test(key), section, study.provenance(section))
+        name = f"{study.study}-{section}"
+        show_forest(gains, find_test(key), name, study.provenance(section))
 
 
 def _label(method: object) -> str:

@@ -12,18 +12,23 @@ pytestmark = pytest.mark.smoke
 CHAPTER = "04_bert_classification"
 LEVELS = ["baselines", "full", "full-others"]
 FROM_SECTIONS = {
-    "gate": ["baselines-validation", "kd-tuning", "kd-tuning-tweets", "kd-tuning-stsb"],
-    "five-tests": ["full"],
+    "classification-gate": [
+        "baselines-validation",
+        "kd-tuning",
+        "kd-tuning-tweets",
+        "kd-tuning-stsb",
+    ],
+    "classification-five-tests": ["full"],
     "verdicts-c4a": ["full"],
     "verdicts-c4b": ["full"],
     "verdicts-p1-bert": ["full"],
-    "levels": LEVELS,
-    "levels-figure": LEVELS,
-    "two-by-two": ["full"],
-    "leave-one-task-out": ["full"],
-    "geometry-and-cost": ["full"],
-    "quarter": ["quarter"],
-    "text": ["text"],
+    "classification-levels": LEVELS,
+    "classification-levels-figure": LEVELS,
+    "classification-two-by-two": ["full"],
+    "classification-leave-one-task-out": ["full"],
+    "classification-geometry-and-cost": ["full"],
+    "classification-quarter": ["quarter"],
+    "classification-text": ["text"],
 }
 """Figures and tables, with the sections that they show."""
 
@@ -46,11 +51,11 @@ def test_complete_sections_show_the_simulated_effects(tmp_path, monkeypatch):
         assert all(f"--section {section}" in shown[name]["made_by"] for section in sections)
         assert len(shown[name]["run_ids"]) > 1
     gains = {name: 100 * gain for name, gain in GAINS["classification"].items()}
-    for name in ("five-tests", "quarter", "text"):
+    for name in ("classification-five-tests", "classification-quarter", "classification-text"):
         gain = estimate(shown[name], "kd+procrustes", "kd")
         assert abs(gain - gains["procrustes"]) < 2
-    assert abs(estimate(shown["quarter"], "kd+cka", "kd") - gains["cka"]) < 2
-    ahead_of_spectrum = estimate(shown["five-tests"], "kd+procrustes", "kd+spectrum")
+    assert abs(estimate(shown["classification-quarter"], "kd+cka", "kd") - gains["cka"]) < 2
+    ahead_of_spectrum = estimate(shown["classification-five-tests"], "kd+procrustes", "kd+spectrum")
     assert abs(ahead_of_spectrum - gains["procrustes"] + gains["spectrum"]) < 2
     assert verdict(page, "KD + Procrustes vs KD") == "better"
     assert "stsb" in page
@@ -66,7 +71,7 @@ def test_without_sections_the_chapter_says_what_is_missing(tmp_path, monkeypatch
     for name in ("baselines", "full-others"):
         assert re.search(rf"section {name}: ", page)
     assert "C4a is not yet tested" in page
-    assert set(figures(outputs)) == {"gate", "quarter"}
+    assert set(figures(outputs)) == {"classification-gate", "classification-quarter"}
 
 
 def test_before_the_first_run_the_chapter_shows_nothing_stored(tmp_path, monkeypatch):

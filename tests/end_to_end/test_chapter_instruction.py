@@ -10,20 +10,20 @@ pytestmark = pytest.mark.smoke
 CHAPTER = "05_opt_instruction"
 LEVELS = ["references", "full", "full-others"]
 FROM_SECTIONS = {
-    "gate": ["lookups-validation", "kd-tuning", "kd-tuning-slower"],
-    "five-tests": ["full"],
+    "instruction-gate": ["lookups-validation", "kd-tuning", "kd-tuning-slower"],
+    "instruction-five-tests": ["full"],
     "verdicts-c5": ["full"],
     "verdicts-p1-opt": ["full"],
-    "levels": LEVELS,
-    "levels-figure": LEVELS,
+    "instruction-levels": LEVELS,
+    "instruction-levels-figure": LEVELS,
     "outcomes": ["full"],
-    "two-by-two": ["full"],
-    "geometry-and-cost": ["full"],
+    "instruction-two-by-two": ["full"],
+    "instruction-geometry-and-cost": ["full"],
     "rank": ["full", "full-others"],
-    "quarter": ["quarter"],
+    "instruction-quarter": ["quarter"],
     "sizes": ["sizes"],
     "skew": ["skew"],
-    "pretrained": ["pretrained"],
+    "instruction-pretrained": ["pretrained"],
 }
 """Figures and tables of the study, with the sections that they show."""
 REAL_TEXT = {"t0-gains", "t0-rank"}
@@ -42,9 +42,9 @@ def test_complete_sections_show_the_simulated_effects(tmp_path, monkeypatch):
         assert all(f"--section {section}" in shown[name]["made_by"] for section in names)
         assert shown[name]["run_ids"], name
     gains = {name: 100 * gain for name, gain in GAINS["instruction"].items()}
-    for name in ("five-tests", "quarter"):
+    for name in ("instruction-five-tests", "instruction-quarter"):
         assert abs(estimate(shown[name], "kd+procrustes", "kd") - gains["procrustes"]) < 2
-    ahead = estimate(shown["five-tests"], "kd+procrustes", "kd+spectrum")
+    ahead = estimate(shown["instruction-five-tests"], "kd+procrustes", "kd+spectrum")
     assert abs(ahead - gains["procrustes"] + gains["spectrum"]) < 2
     # Drawn ratios rise with the drawn gains, but for methods whose other base is lower.
     assert "Rank correlation (Spearman) +" in shown["rank"]["text"]

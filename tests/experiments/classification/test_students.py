@@ -129,7 +129,7 @@ def test_a_teacher_of_another_family(cache, tmp_path):
 REFUSED = {
     "layers is 0; expected 1 to 6, the teacher's": {"layers": 0},
     "layers is 7; expected 1 to 6, the teacher's": {"student": "uniform", "layers": 7},
-    "max_length is 600; expected at most 512, which is what teacher.model 'minilm'": {
+    "max_length is 600; expected at most 512, which is what the teacher 'minilm' takes": {
         "max_length": 600
     },
     "student is './gone'; expected first, uniform, a folder": {"student": "./gone"},

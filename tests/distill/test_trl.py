@@ -169,8 +169,14 @@ def by_hand(student, teacher, batch):
     return nll, jsd, geometry
 
 
-def check_sgd_step(start, student, total):
-    """The student has moved from its start by the gradient of the total loss."""
+def check_first_step(trainer, start, student, base, geometry):
+    """The logs hold both losses and their sum; the student has moved by the sum's gradient."""
+    assert logged(trainer, "loss/task")[0] == pytest.approx(base.item(), rel=1e-4)
+    assert logged(trainer, "loss/ProcrustesLoss[-1--1]")[0] == pytest.approx(
+        geometry.item(), rel=1e-4
+    )
+    total = base + WEIGHT * geometry
+    assert logged(trainer, "loss")[0] == pytest.approx(total.item(), rel=1e-4)
     names = dict(start.named_parameters())
     gradients = torch.autograd.grad(total, list(names.values()), allow_unused=True)
     after = weights(student)
@@ -186,13 +192,7 @@ def check_one_step(trainer, student, teacher, base):
     trainer.train()
     losses = by_hand(start, teacher, seen[0])
     expected, geometry = losses[base], losses[2]
-    assert logged(trainer, "loss/task")[0] == pytest.approx(expected.item(), rel=1e-4)
-    assert logged(trainer, "loss/ProcrustesLoss[-1--1]")[0] == pytest.approx(
-        geometry.item(), rel=1e-4
-    )
-    total = expected + WEIGHT * geometry
-    assert logged(trainer, "loss")[0] == pytest.approx(total.item(), rel=1e-4)
-    check_sgd_step(start, student, total)
+    check_first_step(trainer, start, student, expected, geometry)
     return seen[0]
 
 
@@ -380,13 +380,7 @@ def test_on_policy_distillation_adds_the_weighted_term(tmp_path, accumulated):
     parts = [completions_by_hand(start, teacher, batch) for batch in seen]
     divergence = sum(part[0] for part in parts) / sum(part[2] for part in parts)
     geometry = sum(part[1] for part in parts) / accumulated
-    assert logged(trainer, "loss/task")[0] == pytest.approx(divergence.item(), rel=1e-4)
-    assert logged(trainer, "loss/ProcrustesLoss[-1--1]")[0] == pytest.approx(
-        geometry.item(), rel=1e-4
-    )
-    total = divergence + WEIGHT * geometry
-    assert logged(trainer, "loss")[0] == pytest.approx(total.item(), rel=1e-4)
-    check_sgd_step(start, student, total)
+    check_first_step(trainer, start, student, divergence, geometry)
 
 
 def test_on_policy_distillation_without_terms_is_trls_own(tmp_path):

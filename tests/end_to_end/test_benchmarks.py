@@ -93,5 +93,11 @@ def test_the_shares_that_the_readme_tells_are_the_stored_ones() -> None:
     factor = ratio["training step, live teacher over cache"]
     saved = f"gains as much as a step, a factor of {factor:.1f}"
     readme = " ".join((REPOSITORY / "benchmarks/README.md").read_text().split())
+    procrustes, gram = (
+        100 * ratio[f"data parallel: bytes of {name} over the gradients'"]
+        for name in ("Procrustes", "Gram")
+    )
     assert told in readme
     assert saved in readme
+    assert f"a Procrustes term adds {procrustes:.1f} % to the bytes" in readme
+    assert f"a Gram term {gram:.0f} %" in readme

@@ -52,7 +52,7 @@ def run_instruction(
     method: str,
     seed: int,
     study: str = "instruction",
-    on_trained: Callable[[FeatureDistillationTrainer], None] = lambda trainer: None,
+    on_trained: Callable[[FeatureDistillationTrainer], None] | None = None,
 ) -> tuple[Run, Any]:
     """Train and evaluate one student, or evaluate a reference.
 
@@ -107,7 +107,7 @@ def _model_of(
     setup: InstructionSetup,
     method: str,
     seed: int,
-    on_trained: Callable[[FeatureDistillationTrainer], None],
+    on_trained: Callable[[FeatureDistillationTrainer], None] | None,
 ) -> tuple[Any, dict[str, float]]:
     """The model of a method, and the metrics taken while it was trained."""
     if method == "teacher":
@@ -115,7 +115,8 @@ def _model_of(
     if method == "start":
         return build_student(setup, seed).to(default_device()), {}
     trainer, ratios = _train(setup, method, seed)
-    on_trained(trainer)
+    if on_trained:
+        on_trained(trainer)
     return trainer.model, ratios
 
 

@@ -1,4 +1,4 @@
-"""What a student was made of: the record in its folder, by which another one is told apart."""
+"""What a student was made of: the record in its folder, which differs for another student."""
 
 from __future__ import annotations
 

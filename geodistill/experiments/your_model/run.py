@@ -146,11 +146,16 @@ def distill_your_model(
     return answer
 
 
+@lru_cache(1)
+def _inputs(settings: YourModelSettings, folder: Path) -> Inputs:
+    """Read again in each process; `folder` bears the hash of the contents."""
+    return TASKS[settings.task].read(settings)
+
+
 @lru_cache(2)
 def _setup(settings: YourModelSettings, folder: Path, split: Split, progress: Progress) -> Any:
     """The task with its teacher; made once in each process."""
-    task = TASKS[settings.task]
-    return task.prepare(task.read(settings), split, folder, progress)
+    return TASKS[settings.task].prepare(_inputs(settings, folder), split, folder, progress)
 
 
 def _make_runs(
@@ -182,16 +187,12 @@ def _train(settings: YourModelSettings, folder: Path, run: PlannedRun, log: Prog
     """A run; the first student of each arm is kept before its run is stored."""
     runs: Any = run.settings
     setup = replace(_setup(settings, folder, runs.split, log), settings=runs)
-    keep = partial(_keep_student, _student_folder(folder, run)) if run.seed == 0 else _keep_none
+    keep = partial(_keep_student, _student_folder(folder, run)) if run.seed == 0 else None
     return TASKS[settings.task].make_run(setup, run.method, run.seed, keep)
 
 
 def _student_folder(folder: Path, run: PlannedRun) -> Path:
     return folder / "students" / run.run_id
-
-
-def _keep_none(trainer: Any) -> None:
-    """Another seed's student is not kept."""
 
 
 def _keep_student(folder: Path, trainer: Any) -> None:

@@ -13,7 +13,6 @@ from torch import Tensor
 
 from geodistill.distill import FeatureDistillationTrainer
 from geodistill.experiments.run_store import Run
-from geodistill.experiments.settings import RunSettings
 from geodistill.experiments.your_model.settings import YourModelSettings
 from geodistill.files import Progress
 
@@ -39,7 +38,7 @@ class Inputs:
 
     data: Any
     data_hash: str
-    runs: RunSettings
+    runs: Any
     steps: int
     metric: str
     max_rows: int = 0
@@ -75,9 +74,9 @@ class DistillationTask(ABC):
         setup: Any,
         method: str,
         seed: int,
-        keep: Callable[[FeatureDistillationTrainer], None],
+        keep: Callable[[FeatureDistillationTrainer], None] | None,
     ) -> Run:
-        """Train and score a student, or score a reference; `keep` takes a student's trainer."""
+        """Train and score a student, whose trainer `keep` takes; or score a reference."""
 
     @abstractmethod
     def judge_runs(self, runs: pd.DataFrame) -> pd.DataFrame:
@@ -106,3 +105,16 @@ class DistillationTask(ABC):
     @abstractmethod
     def save_rest(self, folder: Path, inputs: Inputs, setup: Any) -> str:
         """Write what `from_pretrained` needs beside weights; what a user must know, or nothing."""
+
+
+def batch_row(n_rows: float, unit: str, teacher: Any) -> PlanRow:
+    """The rows that a term compares in a batch, against the width of the teacher's features.
+
+    Args:
+        n_rows: of a batch, on average.
+        unit: of which each row is one.
+        teacher: a model.
+    """
+    width = teacher.config.hidden_size
+    odd = "fewer rows than directions" if n_rows < width else ""
+    return "rows of a batch", f"about {n_rows:.0f}, one per {unit}, {width} wide", odd

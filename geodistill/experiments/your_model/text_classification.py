@@ -36,6 +36,7 @@ from geodistill.experiments.your_model.task import (
     Inputs,
     PlanRow,
     Split,
+    batch_row,
 )
 from geodistill.files import Progress, first_line
 from geodistill.tasks import (
@@ -73,7 +74,7 @@ class TextClassification(DistillationTask):
     ) -> ClassificationSetup:
         """A teacher without a head is fine-tuned first."""
         most = inputs.max_rows if inputs.max_rows < len(getattr(inputs.data, split)) else 0
-        runs = replace(_settings(inputs), split=split, max_test=most)
+        runs = replace(inputs.runs, split=split, max_test=most)
         return prepare_classification(runs, progress, inputs.data, folder)
 
     def make_run(
@@ -81,7 +82,7 @@ class TextClassification(DistillationTask):
         setup: ClassificationSetup,
         method: str,
         seed: int,
-        keep: Callable[[FeatureDistillationTrainer], None],
+        keep: Callable[[FeatureDistillationTrainer], None] | None,
     ) -> Run:
         """A run of the classification study."""
         return run_classification(setup, method, seed, "your_model", keep)[0]
@@ -101,9 +102,9 @@ class TextClassification(DistillationTask):
 
     def data_rows(self, inputs: Inputs, setup: ClassificationSetup) -> list[PlanRow]:
         """Rows by class, lengths of the texts, tokens of a batch against the teacher's width."""
-        runs, width = setup.settings, setup.teacher.config.hidden_size
+        runs = setup.settings
         lengths = pd.Series([len(ids) for ids in setup.train["input_ids"]])
-        cut, n_rows = (lengths >= runs.max_length).mean(), lengths.mean() * runs.batch_size
+        cut = (lengths >= runs.max_length).mean()
         return [
             _data_row(inputs, setup),
             (
@@ -111,11 +112,7 @@ class TextClassification(DistillationTask):
                 f"{lengths.mean():.0f} tokens on average, at most {runs.max_length}",
                 f"{cut:.0%} are cut or just as long" if cut > MANY_CUT else "",
             ),
-            (
-                "rows of a batch",
-                f"about {n_rows:.0f}, one per token, {width} wide",
-                "fewer rows than directions" if n_rows < width else "",
-            ),
+            batch_row(lengths.mean() * runs.batch_size, "token", setup.teacher),
         ]
 
     def features(self, setup: ClassificationSetup) -> Tensor:
@@ -148,11 +145,6 @@ class TextClassification(DistillationTask):
             return ""
         labels = pd.Series(setup.train["label"], dtype="float64")
         return f" It predicts (number - {labels.mean():.6g}) / {labels.std():.6g}."
-
-
-def _settings(inputs: Inputs) -> ClassificationSettings:
-    assert isinstance(inputs.runs, ClassificationSettings)
-    return inputs.runs
 
 
 def _data_row(inputs: Inputs, setup: ClassificationSetup) -> PlanRow:

@@ -35,6 +35,7 @@ from geodistill.experiments.your_model.task import (
     Inputs,
     PlanRow,
     Split,
+    batch_row,
 )
 from geodistill.files import Progress, error_summary
 from geodistill.tasks import load_instructions
@@ -100,17 +101,15 @@ class TextGeneration(DistillationTask):
         self, inputs: Inputs, split: Split, folder: Path, progress: Progress
     ) -> InstructionSetup:
         """The teacher's outputs are in the user's cache."""
-        pairs, runs = inputs.data, _settings(inputs)
-        return prepare_instruction(
-            replace(runs, split=split, n_test=pairs.sizes[split]), progress, pairs.data
-        )
+        runs = replace(inputs.runs, split=split, n_test=inputs.data.sizes[split])
+        return prepare_instruction(runs, progress, inputs.data.data)
 
     def make_run(
         self,
         setup: InstructionSetup,
         method: str,
         seed: int,
-        keep: Callable[[FeatureDistillationTrainer], None],
+        keep: Callable[[FeatureDistillationTrainer], None] | None,
     ) -> Run:
         """A run of the instruction study."""
         return run_instruction(setup, method, seed, "your_model", keep)[0]
@@ -131,7 +130,6 @@ class TextGeneration(DistillationTask):
         runs, sizes = setup.settings, inputs.data.sizes
         answers = pd.Series([sum(x != -100 for x in e["labels"]) for e in setup.train])
         prompts = pd.Series([len(e["prompt_ids"]) for e in setup.train])
-        width, n_rows = setup.teacher.config.hidden_size, answers.mean() * runs.batch_size
         few = [name for name in ("validation", "test") if sizes[name] < FEW_ROWS]
         cut = (answers > runs.max_new_tokens + 1).mean()  # the end token is one of them
         return [
@@ -148,11 +146,7 @@ class TextGeneration(DistillationTask):
                 f"average, at most {runs.max_new_tokens} are generated",
                 f"{cut:.0%} of the answers are longer: raise max_new_tokens" if cut > 0 else "",
             ),
-            (
-                "rows of a batch",
-                f"about {n_rows:.0f}, one per answer token, {width} wide",
-                "fewer rows than directions" if n_rows < width else "",
-            ),
+            batch_row(answers.mean() * runs.batch_size, "answer token", setup.teacher),
         ]
 
     def features(self, setup: InstructionSetup) -> Tensor:
@@ -180,11 +174,6 @@ class TextGeneration(DistillationTask):
         if getattr(setup.tokenizer, "chat_template", None):
             return " Prompts that were chats went through the chat template."
         return " A line break follows the prompt, then the answer."
-
-
-def _settings(inputs: Inputs) -> InstructionSettings:
-    assert isinstance(inputs.runs, InstructionSettings)
-    return inputs.runs
 
 
 def _read_pairs(settings: YourModelSettings, tokenizer: Any) -> Pairs:

@@ -41,7 +41,7 @@ def show_gate(study: StoredSections, grid: TunedGrid, tasks: Sequence[str]) -> N
         return
     gate = grid.gate_table(tasks).replace({True: "yes", False: "no"}).round(1)
     show_table(
-        gate.rename(columns=_label).rename_axis("task").reset_index(),
+        gate.rename(columns=_label).rename_axis(index="task", columns=None).reset_index(),
         caption="Validation scores of tuned KD and of the baselines that it must clear, in points; "
         "means over the tuning seeds.",
         name=f"{study.study}-gate",
@@ -175,7 +175,8 @@ def show_metrics(study: StoredSections, section: str, metrics: Mapping[str, str]
     show_table(
         table.rename(index=_label).rename_axis("method").reset_index(),
         caption="Means over tasks and seeds. Geometry kept: 0 at chance, 1 at the best that a "
-        "student of this width can do.",
+        "student of this width can do. Times were taken beside other work: the benchmarks, not "
+        "they, measure what a term costs.",
         name=f"{study.study}-geometry-and-cost",
         **study.provenance(section),
     )

@@ -66,10 +66,10 @@ if profile == "smoke":
     teacher_epochs, batch_size, max_rows = 1, 16, 64
 
 # %% [markdown]
-# **You need** labelled texts or prompts with answers, at least a few hundred, and a teacher: a text
-# classifier, an encoder that is fine-tuned first, or a causal language model. **Run time**: under five minutes on two cores with the embedded pair; the table
-# below estimates it for yours. **You will learn** what a term does to your student, and whether your test
-# can detect it.
+# **You need** a few hundred labelled texts, prompts with answers, or texts alone, and a teacher: a text
+# classifier, an encoder that is fine-tuned first, a causal language model, or a sentence encoder. **Run
+# time**: under five minutes on two cores with the embedded pair; the table below estimates it for yours.
+# **You will learn** what a term does to your student, and whether your test can detect it.
 #
 # ## Your data on this page
 #
@@ -80,14 +80,16 @@ if profile == "smoke":
 #     -p text review -p label kind -p out student
 # geodistill notebook your_model -p task text-generation -p teacher my-language-model \
 #     -p data pairs.jsonl -p out student
+# geodistill notebook your_model -p task sentence-similarity -p teacher my-sentence-encoder \
+#     -p data texts.csv -p text sentence -p out student
 # ```
 #
 # | parameter | what it takes |
 # |---|---|
-# | `task` | `text-classification`, of classes or of numbers; or `text-generation` |
-# | `data`, `text`, `label`, `group` | for classification a CSV, JSON-lines or Parquet file or a `datasets` folder, and its columns; `text` may be two columns, `a, b`; a label is a word or an integer, decimal numbers make a regression; rows of one `group` stay in one split. For generation JSON lines with `prompt` and `completion`, or with chat `messages`; its students are scored by Rouge-L of their answers |
-# | `teacher` | a folder or a hub name; a classifier or language model is used as it is, an encoder without a head (`minilm`, `mpnet`) is fine-tuned for `teacher_epochs` |
-# | `student`, `layers` | `first` or (classification) `uniform`, that many of the teacher's layers; or a folder or name of a model of its kind with the teacher's tokenizer |
+# | `task` | `text-classification`, of classes or of numbers; `text-generation`; or `sentence-similarity`, embeddings of texts without labels |
+# | `data`, `text`, `label`, `group` | for classification and embeddings a CSV, JSON-lines or Parquet file or a `datasets` folder, and its columns; `text` may be two columns, `a, b`; a label is a word or an integer, decimal numbers make a regression; rows of one `group` stay in one split. For generation JSON lines with `prompt` and `completion`, or with chat `messages`; its students are scored by Rouge-L of their answers. Embeddings read no label; their students are scored by the share of the teacher's ten nearest texts that they find |
+# | `teacher` | a folder or a hub name; a classifier or language model is used as it is, an encoder without a head (`minilm`, `mpnet`) is fine-tuned for `teacher_epochs`, but for embeddings, where it is taken as it is |
+# | `student`, `layers` | `first` or (not for generation) `uniform`, that many of the teacher's layers; or a folder or name of a model of its kind with the teacher's tokenizer |
 # | `arms` | the baseline, the method in question, and others: `kd`, `ce` (labels alone; for generation `sft`, answers alone, and `seqkd`), `kd+procrustes`, `kd+gram`, `kd+cka`, `kd+projection`, `kd+pca`, and the controls `kd+procrustes-shuffled`, `kd+spectrum`, `kd+alignment`, `kd+isotropy` |
 # | `weight`, `teacher_layer`, `student_layer` | the weight of the terms, as a multiple of the ratio of gradient norms; the numbers of the hidden states, `-1` for the last (generation: only that) |
 # | `seeds`, `learning_rates` | number of runs per arm; the rates that each arm tries on validation |
@@ -96,7 +98,7 @@ if profile == "smoke":
 # | `out` | folder of the student; runs are kept in `<out>-runs`, and the same command resumes there. Without it nothing is kept |
 #
 # From Python it is one function, `distill_your_model(YourModelSettings(data="reviews.csv", ...))`. For
-# images or embeddings, use the trainer, as the examples in [the handbook](../book/use_it) do, and run
+# images, use the trainer, as the examples in [the handbook](../book/use_it) do, and run
 # `geodistill compare` on the scores.
 
 # %% tags=["hide-input"]

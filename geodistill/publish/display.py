@@ -186,15 +186,16 @@ def _facts(
 
 def _caption(facts: Mapping[str, Any], link: str = "") -> str:
     """One line of HTML: live or stored, command, stored tables, hash of the run ids, data."""
+    is_live = facts["made_by"] == LIVE
     made_by = escape(facts["made_by"])
-    if facts["made_by"] != LIVE:
-        made_by = f"<code>{made_by}</code>"
+    made_by = made_by if is_live else f"<code>{made_by}</code>"
     parts = [f'<b class="gd-{facts["source"]}">{facts["source"]}</b> · made by {made_by}']
     if facts["results"]:
         parts.append(f"results <code>{escape(facts['results'])}</code>")
     if facts["run_ids"]:
         parts.append(f"{len(facts['run_ids'])} runs, ids' hash <code>{_hash(facts)}</code>")
-    parts.append(f"<code>geodistill provenance {escape(facts['name'])}</code>")
+    if not is_live:  # the page of a single run is unknown to the command
+        parts.append(f"<code>geodistill provenance {escape(facts['name'])}</code>")
     if link:
         parts.append(link)
     return f'<small class="gd-made-by">{" · ".join(parts)}</small>'

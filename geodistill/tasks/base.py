@@ -28,13 +28,13 @@ class ClassificationData:
 
     Each split has the columns `item` (stable id), `source` (group of the item, the cluster of every
     confidence interval), the text columns, and `label`: an index into `label_names`, or a float in
-    a regression.
+    a regression. Texts without labels have no such column.
 
     Attributes:
         name: of the task.
         train, validation, test: the splits.
         text_columns: the column of the text, or the two of a pair.
-        label_names: names of the classes; empty in a regression.
+        label_names: names of the classes; empty in a regression and without labels.
         metric: the task's usual metric: "accuracy", "f1", "matthews_correlation" or "pearson".
         data_hash: SHA-256 of all rows.
 
@@ -217,8 +217,8 @@ def stratified_subsample(dataset: Dataset, n: int, seed: int) -> Dataset:
     the file nor on the version of a random number generator, and a larger one contains the smaller.
 
     Args:
-        dataset: a split with columns `item` and `label`; scores are stratified by their nearest
-            integer.
+        dataset: a split with a column `item`, and `label` unless it has none; scores are stratified
+            by their nearest integer.
         n: number of rows.
         seed: the same seed selects the same rows.
 
@@ -234,7 +234,9 @@ def stratified_subsample(dataset: Dataset, n: int, seed: int) -> Dataset:
     """
     if not 1 <= n <= len(dataset):
         raise InputError(f"n: got {n}, expected 1 to {len(dataset)}, the rows of the data set")
-    items, strata = dataset["item"], [round(label) for label in dataset["label"]]
+    items, strata = dataset["item"], [0] * len(dataset)
+    if "label" in dataset.column_names:
+        strata = [round(label) for label in dataset["label"]]
     order = sorted(range(len(strata)), key=lambda i: hash_to_unit(f"few:{seed}:{items[i]}"))
     remaining = _quotas(Counter(strata), n)
     indices = []

@@ -30,10 +30,10 @@ def load_table(
     path: Path | str,
     *,
     texts: str | Sequence[str],
-    label: str = "label",
+    label: str | None = "label",
     group: str | None = None,
 ) -> ClassificationData:
-    """A classification or regression task from a table, split by group.
+    """A classification or regression task, or texts without labels, from a table; split by group.
 
     Its columns are `item`, `source` (the group), `text` (`text_1` and `text_2` for a pair) and
     `label`; class names are the labels of the training split, sorted.
@@ -42,7 +42,7 @@ def load_table(
         path: a .csv, .jsonl or .parquet file, or a folder of `datasets.Dataset.save_to_disk`.
         texts: column of the text, or the two columns of a pair.
         label: column of the class, a word or an integer. Decimal numbers, 1.0 included, make a
-            regression.
+            regression; with None, the rows have no label.
         group: column that says which rows belong together, such as a review or an author. Rows
             that share a text are grouped too; a row without a group is its own group.
 
@@ -65,12 +65,12 @@ def load_table(
     if not 1 <= len(texts) <= 2:
         raise InputError(f"texts is {texts}: expected one column, or the two of a pair")
     table = _read(path, label)
-    missing = [c for c in (*texts, label, *([group] if group else [])) if c not in table]
+    missing = [c for c in (*texts, label, group) if c and c not in table]
     if missing:
         raise InputError(f"{path} has no column {missing[0]!r}; it has {', '.join(table.columns)}")
     text_columns = ("text",) if len(texts) == 1 else ("text_1", "text_2")
     rows = _rows(path, table, dict(zip(text_columns, texts, strict=True)), label, group)
-    regression = table[label].dtype.kind == "f"
+    regression = label is not None and table[label].dtype.kind == "f"
     if regression:
         _check_scores(path, table[label])
     splits = split_by_group(rows, test=TEST, validation=VALIDATION)
@@ -80,7 +80,8 @@ def load_table(
                 f"{path}: {len(rows)} rows in {len({row['source'] for row in rows})} groups leave "
                 f"none for {name}; expected a few dozen groups"
             )
-    label_names = () if regression else _index_labels(path, splits)
+    has_classes = label is not None and not regression
+    label_names = _index_labels(path, splits) if has_classes else ()
     return ClassificationData(
         name=path.stem,
         **to_datasets(splits),
@@ -100,7 +101,7 @@ def _check_scores(path: Path, scores: pd.Series) -> None:
         raise InputError(f"{path}: all rows have the score {scores.iloc[0]:g}; expected several")
 
 
-def _read(path: Path, label: str) -> pd.DataFrame:
+def _read(path: Path, label: str | None) -> pd.DataFrame:
     import pandas as pd
 
     if path.is_dir():
@@ -123,7 +124,7 @@ def _read(path: Path, label: str) -> pd.DataFrame:
         raise InputError(f"{path} can't be read: {first_line(error)}") from error
 
 
-def _read_folder(path: Path, label: str) -> pd.DataFrame:
+def _read_folder(path: Path, label: str | None) -> pd.DataFrame:
     import datasets
 
     try:
@@ -140,16 +141,11 @@ def _read_folder(path: Path, label: str) -> pd.DataFrame:
 
 
 def _rows(
-    path: Path, table: pd.DataFrame, texts: dict[str, str], label: str, group: str | None
+    path: Path, table: pd.DataFrame, texts: dict[str, str], label: str | None, group: str | None
 ) -> list[Row]:
     """Rows with item, source, texts and the label as the table has it."""
-    missing = table[label].isna()
-    if missing.any():
-        raise InputError(f"{path}: {int(missing.sum())} rows have no {label}, the first is row "
-                         f"{int(missing.to_numpy().argmax()) + 1}")  # fmt: skip
-    types = sorted({type(value).__name__ for value in table[label].tolist()})
-    if len(types) > 1 or types[0] not in ("str", "int", "float", "bool"):
-        raise InputError(f"{path}: {label} holds {', '.join(types)}; expected words, or numbers")
+    if label is not None:
+        _check_labels(path, table[label])
     words = table[list(texts.values())].fillna("").astype(str)
     empty = words.apply(lambda column: column.str.strip() == "").any(axis=1)
     if empty.any():
@@ -165,11 +161,25 @@ def _rows(
         "item": items,
         "source": [items[first] for first in group_by_shared_keys(keys)],
         **{name: words.iloc[:, index].tolist() for index, name in enumerate(texts)},
-        "label": table[label].tolist(),
+        **({} if label is None else {"label": table[label].tolist()}),
     }
     return [
         dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)
     ]
+
+
+def _check_labels(path: Path, labels: pd.Series) -> None:
+    missing = labels.isna()
+    if missing.any():
+        raise InputError(
+            f"{path}: {int(missing.sum())} rows have no {labels.name}, the first is row "
+            f"{int(missing.to_numpy().argmax()) + 1}"
+        )
+    types = sorted({type(value).__name__ for value in labels.tolist()})
+    if len(types) > 1 or types[0] not in ("str", "int", "float", "bool"):
+        raise InputError(
+            f"{path}: {labels.name} holds {', '.join(types)}; expected words, or numbers"
+        )
 
 
 def _index_labels(path: Path, splits: dict[str, list[Row]]) -> tuple[str, ...]:

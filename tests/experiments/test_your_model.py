@@ -27,7 +27,7 @@ from geodistill.experiments.your_model import (
     text_classification,
 )
 from geodistill.experiments.your_model.record import record_of
-from geodistill.experiments.your_model.text_classification import number_labels, read_inputs
+from geodistill.experiments.your_model.text_inputs import number_labels, read_inputs
 from geodistill.publish.study_figures import draw_runs
 from geodistill.tasks import load_table
 
@@ -222,7 +222,7 @@ def test_an_interrupted_distillation_goes_on_to_the_same_weights(
     n_made, lines = None, []
     answer = quietly(replace(again, workers=workers), lines.append)
     n_runs = 4 + 3 + 4  # tuning, baselines, two arms × two seeds
-    resumed = [line for line in lines if "runs of this stage left" in line]
+    resumed = [line for line in lines if "of this stage left" in line]
     assert len(resumed) == n_runs - (10 if workers else 3)
     assert workers or len(made) == len(set(made)) == n_runs
     assert answer.sentence == distilled[0].sentence
@@ -421,3 +421,9 @@ def test_numbers_are_the_teachers_numbers_unless_its_names_say_otherwise(home):
     assert [1 - label for label in turned.test["label"]] == data.test["label"][:]
     with pytest.raises(InputError, match="has the labels a, b, c, the data 0, 1"):
         number_labels(data, {0: "a", 1: "b", 2: "c"}, "mine")
+
+
+def test_several_processes_are_refused(settings, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(InputError, match=r"WORLD_SIZE is 2: .* without torchrun or accelerate"):
+        quietly(settings)

@@ -17,6 +17,7 @@ from geodistill.experiments.feature_scores import normalized_scores
 from geodistill.geometry import cka
 
 N_BINS, BATCH_SIZE = 15, 128
+TaskScores = Callable[[ClassificationSetup, Tensor], tuple[dict[str, float], pd.DataFrame]]
 METRICS: dict[str, Callable[[pd.Series, pd.Series], float]] = {
     "accuracy": accuracy_score,
     "f1": f1_score,
@@ -27,20 +28,21 @@ METRICS: dict[str, Callable[[pd.Series, pd.Series], float]] = {
 
 @torch.no_grad()
 def evaluate_student(
-    setup: ClassificationSetup, student: Any
+    setup: ClassificationSetup, student: Any, scores: TaskScores | None = None
 ) -> tuple[dict[str, float], pd.DataFrame]:
     """Metrics of a student on the scored split, and one row per item.
 
     Args:
         setup: the task with its teacher.
-        student: a trained classifier.
+        student: a trained model.
+        scores: metrics and items of its logits; by default `task_scores`.
 
     Returns:
-        The metrics of `task_scores`; `cka` and `geometry_kept/<measure>` of the last layer, and
+        The metrics of `scores`; `cka` and `geometry_kept/<measure>` of the last layer, and
         `geometry_kept/procrustes/layer1`, ... of those before it; and the items.
     """
     logits, layers = _run(setup, student)
-    metrics, items = task_scores(setup, logits)
+    metrics, items = (scores or task_scores)(setup, logits)
     metrics |= normalized_scores(setup.score_ranges, layers[-1])
     for layer, score_range in setup.layer_score_ranges.items():
         metrics |= normalized_scores({f"procrustes/layer{layer}": score_range}, layers[layer - 1])
@@ -77,19 +79,21 @@ def _run(setup: ClassificationSetup, student: Any) -> tuple[Tensor, list[Tensor]
     """Logits of every item, and by layer the features of the probe's tokens, (tokens, d)."""
     student.eval()
     examples = [{"input_ids": ids} for ids in setup.test["input_ids"]]
-    logits = torch.empty(len(examples), student.config.num_labels)
+    logits = [torch.empty(0)] * len(examples)
     probe: dict[int, Tensor] = {}
     for batch in batches_by_length(examples, BATCH_SIZE, setup.pad_id):
         rows = batch.pop("row")
         batch = to_device(student, batch)
         mask = batch["attention_mask"].bool()
         outputs = student(**batch, output_hidden_states=True)
-        logits[rows] = outputs.logits.cpu()
         features = torch.stack(outputs.hidden_states[1:], dim=2)  # (b, t, layer, d)
-        for row, sentence, valid in zip(rows.tolist(), features, mask, strict=True):
+        of_rows = zip(rows.tolist(), outputs.logits.cpu(), features, mask, strict=True)
+        for row, row_logits, sentence, valid in of_rows:
+            logits[row] = row_logits
             if row < setup.settings.n_probe_items:
                 probe[row] = sentence[valid].cpu()
-    return logits, list(torch.cat([probe[row] for row in sorted(probe)]).unbind(1))
+    layers = torch.cat([probe[row] for row in sorted(probe)]).unbind(1)
+    return torch.stack(logits), list(layers)
 
 
 def class_scores(

@@ -68,7 +68,7 @@ def run_classification(
     if method in BASELINES:
         student, (metrics, items) = None, evaluate_baseline(setup, method, train_subset)
     else:
-        student, trainer = _train(setup, method, seed, train_subset)
+        student, trainer = train_student(setup, method, seed, train_subset)
         metrics, items = evaluate_student(setup, student)
         metrics |= trainer.term_weights()
         if on_trained:
@@ -87,10 +87,23 @@ def run_classification(
     return run, student
 
 
-def _train(
+def train_student(
     setup: ClassificationSetup, method: str, seed: int, train_subset: Dataset
 ) -> tuple[Any, FeatureDistillationTrainer]:
-    """The trained student and its trainer."""
+    """Train one student.
+
+    Args:
+        setup: the task with its teacher.
+        method: that trains a student.
+        seed: of the initialisation and the order of batches.
+        train_subset: rows of `setup.train`.
+
+    Returns:
+        The trained student and its trainer.
+
+    Raises:
+        FloatingPointError: the loss or the weights are not finite.
+    """
     settings = setup.settings
     student = setup.build_student(INIT_SEED_OFFSET + seed)
     with temporary_folder() as folder, torch_threads(1):

@@ -109,7 +109,7 @@ class ClassificationSetup:
         owner = (self.train_cache.folder.name, "features before fine-tuning")
         return self.once(
             "base features",
-            lambda: _cache_outputs(
+            lambda: cache_outputs(
                 _LogitsAndFeatures(self.teacher, load_base(self.settings)),
                 self.train, owner, self.pad_id, (-1,), no_progress, self.train_cache.folder.parent,
             ),
@@ -176,7 +176,7 @@ def prepare_classification(
     tokenizer, config = AutoTokenizer.from_pretrained(base), AutoConfig.from_pretrained(base)
     _check_teacher(settings, base, config, n_labels)
     width, layers = student_dims(settings, config, tokenizer, n_labels)
-    train, test = _tokenized_splits(data, settings, tokenizer, progress)
+    train, test = tokenized_splits(data, settings, tokenizer, progress)
     pad_id = tokenizer.pad_token_id
     recipe = json.dumps([asdict(settings.teacher), settings.max_length, data.data_hash])
     root = folder or assets.cache_dir()
@@ -192,7 +192,7 @@ def prepare_classification(
     def cache(name: str, examples: Dataset, layers: Sequence[int]) -> TeacherCache:
         progress(f"running the {task} teacher on {len(examples)} {name} sentences")
         owner, outputs = (stored.name, name), root / "outputs"
-        return _cache_outputs(teacher, examples, owner, pad_id, layers, progress, outputs)
+        return cache_outputs(teacher, examples, owner, pad_id, layers, progress, outputs)
 
     train_cache = cache("train", train, (settings.teacher_layer,))
     test_cache = cache("test", test, uniform_layer_map(teacher.config.num_hidden_layers, layers))
@@ -220,7 +220,7 @@ def _check_teacher(settings: ClassificationSettings, base: str, config: Any, n_l
     check_max_length(settings, config)
 
 
-def _tokenized_splits(
+def tokenized_splits(
     data: ClassificationData,
     settings: ClassificationSettings,
     tokenizer: PreTrainedTokenizerBase,
@@ -232,16 +232,18 @@ def _tokenized_splits(
         train = stratified_subsample(train, settings.teacher.max_train, settings.teacher.seed)
     if settings.max_test:
         test = stratified_subsample(test, settings.max_test, seed=0)
-    labels = torch.tensor(train["label"], dtype=torch.float64)
-    mean, sd = float(labels.mean()), float(labels.std())
-    columns, has_classes = data.text_columns, bool(data.label_names)
-    max_length = settings.max_length
+    columns, max_length, standardise = data.text_columns, settings.max_length, None
+    if "label" in train.column_names and not data.label_names:
+        scores = torch.tensor(train["label"], dtype=torch.float64)
+        standardise = float(scores.mean()), float(scores.std())
 
     def tokenize(batch: dict[str, list[Any]], rows: list[int]) -> dict[str, Any]:
         texts = [batch[column] for column in columns]
         ids = tokenizer(*texts, truncation=True, max_length=max_length)["input_ids"]
-        labels = [label if has_classes else (label - mean) / sd for label in batch["label"]]
-        return {"input_ids": ids, "labels": labels, "row": rows}
+        labels = batch.get("label")
+        if labels and standardise:
+            labels = [(label - standardise[0]) / standardise[1] for label in labels]
+        return {"input_ids": ids, "row": rows} | ({"labels": labels} if labels else {})
 
     splits = []
     for name, split in (("train", train), (settings.split, test)):
@@ -259,15 +261,26 @@ def _tokenized_splits(
     return splits[0], splits[1]
 
 
-def _cache_outputs(
+def cache_outputs(
     teacher: Any,
     examples: Dataset,
-    owner: tuple[str, str],
+    owner: tuple[str, ...],
     pad_id: int,
     layers: Sequence[int],
     progress: Progress,
     folder: Path,
 ) -> TeacherCache:
+    """Run a teacher on tokenised examples, unless its outputs are stored.
+
+    Args:
+        teacher: whose logits and features are kept.
+        examples: with a column input_ids.
+        owner: what else makes the outputs differ, such as the name of the teacher's folder.
+        pad_id: token for padding.
+        layers: of the features.
+        progress: called with a line for each stage.
+        folder: of all such outputs.
+    """
     inputs = list(examples.select_columns(["input_ids"]))
     key = cache_key(*owner, json.dumps([e["input_ids"] for e in inputs]), *map(str, layers))
     return build_cache(

@@ -20,7 +20,7 @@ def student_dims(
     settings: ClassificationSettings,
     teacher: Any,
     tokenizer: PreTrainedTokenizerBase,
-    n_labels: int,
+    n_labels: int | None,
 ) -> tuple[int, int]:
     """Width and number of layers of a student, checked before a teacher is trained.
 
@@ -28,7 +28,7 @@ def student_dims(
         settings: name the student.
         teacher: configuration of the teacher.
         tokenizer: of the teacher.
-        n_labels: of the task; 1 for a score.
+        n_labels: of the task; 1 for a score, None for a student without a head.
 
     Raises:
         InputError: a number of layers that the teacher lacks; a model that cannot be found, has
@@ -44,35 +44,40 @@ def student_dims(
             f"student {name!r} (vocabulary: {config.vocab_size}) has other tokens than "
             f"the teacher (vocabulary: {teacher.vocab_size}); expected the same"
         )
-    if not _has_no_weights(name):
+    if n_labels is not None and not _has_no_weights(name):
         check_n_labels(name, n_labels, settings.task, role="student")
     return config.hidden_size, config.num_hidden_layers
 
 
-def build_student(settings: ClassificationSettings, base: str, teacher: Any, seed: int) -> Any:
+def build_student(
+    settings: ClassificationSettings, base: str, teacher: Any, seed: int, *, with_head: bool = True
+) -> Any:
     """An untrained student, once `student_dims` has checked it.
 
     Args:
         settings: name the student.
         base: folder or hub name of the model that the teacher was fine-tuned from.
-        teacher: a classifier, whose labels the student has.
+        teacher: a classifier, whose labels the student has, or an encoder.
         seed: of the weights that start at random: the head, and all of a random start.
+        with_head: whether the student classifies, or is an encoder.
     """
-    from transformers import AutoModelForSequenceClassification, set_seed
+    from transformers import AutoModel, AutoModelForSequenceClassification, set_seed
 
     name, n_labels = settings.student, teacher.config.num_labels
-    auto: Any = AutoModelForSequenceClassification
+    auto: Any = AutoModelForSequenceClassification if with_head else AutoModel
+    options = {"new_head": True, "num_labels": n_labels} if with_head else {}
     set_seed(seed)
     if name in (FIRST, UNIFORM):
-        full_model = load_pretrained(auto, base, new_head=True, num_labels=n_labels)
+        full_model = load_pretrained(auto, base, **options)
         first = range(1, settings.layers + 1)
         student = take_layers(full_model, first if name == FIRST else settings.layers)
         student.get_input_embeddings().requires_grad_(False)
         return student
     if not _has_no_weights(name):
-        return load_pretrained(auto, name, new_head=True, num_labels=n_labels)
+        return load_pretrained(auto, name, **options)
     config = _load_config(name)
-    config.num_labels, config.problem_type = n_labels, teacher.config.problem_type
+    if with_head:
+        config.num_labels, config.problem_type = n_labels, teacher.config.problem_type
     student = auto.from_config(config)
     pca_init_embeddings(student, teacher)
     return student

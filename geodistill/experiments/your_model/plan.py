@@ -45,7 +45,8 @@ def plan_table(
         (
             "arms",
             f"{', '.join(settings.arms)}; {n_runs} runs of {inputs.steps} steps of "
-            f"{settings.batch_size} texts; {n_rates} learning rates, {settings.seeds} seeds",
+            f"{settings.batch_size} texts; {_count(n_rates, 'learning rate')}, "
+            f"{_count(settings.seeds, 'seed')}",
             "one seed: nothing is known about another" if settings.seeds == 1 else "",
         ),
         ("cost", f"about {minutes:.1f} min; each process has {gigabytes:.1f} GB now", ""),
@@ -56,7 +57,11 @@ def plan_table(
 def _size(model: Any) -> str:
     n = sum(parameter.numel() for parameter in model.parameters())
     layers, width = model.config.num_hidden_layers, model.config.hidden_size
-    return f"{layers} layer{'s' * (layers > 1)} × {width} wide, {n / 1e6:.1f} M weights"
+    return f"{_count(layers, 'layer')} × {width} wide, {n / 1e6:.1f} M weights"
+
+
+def _count(n: int, noun: str) -> str:
+    return f"{n} {noun}{'s' * (n != 1)}"
 
 
 def _features_row(task: DistillationTask, setup: Any) -> PlanRow:
@@ -73,6 +78,7 @@ def _time_step(task: DistillationTask, setup: Any) -> tuple[Any, float]:
     batch, seconds = to_device(student, batch), 0.0
     for _ in range(2):  # the first one is slower
         started = time.perf_counter()
-        student(**batch).loss.backward()
+        outputs = student(**batch)
+        outputs.get("loss", outputs.logits.sum()).backward()
         seconds = time.perf_counter() - started
     return student, seconds

@@ -3,27 +3,17 @@
 from __future__ import annotations
 
 import json
-import shutil
+import math
+import os
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from safetensors import SafetensorError
 
-from geodistill.analysis.figures.style import method_style
-from geodistill.analysis.report.comparison_report import ComparisonReport, compare_all
-from geodistill.analysis.report.export import main_sentences, markdown_table
-from geodistill.analysis.report.format import POINTS
-from geodistill.analysis.report.levels import format_levels, level_table
-from geodistill.analysis.report.tables import mean_table
-from geodistill.analysis.score_tables import read_scores
-from geodistill.analysis.stats.collapse import find_collapsed
-from geodistill.analysis.stats.verdict import BETTER, SLIGHTLY_BETTER
 from geodistill.analysis.stored_results import pivot_metrics, read_stored
 from geodistill.distill.training.report import card_section
 from geodistill.errors import InputError
@@ -31,60 +21,24 @@ from geodistill.experiments.protocol_grid import PlannedRun
 from geodistill.experiments.run_store import Run, locked
 from geodistill.experiments.runner import Job, Study, pending_jobs, run_study
 from geodistill.experiments.training import silence_libraries, torch_threads
+from geodistill.experiments.your_model.answer import (
+    Answer,
+    compare_arms,
+    write_student,
+    written,
+)
 from geodistill.experiments.your_model.plan import plan_table
-from geodistill.experiments.your_model.record import RECORD, record_of
+from geodistill.experiments.your_model.record import record_of
+from geodistill.experiments.your_model.sentence_similarity import SentenceSimilarity
 from geodistill.experiments.your_model.settings import TUNING_SEED, YourModelSettings
 from geodistill.experiments.your_model.task import DistillationTask, Inputs, Split
 from geodistill.experiments.your_model.text_classification import TextClassification
 from geodistill.experiments.your_model.text_generation import TextGeneration
-from geodistill.files import Progress, atomic_folder, first_line, no_progress, remove_interrupted
+from geodistill.files import Progress, no_progress
 
 TASKS: dict[str, DistillationTask] = {
-    task.pipeline: task for task in (TextClassification(), TextGeneration())
+    task.pipeline: task for task in (TextClassification(), TextGeneration(), SentenceSimilarity())
 }
-_MEANS = {"agreement": "agreement with the teacher", "geometry_kept/procrustes": "geometry kept"}
-_CARD = """---
-library_name: transformers
-pipeline_tag: {pipeline}
-tags: [knowledge-distillation, geodistill]
----
-
-# A student of {teacher}, distilled on {data}
-
-Method {arm}, learning rate {rate:g}, seed 0; all settings are in `{record}`. {sentence}{note}
-
-{levels}
-
-Test {metric} in points; means over seeds with 95 % intervals. Geometry kept: 0 at chance level, 1
-at the best that a student of this width can do.
-
-{section}
-"""
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What the term did for the student.
-
-    Attributes:
-        sentence: the comparison in words, and what else a reader must know.
-        levels: of baselines, arms and teacher, as text.
-        report: the comparison of the arms; None if there is none.
-        runs: one row per run on test, a column for each metric.
-        metric: of levels and comparison.
-        learning_rates: chosen on validation, by arm.
-        arm: whose student is in the folder.
-        folder: of the student, which `from_pretrained` loads.
-    """
-
-    sentence: str
-    levels: pd.DataFrame
-    report: ComparisonReport | None
-    runs: pd.DataFrame
-    metric: str
-    learning_rates: dict[str, float]
-    arm: str
-    folder: Path
 
 
 def distill_your_model(
@@ -114,6 +68,11 @@ def distill_your_model(
         >>> answer = distill_your_model(settings)  # doctest: +SKIP
         >>> print(answer.sentence)  # doctest: +SKIP
     """
+    if (processes := os.environ.get("WORLD_SIZE") or "1") != "1":
+        raise InputError(
+            f"WORLD_SIZE is {processes}: each process would make every run in the same folder; "
+            "expected one process, started without torchrun or accelerate, and workers=N"
+        )
     silence_libraries()
     task = TASKS[settings.task]
     inputs = task.read(settings)
@@ -140,9 +99,9 @@ def distill_your_model(
             for arm in settings.arms
         ]
         rows, items = _make_runs(folder / "test", settings, planned, progress)
-        answer = _compare_arms(settings, pivot_metrics(rows), items, inputs.metric, best_rates)
+        answer = compare_arms(task, settings, pivot_metrics(rows), items, inputs.metric, best_rates)
         weights = _student_folder(folder, next(r for r in planned if r.method == answer.arm))
-        _write_student(answer, weights, inputs, setup, record)
+        write_student(task, answer, weights, inputs, setup, record)
     return answer
 
 
@@ -175,8 +134,9 @@ def _make_runs(
     with torch_threads(1):  # floating-point sums depend on it
         for n_made, job in enumerate(run_study(study, workers=settings.workers, progress=log), 1):
             left = n_pending - n_made
-            minutes = (time.perf_counter() - started) / n_made * left / 60
-            progress(f"{job.label}; {left} runs of this stage left, about {minutes:.1f} min")
+            rounds = [math.ceil(n / max(1, settings.workers)) for n in (n_made, left)]
+            minutes = (time.perf_counter() - started) / rounds[0] * rounds[1] / 60
+            progress(f"{job.label}; {left} of this stage left, about {minutes:.1f} min")
     tables = [read_stored(folder / f"{name}.parquet") for name in ("rows", "items")]
     ids = [job.run_id for job in jobs]
     rows, items = (table[table["run_id"].isin(ids)] for table in tables)
@@ -197,23 +157,9 @@ def _student_folder(folder: Path, run: PlannedRun) -> Path:
 
 def _keep_student(folder: Path, trainer: Any) -> None:
     """Save weights, and the section on the distillation of the trainer's model card."""
-    with _written(folder) as partial_folder:
+    with written(folder) as partial_folder:
         trainer.model.save_pretrained(partial_folder)
         (partial_folder / "README.md").write_text(card_section(trainer), encoding="utf-8")
-
-
-@contextmanager
-def _written(folder: Path) -> Iterator[Path]:
-    """`atomic_folder`, whose errors say what is kept; the lock on the runs keeps others away."""
-    remove_interrupted(folder)
-    try:
-        with atomic_folder(folder) as partial_folder:
-            yield partial_folder
-    except (OSError, SafetensorError) as error:
-        raise InputError(
-            f"out: {folder} can't be written ({first_line(error)}); finished runs are kept: make "
-            "room, and the same call goes on"
-        ) from error
 
 
 def _best_rates(task: DistillationTask, rows: pd.DataFrame) -> dict[str, float]:
@@ -225,65 +171,3 @@ def _best_rates(task: DistillationTask, rows: pd.DataFrame) -> dict[str, float]:
     runs = runs.sort_values(["collapsed", "score", "rate"], ascending=[True, False, True])
     best = runs.drop_duplicates("method")
     return dict(zip(best["method"], best["rate"], strict=True))
-
-
-def _compare_arms(
-    settings: YourModelSettings,
-    runs: pd.DataFrame,
-    items: pd.DataFrame,
-    metric: str,
-    best_rates: dict[str, float],
-) -> Answer:
-    """Compare the arms, and choose the student: of two that can't be told apart, the first."""
-    items = items[items["method"].isin(settings.arms)]
-    (arm, *others), report = settings.arms, None
-    sentences = ["There is one arm: nothing is compared."]
-    if others:
-        path = settings.runs_folder / "compared.parquet"
-        items.to_parquet(path, index=False)
-        try:
-            report = compare_all(read_scores(path, arm, metric=metric), arm, others[:1])
-            sentences = main_sentences(report)
-            arm = others[0] if report.rows[0].verdict.word in (BETTER, SLIGHTLY_BETTER) else arm
-        except InputError as error:  # such as equal predictions of all runs
-            sentences = [f"The arms can't be compared: {error}."]
-    means, collapsed = runs.groupby("method")[metric].mean().fillna(0.0), find_collapsed(items)
-    trivial = max(TASKS[settings.task].trivial, key=lambda name: means.get(name, 0.0))
-    if means[arm] <= means[trivial]:
-        label = method_style(trivial).label
-        sentences += [f"The student is not above {label}, {means[trivial]:.3f}: don't keep it."]
-    tried = settings.learning_rates
-    for name, rate in best_rates.items():
-        if len(tried) > 1 and rate in (min(tried), max(tried)):
-            edge = "largest" if rate == max(tried) else "smallest"
-            sentences += [f"The best learning rate of {name}, {rate:g}, is the {edge} tried."]
-    levels = _level_table(settings, runs.dropna(subset=[metric]), metric, collapsed)
-    text, out = " ".join(sentences), Path(settings.out)
-    return Answer(text, levels, report, runs, metric, best_rates, arm, out)
-
-
-def _level_table(
-    settings: YourModelSettings, runs: pd.DataFrame, metric: str, collapsed: pd.DataFrame
-) -> pd.DataFrame:
-    order = [*TASKS[settings.task].trivial, *settings.arms, "teacher"]
-    runs = runs.sort_values("method", key=lambda names: names.map(order.index), kind="stable")
-    levels = format_levels(level_table(runs, metric, collapsed), POINTS)
-    means = mean_table(runs, {name: title for name, title in _MEANS.items() if name in runs})
-    return pd.concat([means["student"], levels.iloc[:, 2:], means.iloc[:, 1:]], axis=1)
-
-
-def _write_student(
-    answer: Answer, weights: Path, inputs: Inputs, setup: Any, record: dict[str, Any]
-) -> None:
-    """Write weights, tokenizer, model card and record to the student's folder, or none of them."""
-    task, section = TASKS[record["task"]], (weights / "README.md").read_text(encoding="utf-8")
-    with _written(answer.folder) as folder:
-        shutil.copytree(weights, folder, dirs_exist_ok=True)
-        card = _CARD.format(
-            pipeline=task.pipeline, teacher=Path(record["teacher"]).name, data=inputs.runs.task,
-            arm=answer.arm, rate=answer.learning_rates[answer.arm], record=RECORD,
-            sentence=answer.sentence, note=task.save_rest(folder, inputs, setup),
-            levels=markdown_table(answer.levels), metric=answer.metric, section=section,
-        )  # fmt: skip
-        (folder / RECORD).write_text(json.dumps(record, indent=1), encoding="utf-8")
-        (folder / "README.md").write_text(card, encoding="utf-8")

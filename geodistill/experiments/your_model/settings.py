@@ -22,6 +22,7 @@ _KD = ("kd", *(f"kd+{term}" for term in (*MATCHING_TERMS, *CONTROLS, ALIGNMENT))
 ARMS = {
     "text-classification": (LABELS_ALONE, *_KD),
     "text-generation": (ANSWERS_ALONE, "seqkd", *_KD),
+    "sentence-similarity": _KD,
 }
 """The methods that can be compared, by task."""
 TUNING_SEED = 100
@@ -55,20 +56,22 @@ class YourModelSettings:
     """A distillation of your own.
 
     Attributes:
-        task: "text-classification", of classes or of numbers; or "text-generation".
-        data: for classification a .csv, .jsonl or .parquet file or a folder of `datasets`, which
-            are split into train, validation and test by group, or one of `CLASSIFICATION_TASKS`;
-            for generation what `load_instructions` takes, such as a .jsonl file of prompts with
-            completions, or of chat messages, which is split by prompt.
-        text: of classification, column of the text, or the two of a pair with a comma.
+        task: "text-classification", of classes or of numbers; "text-generation"; or
+            "sentence-similarity", the embeddings of an encoder of texts, without labels.
+        data: for classification and embeddings a .csv, .jsonl or .parquet file or a folder of
+            `datasets`, which are split into train, validation and test by group, or one of
+            `CLASSIFICATION_TASKS`; for generation what `load_instructions` takes, such as a .jsonl
+            file of prompts with completions, or of chat messages, which is split by prompt.
+        text: column of the text, or for classification the two of a pair with a comma.
         label: of classification, column of the class, a word or an integer; decimal numbers make a
             regression.
-        group: of classification, column that says which rows belong together; empty for none.
+        group: column that says which rows belong together; empty for none.
         teacher: a folder or a name of the hub. A text classifier is used as it is, and its labels
             must be those of the data; an encoder without a head ("minilm", "mpnet") is fine-tuned
-            first. For generation a causal language model ("smollm2", "opt-computed").
-        student: "first" or (classification) "uniform", that many layers of the teacher; or a folder
-            or hub name of a model of the same kind with the teacher's tokenizer.
+            first, but for embeddings. For generation a causal language model ("smollm2",
+            "opt-computed").
+        student: "first" or (not for generation) "uniform", that many layers of the teacher; or a
+            folder or hub name of a model of the same kind with the teacher's tokenizer.
         layers: of the student, if it is cut from the teacher.
         arms: the methods to compare, of `ARMS[task]`: the baseline, the one in question, and
             others.

@@ -1,0 +1,160 @@
+"""Texts, teacher and student of a classification or an embedding, read and checked."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import Any
+
+from geodistill.distill.feature_term import resolve_layer
+from geodistill.errors import InputError, first_names
+from geodistill.experiments.classification.settings import ClassificationSettings, TeacherSettings
+from geodistill.experiments.classification.setup import base_model
+from geodistill.experiments.classification.students import student_dims
+from geodistill.experiments.classification.teacher import check_max_length
+from geodistill.experiments.your_model.settings import YourModelSettings
+from geodistill.files import first_line
+from geodistill.tasks import (
+    CLASSIFICATION_TASKS,
+    ClassificationData,
+    load_classification,
+    load_table,
+)
+from geodistill.tasks.base import SPLITS
+
+_HEAD, _BODIES = "ForSequenceClassification", ("Model", "ForMaskedLM", "ForPreTraining")
+"""How the class of a classifier ends, and that of an encoder that can be given a head."""
+
+
+def read_inputs(settings: YourModelSettings) -> tuple[ClassificationData, ClassificationSettings]:
+    """The data, and the settings of the runs.
+
+    Raises:
+        InputError: unusable data, teacher, student or layers.
+    """
+    data = load_texts(settings)
+    runs, config, _, has_head = read_runs(settings, data, max(len(data.label_names), 1))
+    if has_head:
+        data = number_labels(data, config.id2label, settings.teacher)
+    return data, runs
+
+
+def load_texts(settings: YourModelSettings, *, with_labels: bool = True) -> ClassificationData:
+    """The data.
+
+    Args:
+        settings: name it and its columns.
+        with_labels: whether a label is read.
+
+    Raises:
+        InputError: unusable data.
+    """
+    if settings.data in CLASSIFICATION_TASKS:
+        data = load_classification(settings.data)
+        if with_labels:
+            return data
+        splits = {name: getattr(data, name).remove_columns("label") for name in SPLITS}
+        return replace(data, **splits, label_names=())
+    texts, group = [name.strip() for name in settings.text.split(",")], settings.group or None
+    label = settings.label if with_labels else None
+    return load_table(settings.data, texts=texts, label=label, group=group)
+
+
+def read_runs(
+    settings: YourModelSettings, data: ClassificationData, n_labels: int | None
+) -> tuple[ClassificationSettings, Any, Any, bool]:
+    """The settings of the runs; the teacher's configuration, tokenizer, and whether it classifies.
+
+    Args:
+        settings: name teacher and student.
+        data: of the students.
+        n_labels: of the data; None for students without a head.
+
+    Raises:
+        InputError: unusable teacher, student or layers.
+    """
+    base, config, tokenizer = _load_teacher(settings.teacher)
+    has_head = _kind(config).endswith(_HEAD)
+    n_rows = min(settings.max_rows or len(data.train), len(data.train))
+    steps = math.ceil(settings.epochs * n_rows / settings.batch_size)
+    same = ("student", "layers", "teacher_layer", "student_layer", "batch_size", "max_length")
+    runs = ClassificationSettings(
+        task=data.name,
+        n_train=n_rows,
+        steps=steps,
+        weight_multiplier=settings.weight,
+        weight_warmup_batches=max(1, min(16, steps // 4)),
+        teacher=TeacherSettings(
+            base, 0.0 if has_head else settings.teacher_epochs, max_train=n_rows
+        ),
+        **{name: getattr(settings, name) for name in same},
+    )
+    check_max_length(runs, config)
+    _, n_layers = student_dims(runs, config, tokenizer, n_labels)
+    resolve_layer(runs.teacher_layer, config.num_hidden_layers, "teacher")
+    resolve_layer(runs.student_layer, n_layers, "student")
+    return runs, config, tokenizer, has_head
+
+
+def _load_teacher(name: str) -> tuple[str, Any, Any]:
+    """Folder or hub name, configuration and tokenizer of a classifier or of an encoder."""
+    from transformers import AutoConfig, AutoTokenizer
+
+    base = base_model(ClassificationSettings("", teacher=TeacherSettings(model=name)))
+    try:
+        config, tokenizer = AutoConfig.from_pretrained(base), AutoTokenizer.from_pretrained(base)
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"teacher is {name!r}; expected minilm, mpnet, a folder with model and tokenizer, or a "
+            f"name of the hub ({first_line(error)})"
+        ) from error
+    # A folder without tokenizer gives an empty one; models may have some spare rows.
+    fits = config.vocab_size / 2 < len(tokenizer) <= config.vocab_size
+    if tokenizer.pad_token_id is None or not fits:
+        raise InputError(
+            f"teacher {name!r} has a tokenizer of {len(tokenizer)} tokens, its model takes "
+            f"{config.vocab_size}; expected a tokenizer of this model, with a padding token"
+        )
+    if not _kind(config).endswith((_HEAD, *_BODIES)):
+        raise InputError(
+            f"teacher {name!r} is a {_kind(config)}, which has no head for text classification; "
+            "expected a classifier, or an encoder to fine-tune"
+        )
+    return base, config, tokenizer
+
+
+def _kind(config: Any) -> str:
+    return str((config.architectures or ["Model"])[0])
+
+
+def number_labels(
+    data: ClassificationData, names: dict[int, str], teacher: str
+) -> ClassificationData:
+    """The data with its labels numbered as a fine-tuned teacher numbers them.
+
+    Args:
+        data: with its own numbers.
+        names: of the teacher's labels.
+        teacher: its name, for messages.
+
+    Raises:
+        InputError: other labels, or names such as LABEL_0 that do not tell which is which.
+    """
+    labels, of_teacher = data.label_names, [names[index] for index in sorted(names)]
+    if labels == tuple(map(str, range(len(of_teacher)))) and not {*labels} & {*of_teacher}:
+        return data  # the numbers themselves
+    number_of = {name.casefold(): index for index, name in enumerate(of_teacher)}
+    numbers = [number_of.get(name.casefold(), -1) for name in labels]
+    if not labels or sorted(numbers) != list(range(len(of_teacher))):
+        raise InputError(
+            f"teacher {teacher!r} has the labels {first_names(of_teacher)}, the data "
+            f"{first_names(labels) or 'decimal numbers'}; expected the same (rename them in the "
+            "data or in id2label of its config.json), or an encoder without a head, which is "
+            "fine-tuned"
+        )
+    splits = {
+        name: getattr(data, name).map(lambda row: {"label": numbers[row["label"]]})
+        for name in SPLITS
+    }
+    ordered = tuple(labels[numbers.index(index)] for index in range(len(labels)))
+    return replace(data, **splits, label_names=ordered)

@@ -43,6 +43,7 @@ class LossLog:
         folder: where the batch of a non-finite loss is saved.
         unchecked: losses by name, on the device, not yet checked.
         gradients: by the name of a loss, whether its last gradient was finite.
+        reached: terms whose student features are known to depend on weights that are trained.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -53,6 +54,7 @@ class LossLog:
         # By name: shares of a step, and with them weights, losses, weighted losses.
         self.sums: dict[str, list[float]] = defaultdict(lambda: [0.0] * 4)
         self.judged: set[str] = set()
+        self.reached: set[str] = set()
 
     def add(self, name: str, value: Tensor, share: float, weight: float) -> None:
         """Store one value, unchecked, with its micro-batch's share of the step and its factor."""
@@ -169,11 +171,13 @@ class WarnUnclosedWindow(TrainerCallback):
     ) -> None:
         batches = state.max_steps * args.gradient_accumulation_steps
         for module in self.terms.children():
-            if isinstance(module, TermModule) and batches <= module.term.weight_warmup_batches:
+            assert isinstance(module, TermModule)
+            n_measured = module.term.weight_warmup_batches
+            if batches <= n_measured:
                 warnings.warn(
-                    f"{module.name} stays off: its weight is measured over "
-                    f"{module.term.weight_warmup_batches} micro-batches, the training has "
-                    f"{batches}; give a smaller weight_warmup_batches, or 0 for a fixed weight",
+                    f"{module.name} is on in {max(0, batches - n_measured + 1)} of {batches} "
+                    f"micro-batches: its weight is measured over {n_measured}; give a smaller "
+                    "weight_warmup_batches, or 0 for a fixed weight",
                     stacklevel=2,
                 )
 

@@ -8,28 +8,20 @@ import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-import torch
 from torch import Tensor, nn
 
-from geodistill.distill import cross_tokenizer
-from geodistill.distill.collate import first_example
-from geodistill.distill.cross_tokenizer import CROSS_TOKENIZER_HINT
+from geodistill.distill import cross_tokenizer, logit_checks
 from geodistill.distill.feature_term import FeatureTerm, Layer
 from geodistill.distill.models.features import check_layer
 from geodistill.distill.models.heads import (
     base_of,
     is_encoder_decoder,
-    library_class,
-    lm_head,
-    problem_type,
     share_label_rule,
     text_shape,
 )
 from geodistill.distill.teacher_cache import TeacherCache
 from geodistill.distill.training import ranks
 from geodistill.errors import InputError
-from geodistill.losses import KLDivergenceLoss, LogitLoss, logit_loss_for
 from geodistill.losses.base import check_module
 from geodistill.positions import max_positions
 
@@ -63,6 +55,7 @@ def check_needs(trainer: Any, teacher_tokenizer: Any) -> None:
     student = trainer.accelerator.unwrap_model(trainer.model)
     check_weights(task_weight=trainer.task_weight, logit_weight=trainer.logit_weight)
     check_scheduler(trainer.optimizer, trainer.lr_scheduler, trainer.terms)
+    check_best_metric(trainer)
     if trainer.distils:
         check_teacher(teacher, cache, student)
         sharded = trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled
@@ -76,11 +69,11 @@ def check_needs(trainer: Any, teacher_tokenizer: Any) -> None:
         )
         trainer.one_tokenizer = teacher_tokenizer is not None and not trainer.mismatch
         if trainer.logit_loss is not None:
-            labels = first_labels(trainer.train_dataset)
-            trainer.logit_loss = choose_logit_loss(trainer.logit_loss, student, labels)
+            labels = logit_checks.first_labels(trainer.train_dataset)
+            trainer.logit_loss = logit_checks.choose_logit_loss(trainer.logit_loss, student, labels)
             _logger.info("logit loss: %s", type(trainer.logit_loss).__name__)
             padded = trainer.one_tokenizer
-            check_logits(trainer.logit_loss, teacher, cache, student, padded=padded)
+            logit_checks.check_logits(trainer.logit_loss, teacher, cache, student, padded=padded)
         if teacher is not None and teacher_tokenizer is None and not trainer.mismatch:
             check_embeddings(teacher, student)
     if teacher is not None:
@@ -93,6 +86,19 @@ def check_weights(**weights: float) -> None:
     for name, weight in weights.items():
         if not (math.isfinite(weight) and weight >= 0):
             raise InputError(f"{name} is {weight}; expected a finite number of at least 0")
+
+
+def check_best_metric(trainer: Any) -> None:
+    """Raise InputError for a best model by a metric of the terms that no evaluation will give."""
+    name = str(trainer.args.metric_for_best_model or "")
+    of_terms = name.removeprefix("eval_").startswith(("geometry_kept", "loss/"))
+    measured = len(trainer.terms) and trainer.teacher_model is not None and not trainer.wrapped
+    if of_terms and not measured:
+        by = f"{trainer.wrapped} runs it itself" if trainer.wrapped else "there is none"
+        raise InputError(
+            f"metric_for_best_model is {name!r}, which is measured with a live teacher, and {by}: "
+            "expected another metric, such as 'eval_loss'"
+        )
 
 
 def check_length(inputs: Mapping[str, Any], model: Any, role: str) -> None:
@@ -110,6 +116,13 @@ def check_length(inputs: Mapping[str, Any], model: Any, role: str) -> None:
                 f"a batch has {length} tokens, the {role} takes {limit} (its table of positions): "
                 "truncate the examples, or leave long ones out"
             )
+
+
+def check_lengths(trainer: Any, text: Mapping[str, Any]) -> None:
+    """`check_length` of the models that the trainer below runs."""
+    check_length(text, trainer.accelerator.unwrap_model(trainer.model), "student")
+    if trainer.wrapped and trainer.distils:
+        check_length(text, trainer.teacher_model, "teacher")
 
 
 def check_teacher(teacher: Any, cache: TeacherCache | None, student: Any) -> None:
@@ -157,112 +170,6 @@ def resolve_layer_pairs(
         (of_teacher(term.teacher_layer), check_layer(student, term.student_layer, "student"))
         for term in terms
     ]
-
-
-def first_labels(dataset: Any) -> Tensor | None:
-    """Labels of the first example, with a batch dimension; None if there are none in numbers."""
-    labels = first_example(dataset).get("labels")
-    listed = labels if isinstance(labels, list | tuple) else [labels]
-    if isinstance(labels, Tensor | np.ndarray) or all(isinstance(x, int | float) for x in listed):
-        return torch.as_tensor(labels).unsqueeze(0)
-    return None
-
-
-def choose_logit_loss(logit_loss: Any, student: Any, labels: Tensor | None) -> Any:
-    """The logit loss; "auto" is the one of the student's head.
-
-    Args:
-        logit_loss: as given.
-        student: whose head decides.
-        labels: of the first example, or None.
-
-    Raises:
-        InputError: no loss of logits, or one that the head's outputs make no sense of.
-    """
-    kind = problem_type(student, labels)
-    if isinstance(logit_loss, str) and logit_loss == "auto":
-        return logit_loss_for(kind)
-    check_module(logit_loss, "logit_loss", "KLDivergenceLoss()")
-    if not getattr(logit_loss, "takes_logits", False):
-        raise InputError(
-            f"logit_loss is {logit_loss!r}, which does not say that it takes raw logits: expected "
-            "'auto', a loss of geodistill.losses such as KLDivergenceLoss(), or one of your own "
-            "with takes_logits = True"
-        )
-    if isinstance(logit_loss, KLDivergenceLoss) and kind != "single_label_classification":
-        raise InputError(
-            f"logit_loss is {type(logit_loss).__name__}, a softmax over the logits, and the "
-            f"student's head is for {kind}: expected {logit_loss_for(kind)!r}, or 'auto'"
-        )
-    return logit_loss
-
-
-def check_logits(
-    logit_loss: LogitLoss, teacher: Any, cache: TeacherCache | None, student: Any, *, padded: bool
-) -> None:
-    """Raise InputError unless teacher and student give logits that `logit_loss` can compare.
-
-    Args:
-        logit_loss: of the trainer.
-        teacher: run live, or None.
-        cache: of stored outputs, or None.
-        student: whose logits are compared.
-        padded: whether both are known to have one tokenizer, so that a live teacher's vocabulary
-            may have more rows of padding.
-    """
-    if cache is not None:
-        cache.require_logits(getattr(logit_loss, "temperature", 1.0))
-    n_teacher = _num_logits(teacher) if cache is None else cache.num_logits
-    n_student = _num_logits(student)
-    if n_teacher is None or n_student is None or n_teacher == n_student:
-        _check_label_names(teacher, student)
-        return
-    source = "the cache" if cache is not None else _model_name(teacher)
-    message = (
-        f"the teacher has {n_teacher} logits, the student {n_student} "
-        f"({source}, {_model_name(student)})"
-    )
-    if lm_head(student) is None:
-        raise InputError(f"{message}; logit_loss needs the same labels: leave it out")
-    if not padded:
-        raise InputError(
-            f"{message}; logit distillation needs one tokenizer: if it is one, with vocabularies "
-            "padded to different sizes, give it as teacher_tokenizer and processing_class; else "
-            f"{CROSS_TOKENIZER_HINT}"
-        )
-    if cache is not None:
-        raise InputError(
-            f"{message}; a cache serves equal vocabularies only: expected "
-            f"student.resize_token_embeddings({n_teacher}), or teacher_model"
-        )
-
-
-def _check_label_names(teacher: Any, student: Any) -> None:
-    """Raise InputError for heads whose labels have names, but not the same in the same order."""
-    configs = (getattr(model, "config", None) for model in (teacher, student))
-    names: list[dict[int, str]] = [getattr(config, "id2label", None) or {} for config in configs]
-    if lm_head(student) is not None or not all(names):
-        return
-    unnamed = any(str(name).startswith("LABEL_") for labels in names for name in labels.values())
-    if not unnamed and names[0] != names[1]:
-        raise InputError(
-            f"the teacher's labels are {names[0]}, the student's {names[1]} (config.id2label); "
-            "logit_loss needs the same labels in one order: leave it out, or train the head anew"
-        )
-
-
-def _num_logits(model: Any) -> int | None:
-    """Logits of a model: one per token, or one per label; None if only a batch can tell."""
-    head = lm_head(model)
-    if head is not None:
-        return int(head.weight.shape[0])
-    if "Classification" not in library_class(model):  # though every configuration has num_labels
-        return None
-    return getattr(getattr(model, "config", None), "num_labels", None)
-
-
-def _model_name(model: Any) -> str:
-    return f"{type(model).__name__} {getattr(model.config, '_name_or_path', '')}".strip()
 
 
 def check_embeddings(teacher: Any, student: Any) -> None:

@@ -41,11 +41,11 @@ class FeatureTerm:
         weight: factor of the loss; finite, at least 0.
         pooling: "all" compares one row per token (in language models: per labelled token), "first"
             the first valid token of each text, "last" the last one, "mean" the mean over them.
-        weight_warmup_batches: 0 uses `weight` as it is. A positive number is a warm-up, in
-            micro-batches, during which the term is off and the gradient norms of the base loss and
-            of the term with respect to the student's features are measured; afterwards the factor
-            is `weight` times the ratio of their means. (The ratio at step 0 alone misleads, above
-            all for decoders.)
+        weight_warmup_batches: 0 uses `weight` as it is. With a positive number n, the gradient
+            norms of the base loss and of the term with respect to the student's features are
+            measured in the first n micro-batches; from the n-th on the factor is `weight` times
+            the ratio of their means, and before it the term is off. (The ratio at step 0 alone
+            misleads, above all for decoders.)
         drop_outliers: leave out rows that `geometry.inlier_mask` finds to dominate the teacher's or
             the student's features, as the first token of a text does in inner layers of decoders.
             With pooling "mean" each model's outlier tokens are left out of its means.
@@ -190,7 +190,7 @@ class TermModule(nn.Module):
 
     @property
     def weight(self) -> float:
-        """The factor in use: 0 during the warm-up, constant after it.
+        """The factor in use: 0 until the last batch of the warm-up is measured, then constant.
 
         Raises:
             InputError: the base loss or the term had no gradient during the warm-up.

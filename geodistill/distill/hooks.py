@@ -75,9 +75,11 @@ class Recording:
         """
         if isinstance(layer, str):
             if layer not in self.by_path:
+                checkpointed = ", or only inside reentrant gradient checkpointing"
+                hint = checkpointed if self.role == "student" else ""
                 raise InputError(
                     f"{self.role}_layer is {layer!r}, a module that the {self.role}'s forward does "
-                    "not call: expected one that it calls"
+                    f"not call{hint}: expected one that it calls"
                 )
             return tensor_of(self.by_path[layer], layer, self.role)
         name = type(base_of(self.model)).__name__
@@ -100,6 +102,37 @@ class Recording:
 def _hidden_states(output: Any) -> Any:
     states = getattr(output, "hidden_states", None)
     return states if states else getattr(output, "decoder_hidden_states", None)
+
+
+def depends_on_weights(features: Tensor, model: nn.Module) -> bool:
+    """Whether a model's features depend on a weight that is trained.
+
+    They may have a gradient without: gradient checkpointing needs one at the embeddings.
+
+    Args:
+        features: computed with gradient.
+        model: that gave them.
+
+    Example:
+        >>> model = nn.Sequential(nn.Linear(2, 3).requires_grad_(False), nn.Linear(3, 2))
+        >>> hidden = model[0](torch.ones(1, 2).requires_grad_())
+        >>> hidden.requires_grad, depends_on_weights(hidden, model)
+        (True, False)
+        >>> depends_on_weights(model[1](hidden), model)
+        True
+    """
+    trained = {id(p) for p in model.parameters() if p.requires_grad}
+    nodes, seen = [features.grad_fn], set()
+    while nodes:
+        node = nodes.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        hidden = "Checkpoint" in node.name()  # reentrant: what is inside is not in the graph
+        if hidden or id(getattr(node, "variable", None)) in trained:
+            return True
+        nodes += [inner for inner, _ in node.next_functions]
+    return False
 
 
 @contextmanager
@@ -183,9 +216,27 @@ def run_teacher(
     head: Any = nullcontext()
     if lm_head(teacher) is not None and text_shape(reads) and not is_encoder_decoder(teacher):
         head = lm_head_on_positions(teacher, loss_mask(inputs, teacher))
-    with head, record_outputs(teacher, layers, grad=False, role="teacher") as recording:
+    record = record_outputs(teacher, layers, grad=False, role="teacher")
+    with head, _without_cache(teacher), record as recording:
         output = teacher(**reads)
     return teacher_outputs(output, recording, inputs, layers, logits=logits)
+
+
+@contextmanager
+def _without_cache(model: nn.Module) -> Iterator[None]:
+    """While open, a decoder keeps no keys and values.
+
+    With them, `transformers` takes packed texts, which `position_ids` tell apart, for one text.
+    """
+    configs: list[Any] = [getattr(module, "config", None) for module in model.modules()]
+    caching = {id(c): c for c in configs if getattr(c, "use_cache", False)}.values()
+    for config in caching:
+        config.use_cache = False
+    try:
+        yield
+    finally:
+        for config in caching:
+            config.use_cache = True
 
 
 def teacher_outputs(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -46,8 +45,8 @@ class FeatureDistillation(_Base):
     itself (TRL's) receives it, and the teacher is not run again. The columns that the teacher's
     forward names reach it. Examples need no labels if `task_weight` is 0.
 
-    With a live teacher, evaluation adds `eval_loss/NAME` of each term and `eval_geometry_kept`, the
-    mean over terms of `geometry.geometry_kept` by the Procrustes distance.
+    With a live teacher that this class runs, evaluation adds `eval_loss/NAME` of each term and
+    `eval_geometry_kept`, the mean over terms of `geometry.geometry_kept` by Procrustes distance.
 
     Args:
         teacher_model: any module, run in each step, frozen, in eval mode; on the student's inputs,
@@ -92,11 +91,11 @@ class FeatureDistillation(_Base):
         **kwargs: Any,
     ) -> None:
         checks.check_trainer(type(self), logit_loss)
-        runs_teacher = "teacher_model" in signature(super().__init__).parameters
-        if runs_teacher:
+        position = step_inputs.position_of_teacher(super().__init__)
+        if position is not None and (len(args) <= position or teacher_model is not None):
             kwargs["teacher_model"] = teacher_model
         super().__init__(*args, **kwargs)
-        if not runs_teacher:
+        if position is None:
             self.teacher_model = teacher_model
         self.teacher_cache = teacher_cache
         self.logit_loss: Any = logit_loss
@@ -108,7 +107,7 @@ class FeatureDistillation(_Base):
         self.add_callback(callbacks.TermGradients(self.terms, self.losses))
         self.add_callback(callbacks.WarnUnclosedWindow(self.terms))
         self.distils = logit_loss is not None or len(self.terms) > 0
-        self.wrapped = type(self).__name__ if runs_teacher else ""
+        self.wrapped = type(self).__name__ if position is not None else ""
         self.mismatch = ""  # why the teacher reads other token ids, if it does
         self.one_tokenizer = False  # whether both tokenizers are known and equal
         self.layers: list[tuple[Layer, Layer]] = []
@@ -135,9 +134,8 @@ class FeatureDistillation(_Base):
     ) -> Any:
         """The distillation loss in training, the trainer's own loss in evaluation."""
         inputs, teacher_batch, rows = step_inputs.split_inputs(self, inputs)
-        student = self.accelerator.unwrap_model(model)
         text = step_inputs.as_text(inputs)
-        checks.check_length(text, student, "student")
+        checks.check_lengths(self, text)
         if not model.training:
             arguments = model, inputs, return_outputs, num_items_in_batch
             return step.evaluation_loss(self, super().compute_loss, *arguments)
@@ -233,6 +231,7 @@ class FeatureDistillation(_Base):
         resume = checkpoints.resumable(resume_from_checkpoint, output_dir, needs_terms)
         checkpoints.restore_terms(self.terms, self._initial_terms)
         self.losses.sums.clear()
+        self.losses.reached.clear()
         return super().train(resume, *args, **kwargs)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:

@@ -330,16 +330,19 @@ def test_the_exported_student_is_the_student_alone(tmp_path):
 # ---- weight warm-up ----
 
 
-@pytest.mark.parametrize(("warmup", "warned"), [(6, 1), (5, 0), (0, 0)])
-def test_a_warmup_longer_than_the_training_is_warned_of(tmp_path, recwarn, warmup, warned):
+@pytest.mark.parametrize(("warmup", "on"), [(7, 0), (6, 1), (5, None), (0, None)])
+def test_a_warmup_as_long_as_the_training_is_warned_of(tmp_path, recwarn, warmup, on):
     data = sentences([6, 4, 5, 6, 5, 3, 4, 6], seed=4)  # two batches, three times
     terms = [term(weight_warmup_batches=warmup)]
     trainer = distiller(tmp_path, tiny_bert(1), data * 3, tiny_bert(2), terms)
     trainer.train()
     assert trainer.state.max_steps == 6
-    told = [str(one.message) for one in recwarn if "stays off" in str(one.message)]
-    assert len(told) == warned
-    assert not warned or "over 6 micro-batches, the training has 6" in told[0]
+    said = [str(w.message) for w in recwarn if "micro-batches: its weight" in str(w.message)]
+    assert len(said) == (on is not None)
+    assert on is None or f"is on in {on} of 6 micro-batches" in said[0]
+    factors = [row[f"weight/{trainer.term_modules[0].name}"] for row in trainer.state.log_history
+               if "loss" in row]  # fmt: skip
+    assert sum(factor > 0 for factor in factors) == (6 if on is None and not warmup else 7 - warmup)
 
 
 def test_the_weight_is_the_ratio_of_gradient_norms_at_the_students_features(tmp_path):

@@ -412,6 +412,55 @@ def test_on_policy_distillation_refuses_a_logit_loss(tmp_path):
         on_policy(tmp_path, model(1), model(2), [term()], logit_loss=KLDivergenceLoss())
 
 
+def test_on_policy_distillation_takes_the_teacher_by_position(tmp_path):
+    named = settings(tmp_path, max_completion_length=6)
+    del named["max_length"]
+    trainer = OnPolicy(
+        model(0), model(1, width=48), trl.DistillationConfig(**named),
+        train_dataset=PAIRS.select_columns("prompt"), processing_class=tokenizer(), terms=[term()],
+    )  # fmt: skip
+    trainer.train()
+    assert len(logged(trainer, "loss/ProcrustesLoss[-1--1]")) == 2
+
+
+def test_a_teacher_with_too_few_positions_is_refused_before_it_runs(tmp_path):
+    short = tiny_opt(1, width=48, vocabulary=300, positions=12)
+    calls = counted(short)
+    with pytest.raises(InputError, match=r"a batch has \d+ tokens, the teacher takes 12"):
+        on_policy(tmp_path, model(0), short, [term()]).train()
+    assert not calls
+
+
+def test_a_metric_of_the_terms_cannot_choose_the_best_model_where_none_is_measured(tmp_path):
+    best = {"eval_strategy": "steps", "eval_steps": 1, "save_strategy": "steps", "save_steps": 1,
+            "load_best_model_at_end": True, "metric_for_best_model": "geometry_kept"}  # fmt: skip
+    with pytest.raises(InputError, match="OnPolicy runs it itself: expected another metric"):
+        on_policy(tmp_path, model(0), model(1, width=48), [term()], **best)
+
+
+def test_a_module_that_the_trainer_below_does_not_call_is_named(tmp_path):
+    uncalled = FeatureTerm("lm_head", -1, ProcrustesLoss())
+    with pytest.raises(InputError, match=r"OnPolicy does not call the teacher's 'lm_head'"):
+        on_policy(tmp_path, model(0), model(1, width=48), [uncalled]).train()
+
+
+@pytest.mark.parametrize("warm_up", [0, 1])
+def test_a_term_below_every_trained_weight_is_refused_under_checkpointing(tmp_path, warm_up):
+    peft = pytest.importorskip("peft")
+    config = peft.LoraConfig(r=2, target_modules=["q_proj"], layers_to_transform=[1])
+    student = peft.get_peft_model(model(0), config)
+    dead = FeatureTerm(1, 1, ProcrustesLoss(), weight_warmup_batches=warm_up)
+    with pytest.raises(InputError, match="layer 1 depends on no weight that is trained"):
+        on_policy(
+            tmp_path, student, model(1, width=48), [dead], gradient_checkpointing=True
+        ).train()
+    alive = FeatureTerm(2, 2, ProcrustesLoss(), weight_warmup_batches=warm_up)
+    student = peft.get_peft_model(model(0), config)
+    trainer = on_policy(tmp_path, student, model(1, width=48), [alive], gradient_checkpointing=True)
+    trainer.train()
+    assert logged(trainer, "loss/ProcrustesLoss[2-2]")
+
+
 def test_the_hooks_leave_no_trace(tmp_path):
     student, teacher = model(1), model(2)
     sft(tmp_path, student, [term()], teacher, max_steps=1).train()

@@ -69,7 +69,9 @@ def label_rule(model: Any) -> LabelRule:
     """The rule of a model, found by asking for its loss on four tokens.
 
     With a label at the last token alone, the loss for label a less that for label b is the
-    difference of two logits at the position that predicts it.
+    difference of two logits at the position that predicts it. Of all labels b, the one is asked for
+    whose differences at the two positions are furthest apart; a head whose logits are all equal
+    can't tell, and the model's `loss_type` decides.
 
     Example:
         >>> from transformers import BertConfig, BertForMaskedLM, BertLMHeadModel
@@ -105,8 +107,7 @@ def _ask_for_rule(model: Any) -> LabelRule:
         with torch.random.fork_rng(devices), _unobserved(model):
             return _answer(model)
     except _REFUSED as error:
-        loss = LOSS_MAPPING.get(getattr(model, "loss_type", None) or "")
-        rule = LabelRule(shifted=loss is ForCausalLMLoss)
+        rule = _rule_of_class(model)
         target = "the next token's" if rule.shifted else "its own token's"
         _logger.info(
             "%s gives no loss on four tokens (%s): a label is taken as %s", type(model).__name__,
@@ -142,6 +143,11 @@ def _is_of_libraries(hook: Any) -> bool:
     return origin.partition(".")[0] in ("transformers", "accelerate", "peft", "torch")
 
 
+def _rule_of_class(model: Any) -> LabelRule:
+    loss = LOSS_MAPPING.get(getattr(model, "loss_type", None) or "")
+    return LabelRule(shifted=loss is ForCausalLMLoss)
+
+
 def _answer(model: Any) -> LabelRule:
     device = next(model.parameters()).device
     ids = torch.arange(3, 7, device=device).unsqueeze(0)
@@ -155,8 +161,14 @@ def _answer(model: Any) -> LabelRule:
             return float(output["loss"]), output["logits"]
         return float(output[0]), output[1]
 
-    (first, logits), (second, _) = ask(0), ask(1)
-    errors = [abs(float(logits[0, p, 1] - logits[0, p, 0]) - (first - second)) for p in (-2, -1)]
+    first, logits = ask(0)
+    differences = (logits[0, -2:] - logits[0, -2:, :1]).float()  # of each label to label 0
+    apart = (differences[0] - differences[1]).abs()
+    label = int(apart.argmax())
+    if not apart[label]:
+        return _rule_of_class(model)
+    second, _ = ask(label)
+    errors = [abs(float(differences[p, label]) - (first - second)) for p in (0, 1)]
     rule = LabelRule(shifted=errors[0] < errors[1])
     if not rule.shifted or lm_head(model) is None:
         return rule

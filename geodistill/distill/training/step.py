@@ -10,11 +10,12 @@ import torch
 from torch import Tensor, nn
 from transformers import Trainer
 
-from geodistill.distill import checks, cross_tokenizer
+from geodistill.distill import checks, cross_tokenizer, logit_checks
 from geodistill.distill.callbacks import count_labels
 from geodistill.distill.feature_term import loss_mask
 from geodistill.distill.hooks import (
     Recording,
+    depends_on_weights,
     lm_head_on_positions,
     record_outputs,
     run_teacher,
@@ -174,9 +175,11 @@ def outputs_of_teacher(
         output = calls.outputs[-1] if calls.outputs else None
         return teacher_outputs(output, calls, reads, layers, logits=logits)
     if trainer.wrapped:
+        paths = [repr(layer) for layer in layers if isinstance(layer, str)]
+        what = f"the teacher's {', '.join(paths)}" if paths else "the teacher"
         raise InputError(
-            f"the trainer below {trainer.wrapped} does not call the teacher in a step: expected "
-            "FeatureDistillationTrainer"
+            f"the trainer below {trainer.wrapped} does not call {what} in a step: expected "
+            f"{'another teacher_layer, or ' if paths else ''}FeatureDistillationTrainer"
         )
     others = forward_names(student)[0] - forward_names(teacher)[0]
     teacher.eval()  # whatever has been called since the last step
@@ -192,7 +195,7 @@ def logit_term(
         InputError: logits that cannot be compared, or without gradient.
     """
     student = trainer.accelerator.unwrap_model(trainer.model)
-    checks.choose_logit_loss(trainer.logit_loss, student, inputs.get("labels"))
+    logit_checks.choose_logit_loss(trainer.logit_loss, student, inputs.get("labels"))
     logits, mask = logits_of(outputs, student, inputs, "student")
     if not logits.requires_grad:
         raise InputError(
@@ -213,13 +216,18 @@ def add_feature_terms(
     """The loss with the weighted terms.
 
     Raises:
-        InputError: the student's features have no gradient.
+        InputError: the student's features depend on no weight that is trained; texts are packed,
+            and a term pools the tokens of a text.
     """
+    if any(module.term.pooling != "all" for module in trainer.term_modules):
+        _refuse_packed(inputs)
     share = 1 / trainer.current_gradient_accumulation_steps
     base_loss = loss / share
     for term, (teacher_layer, layer) in zip(trainer.terms, trainer.layers, strict=True):
         recorded = calls.features(layer)
-        if not recorded.requires_grad:
+        new = term.name not in trainer.losses.reached
+        trainer.losses.reached.add(term.name)
+        if not recorded.requires_grad or (new and not depends_on_weights(recorded, trainer.model)):
             raise InputError(
                 f"{term.name}: the student's layer {layer!r} depends on no weight that is "
                 "trained, or is inside reentrant gradient checkpointing: expected a later layer, "
@@ -233,3 +241,19 @@ def add_feature_terms(
         trainer.losses.add(term.name, value, share, term.weight)
         loss = loss + term.weight * share * value
     return loss
+
+
+def _refuse_packed(inputs: Mapping[str, Any]) -> None:
+    """Raise InputError for rows of several texts, whose positions start anew within the row."""
+    positions = inputs.get("position_ids")
+    if positions is None or positions.dim() != 2:
+        return
+    valid = inputs.get("attention_mask")
+    valid = torch.ones_like(positions) if valid is None or valid.dim() != 2 else valid
+    starts = (positions[:, 1:] <= positions[:, :-1]) & (valid[:, 1:] * valid[:, :-1]).bool()
+    if starts.any():
+        n = int(starts.sum(1).max()) + 1
+        raise InputError(
+            f"a row of the batch has {n} packed texts (position_ids start anew), and a term pools "
+            "the tokens of a row: expected pooling='all', or examples that are padded, not packed"
+        )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from inspect import signature
 from typing import Any
 
 import torch
@@ -11,6 +12,12 @@ from torch import Tensor
 from geodistill.distill import cross_tokenizer
 from geodistill.distill.callbacks import count_labels
 from geodistill.distill.models.heads import forward_names
+
+
+def position_of_teacher(init: Callable[..., None]) -> int | None:
+    """Where a trainer that runs a teacher itself takes it; None for other trainers."""
+    names = list(signature(init).parameters)
+    return names.index("teacher_model") if "teacher_model" in names else None
 
 
 def teacher_names(trainer: Any) -> frozenset[str]:

@@ -138,6 +138,21 @@ def test_asking_leaves_no_trace():
     assert len(router(IDS).router_logits) == 2  # captured by hooks of the model's own
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_two_tokens_of_equal_logits_or_a_head_of_zeros_do_not_mislead(dtype):
+    twins, zeros = tiny_opt(1).to(dtype), tiny_opt(2).to(dtype)
+    with torch.no_grad():
+        twins.lm_head.weight[1] = twins.lm_head.weight[0]
+        zeros.lm_head.weight.zero_()
+    assert label_rule(twins).shifted
+    assert label_rule(zeros).shifted
+    masked = hf.BertForMaskedLM(hf.BertConfig(vocab_size=60, hidden_size=16, num_hidden_layers=1,
+        num_attention_heads=2, intermediate_size=16)).to(dtype)  # fmt: skip
+    with torch.no_grad():
+        masked.cls.predictions.decoder.weight[1] = masked.cls.predictions.decoder.weight[0]
+    assert not label_rule(masked).shifted
+
+
 def test_a_loss_of_ones_own_gets_all_logits():
     model = tiny_opt(1)
     model.loss_function = lambda logits, labels, vocab_size, **_: logits.square().mean()

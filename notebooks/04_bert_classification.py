@@ -39,6 +39,7 @@ from geodistill.publish.display import show_table
 from geodistill.publish.study_figures import (
     show_gains,
     show_gate,
+    show_length,
     show_levels,
     show_metrics,
     show_parts,
@@ -201,6 +202,7 @@ if study.is_complete("full"):
 # teacher's logits, without a single label.
 
 # %% tags=["hide-input"]
+show_length(study, "steps", "accuracy")
 for name in ("quarter", "text"):
     show_gains(study, name, "C4a")
 if study.is_complete("text", "full"):

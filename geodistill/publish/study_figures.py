@@ -13,6 +13,7 @@ from geodistill.analysis.report.levels import format_levels, level_table
 from geodistill.analysis.stats.collapse import find_collapsed
 from geodistill.analysis.stats.compare import compare
 from geodistill.analysis.stats.contrasts import leave_one_task_out, two_by_two
+from geodistill.experiments.methods import BASELINES, INSTRUCTION_REFERENCES
 from geodistill.experiments.stored_sections import StoredSections
 from geodistill.experiments.tuned_grid import TunedGrid
 from geodistill.publish.claims.figures import show_claim, show_forest
@@ -49,6 +50,27 @@ def show_gate(study: StoredSections, grid: TunedGrid, tasks: Sequence[str]) -> N
     )
 
 
+def show_length(study: StoredSections, setting: str, metric: str) -> None:
+    """KD on validation after half, all and twice the training; nothing if incomplete.
+
+    Args:
+        study: the stored sections.
+        setting: the length, such as "epochs".
+        metric: the score, in 0..1.
+    """
+    if not study.is_complete("kd-length"):
+        return
+    runs = study["kd-length"].runs
+    means = 100 * runs.groupby(["task", setting])[metric].mean().unstack(setting)
+    show_table(
+        means.rename(columns="{:g}".format).round(1).reset_index(),
+        caption=f"KD's {metric.replace('_', ' ')} on validation in per cent, by {setting} of "
+        f"training; means over {runs['seed'].nunique()} seeds.",
+        name=f"{study.study}-length",
+        **study.provenance("kd-length"),
+    )
+
+
 def show_tests(judge: Judge, keys: Sequence[str]) -> None:
     """The comparisons of claims that are one family, as one figure; and each claim as a table.
 
@@ -80,7 +102,8 @@ def show_levels(
     """
     runs = pd.concat([study[name].runs for name in sections])
     items = pd.concat([study[name].items for name in sections])
-    levels = level_table(runs, metric, find_collapsed(items, floors=floors))
+    trained = items[~items["method"].isin({*BASELINES, *INSTRUCTION_REFERENCES})]
+    levels = level_table(runs, metric, find_collapsed(trained, floors=floors))
     levels["method"] = [method_style(method).label for method in levels["method"]]
     name, provenance = metric.replace("_", " "), study.provenance(*sections)
     show_table(
@@ -133,11 +156,12 @@ def show_parts(study: StoredSections, section: str) -> None:
         study: the stored sections.
         section: name of a complete one.
     """
-    labels = {method: method_style(method).label for method in PARTS}
-    effects = _in_points(two_by_two(study[section].pooled, *PARTS)).replace(labels)
+    effects = _in_points(two_by_two(study[section].pooled, *PARTS))
+    effects["effect"] = ["spectrum part", "alignment part", "both together, beyond their sum"]
     show_table(
         effects[["effect", "estimate", "low", "high", "n_seeds", "n_items"]],
-        caption="Effects in points with 95 % intervals, not corrected.",
+        caption="Effects in points with 95 % intervals, not corrected. Each part's is the mean of "
+        "its effect without and with the other part.",
         name=f"{study.study}-two-by-two",
         **study.provenance(section),
     )

@@ -27,6 +27,7 @@ FROM_SECTIONS = {
     "classification-two-by-two": ["full"],
     "classification-leave-one-task-out": ["full"],
     "classification-geometry-and-cost": ["full"],
+    "classification-length": ["kd-length"],
     "classification-quarter": ["quarter"],
     "classification-text": ["text"],
 }
@@ -41,7 +42,9 @@ def verdict(html, comparison):
 
 def test_complete_sections_show_the_simulated_effects(tmp_path, monkeypatch):
     monkeypatch.setenv("GEODISTILL_RESULTS", str(tmp_path))
-    write_sections(tmp_path, "classification", [*LEVELS, "quarter", "text"], n_items=200)
+    write_sections(
+        tmp_path, "classification", [*LEVELS, "kd-length", "quarter", "text"], n_items=200
+    )
     outputs = run_stored_part(CHAPTER, tmp_path, monkeypatch)
     page, shown = text(outputs), figures(outputs)
     assert "incomplete" not in page

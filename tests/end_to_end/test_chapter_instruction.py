@@ -20,6 +20,8 @@ FROM_SECTIONS = {
     "instruction-two-by-two": ["full"],
     "instruction-geometry-and-cost": ["full"],
     "rank": ["full", "full-others"],
+    "instruction-length": ["kd-length"],
+    "instruction-double": ["double"],
     "instruction-quarter": ["quarter"],
     "sizes": ["sizes"],
     "skew": ["skew"],
@@ -42,7 +44,7 @@ def test_complete_sections_show_the_simulated_effects(tmp_path, monkeypatch):
         assert all(f"--section {section}" in shown[name]["made_by"] for section in names)
         assert shown[name]["run_ids"], name
     gains = {name: 100 * gain for name, gain in GAINS["instruction"].items()}
-    for name in ("instruction-five-tests", "instruction-quarter"):
+    for name in ("instruction-five-tests", "instruction-double", "instruction-quarter"):
         assert abs(estimate(shown[name], "kd+procrustes", "kd") - gains["procrustes"]) < 2
     ahead = estimate(shown["instruction-five-tests"], "kd+procrustes", "kd+spectrum")
     assert abs(ahead - gains["procrustes"] + gains["spectrum"]) < 2

@@ -108,7 +108,7 @@ def of_split(grid, split):
 
 
 @pytest.mark.parametrize(("study", "n_tuning", "n_test"), [("classification", 11, 7),
-                                                           ("instruction", 14, 8)])  # fmt: skip
+                                                           ("instruction", 14, 9)])  # fmt: skip
 def test_tuning_seeds_and_the_validation_split_go_together(simulated, study, n_tuning, n_test):
     grid = simulated[study]
     protocol = grid.protocol()
@@ -150,7 +150,7 @@ def test_a_sentence_is_planned_for_each_confirmatory_test(study):
     assert all(sentence.count("[points]") == 1 for sentence in protocol["sentences"])
 
 
-@pytest.mark.parametrize(("study", "n_sections"), [("classification", 5), ("instruction", 6)])
+@pytest.mark.parametrize(("study", "n_sections"), [("classification", 5), ("instruction", 7)])
 def test_all_terms_of_the_test_sections_are_tuned_in_the_sections_that_they_name(study, n_sections):
     grid = GRIDS[study]
     protocol = grid.protocol()["grid"]

@@ -1,6 +1,7 @@
 """Figures and tables of comparisons on stored results, in the unit and margin of a claim."""
 
 from collections.abc import Mapping, Sequence
+from textwrap import fill
 from typing import Any
 
 import pandas as pd
@@ -47,11 +48,15 @@ def show_forest(
 
     from geodistill.analysis.figures import comparison_plots
 
-    finding, table = _finding(comparisons), format.estimates_table(comparisons, test.unit)
+    first = comparisons[0]
+    difference = f"{test.unit.format(first.estimate)} {test.unit.name}"
+    label = comparison_label(first.method, first.baseline)
+    finding = f"{label}: {difference}; {_finding(comparisons)}"
+    table = format.estimates_table(comparisons, test.unit)
     with geodistill_style():
         fig, ax = pyplot.subplots(figsize=(5.2, 0.42 * len(comparisons) + 1.2))
         comparison_plots.forest(ax, table, test.unit.name, test.margin * test.unit.factor)
-        fig.suptitle(finding, fontsize="medium")
+        fig.suptitle(fill(finding, 60), fontsize="medium")
     show(
         fig,
         alt=f"Forest plot: {finding}. {_largest(comparisons, test.unit)}",

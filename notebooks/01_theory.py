@@ -216,8 +216,8 @@ IFrame("../_static/geometry.html", "100%", 660, extras=[f'title="{title}" style=
 # rescaled to unit norm; the Gram distance prefers the flatter spectrum $\lambda_i + \tau/d_s$.
 # :::
 #
-# A raw distance mixes what the student failed to learn with what its width cannot hold, and with what any features of
-# so few examples share by chance ([next chapter](02_finite_samples)). So we report
+# A raw distance mixes three effects: what the student failed to learn, what its width cannot represent, and what any
+# features share by chance in a small sample ([next chapter](02_finite_samples)). So we report
 #
 # $$
 # \text{geometry kept} = \frac{D_{\text{chance}} - D}{D_{\text{chance}} - D_{\text{ceiling}}} ,
@@ -446,7 +446,7 @@ verdict, note = shown[bool((squared > by_cka + 1e-6).any())], "there the geometr
 record_verdict("C1", verdict, detail="CKA, at zero loss", note=note)
 
 # %% [markdown]
-# ## Result 4: only Procrustes pulls on every direction equally
+# ## Result 4: of the three, only Procrustes pulls on every direction equally
 #
 # CKA and Procrustes have the same best student, but how strong is the pull towards it? Let a student as wide as the
 # teacher have the teacher's principal directions, with singular values $t_i + \delta_i$ in place of
@@ -534,7 +534,7 @@ for name, y in (("the teacher's", teacher), ("flat", unit(torch.linalg.qr(teache
 #
 # ## Does geometry matter for a task?
 #
-# $D_P^2$ is the share of a random linear readout's variance that the rotated student gets wrong, if the student is no
+# $D_P^2$ is the fraction of a random linear readout's variance that the best-rotated student fails to reproduce, if it is no
 # wider than the teacher ({prf:ref}`thm-readout`, after {cite:t}`harvey2024metrics`). A score can also be low while the
 # function is intact: one row that moves to infinity is enough {cite:p}`davari2022` ({prf:ref}`prop-outlier`), so look
 # for tokens with huge activations first.

@@ -256,7 +256,7 @@ caption = (
 show(fig, alt=alt, caption=caption, source="live", name="after-training")
 
 # %% [markdown]
-# What is left to learn is less than what a batch fits by chance, so the mean gradient of small batches points away from
+# Near convergence, the remaining error is smaller than what a small batch can fit by chance, so the mean gradient of small batches points away from
 # the true one, and more steps do not help. Cross-fitting errs in the other direction, and by more, since its rotation
 # is fitted to half of the rows. The jackknife needs several times more rows than columns. No method that sees only one
 # batch matches `decay=`. Its price is noisier gradients, and past batches from an older student. Take 0.9, or 0.97 if a
@@ -271,7 +271,7 @@ show(fig, alt=alt, caption=caption, source="live", name="after-training")
 # $$ (eq-rows)
 #
 # The bound never asks for too few rows; the figure shows by how much it exceeds the measured number. Measure $R$ of
-# your features with `nuclear_rank`, on any large sample.
+# your features with `nuclear_rank` of `geodistill.experiments.finite_samples`, on any large sample.
 
 # %%
 grid = [round(8 * 2 ** (k / 2)) for k in range({"smoke": 15, "laptop": 23, "paper": 25}[profile])]

@@ -273,7 +273,8 @@ assert [objective for objective, _ in lost].count("orthogonal-projection") == le
 
 # %% [markdown]
 # The learned projection loses geometry at both moments, by both distances: every invertible distortion of the teacher
-# is a minimum. The spectrum part, a control, never has it. At the end no other loss has lost it. With 1 % of the loss
+# is a minimum. The spectrum part, a control, never preserves it. Of the other losses, none
+# has lost it at the end. With 1 % of the loss
 # left, the outcome for CKA, Gram and the orthogonal projection depends on the distance. Teacher by teacher, CKA has
 # then lost it by both distances on the two with unequal directions, the orthogonal projection on three of the others,
 # Gram on none. Procrustes and the PCA target preserve it throughout.
@@ -320,7 +321,8 @@ show(fig, alt=alt, caption=caption, source="live", name="pair-by-pair")
 # %% [markdown]
 # ## Agreement with the paper's findings
 #
-# C3a holds for a loss that has lost the geometry by both distances; C3b does not hold where Procrustes has. Where the
+# We count C3a as confirmed for a loss that has lost the geometry by both distances, and C3b as refuted where
+# Procrustes has lost it. Where the
 # outcome depends on the distance, the verdict is inconclusive. For C3c, two unit vectors are *ε-orthogonal* if
 # $|\cos| \le \varepsilon$. By the protocol, a gain in orthogonality is **little** if it is less than a quarter of the
 # way from the random student's number of ε-orthogonal vectors to the teacher's. The test needs a teacher with more of

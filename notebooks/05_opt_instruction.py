@@ -14,8 +14,8 @@
 # # Instructions: does a geometry term make a better follower?
 #
 # The paper reports that a Procrustes term improves the instruction following of OPT students. Here is
-# what our study says, with an OPT teacher and OPT students that can follow the instructions, and every
-# method tuned alike.
+# what our study says, on instructions whose answers are computed, which small OPT students can follow, and
+# with every method tuned alike.
 
 # %% tags=["parameters"]
 profile = "laptop"
@@ -61,7 +61,7 @@ display(Markdown(ledger.summary_list(("C5", "P1-opt"))))
 
 # %% [markdown]
 # **How we know**: a study whose protocol was committed before its results, below. **You need**
-# [the BERT chapter](04_bert_classification). **Run time**: about four minutes on two cores; reading
+# [the BERT chapter](04_bert_classification). **Run time**: about five minutes on two cores; reading
 # time: ten. **You will learn** where a feature term acts in a language model, what it does to answers
 # and likelihood, and why a lookup table belongs beside every score.
 #
@@ -182,8 +182,8 @@ if {"references", "full"} <= {*LEVELS}:
     show_levels(study, LEVELS, "exact_match", {"computed": lookups["exact_match"].max()})
 
 # %% [markdown]
-# Likelihood is another score than exact match, and wordings and families that no student was trained on
-# are another question:
+# Exact match is not the only score, and the training prompts not the only ones: likelihood, and wordings and
+# families of instructions that no student was trained on.
 
 # %% tags=["hide-input"]
 PAIRS = [("kd+procrustes", "kd"), ("kd+gram", "kd"), ("kd+procrustes", "kd+spectrum")]
@@ -268,7 +268,7 @@ if study.is_complete("full", "full-others"):
 # ## Does KD catch up? Other lengths, sizes, another base
 #
 # The full length of the study is 15 epochs. Where KD still rises beyond it, a term may only save steps;
-# so KD, Procrustes and the best control ran twice as long too, with the same settings. The same methods,
+# so a section trains KD, Procrustes and the PCA target twice as long, with the same settings. The same methods,
 # tuned again, at a quarter of the steps; smaller and larger students at both lengths; and the skewed
 # divergence of DistiLLM {cite}`ko2024distillm` in place of KD's.
 
@@ -298,7 +298,8 @@ if study.is_complete("skew"):
 # ## Real text: the same question where students fail the gate
 #
 # An [earlier study](07_earlier_studies) trained OPT students of 11 million parameters on T0's prompts
-# {cite}`sanh2022`, with SmolLM2 as the teacher. It judged by likelihood; the answers themselves stand beside it here.
+# {cite}`sanh2022`, with SmolLM2 as the teacher. That study was
+# scored by likelihood; here we add the exact match of its answers.
 
 # %% tags=["hide-input"]
 EARLIER = "data/results/earlier/instruction"
@@ -351,8 +352,8 @@ display(
         f"answers {levels['lookup']:.0f} %, the teacher {levels['teacher']:.0f} %: they fail the gate. Over KD a Procrustes term "
         f"gains {POINTS.format_difference(over_kd)} of exact match. But isotropy, which uses no teacher, and "
         "the same term on shuffled rows gain more: Procrustes stands "
-        f"{POINTS.format_difference(isotropy)} and {POINTS.format_difference(shuffled)} from them. So on real "
-        "text something helps, and it is not the teacher's geometry."
+        f"{POINTS.format_difference(isotropy)} and {POINTS.format_difference(shuffled)} from them. In these weak "
+        "students two controls gain more than Procrustes, so its gain is no evidence for geometry."
     )
 )
 assert levels["lookup"] > right.max(), "every method fails the gate"
@@ -376,7 +377,7 @@ show_gains(study, "pretrained", "C5")  # pretrained students on a GPU, once ther
 #
 # ## What would change our mind
 #
-# - **Pretrained students on real text.** A GPU is needed, and none was at hand. The protocol has the
+# - **Pretrained students on real text.** They need a GPU and have not been trained yet. The protocol has the
 #   sections `lookups-validation-t0` to `pretrained`: students of SmolLM2's first ten layers on T0's
 #   prompts, with the same gate, tuning and methods. `geodistill reproduce distillm-opt125m` runs the
 #   published OPT pair.

@@ -14,8 +14,8 @@
 # # Significance: is a gain real?
 #
 # A table says that one loss scores a point more than another. Would it do so again, with other seeds
-# and other test sentences? This chapter shows how our verdicts are reached, and how easily a table says
-# more than it knows. For your own table there is a [command](../book/compare).
+# and other test sentences? This chapter shows how our verdicts are reached, and how easily a table
+# suggests more than its data support. For your own table there is a [command](../book/compare).
 
 # %% tags=["parameters"]
 profile = "laptop"
@@ -290,8 +290,9 @@ assert naive.iloc[-1] < 0.92
 assert corrected.mean() < 0.935, "corrected: too short at five seeds"
 
 # %% [markdown]
-# The naive bootstrap covers too much, unless seeds are nearly all that varies; there it is too short, as
-# the corrected one is throughout. The closed form covers in every row: it is the primary analysis.
+# The intervals of the naive bootstrap are too wide, unless seeds are nearly all that varies: there they are too
+# narrow. Those of the corrected one are too narrow throughout. The closed form reaches the nominal coverage in
+# every row: it is the primary analysis.
 #
 # - **Items of one source** (sentences of one review) are not independent. The *source* is then the item
 #   factor, weighted by its size.

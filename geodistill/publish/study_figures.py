@@ -186,22 +186,20 @@ def show_without_each_task(study: StoredSections, section: str, key: str) -> Non
 
 
 def show_metrics(study: StoredSections, section: str, metrics: Mapping[str, str]) -> None:
-    """Means of further metrics by method, and the time of a run relative to KD.
+    """Means of further metrics by method.
 
     Args:
         study: the stored sections.
         section: name of a complete one.
         metrics: names of metrics and of their columns.
     """
-    means = study[section].runs.groupby("method", sort=False)[[*metrics, "wall_seconds"]].mean()
-    means["wall_seconds"] /= means["wall_seconds"][KD]
-    table = means.rename(columns={**metrics, "wall_seconds": "time, KD = 1"}).round(3)
+    means = study[section].runs.groupby("method", sort=False)[[*metrics]].mean()
+    table = means.rename(columns=dict(metrics)).round(3)
     show_table(
         table.rename(index=_label).rename_axis("method").reset_index(),
         caption="Means over tasks and seeds. Geometry kept: 0 at chance, 1 at the best that a "
-        "student of this width can do. Times were taken beside other work: the benchmarks, not "
-        "they, measure what a term costs.",
-        name=f"{study.study}-geometry-and-cost",
+        "student of this width can do. The benchmarks measure what a term costs.",
+        name=f"{study.study}-metrics",
         **study.provenance(section),
     )
 

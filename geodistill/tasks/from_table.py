@@ -121,7 +121,8 @@ def _read(path: Path, label: str | None) -> pd.DataFrame:
     except InputError:
         raise
     except (ValueError, OSError) as error:  # pandas' and pyarrow's errors of form and encoding
-        raise InputError(f"{path} can't be read: {first_line(error)}") from error
+        hint = "; expected UTF-8" if isinstance(error, UnicodeDecodeError) else ""
+        raise InputError(f"{path} can't be read: {first_line(error)}{hint}") from error
 
 
 def _read_folder(path: Path, label: str | None) -> pd.DataFrame:

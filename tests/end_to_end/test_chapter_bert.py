@@ -26,7 +26,7 @@ FROM_SECTIONS = {
     "classification-levels-figure": LEVELS,
     "classification-two-by-two": ["full"],
     "classification-leave-one-task-out": ["full"],
-    "classification-geometry-and-cost": ["full"],
+    "classification-metrics": ["full"],
     "classification-length": ["kd-length"],
     "classification-quarter": ["quarter"],
     "classification-text": ["text"],

@@ -18,7 +18,7 @@ FROM_SECTIONS = {
     "instruction-levels-figure": LEVELS,
     "outcomes": ["full"],
     "instruction-two-by-two": ["full"],
-    "instruction-geometry-and-cost": ["full"],
+    "instruction-metrics": ["full"],
     "rank": ["full", "full-others"],
     "instruction-length": ["kd-length"],
     "instruction-double": ["double"],

@@ -304,7 +304,7 @@ def bad_home(home):
     [
         bad("text", "body", "has no column 'body'; it has review, kind"),
         bad("label", "stars", "has no column 'stars'; it has review, kind"),
-        bad("data", "no.csv", "no file at"),
+        bad("data", "no.csv", "there is no such file"),
         bad("data", "one.csv", "all training rows have the label 'good'; expected two"),
         bad("data", "scores.csv", "labels good, bad, the data decimal numbers; expected the same"),
         bad("data", "few.csv", "expected a few dozen groups"),

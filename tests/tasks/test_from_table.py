@@ -176,6 +176,7 @@ def test_a_file_that_cannot_be_read_is_refused_in_one_line(tmp_path, name):
     with pytest.raises(InputError, match=message) as caught:
         load_table(tmp_path / name, texts="review", label="kind")
     assert "\n" not in str(caught.value)
+    assert ("expected UTF-8" in str(caught.value)) == (name == "z.csv")
 
 
 def test_files_that_are_no_tables(tmp_path):

@@ -163,9 +163,9 @@ def _answer(model: Any) -> LabelRule:
 
     first, logits = ask(0)
     differences = (logits[0, -2:] - logits[0, -2:, :1]).float()  # of each label to label 0
-    apart = (differences[0] - differences[1]).abs()
-    label = int(apart.argmax())
-    if not apart[label]:
+    spread = (differences[0] - differences[1]).abs()
+    label = int(spread.argmax())
+    if not spread[label]:
         return _rule_of_class(model)
     second, _ = ask(label)
     errors = [abs(float(differences[p, label]) - (first - second)) for p in (0, 1)]

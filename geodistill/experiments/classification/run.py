@@ -16,9 +16,12 @@ from typing import TYPE_CHECKING, Any
 from geodistill.distill import FeatureDistillationTrainer, FeatureTerm
 from geodistill.distill.collate import pad
 from geodistill.experiments.classification.baselines import evaluate_baseline
+from geodistill.experiments.classification.cached_outputs import cached_features
 from geodistill.experiments.classification.evaluate import evaluate_student
 from geodistill.experiments.classification.settings import INIT_SEED_OFFSET, ORDER_SEED_OFFSET
-from geodistill.experiments.classification.setup import ClassificationSetup, cached_features
+from geodistill.experiments.classification.setup import (
+    ClassificationSetup,
+)
 from geodistill.experiments.methods import (
     BASELINES,
     BEFORE_FINE_TUNING,

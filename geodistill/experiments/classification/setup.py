@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from geodistill.distill import TeacherCache, build_cache
-from geodistill.distill.collate import batches_by_length, pad
+from geodistill.distill import TeacherCache
 from geodistill.distill.pretrained import load_pretrained
 from geodistill.distill.students import uniform_layer_map
 from geodistill.distill.teacher_cache import cache_key
 from geodistill.errors import InputError
+from geodistill.experiments.classification.cached_outputs import cache_outputs, cached_features
 from geodistill.experiments.classification.settings import ClassificationSettings, setup_settings
 from geodistill.experiments.classification.students import build_student, student_dims
 from geodistill.experiments.classification.teacher import (
@@ -259,50 +259,3 @@ def tokenized_splits(
             )
         splits.append(tokenized)
     return splits[0], splits[1]
-
-
-def cache_outputs(
-    teacher: Any,
-    examples: Dataset,
-    owner: tuple[str, ...],
-    pad_id: int,
-    layers: Sequence[int],
-    progress: Progress,
-    folder: Path,
-) -> TeacherCache:
-    """Run a teacher on tokenised examples, unless its outputs are stored.
-
-    Args:
-        teacher: whose logits and features are kept.
-        examples: with a column input_ids.
-        owner: what else makes the outputs differ, such as the name of the teacher's folder.
-        pad_id: token for padding.
-        layers: of the features.
-        progress: called with a line for each stage.
-        folder: of all such outputs.
-    """
-    inputs = list(examples.select_columns(["input_ids"]))
-    key = cache_key(*owner, json.dumps([e["input_ids"] for e in inputs]), *map(str, layers))
-    return build_cache(
-        teacher,
-        batches_by_length(inputs, 64, pad_id),
-        [len(e["input_ids"]) for e in inputs],
-        folder / key,
-        layers=tuple(layers),
-        progress=progress,
-    )
-
-
-def cached_features(cache: TeacherCache, examples: Dataset, pad_id: int, index: int = -1) -> Tensor:
-    """Cached teacher features of all tokens of some examples, (tokens, d).
-
-    Args:
-        cache: of the split of the examples.
-        examples: with input_ids and row.
-        pad_id: token for padding.
-        index: of the layer among those cached.
-    """
-    batch = pad(list(examples.select_columns(["input_ids", "row"])), pad_id)
-    mask = batch["attention_mask"].bool()
-    layer = cache.manifest["layers"][index]
-    return cache.lookup(batch["row"], mask, [layer]).features[layer][mask]

@@ -88,18 +88,18 @@ def pooling_of(name: str) -> str:
     modules = _read_json(name, _MODULES) or []
     others = [kind for m in modules if (kind := m["type"].rpartition(".")[2]) not in _FOLDERS]
     settings = _read_json(name, _POOLING) or {"pooling_mode": "mean"}
-    chosen = [
+    poolings = [
         key.removeprefix("pooling_mode_").removesuffix("_tokens").removesuffix("_token")
         for key, value in settings.items()
         if key.startswith("pooling_mode_") and value is True
     ] or [str(settings.get("pooling_mode"))]
-    if others or len(chosen) != 1 or chosen[0] not in POOLINGS:
+    if others or len(poolings) != 1 or poolings[0] not in POOLINGS:
         raise InputError(
-            f"teacher {name!r} makes its embeddings by {' and '.join([*chosen, *others])}; "
+            f"teacher {name!r} makes its embeddings by {' and '.join([*poolings, *others])}; "
             f"expected {' or '.join(POOLINGS)} over the tokens alone (FeatureDistillationTrainer "
             "takes any module)"
         )
-    return str(chosen[0])
+    return str(poolings[0])
 
 
 def _read_json(name: str, file: str) -> Any:

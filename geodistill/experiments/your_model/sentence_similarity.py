@@ -17,12 +17,12 @@ from geodistill.distill import FeatureDistillationTrainer
 from geodistill.distill.collate import pad
 from geodistill.distill.students import uniform_layer_map
 from geodistill.errors import InputError
+from geodistill.experiments.classification.cached_outputs import cache_outputs
 from geodistill.experiments.classification.evaluate import evaluate_student
 from geodistill.experiments.classification.run import train_student
 from geodistill.experiments.classification.setup import (
     ClassificationSetup,
     base_model,
-    cache_outputs,
     load_base,
     tokenized_splits,
 )

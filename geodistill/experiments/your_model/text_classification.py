@@ -13,13 +13,13 @@ from torch import Tensor
 
 from geodistill.distill import FeatureDistillationTrainer
 from geodistill.distill.collate import pad
+from geodistill.experiments.classification.cached_outputs import cached_features
 from geodistill.experiments.classification.evaluate import task_scores
 from geodistill.experiments.classification.grid import ClassificationGrid
 from geodistill.experiments.classification.run import run_classification
 from geodistill.experiments.classification.settings import ClassificationSettings
 from geodistill.experiments.classification.setup import (
     ClassificationSetup,
-    cached_features,
     prepare_classification,
 )
 from geodistill.experiments.run_store import Run

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from geodistill.distill.feature_term import resolve_layer
@@ -55,6 +56,11 @@ def load_texts(settings: YourModelSettings, *, with_labels: bool = True) -> Clas
             return data
         splits = {name: getattr(data, name).remove_columns("label") for name in SPLITS}
         return replace(data, **splits, label_names=())
+    if not Path(settings.data).exists():
+        raise InputError(
+            f"data is {settings.data!r}: there is no such file; expected a .csv, .jsonl or "
+            f".parquet file, a folder of datasets, or one of {', '.join(CLASSIFICATION_TASKS)}"
+        )
     texts, group = [name.strip() for name in settings.text.split(",")], settings.group or None
     label = settings.label if with_labels else None
     return load_table(settings.data, texts=texts, label=label, group=group)

@@ -26,8 +26,8 @@ from geodistill.publish.claims.judge import KD, Judge, claims_file, find_test
 from geodistill.publish.project import find_project
 
 PROCRUSTES = "kd+procrustes"
-CONTROLS = ("kd+spectrum", "kd+pca", "kd+isotropy", "kd+procrustes-shuffled")
-"""Terms that have no use for which teacher row belongs to which student row, and a PCA target."""
+ALTERNATIVES = ("kd+spectrum", "kd+pca", "kd+isotropy", "kd+procrustes-shuffled")
+"""Controls, which ignore the pairing of teacher and student rows, and a PCA target."""
 MARGIN = find_test("C4a").margin
 START, END = "<!-- answer -->", "<!-- end of the answer -->"
 FIGURE = Path("book/_static/answer.svg")
@@ -41,17 +41,21 @@ class Setting:
 
     Attributes:
         label: what was trained, in words.
+        score: what the levels are, in words.
+        is_earlier: whether students were too weak for it to count as evidence.
         levels: mean score by method, in 0..1; trivial baselines and the teacher are among them.
         gain: of Procrustes over KD.
-        controls: of `CONTROLS`, over KD.
-        over_best_control: Procrustes over the best of them, which was chosen on the same scores.
+        alternatives: of `ALTERNATIVES`, over KD.
+        over_best: Procrustes over the best of them, which was chosen on the same scores.
     """
 
     label: str
+    score: str
+    is_earlier: bool
     levels: dict[str, float]
     gain: Comparison
-    controls: tuple[Comparison, ...]
-    over_best_control: Comparison
+    alternatives: tuple[Comparison, ...]
+    over_best: Comparison
 
     @property
     def best_trivial(self) -> str:
@@ -70,7 +74,7 @@ def read_settings(judge: Judge | None = None) -> list[Setting]:
     for spec in claims_file()["settings"]:
         items = _earlier_items(spec) if "earlier" in spec else _items(judge, spec)
         if items is not None:
-            settings.append(_setting(spec["label"], items))
+            settings.append(_setting(spec, items))
     return settings
 
 
@@ -91,65 +95,96 @@ def _earlier_items(spec: dict[str, Any]) -> pd.DataFrame:
     return as_score(pd.concat(tables, ignore_index=True), spec["score"])
 
 
-def _setting(label: str, items: pd.DataFrame) -> Setting:
+def _setting(spec: dict[str, Any], items: pd.DataFrame) -> Setting:
     by_task = items.groupby(["method", "task"])["score"].mean()
     means = by_task.groupby("method").mean()  # tasks count equally, as in `compare`
     levels = {str(method): float(score) for method, score in means.items()}
-    controls = [compare(items, method, KD) for method in CONTROLS if method in levels]
-    best = max(controls, key=lambda comparison: comparison.estimate).method
+    alternatives = [compare(items, method, KD) for method in ALTERNATIVES if method in levels]
+    best = max(alternatives, key=lambda comparison: comparison.estimate).method
     return Setting(
-        label,
+        spec["label"],
+        spec["scored"],
+        "earlier" in spec,
         levels,
         compare(items, PROCRUSTES, KD),
-        tuple(controls),
+        tuple(alternatives),
         compare(items, PROCRUSTES, best),
     )
 
 
 def finding(settings: Sequence[Setting]) -> str:
-    """One sentence: in how many settings Procrustes is better than KD, and than every control.
+    """One sentence on the settings that count: the title of the figure.
 
     Args:
         settings: as `read_settings` gives them.
     """
-    n, gains = len(settings), sum(_is_better(s.gain) for s in settings)
-    ahead = sum(_is_better(s.over_best_control) for s in settings)
+    counted = [s for s in settings if not s.is_earlier]
+    if len(counted) == 1:
+        (only,) = counted
+        gain, best = (POINTS.format(c.estimate) for c in (only.gain, _best(only)))
+        return f"{only.label}: {gain} points over KD; the best control or PCA target {best}"
+    gains = sum(_is_better(s.gain) for s in counted)
+    ahead = sum(_is_better(s.over_best) for s in counted)
     return (
-        f"A Procrustes term is better than KD in {gains} of {n} settings, and better than the best "
-        f"control in {ahead}"
+        f"A Procrustes term is better than KD in {gains} of {len(counted)} settings, and than the "
+        f"best control or PCA target in {ahead}"
     )
 
 
+def _best(setting: Setting) -> Comparison:
+    """The best alternative over KD."""
+    return next(c for c in setting.alternatives if c.method == setting.over_best.baseline)
+
+
 def answer(judge: Judge, settings: Sequence[Setting]) -> str:
-    """The answer in words: the sentences of the protocols that are decided, else what is missing.
+    """The answer in words: the complete studies, and which are not.
 
     Args:
         judge: which evaluates the claims.
         settings: as `read_settings` gives them.
     """
-    gains = [f"{POINTS.format(s.gain.estimate)} ({s.label})" for s in settings]
-    ahead = sum(_is_better(s.over_best_control) for s in settings)
+    paragraphs = []
+    for spec in claims_file()["settings"]:
+        setting = next((s for s in settings if s.label == spec["label"]), None)
+        if setting is not None and spec.get("section") == "full":
+            paragraphs.append(_study_answer(judge, spec, setting))
+    missing = [study for study in GRIDS if not judge.sections(study).is_complete("full")]
+    if missing:
+        paragraphs.append(f"Still running, and not shown: the {' and the '.join(missing)} study.")
+    return "\n\n".join(paragraphs)
+
+
+def _study_answer(judge: Judge, spec: dict[str, Any], setting: Setting) -> str:
+    """The main result, what qualifies it, the other tests and the levels of a complete study."""
+    sections, gain, best = judge.sections(spec["study"]), setting.gain, setting.over_best
     lead = (
-        f"**Over KD a Procrustes term gains, in points, {', '.join(gains)}; it is better than the "
-        f"best control in {ahead} of {len(settings)} settings.**"
+        f"**{setting.label}: a Procrustes term takes {setting.score} from {_level(setting, KD)} to "
+        f"{_level(setting, PROCRUSTES)} % ({POINTS.format(gain.estimate)} points, 95 % interval "
+        f"{POINTS.format_interval(gain)}; {gain.n_seeds} seeds, {gain.n_items} items); the best "
+        f"control or PCA target, {method_style(best.baseline).label}, reaches "
+        f"{_level(setting, best.baseline)} %.**"
     )
-    sentences, incomplete = [lead], []
-    for study, grid in GRIDS.items():
-        protocol = grid.protocol()
-        if not judge.sections(study).is_complete("full"):
-            incomplete.append(study)
-            continue
-        items = judge.sections(study)["full"].pooled
-        sentences.append(f"Tests of the {study} study:")
-        for pair, sentence in zip(protocol["family"], protocol["sentences"], strict=True):
-            c = compare(items, pair["method"], pair["baseline"])
-            number = f"{POINTS.format_difference(c)} points"
-            sentences.append(sentence.replace("[points]", number))
-    if incomplete:
-        sentences.append(
-            f"Not complete, and not shown: the study of {' and of '.join(incomplete)}."
+    items, qualified = sections["full"].items, []
+    for task, name in spec.get("transfer", {}).items():
+        c = compare(items[items["task"] == task], PROCRUSTES, KD)
+        qualified.append(f"On {name} it adds {POINTS.format_difference(c)} points.")
+    if sections.is_complete("kd-length"):
+        runs = sections["kd-length"].runs
+        levels = 100 * runs.groupby(spec["length"])[setting.score.replace(" ", "_")].mean()
+        *_, full, double = levels
+        qualified.append(
+            f"KD alone goes from {full:.1f} to {double:.1f} % with twice the training (validation)."
         )
-    return " ".join(sentences)
+    protocol, pooled, tests = GRIDS[spec["study"]].protocol(), sections["full"].pooled, []
+    for pair, sentence in zip(protocol["family"], protocol["sentences"], strict=True):
+        c = compare(pooled, pair["method"], pair["baseline"])
+        words = sentence.replace("[points]", f"{POINTS.format_difference(c)} points")
+        tests += [] if (c.method, c.baseline) == (PROCRUSTES, KD) else [f"- {words}"]
+    trained = {m: level for m, level in setting.levels.items() if m not in {*TRIVIAL, TEACHER}}
+    order = sorted(trained, key=lambda method: trained[method])
+    labels = ", ".join(f"{method_style(m).label} {_level(setting, m)}" for m in order)
+    tests.append(f"- All methods, in per cent: {labels}.")
+    return "\n\n".join([lead, " ".join(qualified), "\n".join(tests)])
 
 
 def settings_table(settings: Sequence[Setting]) -> str:
@@ -158,7 +193,10 @@ def settings_table(settings: Sequence[Setting]) -> str:
     Args:
         settings: as `read_settings` gives them.
     """
-    names = ("setting", "Procrustes over KD", "over best control", "KD", "best trivial", "teacher")
+    names = (
+        "setting", "Procrustes over KD", "over the best control or PCA target", "KD",
+        "best trivial baseline", "teacher",
+    )  # fmt: skip
     rows = [names, ("---",) * len(names), *(_cells(s) for s in settings)]
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
@@ -166,13 +204,12 @@ def settings_table(settings: Sequence[Setting]) -> str:
 def _cells(setting: Setting) -> tuple[str, ...]:
     trivial = setting.best_trivial
     level = f"{_level(setting, trivial)} ({method_style(trivial).label})" if trivial else "–"
-    best = setting.over_best_control.baseline
-    (control,) = (c for c in setting.controls if c.method == best)
-    control_gain = f"{method_style(term_of(best)).label}, {POINTS.format(control.estimate)} over KD"
+    best = _best(setting)
+    label = method_style(term_of(best.method)).label
     return (
         setting.label,
         _verdict(setting.gain),
-        f"{_verdict(setting.over_best_control)} ({control_gain})",
+        f"{_verdict(setting.over_best)} ({label}, {POINTS.format(best.estimate)} over KD)",
         _level(setting, KD),
         level,
         _level(setting, TEACHER),
@@ -209,7 +246,7 @@ def draw_answer(settings: Sequence[Setting], target: Path) -> None:
         ax.axvspan(-100 * MARGIN, 100 * MARGIN, color="#EFEFEF", zorder=0)
         ax.axvline(0, color="black", linewidth=0.8)
         for row, setting in enumerate(settings):
-            for i, comparison in enumerate((setting.gain, *setting.controls)):
+            for i, comparison in enumerate((setting.gain, *setting.alternatives)):
                 _draw_interval(ax, comparison, row + 0.15 * i - 0.3, filled=i == 0)
         ax.set_yticks(range(len(settings)), [fill(s.label, 14) for s in settings])
         ax.set(ylim=(len(settings) - 0.5, -0.5), xlabel="gain over KD, points (95 % interval)")

@@ -215,7 +215,8 @@ def show_gains(study: StoredSections, section: str, key: str) -> None:
     if study.is_complete(section):
         items = study[section].pooled
         others = [method for method in items["method"].unique() if method != KD]
-        gains = [compare(items, method, KD) for method in sorted(others)]
+        others.sort(key=lambda method: (method != PARTS[-1], method))
+        gains = [compare(items, method, KD) for method in others]
         name = f"{study.study}-{section}"
         show_forest(gains, find_test(key), name, study.provenance(section))
 

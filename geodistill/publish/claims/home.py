@@ -122,7 +122,9 @@ def finding(settings: Sequence[Setting]) -> str:
     if len(counted) == 1:
         (only,) = counted
         gain, best = (POINTS.format(c.estimate) for c in (only.gain, _best(only)))
-        return f"{only.label}: {gain} points over KD; the best control or PCA target {best}"
+        return (
+            f"{only.label}: Procrustes {gain} points over KD, the best control or PCA target {best}"
+        )
     gains = sum(_is_better(s.gain) for s in counted)
     ahead = sum(_is_better(s.over_best) for s in counted)
     return (

@@ -68,7 +68,12 @@ def test_every_stored_run_bears_the_hash_of_its_stored_configuration():
 
 
 TUNED = {
-    "classification": ["term-tuning", "term-tuning-quarter", "term-tuning-cola"],
+    "classification": [
+        "term-tuning",
+        "term-tuning-edges",
+        "term-tuning-quarter",
+        "term-tuning-cola",
+    ],
     "instruction": [
         "term-tuning",
         "term-tuning-beyond",
@@ -107,7 +112,7 @@ def of_split(grid, split):
     return [name for name, splits in names.items() if splits == {split}]
 
 
-@pytest.mark.parametrize(("study", "n_tuning", "n_test"), [("classification", 11, 7),
+@pytest.mark.parametrize(("study", "n_tuning", "n_test"), [("classification", 12, 7),
                                                            ("instruction", 14, 9)])  # fmt: skip
 def test_tuning_seeds_and_the_validation_split_go_together(simulated, study, n_tuning, n_test):
     grid = simulated[study]

@@ -99,14 +99,24 @@ def test_the_answer_has_the_main_number_its_qualifiers_and_every_test(complete, 
     new = items[items["task"] == "computed-wordings"].groupby("method")["exact_match"].mean()
     difference = 100 * (new["kd+procrustes"] - new["kd"])
     assert f"On new wordings it adds {difference:+.1f} (" in words
+    longer = settings["OPT, twice the steps"]
+    assert (
+        f"With twice the training KD reaches {100 * longer.levels['kd']:.1f} %, and the term adds "
+        f"{100 * longer.gain.estimate:+.1f} ("
+    ) in words
+    gram = 100 * (setting.levels["kd+gram"] - setting.levels["kd"])
+    assert f"- A Gram term adds {gram:+.1f} (" in words
+    assert words.count("\n- ") == 2 * 5  # four other tests and the levels of each study
+
+
+def test_before_the_longer_runs_the_answer_says_how_far_kd_still_rises(complete, settings):
+    without = [s for s in settings.values() if s.label != "OPT, twice the steps"]
+    words = home.answer(Judge(lambda line: None), without)
     rows = pd.read_parquet(complete / "instruction/kd-length/rows.parquet")
     rows = rows[rows["metric"] == "exact_match"]
     epochs = rows["config"].map(lambda text: json.loads(text)["epochs"])
     full, double = (100 * rows.loc[epochs == n, "value"].mean() for n in (15.0, 30.0))
     assert f"KD alone goes from {full:.1f} to {double:.1f} % with twice the training" in words
-    gram = 100 * (setting.levels["kd+gram"] - setting.levels["kd"])
-    assert f"- A Gram term adds {gram:+.1f} (" in words
-    assert words.count("\n- ") == 2 * 5  # four other tests and the levels of each study
 
 
 def test_without_results_the_answer_says_which_studies_are_missing(tmp_path, monkeypatch):

@@ -69,7 +69,10 @@ def _items(judge: Judge, spec: dict[str, Any]) -> pd.DataFrame | None:
     if not sections.is_complete(spec["section"], spec["levels"]):
         return None
     items, levels = sections[spec["section"]].pooled, sections[spec["levels"]].pooled
-    return pd.concat([items, levels[levels["task"].isin(items["task"].unique())]])
+    tables = [items, levels[levels["task"].isin(items["task"].unique())]]
+    if "others" in spec and sections.is_complete(spec["others"]):
+        tables.append(sections[spec["others"]].pooled)
+    return pd.concat(tables)
 
 
 def _earlier_items(spec: dict[str, Any]) -> pd.DataFrame:

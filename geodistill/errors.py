@@ -1,5 +1,6 @@
 """Errors that a user can fix; the command line prints them as one line."""
 
+import os
 from collections.abc import Sequence
 
 
@@ -57,3 +58,18 @@ def first_names(names: Sequence[object], most: int = 10) -> str:
     """
     rest = f" and {len(names) - most} others" if len(names) > most else ""
     return ", ".join(f"{str(name)[:40]}" for name in names[:most]) + rest
+
+
+def refuse_several_processes(work: str, instead: str = "") -> None:
+    """Raise InputError in a process of torchrun or accelerate, where each would do the same.
+
+    Args:
+        work: what each process would do.
+        instead: what serves in their place, if anything does.
+    """
+    processes = os.environ.get("WORLD_SIZE") or "1"
+    if processes != "1":
+        raise InputError(
+            f"WORLD_SIZE is {processes}: each process would {work} in the same folder; expected "
+            f"one process, started without torchrun or accelerate{instead}"
+        )

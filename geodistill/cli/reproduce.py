@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from geodistill.errors import InputError
+from geodistill.errors import InputError, refuse_several_processes
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -46,7 +45,7 @@ def run_reproduction(
             that is no folder of a model, or one for a dry run; a folder of another run.
         AssetError: the hub can't be reached.
     """
-    _refuse_several_processes()
+    refuse_several_processes("run every stage")
     import torch
 
     from geodistill.experiments.published_pairs import config, data, train
@@ -73,15 +72,6 @@ def run_reproduction(
         if dry_run:
             typer.echo("\na dry run: tiny untrained models, so these scores mean nothing")
         _show(name, scores, folder)
-
-
-def _refuse_several_processes() -> None:
-    processes = os.environ.get("WORLD_SIZE") or "1"
-    if processes != "1":
-        raise InputError(
-            f"WORLD_SIZE is {processes}: each process would run every stage in the same folder; "
-            "expected one process, started without torchrun or accelerate"
-        )
 
 
 def _show(name: str, scores: pd.DataFrame, folder: Path) -> None:

@@ -34,7 +34,7 @@ def home(tmp_path_factory):
     words = [word for kind in WORDS.values() for word in kind]
     rng = np.random.default_rng(0)
     texts = [" ".join(rng.choice(words, size=5)) + f" thing {i}" for i in range(300)]
-    pd.DataFrame({"sentence": texts}).to_csv(folder / "my.csv", index=False)
+    pd.DataFrame({"sentence": texts, "other": texts}).to_csv(folder / "my.csv", index=False)
     torch.manual_seed(0)
     teacher = BertModel(small_config(initializer_range=0.3))
     (folder / "teacher").mkdir()
@@ -186,6 +186,7 @@ def test_mean_pooling_leaves_padding_out():
     [
         ({"text": "sentence, other"}, "expected one column"),
         ({"text": "words"}, "has no column 'words'; it has sentence"),
+        ({"max_rows": 20}, "has 20 texts; expected more than 20"),
         ({"arms": ("ce",)}, "method is 'ce'; expected one of kd"),
         ({"student": "first", "layers": 9}, "layers"),
         ({"teacher_layer": 7}, "teacher"),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -16,7 +15,7 @@ import pandas as pd
 
 from geodistill.analysis.stored_results import pivot_metrics, read_stored
 from geodistill.distill.training.report import card_section
-from geodistill.errors import InputError
+from geodistill.errors import refuse_several_processes
 from geodistill.experiments.protocol_grid import PlannedRun
 from geodistill.experiments.run_store import Run, locked
 from geodistill.experiments.runner import Job, Study, pending_jobs, run_study
@@ -68,11 +67,7 @@ def distill_your_model(
         >>> answer = distill_your_model(settings)  # doctest: +SKIP
         >>> print(answer.sentence)  # doctest: +SKIP
     """
-    if (processes := os.environ.get("WORLD_SIZE") or "1") != "1":
-        raise InputError(
-            f"WORLD_SIZE is {processes}: each process would make every run in the same folder; "
-            "expected one process, started without torchrun or accelerate, and workers=N"
-        )
+    refuse_several_processes("make every run", instead=", and workers=N")
     silence_libraries()
     task = TASKS[settings.task]
     inputs = task.read(settings)

@@ -62,19 +62,21 @@ class SentenceSimilarity(TextClassification):
 
     def read(self, settings: YourModelSettings) -> Inputs:
         """Read data, tokenizer and configurations."""
-        if "," in settings.text:
-            raise InputError(
-                f"text is {settings.text!r}; expected one column: an embedding is of one text"
-            )
         data = load_texts(settings, with_labels=False)
+        if len(data.text_columns) > 1:
+            raise InputError(
+                f"data is {settings.data!r} and text {settings.text!r}, pairs of texts; expected "
+                "one column: an embedding is of one text"
+            )
         for split in SPLITS[1:]:
-            if (n := len(getattr(data, split))) <= 2 * N_NEIGHBOURS:
+            n = len(getattr(data, split))
+            n = min(settings.max_rows or n, n)
+            if n <= 2 * N_NEIGHBOURS:
                 raise InputError(
                     f"data is {settings.data!r}, whose {split} split has {n} texts; expected more "
                     f"than {2 * N_NEIGHBOURS}, to look for the {N_NEIGHBOURS} nearest of each"
                 )
-        runs, config, tokenizer, _ = read_runs(settings, data, n_labels=None)
-        width, _ = student_dims(runs, config, tokenizer, None)
+        runs, config, width, _ = read_runs(settings, data, n_labels=None)
         if width != config.hidden_size:
             raise InputError(
                 f"student {settings.student!r} is {width} wide, the teacher {config.hidden_size}; "
@@ -183,7 +185,7 @@ def neighbour_scores(
         nearest; `agreement`, the mean correlation of a text's similarities to the others with the
         teacher's. One row per text: item, source, and score, its share.
     """
-    teacher = _teacher_embeddings(setup)
+    teacher, embeddings = _teacher_embeddings(setup).double(), embeddings.double()
     n, recalls, correlations = len(teacher), [], []
     for first in range(0, n, CHUNK):
         rows = torch.arange(first, min(first + CHUNK, n))
@@ -206,7 +208,7 @@ def neighbour_scores(
 
 def _similarities(embeddings: Tensor, rows: Tensor) -> Tensor:
     """Cosines of some texts with all, (rows, n); a text is no neighbour of its own."""
-    similarities = embeddings[rows].double() @ embeddings.double().T
+    similarities = embeddings[rows] @ embeddings.T
     similarities[torch.arange(len(rows)), rows] = -torch.inf
     return similarities
 

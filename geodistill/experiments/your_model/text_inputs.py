@@ -68,8 +68,8 @@ def load_texts(settings: YourModelSettings, *, with_labels: bool = True) -> Clas
 
 def read_runs(
     settings: YourModelSettings, data: ClassificationData, n_labels: int | None
-) -> tuple[ClassificationSettings, Any, Any, bool]:
-    """The settings of the runs; the teacher's configuration, tokenizer, and whether it classifies.
+) -> tuple[ClassificationSettings, Any, int, bool]:
+    """The settings of the runs, the teacher's configuration, students' width, a teacher with head.
 
     Args:
         settings: name teacher and student.
@@ -96,10 +96,10 @@ def read_runs(
         **{name: getattr(settings, name) for name in same},
     )
     check_max_length(runs, config)
-    _, n_layers = student_dims(runs, config, tokenizer, n_labels)
+    width, n_layers = student_dims(runs, config, tokenizer, n_labels)
     resolve_layer(runs.teacher_layer, config.num_hidden_layers, "teacher")
     resolve_layer(runs.student_layer, n_layers, "student")
-    return runs, config, tokenizer, has_head
+    return runs, config, width, has_head
 
 
 def _load_teacher(name: str) -> tuple[str, Any, Any]:

@@ -93,10 +93,9 @@ def _study_answer(
         c = compare(items[items["task"] == task], PROCRUSTES, KD)
         qualified.append(f"On {name} it adds {POINTS.format_difference(c)} points.")
     if longer is not None:
-        gain = longer.gain
         qualified.append(
             f"With twice the training KD reaches {_level(longer, KD)} %, and the term adds "
-            f"{POINTS.format_difference(gain)} points ({gain.n_seeds} seeds)."
+            f"{POINTS.format_difference(longer.gain)} points ({longer.gain.n_seeds} seeds)."
         )
     elif sections.is_complete("kd-length"):
         runs = sections["kd-length"].runs

@@ -12,6 +12,7 @@ from torch import Tensor
 from geodistill.distill import TeacherCache, build_cache
 from geodistill.distill.collate import batches_by_length, pad
 from geodistill.distill.teacher_cache import cache_key
+from geodistill.experiments.training import torch_threads
 from geodistill.files import Progress
 
 if TYPE_CHECKING:
@@ -40,14 +41,15 @@ def cache_outputs(
     """
     inputs = list(examples.select_columns(["input_ids"]))
     key = cache_key(*owner, json.dumps([e["input_ids"] for e in inputs]), *map(str, layers))
-    return build_cache(
-        teacher,
-        batches_by_length(inputs, 64, pad_id),
-        [len(e["input_ids"]) for e in inputs],
-        folder / key,
-        layers=tuple(layers),
-        progress=progress,
-    )
+    with torch_threads(1):  # else the stored sums depend on the process that came first
+        return build_cache(
+            teacher,
+            batches_by_length(inputs, 64, pad_id),
+            [len(e["input_ids"]) for e in inputs],
+            folder / key,
+            layers=tuple(layers),
+            progress=progress,
+        )
 
 
 def cached_features(cache: TeacherCache, examples: Dataset, pad_id: int, index: int = -1) -> Tensor:

@@ -19,6 +19,7 @@ from geodistill.experiments.instruction.settings import (
     OPT,
     InstructionSettings,
 )
+from geodistill.experiments.training import torch_threads
 from geodistill.files import Progress, no_progress, sha256
 from geodistill.tasks import assets, load_instructions
 from geodistill.tasks.base import InstructionData, Row, hash_to_unit
@@ -181,16 +182,17 @@ def cache_teacher_outputs(
         if done == total or done * 10 // total > max(0, done - BATCH_SIZE) * 10 // total:
             progress(f"teacher: {done} of {total} prompts")
 
-    return build_cache(
-        teacher,
-        batches_by_length(examples, BATCH_SIZE, tokenizer.pad_token_id),
-        count_valid_tokens(examples),
-        assets.cache_dir() / "outputs" / _outputs_key(settings, examples),
-        layers=(-1,),
-        top_k=settings.top_k,
-        on_batch=report,
-        progress=progress,
-    )
+    with torch_threads(1):  # else the stored sums depend on the process that came first
+        return build_cache(
+            teacher,
+            batches_by_length(examples, BATCH_SIZE, tokenizer.pad_token_id),
+            count_valid_tokens(examples),
+            assets.cache_dir() / "outputs" / _outputs_key(settings, examples),
+            layers=(-1,),
+            top_k=settings.top_k,
+            on_batch=report,
+            progress=progress,
+        )
 
 
 def _outputs_key(settings: InstructionSettings, examples: list[Example]) -> str:

@@ -14,6 +14,7 @@ from transformers import AutoModel, AutoModelForSequenceClassification, PreTrain
 
 from geodistill.errors import InputError
 from geodistill.experiments.classification import run as run_module
+from geodistill.experiments.classification.cached_outputs import cache_outputs
 from geodistill.experiments.classification.run import run_classification
 from geodistill.experiments.classification.settings import (
     SETUP_FIELDS,
@@ -31,6 +32,7 @@ from geodistill.experiments.classification.teacher import (
 from geodistill.experiments.methods import BASELINES, CLASSIFICATION_METHODS
 from geodistill.experiments.run_store import finished_runs, merge_runs, write_run
 from geodistill.experiments.settings import run_config
+from geodistill.experiments.training import torch_threads
 from geodistill.geometry import procrustes_distance, score_range
 from geodistill.tasks import assets
 
@@ -57,6 +59,16 @@ def test_a_stored_teacher_is_loaded(setup):
     again = prepare_classification(setup.settings, lines.append)
     assert not any("training" in line for line in lines)
     assert torch.equal(again.teacher.classifier.weight, setup.teacher.classifier.weight)
+
+
+def test_teacher_outputs_are_computed_by_one_thread_whatever_the_process_has(setup, tmp_path):
+    threads = []
+    hook = setup.teacher.register_forward_hook(lambda *_: threads.append(torch.get_num_threads()))
+    with torch_threads(2):
+        cache_outputs(setup.teacher, setup.train, ("t",), setup.pad_id, (-1,), print, tmp_path)
+        assert torch.get_num_threads() == 2
+    hook.remove()
+    assert set(threads) == {1}
 
 
 def test_the_pool_is_limited_for_the_teacher_its_cache_and_students(setup):

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 import torch
 from safetensors.torch import load_file
-from support.tiny_instructions import SETTINGS, Letters, letters_opt, letters_world, row
+from support.tiny_instructions import END, SETTINGS, Letters, letters_opt, letters_world, row
 
 from geodistill.errors import InputError
 from geodistill.experiments import registry, training
@@ -23,6 +23,7 @@ from geodistill.experiments.instruction.run import run_instruction
 from geodistill.experiments.instruction.settings import setup_settings
 from geodistill.experiments.instruction.setup import (
     build_student,
+    cache_teacher_outputs,
     prepare_instruction,
     select_pairs,
     teacher_generations,
@@ -66,6 +67,18 @@ def world(tmp_path_factory):
 @pytest.fixture(scope="module")
 def setup(world):
     return prepare_instruction(SETTINGS)
+
+
+def test_teacher_outputs_are_computed_by_one_thread_whatever_the_process_has(setup):
+    threads = []
+    hook = setup.teacher.register_forward_hook(lambda *_: threads.append(torch.get_num_threads()))
+    examples = [{**e, "input_ids": [*e["input_ids"], END]} for e in setup.train[:8]]  # not stored
+    examples = [{**e, "labels": [*e["labels"], END]} for e in examples]
+    with training.torch_threads(2):
+        cache_teacher_outputs(setup.teacher, setup.tokenizer, SETTINGS, examples)
+        assert torch.get_num_threads() == 2
+    hook.remove()
+    assert set(threads) == {1}
 
 
 TRAINED = ("sft", "kd", "skew", "seqkd", "kd+procrustes", "kd+isotropy", "seqkd+gram")

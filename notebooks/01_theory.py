@@ -540,13 +540,28 @@ for name, y in (("the teacher's", teacher), ("flat", unit(torch.linalg.qr(teache
 # for tokens with huge activations first.
 #
 # ## What we learn
-#
-# - Equal geometry is the common zero of Procrustes, Gram and CKA. The projection's zero set is larger.
-# - Near zero, CKA and Gram tolerate the loss of variance spread over many directions; Procrustes does not.
-# - Near the optimum Procrustes pulls on all of a student's directions equally, Gram and CKA in proportion to variance.
-# - Report *geometry kept*: it corrects for width and sample size.
-# - Only the alignment part of Procrustes uses the teacher's rows: run the controls.
-#
+
+# %% tags=["hide-input"]
+weaker = float(rates[1][0] / rates[1][3])
+display(
+    Markdown(
+        f"- Equal geometry is the common zero of Procrustes, Gram and CKA. The projection's zero set is larger: "
+        f"{100 * distorted:.0f} % kept at zero loss.\n"
+        f"- Near zero, CKA and Gram tolerate a loss of variance that is spread over many directions: {100 * tau:.0f} % of "
+        f"it, over {directions[-1]}, takes CKA from 1 to {1 - curves['cka'][-1]:.4f} and the Procrustes distance from 0 to "
+        f"{curves['procrustes'][-1]:.2f}.\n"
+        f"- Near the optimum Procrustes pulls on all of a student's directions equally. Gram and CKA pull {weaker:.0f} "
+        f"times less on one with {100 * float(t[3]) ** 2:.0f} % of the variance than on one with "
+        f"{100 * float(t[0]) ** 2:.0f} %.\n"
+        f"- Report *geometry kept*: it corrects for width and sample size. At width {d} the Procrustes distance lies "
+        f"between {floor:.2f}, the best, and {chance:.2f}, by chance.\n"
+        f"- Only the alignment part of Procrustes uses the pairing of rows: shuffling them left the spectrum part at "
+        f"{float(shuffled[0]):.2f} and took the alignment part from {float(ordered[1]):.2f} to "
+        f"{float(shuffled[1]):.2f}. Run the controls."
+    )
+)
+
+# %% [markdown]
 # **What would change our mind.** A pair outside {eq}`eq-bounds` would refute the theorems. No theorem says that
 # preserving geometry helps a task: {prf:ref}`thm-readout` bounds linear readouts of one layer. Chapters 4 and 5 measure
 # the effect.

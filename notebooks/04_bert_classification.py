@@ -100,7 +100,7 @@ term = FeatureTerm(
 assert (term.pooling, settings.kd_weight, settings.temperature) == ("all", 0.9, 2.0)
 
 # %% [markdown]
-# and a trainer takes it as `FeatureDistillationTrainer(..., terms=[term])`; [](../book/use_it) has the
+# and a trainer takes it as `FeatureDistillationTrainer(..., terms=[term])`; [](../book/trainers) has the
 # whole call. Now two students, without and with the term, beside three baselines that train no network:
 # the most frequent label, a linear model on words (TF-IDF), and one on the frozen features of the model
 # from which teacher and student come.

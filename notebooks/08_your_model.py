@@ -98,7 +98,7 @@ if profile == "smoke":
 # | `out` | folder of the student; runs are kept in `<out>-runs`, and the same command resumes there. Without it nothing is kept |
 #
 # From Python it is one function, `distill_your_model(YourModelSettings(data="reviews.csv", ...))`. For
-# images, use the trainer, as the examples in [the handbook](../book/use_it) do, and run
+# images, use the trainer, as the examples in [the handbook](../book/trainers) do, and run
 # `geodistill compare` on the scores.
 
 # %% tags=["hide-input"]

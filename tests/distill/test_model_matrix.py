@@ -84,5 +84,5 @@ def test_without_a_teacher_it_is_the_plain_trainer(case: Case, tmp_path: Path) -
 
 
 def test_the_handbook_has_this_matrix() -> None:
-    page = (REPOSITORY / "book" / "use_it.md").read_text(encoding="utf-8")
-    assert table() in page, f"put this table into book/use_it.md:\n{table()}"
+    page = (REPOSITORY / "book" / "trainers.md").read_text(encoding="utf-8")
+    assert table() in page, f"put this table into book/trainers.md:\n{table()}"

@@ -1,4 +1,4 @@
-"""The code blocks of README and of the page "Use it in your own loop" run as they are printed."""
+"""The code blocks of README and of the handbook run as they are printed."""
 
 import json
 import re
@@ -10,9 +10,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from scipy import stats
 from support.demsar import C45, TUNED
+from support.tiny_models import tiny_bert
 from support.tiny_project import REPOSITORY
+from transformers import TrainingArguments
 
 from geodistill.analysis.stats.ranks import rank_table
 
@@ -23,8 +26,10 @@ def python_blocks(document: str) -> list[str]:
 
 
 def block_with(words: str) -> str:
-    """The one block of use_it.md that holds these words."""
-    (block,) = [block for block in python_blocks("book/use_it.md") if words in block]
+    """The one block of the handbook that holds these words."""
+    pages = ("use_it", "trainers", "own_data", "compare_layers")
+    blocks = [block for page in pages for block in python_blocks(f"book/{page}.md")]
+    (block,) = [block for block in blocks if words in block]
     return block
 
 
@@ -104,6 +109,27 @@ def test_masks_and_layer_map_run():
     layers = block_with("compare_layers(")
     exec("import matplotlib; matplotlib.use('agg')\n" + layers, namespace)
     assert list(namespace["matches"]["layer_a"]) == list(range(7))
+
+
+@pytest.mark.smoke
+def test_the_trainer_is_called_as_printed(tmp_path):
+    rows = torch.randint(2, 50, (64, 8)).tolist()
+    torch.manual_seed(0)
+    namespace = {
+        "teacher": tiny_bert(width=24, layers=4, labels=2),
+        "student": tiny_bert(width=16, layers=2, labels=2),
+        "dataset": [{"input_ids": row, "labels": int(row[0] > 25)} for row in rows],
+        "training_arguments": TrainingArguments(
+            str(tmp_path), max_steps=20, logging_steps=1, report_to="none", use_cpu=True
+        ),
+    }
+    exec(block_with("FeatureDistillationTrainer("), namespace)
+    history = namespace["trainer"].state.log_history
+    (weight,) = {key for row in history for key in row if key.startswith("weight/Procrustes")}
+    weights = [row[weight] for row in history if weight in row]
+    assert weights[:15] == [0.0] * 15  # the last batch of the warm-up has the term
+    assert min(weights[15:]) > 0
+    assert all(row["loss/logit"] > 0 for row in history if weight in row)
 
 
 # What the blocks of the page take for granted: models and texts of the reader.

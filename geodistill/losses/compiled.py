@@ -45,7 +45,7 @@ def opaque(forward: Forward) -> Forward:
     def wrapped(self: Opaque, *args: Any, **named: Any) -> Tensor:
         if not torch.compiler.is_compiling():
             return forward(self, *args, **named)
-        named.update(zip(names, args, strict=False))
+        named.update(zip(names[: len(args)], args, strict=True))
         mask = named.get(names[2])
         inputs = (named[names[0]], named[names[1]], *self.parameters())
         needed = [torch.is_grad_enabled() and t.requires_grad for t in inputs]

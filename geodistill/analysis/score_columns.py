@@ -14,10 +14,7 @@ from pandas.api.types import is_bool_dtype, is_numeric_dtype
 
 from geodistill.errors import InputError
 
-ROLES = (
-    "method", "task", "seed", "fold", "item", "metric", "value", "label", "prediction", "cluster",
-)  # fmt: skip
-_ALIASES = {
+_OTHER_NAMES = {
     "method": "model system algorithm algo approach framework learner classifier modelname "
     "methodname name runname file",
     "task": "dataset benchmark datasetname taskname data subtask problem corpus environment env",
@@ -25,12 +22,14 @@ _ALIASES = {
     "fold": "cvfold foldid kfold outerfold cvsplit cv split",
     "item": "example instance sample question prompt itemid exampleid instanceid sampleid "
     "questionid docid uniqueid idx id",
-    "cluster": "source group document doc user subject",
     "metric": "metricname measure",
     "value": "score result performance",
     "label": "target gold reference groundtruth truth ytrue answerkey",
     "prediction": "predicted pred ypred response output",
+    "cluster": "source group document doc user subject",
 }
+ROLES = tuple(_OTHER_NAMES)
+_ALIASES = {role: (role, *names.split()) for role, names in _OTHER_NAMES.items()}
 _NEVER_METHODS = ("task", "item", "metric", "label", "prediction")
 _NUMBERED = ("fold", "seed")  # roles whose other names hold texts elsewhere: split=test, rep=blue
 _BOOKKEEPING = re.compile(
@@ -61,8 +60,7 @@ def is_name(column: object) -> bool:
         >>> is_name("Model"), is_name("dataset"), is_name("accuracy")
         (True, True, False)
     """
-    key = canonical(column)
-    return any(key in (role, *_ALIASES[role].split()) for role in ("method", "task"))
+    return canonical(column) in (*_ALIASES["method"], *_ALIASES["task"])
 
 
 def is_bookkeeping(name: object) -> bool:
@@ -105,7 +103,7 @@ def assign_roles(
     for role in ROLES:
         if role in columns or role in name_by_role:
             continue
-        for alias in (role, *_ALIASES.get(role, "").split()):
+        for alias in _ALIASES[role]:
             name = free.get(alias)
             if name is not None and _fits(role, alias, frame[name]):
                 name_by_role[role] = str(free.pop(alias))
@@ -119,10 +117,9 @@ def _column_of(frame: pd.DataFrame, baseline: str) -> str | None:
     """The column that holds the baseline: one named for methods, or of no other role."""
     if baseline in frame:
         return None  # methods have a column each
-    aliases = {role: [role, *_ALIASES[role].split()] for role in _ALIASES}
-    taken = {alias for role in _NEVER_METHODS for alias in aliases[role]}
+    taken = {alias for role in _NEVER_METHODS for alias in _ALIASES[role]}
     texts = [str(name) for name in frame if not is_numeric_dtype(frame[name])]
-    known = [name for alias in aliases["method"] for name in texts if canonical(name) == alias]
+    known = [name for alias in _ALIASES["method"] for name in texts if canonical(name) == alias]
     others = [name for name in texts if canonical(name) not in taken]
     for name in dict.fromkeys([*known, *others]):
         if (frame[name].drop_duplicates().astype(str).str.strip() == baseline).any():
@@ -196,21 +193,13 @@ def comparable(label: "pd.Series[Any]", prediction: "pd.Series[Any]") -> "list[p
 def clean_names(values: "pd.Series[Any]") -> "pd.Series[str]":
     """Names as texts without blanks around them; control characters are shown by their code."""
     codes, names = pd.factorize(values)
-    texts = [_shown(_plain(name).strip()) for name in names]
-    table = pd.Series([*texts, None], dtype=object)
+    table = pd.Series([*map(_clean_name, names), None], dtype=object)
     return pd.Series(table.to_numpy()[codes], index=values.index, name=values.name)
 
 
-def _plain(name: object) -> str:
-    return str(int(name)) if isinstance(name, float) and name.is_integer() else str(name)
-
-
-def _shown(name: str) -> str:
-    return name if name.isprintable() else re.sub(r"[\x00-\x1f\x7f-\x9f]", _code, name)
-
-
-def _code(match: "re.Match[str]") -> str:
-    return f"\\x{ord(match.group()):02x}"
+def _clean_name(name: object) -> str:
+    text = str(int(name)) if isinstance(name, float) and name.is_integer() else str(name)
+    return re.sub(r"[\x00-\x1f\x7f-\x9f]", lambda m: f"\\x{ord(m[0]):02x}", text.strip())
 
 
 def join(names: Iterable[object], most: int = 20) -> str:

@@ -3,7 +3,6 @@
 import json
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -34,11 +33,6 @@ class StoredTable:
     def run_ids(self) -> tuple[str, ...]:
         """Ids of the runs, sorted."""
         return tuple(sorted(self.frame["run_id"].unique()))
-
-
-def hash_run_ids(run_ids: Sequence[str]) -> str:
-    """A short name for a set of runs, in any order: 8 hexadecimal digits of its SHA-256."""
-    return sha256("\n".join(sorted(set(run_ids))).encode()).hexdigest()[:8]
 
 
 def load_rows(

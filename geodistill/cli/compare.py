@@ -30,19 +30,19 @@ def run_compare(
     table: Path,
     baselines: Sequence[str],
     *,
-    columns: Sequence[str] = (),
-    metric: str | None = None,
-    higher_is_better: bool | None = None,
-    tasks: Sequence[str] = (),
-    methods: Sequence[str] = (),
-    primary: Sequence[str] = (),
-    margins: Sequence[str] = (),
-    unit: str | None = None,
-    over: str = "",
-    collapsed_at: Sequence[str] = (),
-    sensitivity: bool = False,
-    as_json: bool = False,
-    out: Path | None = None,
+    columns: Sequence[str],
+    metric: str | None,
+    higher_is_better: bool | None,
+    tasks: Sequence[str],
+    methods: Sequence[str],
+    primary: Sequence[str],
+    margins: Sequence[str],
+    unit: str | None,
+    over: str,
+    collapsed_at: Sequence[str],
+    sensitivity: bool,
+    as_json: bool,
+    out: Path | None,
 ) -> list[ComparisonReport]:
     """Compare the methods of a table with each baseline and print the reports.
 
@@ -136,22 +136,17 @@ def _print_ranks(console: Console, report: ComparisonReport, baseline: str) -> N
 
     table = rank_table(task_means(report), baseline, report.margin)
     console.print(rich_table(_text(table), f"rank tests over tasks, against {baseline}"))
-    words = {
-        c.method: (c.estimate, row.verdict.word)
-        for row in report.rows[::-1]
-        for c in [row.comparison]
-    }
-    for row in table.to_dict("records"):
-        estimate, word = words.get(row["method"], (0.0, ""))
-        if not word:
+    pooled = {row.comparison.method: row for row in reversed(report.rows)}
+    for ranks in table.to_dict("records"):
+        if not (row := pooled.get(ranks["method"])):
             continue
-        significant = row["p_wilcoxon"] <= 0.05
+        word, significant = row.verdict.word, ranks["p_wilcoxon"] <= 0.05
         same = significant == word.startswith(("better", "worse")) and (
-            not significant or (estimate > 0) == (row["wins"] > row["losses"])
+            not significant or (row.comparison.estimate > 0) == (ranks["wins"] > ranks["losses"])
         )
+        agrees = "agrees" if same else "disagrees"
         console.print(
-            f"{row['method']}: the signed-rank test over tasks {'agrees' if same else 'disagrees'} "
-            f"with the verdict, {word}"
+            f"{ranks['method']}: the signed-rank test over tasks {agrees} with the verdict, {word}"
         )
 
 

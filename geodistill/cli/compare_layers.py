@@ -32,16 +32,16 @@ DTYPES = ("float32", "float16", "bfloat16", "auto")
 def run_compare_layers(
     model_a: str,
     model_b: str,
-    texts: Path | None = None,
-    images: Path | None = None,
+    texts: Path | None,
+    images: Path | None,
     *,
-    pooling: str = "",
-    measure: str = "procrustes",
-    drop_outliers: bool = False,
-    device: str = "",
-    dtype: str = "float32",
-    batch_size: int = 16,
-    out: Path | None = None,
+    pooling: str,
+    measure: str,
+    drop_outliers: bool,
+    device: str,
+    dtype: str,
+    batch_size: int,
+    out: Path | None,
 ) -> None:
     """Print the closest layer of B for each layer of A, and a mapping; arguments as in the command.
 
@@ -59,8 +59,7 @@ def run_compare_layers(
         from geodistill.layers.features import compare_features, load_features
 
         layers = compare_features(*(load_features(Path(name)) for name in (model_a, model_b)))
-    elif kind == "image":
-        assert images is not None
+    elif images:
         layers = _compare_by_images(model_a, model_b, images, device, dtype, batch_size)
     else:
         layers = _compare_by_texts(
@@ -90,17 +89,20 @@ def _kind_of_input(names: tuple[str, str], texts: Path | None, images: Path | No
             f"{names[are_files.index(True)]} is a file of features and the other is none: expected "
             "two files of features, or two models"
         )
-    if (texts is not None) + (images is not None) != 1 - all(are_files):
+    from_files = all(are_files)
+    if (texts is not None) + (images is not None) != 1 - from_files:
         raise InputError(
             "expected --texts FILE for two language models, --images FOLDER for two models of "
             "images, and neither for two .npy or .safetensors files of features (rows, width)"
         )
-    for path in [*map(Path, names if all(are_files) else ()), *filter(None, [images])]:
+    for path in map(Path, names) if from_files else filter(None, [images]):
         if not path.exists():
             raise InputError(f"no file or folder at {path}")
-    for name in () if all(are_files) else names:
+    if from_files:
+        return "row"
+    for name in names:
         _refuse_absent_folder(name)
-    return "row" if all(are_files) else "image" if images else "text"
+    return "image" if images else "text"
 
 
 def _compare_by_images(
@@ -183,14 +185,12 @@ def _refuse_absent_folder(name: str) -> None:
         )
 
 
-def load_model(
-    name: str, device: str = "", dtype: str = "float32", preparer: Any = None
-) -> tuple[Any, Any]:
+def load_model(name: str, device: str, dtype: str, preparer: Any = None) -> tuple[Any, Any]:
     """A model without its head, and its tokenizer or image processor.
 
     Args:
         name: "minilm" or "smollm2", the embedded ones; a folder; or a hub name.
-        device: such as "cuda"; by default the CPU.
+        device: such as "cuda"; "" is the CPU.
         dtype: one of `DTYPES`; "auto" is that of the file.
         preparer: `AutoImageProcessor`; by default `AutoTokenizer`.
 
@@ -256,19 +256,15 @@ def describe_mapping(mapping: pd.DataFrame, measure: str) -> str:
         for a, b in rows[["layer_a", "layer_b"]].itertuples(index=False)
     ]
     gain, p = rows["beyond_chance"].mean(), format_p(rows["p_map"].iloc[0])
-    return "\n".join(
-        [
-            "suggested mapping with A as the teacher: deeper layers to deeper ones, mean beyond "
-            f"chance {gain:.2f}, p {p} (of the best mapping of permuted rows)",
-            "terms = [",
-            *terms,
-            "]",
-        ]
+    words = (
+        "suggested mapping with A as the teacher: deeper layers to deeper ones, mean beyond "
+        f"chance {gain:.2f}, p {p} (of the best mapping of permuted rows)"
     )
+    return "\n".join([words, "terms = [", *terms, "]"])
 
 
 def write_map(
-    table: pd.DataFrame, measure: str, folder: Path, names: tuple[str, str] = ("A", "B")
+    table: pd.DataFrame, measure: str, folder: Path, names: tuple[str, str]
 ) -> Sequence[Path]:
     """Write `layers.csv`, `layers.svg` and `layers.png`, described in words; returns the paths."""
     from matplotlib.figure import Figure

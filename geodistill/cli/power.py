@@ -8,7 +8,7 @@ import pandas as pd
 
 from geodistill.analysis.protocol_file import write_design
 from geodistill.analysis.report.comparison_report import compare_pooled
-from geodistill.analysis.report.units import infer_scale
+from geodistill.analysis.report.units import infer_scale, refuse_whole_range
 from geodistill.analysis.score_tables import ScoreTable, read_scores
 from geodistill.analysis.stats.power import (
     GAINS,
@@ -24,19 +24,19 @@ from geodistill.errors import InputError
 
 def run_power(
     *,
-    pilot: Path | None = None,
-    methods: Sequence[str] = (),
-    baseline: str = "kd",
-    columns: Sequence[str] = (),
-    metric: str | None = None,
-    tasks: Sequence[str] = (),
-    deviations: tuple[float, float, float] = (0.0, 0.0, 0.0),
-    seeds: int | None = None,
-    items: int | None = None,
-    tests: int | None = None,
-    gains: Sequence[float] = (),
-    unit: str | None = None,
-    out: Path | None = None,
+    pilot: Path | None,
+    methods: Sequence[str],
+    baseline: str,
+    columns: Sequence[str],
+    metric: str | None,
+    tasks: Sequence[str],
+    deviations: tuple[float, float, float],
+    seeds: int,
+    items: int,
+    tests: int,
+    gains: Sequence[float],
+    unit: str | None,
+    out: Path | None,
 ) -> None:
     """Print what a design detects, and write it to the protocol file `out` if one is named.
 
@@ -48,9 +48,9 @@ def run_power(
         metric: in the pilot, if it has several.
         tasks: in the pilot; all by default.
         deviations: σ_A, σ_B, σ_E of the paired difference, in the unit of the score.
-        seeds: planned; by default those of the pilot, otherwise 5.
-        items: planned; by default those of the pilot, otherwise 1000.
-        tests: of the Holm family; by default the number of methods, otherwise 1.
+        seeds: planned; 0 takes those of the pilot, otherwise 5.
+        items: planned; 0 takes those of the pilot, otherwise 1000.
+        tests: of the Holm family; 0 takes the number of methods, otherwise 1.
         gains: true differences, in the unit of the score; by default 0.5, 1 and 2 points.
         unit: of the pilot's scores; by default inferred.
         out: protocol file.
@@ -114,11 +114,7 @@ def _pilot_design(
         raise InputError(
             f"{scores.metric} is not counted in points: choose --gain, in its own unit"
         )
-    if gains and scale.unit.name == "points" and (largest := max(gains)) * scale.unit.factor >= 100:
-        raise InputError(
-            f"--gain is {largest:g}, all of the metric's range; expected it in the unit of the "
-            f"score, such as {1 / scale.unit.factor:g} for 1 point"
-        )
+    refuse_whole_range("--gain", max(gains, default=0.0), scale.unit)
     methods = list(dict.fromkeys(methods))
     comparisons = [compare_pooled(scores, method, baseline) for method in methods]
     first = comparisons[0]

@@ -25,8 +25,8 @@ def run_reproduction(
     out: Path | None,
     dry_run: bool,
     seed: int,
-    weight: float | None = None,
-    methods: Sequence[str] = (),
+    weight: float | None,
+    methods: Sequence[str],
 ) -> None:
     """Print the settings with their sources, run every stage, and print the scores.
 

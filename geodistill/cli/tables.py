@@ -42,9 +42,8 @@ def wide_console() -> Console:
 
     Names are shown as they are: brackets and colons are no markup.
     """
-    width = None
-    if not Console().is_terminal:
-        width = max(PIPED, Console().width)
+    plain = Console()
+    width = None if plain.is_terminal else max(PIPED, plain.width)
     return Console(markup=False, emoji=False, highlight=False, width=width)
 
 

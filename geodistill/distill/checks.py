@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,7 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from geodistill.distill import cross_tokenizer, logit_checks
-from geodistill.distill.feature_term import FeatureTerm, Layer
+from geodistill.distill.feature_term import FeatureTerm, Layer, check_weights
 from geodistill.distill.models.features import check_layer
 from geodistill.distill.models.heads import (
     base_of,
@@ -79,13 +78,6 @@ def check_needs(trainer: Any, teacher_tokenizer: Any) -> None:
     if teacher is not None:
         share_label_rule(teacher, student)
         teacher.to(trainer.args.device).eval().requires_grad_(False)
-
-
-def check_weights(**weights: float) -> None:
-    """Raise InputError unless each weight is finite and at least 0."""
-    for name, weight in weights.items():
-        if not (math.isfinite(weight) and weight >= 0):
-            raise InputError(f"{name} is {weight}; expected a finite number of at least 0")
 
 
 def check_best_metric(trainer: Any) -> None:

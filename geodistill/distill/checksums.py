@@ -58,13 +58,10 @@ def input_checksums(
             ids = 2 * x.long() + flags + 1
             columns.append(_checksum(ids, reads, left=True))
         else:
-            columns.append(_checksum(_bits(x), reads))
+            # as integers; adding 0 makes -0 the same as 0
+            bits = (x.float() + 0.0).view(torch.int32) if x.is_floating_point() else x
+            columns.append(_checksum(bits, reads))
     return torch.stack(columns, dim=1)
-
-
-def _bits(x: Tensor) -> Tensor:
-    """Numbers as integers, 0 as 0."""
-    return (x.float() + 0.0).view(torch.int32) if x.is_floating_point() else x
 
 
 def _checksum(values: Tensor, reads: Tensor | None, *, left: bool = False) -> Tensor:

@@ -78,8 +78,7 @@ class FeatureTerm:
         check_feature_loss(self.loss)
         if self.pooling not in (poolings := get_args(Pooling)):
             raise InputError(f"pooling is {self.pooling!r}; expected one of {', '.join(poolings)}")
-        if not (math.isfinite(self.weight) and self.weight >= 0):
-            raise InputError(f"weight is {self.weight}; expected a finite number of at least 0")
+        check_weights(weight=self.weight)
         if self.weight_warmup_batches < 0:
             raise InputError(
                 f"weight_warmup_batches is {self.weight_warmup_batches}; expected a number of "
@@ -90,6 +89,13 @@ class FeatureTerm:
     def name(self) -> str:
         """Short name for logs, such as `ProcrustesLoss[6-3]` (teacher layer, student layer)."""
         return f"{type(self.loss).__name__}[{self.teacher_layer}-{self.student_layer}]"
+
+
+def check_weights(**weights: float) -> None:
+    """Raise InputError unless each weight is finite and at least 0."""
+    for name, weight in weights.items():
+        if not (math.isfinite(weight) and weight >= 0):
+            raise InputError(f"{name} is {weight}; expected a finite number of at least 0")
 
 
 def check_feature_loss(loss: Any) -> None:

@@ -1,19 +1,17 @@
-"""The runs that a protocol file asks for: its sections, what they cross, and the chosen weights.
+"""What a protocol file says of a study's sections: what they cross, at which weights.
 
 `data/protocol/<study>.yaml` has a `grid` of named sections, in the order in which they are made.
 The results of a section are in `data/results/<study>/<section>`. A section crosses seeds, tasks,
 methods and weights with the settings that it varies. Its `weights` are a list, a list for each
 term, or the names of tuning sections, separated by commas, whose results give each term its best
 weight. The tuning sections named by `settings_from` give the settings that they varied, at the base
-method's best. The
-tasks of a section that is `gated` are those on which students clear the trivial baselines. Settings
-of one task in all sections stand in `task_settings`.
+method's best. The tasks of a section that is `gated` are those on which students clear the trivial
+baselines. Settings of one task in all sections stand in `task_settings`.
 """
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import cache
@@ -21,12 +19,14 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from geodistill.analysis.protocol_file import read_protocol
 from geodistill.analysis.stored_results import load_rows, read_stored
 from geodistill.errors import InputError
-from geodistill.experiments.methods import FEATURE_TERMS, check_method, term_of
-from geodistill.experiments.settings import RunSettings, from_names, run_config, run_id
-from geodistill.paths import data_dir, results_dir
+from geodistill.experiments.methods import term_of
+from geodistill.experiments.settings import RunSettings, run_config, run_id
+from geodistill.paths import data_dir
 
 REQUIRED_KEYS = ("methods", "weights", "seeds")
 SECTION_KEYS = ("minutes", "setting", "vary", "settings_from", "tasks", "gated", *REQUIRED_KEYS)
@@ -57,134 +57,17 @@ class PlannedRun:
         return run_id(self.settings.task, self.method, self.seed, config)
 
 
-class ProtocolGrid(ABC):
-    """The sections of one study; a subclass says what is particular to the study.
+def load_protocol(study: str) -> dict[str, Any]:
+    """The blocks of a study's protocol file.
 
-    Attributes:
-        study: name of the protocol file and of the results folder.
-        settings_type: dataclass of a run's settings.
-        weight_field: the setting that holds the weight of a method's term.
-        known_methods: names of the methods that the study can run.
+    Args:
+        study: name of the file.
+
+    Raises:
+        InputError: no such file, one that is not YAML, or a section with an unknown key.
     """
-
-    study: str
-    settings_type: type[Any]
-    weight_field: str
-    known_methods: tuple[str, ...]
-
-    @abstractmethod
-    def choose_weights(self, *sections: str) -> dict[str, float]:
-        """The weight of each term, from the rows of tuning sections.
-
-        Raises:
-            UnplannedError: a section is not complete, or a term has no eligible weight.
-        """
-
-    @abstractmethod
-    def choose_settings(self, *sections: str) -> dict[str, dict[str, Any]]:
-        """By task, the settings that tuning sections varied, at their best for the base method.
-
-        Raises:
-            UnplannedError: a section is not complete, or a setting has no eligible value.
-        """
-
-    @abstractmethod
-    def gated_tasks(self, tasks: Sequence[str]) -> list[str]:
-        """The tasks that students can do, judged on validation.
-
-        Raises:
-            UnplannedError: a section that the gate rests on is not complete, or no task passes.
-        """
-
-    def tasks(self, name: str) -> list[str]:
-        """The tasks of a section before any is dropped.
-
-        Args:
-            name: of the section.
-        """
-        tasks: list[str] = self.section(name).get("tasks", self.protocol()["tasks"])
-        return tasks
-
-    def protocol(self) -> dict[str, Any]:
-        """The blocks of the protocol file.
-
-        Raises:
-            InputError: no such file, one that is not YAML, or a section with an unknown key.
-        """
-        path = data_dir() / "protocol" / f"{self.study}.yaml"
-        return deepcopy(_read(path, path.stat().st_mtime_ns if path.is_file() else 0))
-
-    def section(self, name: str) -> dict[str, Any]:
-        """What the protocol says of one section.
-
-        Raises:
-            InputError: no such section, or a method that the study lacks; the message lists the
-                known ones.
-        """
-        grid = self.protocol()["grid"]
-        if name not in grid:
-            raise InputError(f"section is {name!r}; expected one of {', '.join(grid)}")
-        spec: dict[str, Any] = grid[name]
-        for method in spec["methods"]:
-            check_method(method, self.known_methods)
-        return spec
-
-    def runs(self, name: str) -> list[PlannedRun]:
-        """Every run of a section, seeds outermost.
-
-        Raises:
-            InputError: no such section, or an unknown setting or method in it.
-            UnplannedError: tuning sections have still to give its tasks, weights or settings.
-        """
-        spec, tasks = self.section(name), self.tasks(name)
-        if spec.get("gated"):
-            tasks = self.gated_tasks(tasks)
-        weights = spec["weights"]
-        tuned = self.choose_weights(*_names(weights)) if isinstance(weights, str) else None
-        tuning = _names(spec.get("settings_from", ""))
-        settings = self.choose_settings(*tuning) if tuning else {}
-        return list(self._cross(name, spec, tasks, tuned, settings))
-
-    def n_planned(self, name: str) -> int:
-        """How many runs a section has, before any task is dropped.
-
-        Args:
-            name: of the section.
-
-        Raises:
-            InputError: no such section, or an unknown setting in it.
-        """
-        spec, tasks = self.section(name), self.tasks(name)
-        return len(list(self._cross(name, spec, tasks, dict.fromkeys(FEATURE_TERMS, 1.0), {})))
-
-    def section_dir(self, name: str) -> Path:
-        """The folder of a section's stored results."""
-        return results_dir() / self.study / name
-
-    def _cross(
-        self,
-        name: str,
-        spec: Mapping[str, Any],
-        tasks: list[str],
-        tuned: Mapping[str, float] | None,
-        settings_from: Mapping[str, Mapping[str, Any]],
-    ) -> Iterator[PlannedRun]:
-        where = f"section {name} of the protocol {self.study}"
-        protocol = self.protocol()
-        shared, by_task = protocol.get("setting", {}), protocol.get("task_settings", {})
-        for seed, task, varied in product(spec["seeds"], tasks, expand_settings(spec)):
-            for method in spec["methods"]:
-                for weight in weights_for(spec["weights"], method, tuned):
-                    values = {"task": task, self.weight_field: weight}
-                    values |= {**shared, **by_task.get(task, {}), **settings_from.get(task, {})}
-                    values |= varied
-                    settings = from_names(self.settings_type, values, where)
-                    yield PlannedRun(settings, method, seed)
-
-
-def _names(text: str) -> list[str]:
-    """The names in a text that separates them by commas."""
-    return [name.strip() for name in text.split(",") if name.strip()]
+    path = data_dir() / "protocol" / f"{study}.yaml"
+    return deepcopy(_read(path, path.stat().st_mtime_ns if path.is_file() else 0))
 
 
 @cache
@@ -271,3 +154,36 @@ def weights_for(weights: Any, method: str, tuned: Mapping[str, float] | None) ->
     if term not in by_term:
         raise InputError(f"there is no weight for {method}; the protocol must give it one")
     return [float(weight) for weight in by_term[term]]
+
+
+def best_settings(
+    runs: pd.DataFrame, columns: list[str], limits: Mapping[str, Sequence[float]], where: str
+) -> dict[str, Any]:
+    """The values at which the mean score is best; of ties the smaller ones.
+
+    Values at which any run collapsed are not eligible.
+
+    Args:
+        runs: of one method: the columns, score, collapsed.
+        columns: names of what was varied.
+        limits: by column, values beyond which there is nothing to try.
+        where: names method and section in the message.
+
+    Raises:
+        UnplannedError: runs collapsed at all values, or the best value of a column is the smallest
+            or largest tried and no limit.
+    """
+    groups = runs.groupby(columns)
+    means = groups["score"].mean().round(9)[~groups["collapsed"].any()]
+    if means.empty:
+        raise UnplannedError(f"{where} has collapsed runs at all values of {', '.join(columns)}")
+    table = means.reset_index().sort_values("score", ascending=False, kind="stable")
+    best = {column: table[column].iloc[0].item() for column in columns}
+    for column, value in best.items():
+        tried = sorted(runs[column].unique())
+        if value in (tried[0], tried[-1]) and value not in limits.get(column, ()):
+            raise UnplannedError(
+                f"the best {column} of {where} is {value:g}, at the edge of "
+                f"{', '.join(f'{v:g}' for v in tried)}; add a value beyond it to the protocol"
+            )
+    return best

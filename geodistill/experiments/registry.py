@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
@@ -56,7 +57,7 @@ def find_study(name: str, section: str = "") -> Study:
         )
     spec, folder = grid.section(section), f"{name}/{section}"
     jobs = [_job(run, folder, spec.get("minutes", 1.0)) for run in grid.runs(section)]
-    return Study(folder, jobs, _PREPARE[name])
+    return Study(folder, jobs, partial(_prepare, name))
 
 
 def _job(run: PlannedRun, folder: str, minutes: float) -> Job:
@@ -64,66 +65,54 @@ def _job(run: PlannedRun, folder: str, minutes: float) -> Job:
         run_id=run.run_id,
         label=f"{run.settings.task} {run.method} seed {run.seed}",
         minutes=minutes,
-        work=partial(_RUN[folder.partition("/")[0]], run, folder),
+        work=partial(_make_run, run, folder),
         settings=run.settings,
         method=run.method,
     )
 
 
-@cache
-def _classification_setup(settings: Any) -> Any:
-    """One setup per worker process, however many settings its students have: it holds a teacher."""
-    from geodistill.experiments.classification.setup import prepare_classification
-
-    return prepare_classification(settings)
+_SETUP_SETTINGS: dict[str, Callable[[Any], Any]] = {
+    "classification": classification.setup_settings,
+    "instruction": instruction.setup_settings,
+}
 
 
-def _run_classification(run: PlannedRun, folder: str) -> Run:
-    from geodistill.experiments.classification.run import run_classification
+def _functions(study: str) -> tuple[Callable[..., Any], Callable[..., tuple[Run, Any]]]:
+    """What prepares the setup of a study, and what makes one of its runs; they load torch."""
+    if study == "classification":
+        from geodistill.experiments.classification.run import run_classification
+        from geodistill.experiments.classification.setup import prepare_classification
 
-    assert isinstance(run.settings, classification.ClassificationSettings)
-    setup = _classification_setup(classification.setup_settings(run.settings))
-    return run_classification(setup.with_settings(run.settings), run.method, run.seed, folder)[0]
-
-
-def _prepare_classification(jobs: Sequence[Job], progress: Progress) -> None:
-    """Train the teachers of the jobs' tasks, and cache their outputs."""
-    from geodistill.experiments.classification.setup import prepare_classification
-
-    for settings in dict.fromkeys(classification.setup_settings(job.settings) for job in jobs):
-        prepare_classification(settings, progress)
-
-
-@cache
-def _instruction_setup(settings: Any) -> Any:
+        return prepare_classification, run_classification
+    from geodistill.experiments.instruction.run import run_instruction
     from geodistill.experiments.instruction.setup import prepare_instruction
 
-    return prepare_instruction(settings)
+    return prepare_instruction, run_instruction
 
 
-def _run_instruction(run: PlannedRun, folder: str) -> Run:
-    from dataclasses import replace
-
-    from geodistill.experiments.instruction.run import run_instruction
-
-    assert isinstance(run.settings, instruction.InstructionSettings)
-    # One teacher per worker process, however many settings its students have.
-    setup = _instruction_setup(instruction.setup_settings(run.settings))
-    return run_instruction(replace(setup, settings=run.settings), run.method, run.seed, folder)[0]
+@cache
+def _setup(study: str, settings: Any) -> Any:
+    """One setup per worker process, however many settings its students have: it holds a teacher."""
+    prepare, _ = _functions(study)
+    return prepare(settings)
 
 
-def _prepare_instruction(jobs: Sequence[Job], progress: Progress) -> None:
-    """Run the teachers once over the jobs' prompts; SeqKD needs their answers too."""
-    from geodistill.experiments.instruction.setup import prepare_instruction, teacher_generations
+def _make_run(run: PlannedRun, folder: str) -> Run:
+    study = folder.partition("/")[0]
+    _, make_run = _functions(study)
+    setup = _setup(study, _SETUP_SETTINGS[study](run.settings))
+    return make_run(replace(setup, settings=run.settings), run.method, run.seed, folder)[0]
 
+
+def _prepare(study: str, jobs: Sequence[Job], progress: Progress) -> None:
+    """Train and run the teachers of the jobs; SeqKD needs their answers too."""
+    prepare, _ = _functions(study)
     methods: dict[Any, set[str]] = {}
     for job in jobs:
-        methods.setdefault(instruction.setup_settings(job.settings), set()).add(job.method)
-    for settings, names in methods.items():
-        setup = prepare_instruction(settings, progress)
-        if any(base_of(name) == "seqkd" for name in names):
+        methods.setdefault(_SETUP_SETTINGS[study](job.settings), set()).add(base_of(job.method))
+    for settings, bases in methods.items():
+        setup = prepare(settings, progress)
+        if "seqkd" in bases:
+            from geodistill.experiments.instruction.setup import teacher_generations
+
             teacher_generations(setup, progress)
-
-
-_RUN = {"classification": _run_classification, "instruction": _run_instruction}
-_PREPARE = {"classification": _prepare_classification, "instruction": _prepare_instruction}

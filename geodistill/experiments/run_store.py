@@ -27,6 +27,8 @@ from geodistill.files import CHECKSUMS, atomic_file, write_checksums
 from geodistill.paths import in_project
 
 TABLES = ("items", "rows")
+Evaluation = tuple[dict[str, float], pd.DataFrame]
+"""Metrics by name, and one row per test item, as `Run` holds them."""
 
 
 @dataclass(frozen=True)

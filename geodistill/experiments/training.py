@@ -1,8 +1,7 @@
-"""Short trainings by `transformers.Trainer`: arguments, threads, scratch folders."""
+"""Short trainings by `transformers.Trainer`: arguments, threads, device."""
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -40,11 +39,6 @@ def training_arguments(folder: Path, *, seed: int, **settings: Any) -> TrainingA
         "dataloader_pin_memory": torch.cuda.is_available(),
     }
     return TrainingArguments(**{**defaults, **settings})
-
-
-def temporary_folder() -> tempfile.TemporaryDirectory[str]:
-    """An output folder for one Trainer, removed at the end of its `with` block."""
-    return tempfile.TemporaryDirectory(prefix="geodistill-")
 
 
 def default_device() -> torch.device:

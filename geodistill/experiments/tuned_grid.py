@@ -1,4 +1,4 @@
-"""How settings and weights are chosen, and tasks gated, by the rows of tuning sections.
+"""The runs of a study's sections; settings, weights and tasks chosen by rows of tuning sections.
 
 One rule for both studies: the best mean score on validation; no choice at the edge of what was
 tried, none at which a run collapsed.
@@ -6,27 +6,47 @@ tried, none at which a run collapsed.
 
 from __future__ import annotations
 
-from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import product
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from geodistill.analysis.stored_results import load_rows
-from geodistill.experiments.methods import term_of
+from geodistill.errors import InputError
+from geodistill.experiments.methods import FEATURE_TERMS, check_method, term_of
 from geodistill.experiments.protocol_grid import (
-    ProtocolGrid,
+    PlannedRun,
     UnplannedError,
+    best_settings,
     complete_runs,
     expand_settings,
+    load_protocol,
+    weights_for,
 )
+from geodistill.experiments.settings import from_names
+from geodistill.paths import results_dir
 
 BASE, POINTS_OVER = "kd", "points_over_"
 """The method whose settings are tuned, and what precedes a baseline's name in the gate's keys."""
 
 
-class TunedGrid(ProtocolGrid):
-    """A grid whose tuning sections choose settings, weights and tasks."""
+class TunedGrid(ABC):
+    """The sections of one study; tuning sections choose settings, weights and tasks of the others.
+
+    Attributes:
+        study: name of the protocol file and of the results folder.
+        settings_type: dataclass of a run's settings.
+        weight_field: the setting that holds the weight of a method's term.
+        known_methods: names of the methods that the study can run.
+    """
+
+    study: str
+    settings_type: type[Any]
+    weight_field: str
+    known_methods: tuple[str, ...]
 
     @abstractmethod
     def judge_runs(self, metrics: pd.DataFrame) -> pd.DataFrame:
@@ -35,6 +55,86 @@ class TunedGrid(ProtocolGrid):
         Args:
             metrics: one row per run, a column for each metric.
         """
+
+    def tasks(self, name: str) -> list[str]:
+        """The tasks of a section before any is dropped.
+
+        Args:
+            name: of the section.
+        """
+        tasks: list[str] = self.section(name).get("tasks", self.protocol()["tasks"])
+        return tasks
+
+    def protocol(self) -> dict[str, Any]:
+        """The blocks of the protocol file, as `load_protocol` gives them."""
+        return load_protocol(self.study)
+
+    def section(self, name: str) -> dict[str, Any]:
+        """What the protocol says of one section.
+
+        Raises:
+            InputError: no such section, or a method that the study lacks; the message lists the
+                known ones.
+        """
+        grid = self.protocol()["grid"]
+        if name not in grid:
+            raise InputError(f"section is {name!r}; expected one of {', '.join(grid)}")
+        spec: dict[str, Any] = grid[name]
+        for method in spec["methods"]:
+            check_method(method, self.known_methods)
+        return spec
+
+    def runs(self, name: str) -> list[PlannedRun]:
+        """Every run of a section, seeds outermost.
+
+        Raises:
+            InputError: no such section, or an unknown setting or method in it.
+            UnplannedError: tuning sections have still to give its tasks, weights or settings.
+        """
+        spec, tasks = self.section(name), self.tasks(name)
+        if spec.get("gated"):
+            tasks = self.gated_tasks(tasks)
+        weights = spec["weights"]
+        tuned = self.choose_weights(*_split_names(weights)) if isinstance(weights, str) else None
+        tuning = _split_names(spec.get("settings_from", ""))
+        settings = self.choose_settings(*tuning) if tuning else {}
+        return list(self._cross(name, spec, tasks, tuned, settings))
+
+    def n_planned(self, name: str) -> int:
+        """How many runs a section has, before any task is dropped.
+
+        Args:
+            name: of the section.
+
+        Raises:
+            InputError: no such section, or an unknown setting in it.
+        """
+        spec, tasks = self.section(name), self.tasks(name)
+        return len(list(self._cross(name, spec, tasks, dict.fromkeys(FEATURE_TERMS, 1.0), {})))
+
+    def section_dir(self, name: str) -> Path:
+        """The folder of a section's stored results."""
+        return results_dir() / self.study / name
+
+    def _cross(
+        self,
+        name: str,
+        spec: Mapping[str, Any],
+        tasks: list[str],
+        tuned: Mapping[str, float] | None,
+        settings_from: Mapping[str, Mapping[str, Any]],
+    ) -> Iterator[PlannedRun]:
+        where = f"section {name} of the protocol {self.study}"
+        protocol = self.protocol()
+        shared, by_task = protocol.get("setting", {}), protocol.get("task_settings", {})
+        for seed, task, varied in product(spec["seeds"], tasks, expand_settings(spec)):
+            for method in spec["methods"]:
+                for weight in weights_for(spec["weights"], method, tuned):
+                    values = {"task": task, self.weight_field: weight}
+                    values |= {**shared, **by_task.get(task, {}), **settings_from.get(task, {})}
+                    values |= varied
+                    settings = from_names(self.settings_type, values, where)
+                    yield PlannedRun(settings, method, seed)
 
     def run_scores(self, rows: pd.DataFrame) -> pd.DataFrame:
         """One row per run: its columns, `score` and `collapsed` (`judge_runs`).
@@ -58,9 +158,10 @@ class TunedGrid(ProtocolGrid):
         """
         runs = self.run_scores(self.tuning_rows(*sections)).rename(columns={"factor": "weight"})
         runs = runs[runs["method"].map(term_of) != ""]
+        limits = self.protocol()["limits"]
         return {
             term_of(str(method)): best_settings(
-                tried, ["weight"], self._limits(), f"{method} in {_named(sections)}"
+                tried, ["weight"], limits, f"{method} in {_named(sections)}"
             )["weight"]
             for method, tried in runs.groupby("method")
         }
@@ -82,11 +183,11 @@ class TunedGrid(ProtocolGrid):
     def _best_by_task(
         self, runs: pd.DataFrame, sections: Sequence[str]
     ) -> dict[str, dict[str, Any]]:
-        varied, settings = self._varied(*sections), {}
+        varied, limits, settings = self._varied(*sections), self.protocol()["limits"], {}
         for task, tried in runs[runs["method"] == BASE].groupby("task"):
             if not tried.groupby(varied)["collapsed"].any().all():
                 where = f"{BASE} on {task} in {_named(sections)}"
-                settings[str(task)] = best_settings(tried, varied, self._limits(), where)
+                settings[str(task)] = best_settings(tried, varied, limits, where)
         return settings
 
     def gated_tasks(self, tasks: Sequence[str]) -> list[str]:
@@ -140,10 +241,6 @@ class TunedGrid(ProtocolGrid):
         table["passed"] = (over[list(points)] >= pd.Series(points)).all(axis=1)
         return table
 
-    def _limits(self) -> Mapping[str, Sequence[float]]:
-        limits: Mapping[str, Sequence[float]] = self.protocol()["limits"]
-        return limits
-
     def tuning_rows(self, *sections: str) -> pd.DataFrame:
         """The rows of sections on which others rest, each with the settings that they varied.
 
@@ -178,38 +275,10 @@ class TunedGrid(ProtocolGrid):
         return list(dict.fromkeys(key for spec in specs for values in spec for key in values))
 
 
+def _split_names(text: str) -> list[str]:
+    """The names in a text that separates them by commas."""
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
 def _named(sections: Sequence[str]) -> str:
     return f"section{'s' * (len(sections) > 1)} {', '.join(sections)}"
-
-
-def best_settings(
-    runs: pd.DataFrame, columns: list[str], limits: Mapping[str, Sequence[float]], where: str
-) -> dict[str, Any]:
-    """The values at which the mean score is best; of ties the smaller ones.
-
-    Values at which any run collapsed are not eligible.
-
-    Args:
-        runs: of one method: the columns, score, collapsed.
-        columns: names of what was varied.
-        limits: by column, values beyond which there is nothing to try.
-        where: names method and section in the message.
-
-    Raises:
-        UnplannedError: runs collapsed at all values, or the best value of a column is the smallest
-            or largest tried and no limit.
-    """
-    groups = runs.groupby(columns)
-    means = groups["score"].mean().round(9)[~groups["collapsed"].any()]
-    if means.empty:
-        raise UnplannedError(f"{where} has collapsed runs at all values of {', '.join(columns)}")
-    table = means.reset_index().sort_values("score", ascending=False, kind="stable")
-    best = {column: table[column].iloc[0].item() for column in columns}
-    for column, value in best.items():
-        tried = sorted(runs[column].unique())
-        if value in (tried[0], tried[-1]) and value not in limits.get(column, ()):
-            raise UnplannedError(
-                f"the best {column} of {where} is {value:g}, at the edge of "
-                f"{', '.join(f'{v:g}' for v in tried)}; add a value beyond it to the protocol"
-            )
-    return best

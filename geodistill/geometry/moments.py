@@ -32,6 +32,7 @@ class Moments:
         fourth: Σ|x|⁴, Σ|x|²|y|²; Σ|x|²|y|², Σ|y|⁴ (..., 2, 2), for debiased CKA.
         rounding: relative error of the sums.
         refine: sums YᵀY over the rows in other directions, where these can be read again.
+        sizes: tr XᵀX and tr YᵀY, where `xx` or `yy` was not summed.
     """
 
     n: Tensor
@@ -41,6 +42,7 @@ class Moments:
     fourth: Tensor | None = None
     rounding: Tensor | float = torch.finfo(torch.float64).eps
     refine: Refine | None = None
+    sizes: tuple[Tensor, Tensor] | None = None
 
     @property
     def widths(self) -> tuple[int, int]:
@@ -49,12 +51,12 @@ class Moments:
     @property
     def size_x(self) -> Tensor:
         """‖X‖_F² = tr K."""
-        return trace(self.xx)
+        return trace(self.xx) if self.sizes is None else self.sizes[0]
 
     @property
     def size_y(self) -> Tensor:
         """‖Y‖_F² = tr L."""
-        return trace(self.yy)
+        return trace(self.yy) if self.sizes is None else self.sizes[1]
 
     @property
     def kk(self) -> Tensor:
@@ -173,6 +175,12 @@ class RowMoments:
 AnyMoments = Moments | RowMoments
 
 
+def check_scale(scale: Scale) -> None:
+    """Raise InputError for any other scale than None, "frobenius" and "rms"."""
+    if scale not in SCALES:
+        raise InputError(f"scale is {scale!r}: expected one of {SCALES}")
+
+
 @runtime_checkable
 class Accumulated(Protocol):
     """An object in place of both sets of features, such as `SecondMoments`."""
@@ -195,8 +203,7 @@ def moments_of(
         InputError: an unknown scale, unusable features, y or a mask with accumulated moments, or
             norms whose fourth powers overflow.
     """
-    if scale not in SCALES:
-        raise InputError(f"scale is {scale!r}: expected one of {SCALES}")
+    check_scale(scale)
     if isinstance(x, Accumulated):
         if y is not None or mask is not None:
             raise InputError(f"y or mask was passed with {type(x).__name__}: expected neither")

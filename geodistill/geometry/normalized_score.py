@@ -62,7 +62,7 @@ def best_student(
     _with_options(measure, center, scale)
     if d_student < 1:
         raise InputError(f"d_student is {d_student}: expected at least 1")
-    x = single(teacher, None, torch.float64, "teacher")
+    x = single(teacher, "teacher")
     x = narrow(standardised(x, torch.tensor(len(x), device=x.device), center=center, scale=scale))
     spectrum, axes = torch.linalg.eigh(x.mT @ x)
     spectrum, axes = spectrum.flip(0)[:d_student].clamp_min(0), axes.flip(1)[:, :d_student]
@@ -105,7 +105,7 @@ class ScoreRange:
         NaN for a student whose rows are all equal, unless `scale` is None: it has no geometry, and
         D, then the distance to zero, is less than the distance to shuffled rows.
         """
-        y = single(student, None, torch.float64, "student")
+        y = single(student, "student")
         if self.scale is not None and participation_ratio(y, center=self.center) == 0:
             return math.nan
         value = float(self.measure(self.teacher, student))
@@ -217,7 +217,7 @@ def chance_level(
         >>> chance_level(cka, teacher, 3, n=20) > chance_level(cka, teacher, 3)
         True
     """
-    teacher = single(teacher, None, torch.float64, "teacher")
+    teacher = single(teacher, "teacher")
     if n is not None:
         if not 1 <= n <= len(teacher):
             raise InputError(f"n is {n}: expected 1 to the teacher's {len(teacher)} rows")

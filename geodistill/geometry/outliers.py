@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from geodistill.geometry.moments import standardised
-from geodistill.geometry.validation import check_finite, flat_rows, row_dtype
+from geodistill.geometry.validation import valid_rows
 
 OUTLIER_RATIO = 5.0
 """An outlier row is farther than this many median distances from the centre of the bulk."""
@@ -110,8 +110,8 @@ def diagnose(features: Tensor, mask: Tensor | None = None) -> Diagnosis:
         outlier rows: 0, with 0.0% of the squared distances from the centre
         Neither a few rows nor one direction dominates.
     """
-    rows, _, index = _valid_rows(features, features, mask, ("features", "features"))
-    rows = rows.double()
+    rows, _, index = valid_rows(features, features, mask, ("features", "features"))
+    rows = rows.detach().double()
     unit = standardised(rows, rows.new_tensor(len(rows)), center=True, scale="frobenius")
     gram = unit @ unit.mT if len(rows) < rows.shape[1] else unit.mT @ unit
     squares = float(gram.square().sum())
@@ -150,8 +150,8 @@ def inlier_mask(teacher: Tensor, student: Tensor, mask: Tensor | None = None) ->
         >>> inlier_mask(teacher, student).nonzero()[0].item()
         1
     """
-    x, y, index = _valid_rows(teacher, student, mask, ("teacher", "student"))
-    far = _far_rows(x)[0] | _far_rows(y)[0]
+    x, y, index = valid_rows(teacher, student, mask, ("teacher", "student"))
+    far = _far_rows(x.detach())[0] | _far_rows(y.detach())[0]
     return _scatter(~far, index, student)
 
 
@@ -229,18 +229,6 @@ def bulk_center(rows: Tensor) -> Tensor:
         nearest = squares <= squares.median()
         center = torch.where(nearest[:, None], rows, 0).sum(0) / nearest.sum()
     return center
-
-
-def _valid_rows(
-    x: Tensor, y: Tensor, mask: Tensor | None, names: tuple[str, str]
-) -> tuple[Tensor, Tensor, Tensor | None]:
-    x, y, index = flat_rows(x, y, mask, names)
-    if index is not None:
-        x, y = x[index], y[index]
-    dtype = row_dtype(x, y)
-    x, y = x.detach().to(dtype), y.detach().to(dtype)
-    check_finite((x, y), names)
-    return x, y, index
 
 
 def _scatter(flags: Tensor, index: Tensor | None, features: Tensor) -> Tensor:

@@ -52,13 +52,20 @@ def flatten_valid_rows(
     Raises:
         InputError: as `paired`.
     """
+    return valid_rows(x, y, mask, names)[:2]
+
+
+def valid_rows(
+    x: Tensor, y: Tensor, mask: Tensor | None, names: tuple[str, str] = PAIR
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """`flatten_valid_rows`, and the indices (k,) of these rows; None if all count."""
     x, y, index = flat_rows(x, y, mask, names)
     if index is not None:
         x, y = x[index], y[index]
     dtype = row_dtype(x, y)
     x, y = x.to(dtype), y.to(dtype)
     check_finite((x, y), names)
-    return x, y
+    return x, y, index
 
 
 def flat_rows(
@@ -92,13 +99,14 @@ def widest_dtype(device: torch.device) -> torch.dtype:
     return torch.float32 if device.type == "mps" else torch.float64
 
 
-def single(x: Tensor, mask: Tensor | None, dtype: torch.dtype, name: str = "x") -> Tensor:
-    """Validated rows (n, d) of one set of features, masked rows removed."""
+def single(x: Tensor, name: str) -> Tensor:
+    """Validated rows (n, d) of one set of features, in float64."""
     _check_features(x, name)
     if x.ndim != 2:
         raise InputError(f"{name} has shape {tuple(x.shape)}: expected (n, d), one row per example")
-    x = x.to(dtype)  # before the check: float32's squares overflow early
-    return flatten_valid_rows(x, x, mask, (name, name))[0]
+    x = x.double()  # before the check: float32's squares overflow early
+    check_finite((x,), (name,))
+    return x
 
 
 def _check_features(x: Tensor, name: str) -> None:

@@ -102,7 +102,7 @@ def compare_layers(
     moments, distances, rows = _one_pass(
         models, pooling, batch_size, max_permuted_texts, seed, progress
     )
-    layers = (moments.layers(0), moments.layers(1))
+    layers = moments.layers()
     squares = [None if drop_outliers else side.squares() for side in distances]
     _warn_if_dominated(models, layers, moments.n, squares)
     indices = (models[0].layers, models[1].layers)
@@ -244,6 +244,5 @@ def _one_pass(
         moments.update(rows[0], rows[1])
         samples.append([x.double().cpu() for x in sample])
     assert moments is not None
-    moments.flush()
     a, b = (torch.cat(parts) for parts in zip(*samples, strict=True))
     return moments, distances, (a, b)

@@ -74,8 +74,7 @@ def compare_features(
     moments = empty_moments([list(a.values()), list(b.values())])
     for start in range(0, n, _CHUNK):
         moments.update(rows[0][start : start + _CHUNK], rows[1][start : start + _CHUNK])
-    moments.flush()
-    layers = (moments.layers(0), moments.layers(1))
+    layers = moments.layers()
     sampled = torch.randperm(n, generator=torch.Generator().manual_seed(seed))[:max_permuted_rows]
     sample = rows[0][sampled].double(), rows[1][sampled].double()
     return finish_map(

@@ -56,9 +56,9 @@ class LayerMoments:
         """Add paired rows, the layers of each model concatenated: (k, Σ d_a), (k, Σ d_b)."""
         self._pending.append((a, b))
         if sum(len(rows) for rows, _ in self._pending) >= _CHUNK:
-            self.flush()
+            self._flush()
 
-    def flush(self) -> None:
+    def _flush(self) -> None:
         """Add pending rows: Σ (x − new mean)(y − old mean)ᵀ is the exact change of the sums."""
         if not self._pending:
             return
@@ -77,12 +77,16 @@ class LayerMoments:
                 second.addmm_(after.T, before)
         self._cross.addmm_(new[0].T, old[1])
 
-    def layers(self, side: int) -> list[Layer]:
-        """The layers of model a (0) or b (1) in their principal axes."""
-        means = _split(self._means[side], self._blocks[side])
-        origins = _split(self._origins[side], self.widths[side])
-        sums = zip(self._second[side], means, origins, strict=True)
-        return [_layer(second, mean, origin, self.n) for second, mean, origin in sums]
+    def layers(self) -> tuple[list[Layer], list[Layer]]:
+        """The layers of model a and of model b in their principal axes, of all rows."""
+        self._flush()
+        sides = []
+        for side in (0, 1):
+            means = _split(self._means[side], self._blocks[side])
+            origins = _split(self._origins[side], self.widths[side])
+            sums = zip(self._second[side], means, origins, strict=True)
+            sides.append([_layer(second, mean, origin, self.n) for second, mean, origin in sums])
+        return sides[0], sides[1]
 
     def pair(self, i: int, j: int, a: Layer, b: Layer) -> Moments:
         """Moments of layers i of a and j of b, centred, with unit norm, in their own axes."""

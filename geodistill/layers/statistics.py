@@ -70,7 +70,12 @@ def value_columns(
             if abs(null - best) > 1e-6 and b[j].size > 0:
                 value = columns["value"][name][i, j]
                 columns["geometry_kept"][name][i, j] = (null - value) / (null - best)
-    return columns | {"beyond_chance": {name: _beyond_chance(name, columns) for name in FORMULAS}}
+    columns["beyond_chance"] = {}
+    for name in FORMULAS:
+        value, null = columns["value"][name], columns["null"][name]
+        span = null - float(is_similarity(name))  # null − value at equality
+        columns["beyond_chance"][name] = (null - value) / np.where(abs(span) > 1e-6, span, np.nan)
+    return columns
 
 
 def _null_values(
@@ -82,14 +87,6 @@ def _null_values(
         for c in corners
     ]
     return [float(mean) for mean in np.mean(draws, axis=0)]
-
-
-def _beyond_chance(name: str, columns: Columns) -> np.ndarray:
-    """(null − value)/(null − value at equality) of each pair; NaN where that is 0/0."""
-    value, null = columns["value"][name], columns["null"][name]
-    span = null - float(is_similarity(name))
-    beyond: np.ndarray = (null - value) / np.where(np.abs(span) > 1e-6, span, np.nan)
-    return beyond
 
 
 def _best_and_null(

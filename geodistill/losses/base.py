@@ -27,7 +27,7 @@ import torch
 from torch import Tensor, nn
 
 from geodistill.errors import InputError
-from geodistill.geometry.moments import SCALES, RowMoments, Scale, row_moments
+from geodistill.geometry.moments import RowMoments, Scale, row_moments
 from geodistill.geometry.outliers import dominance
 from geodistill.geometry.validation import flatten_valid_rows
 from geodistill.losses.compiled import Opaque, opaque
@@ -93,10 +93,10 @@ class FeatureLoss(Opaque, ABC):
             return
         self._next_check *= 100
         with torch.no_grad():
-            words = dominance(chunks())
-        if words:
+            message = dominance(chunks())
+        if message:
             self._has_warned = True
-            warnings.warn(f"{type(self).__name__}: {words}", stacklevel=6)
+            warnings.warn(f"{type(self).__name__}: {message}", stacklevel=6)
 
     def prepare(self, teacher: Tensor, student: Tensor) -> tuple[Tensor, Tensor]:
         """Transform the rows (n, d_t) and (n, d_s) before they are centred and scaled."""
@@ -105,13 +105,6 @@ class FeatureLoss(Opaque, ABC):
     @abstractmethod
     def compare(self, m: RowMoments) -> Tensor:
         """The scalar, from features centred and scaled."""
-
-
-def check_scale(scale: Scale) -> Scale:
-    """The scale; raises InputError for any other than None, "frobenius" and "rms"."""
-    if scale not in SCALES:
-        raise InputError(f"scale is {scale!r}: expected one of {SCALES}")
-    return scale
 
 
 def check_widths(student: Tensor, teacher: Tensor, expected: tuple[int, int]) -> None:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from geodistill.geometry.operators import first_derivative
-from geodistill.geometry.validation import check_finite, flat_rows, widest_dtype
+from geodistill.geometry.validation import check_finite, widest_dtype
 from geodistill.losses.base import NAMES
 
 CHUNK = 256  # rows: large enough for a full-speed product, in float64 small enough for the cache
@@ -45,11 +45,6 @@ class Rows:
         then larger than what the others contribute.
         """
         return widest_dtype(self.y.device)
-
-    @classmethod
-    def of(cls, student: Tensor, teacher: Tensor, mask: Tensor | None) -> Rows:
-        """The rows that the mask keeps; raises InputError unless the features pair."""
-        return cls(*flat_rows(teacher, student, mask, NAMES))
 
     def __len__(self) -> int:
         return len(self.x if self.index is None else self.index)

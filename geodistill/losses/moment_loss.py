@@ -7,7 +7,6 @@ past batches (`decay`), is exact and needs d × d sums alone.
 from __future__ import annotations
 
 from abc import abstractmethod
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -15,9 +14,9 @@ import torch.distributed as dist
 from torch import Tensor
 
 from geodistill.errors import InputError
-from geodistill.geometry.moments import AnyMoments, Moments, Scale, noise, row_moments
-from geodistill.geometry.validation import row_dtype
-from geodistill.losses.base import FeatureLoss, check_scale
+from geodistill.geometry.moments import AnyMoments, Moments, Scale, check_scale, noise, row_moments
+from geodistill.geometry.validation import flat_rows, row_dtype
+from geodistill.losses.base import NAMES, FeatureLoss
 from geodistill.losses.chunked_moments import Rows, Sums, column_sums, products, student_gram
 from geodistill.losses.compiled import opaque
 
@@ -85,7 +84,8 @@ class MomentLoss(FeatureLoss):
         super().__init__()
         if not (decay is None or (isinstance(decay, int | float) and 0 < decay <= 1)):
             raise InputError(f"decay is {decay!r}: expected a number above 0 and up to 1, or None")
-        self.center, self.scale = center, check_scale(scale)
+        check_scale(scale)
+        self.center, self.scale = center, scale
         self.decay, self.group = decay, group
 
     @opaque
@@ -100,7 +100,7 @@ class MomentLoss(FeatureLoss):
         Raises:
             InputError: unusable features or mask, or widths other than those of past batches.
         """
-        rows = Rows.of(student, teacher, mask)
+        rows = Rows(*flat_rows(teacher, student, mask, NAMES))
         self.warn_if_dominated(lambda: (chunk[1:] for chunk in rows.chunks()))
         with torch.autocast(rows.y.device.type, enabled=False):
             batch_alone = self.group is None and not (self.training and self.decay)
@@ -177,21 +177,6 @@ class MomentLoss(FeatureLoss):
         super()._load_from_state_dict(state_dict, prefix, *args)
 
 
-@dataclass(frozen=True, kw_only=True)
-class _PooledMoments(Moments):
-    """`Moments` that store the sizes, for losses that need the trace of XᵀX alone."""
-
-    sizes: tuple[Tensor, Tensor]
-
-    @property
-    def size_x(self) -> Tensor:
-        return self.sizes[0]
-
-    @property
-    def size_y(self) -> Tensor:
-        return self.sizes[1]
-
-
 def _moments(sums: Sums, scale: Scale, rows: Rows | None = None) -> Moments:
     """The sums, of all rows if these are given, scaled as `standardised` scales rows."""
     factor = {side: torch.ones_like(sums["n"]) for side in _SIDES}
@@ -203,12 +188,12 @@ def _moments(sums: Sums, scale: Scale, rows: Rows | None = None) -> Moments:
         name: factor[name[0]] * factor[name[1]] * sums[name] if name in sums else sums["n"].new([])
         for name in ("xx", "yy", "xy")
     }
-    sizes = tuple(factor[side] ** 2 * sums[f"size_{side}"] for side in _SIDES)
+    size_x, size_y = (factor[side] ** 2 * sums[f"size_{side}"] for side in _SIDES)
     refine = None
     if rows is not None:
         square = factor["y"].detach() ** 2
         refine = lambda v: square * student_gram(rows, sums["mean_y"], v)  # noqa: E731
-    return _PooledMoments(n=sums["n"], sizes=(sizes[0], sizes[1]), refine=refine, **scaled)
+    return Moments(sums["n"], **scaled, refine=refine, sizes=(size_x, size_y))
 
 
 def _inverse_norm(sums: Sums, side: str) -> Tensor:

@@ -27,34 +27,29 @@ def build_book(
     profile: str = "laptop",
     *,
     clean: bool = False,
-    warnings_as_errors: bool = True,
-    only: Sequence[str] | None = None,
     project: Project | None = None,
 ) -> Path:
-    """Execute the notebooks that changed and build the book.
+    """Execute the notebooks that changed and build the book; a warning of Sphinx is an error.
 
     Args:
         profile: one of `PROFILES`.
         clean: whether to remove the former pages and Sphinx's cache first. An incremental build
             keeps deleted pages and repeats no warnings.
-        warnings_as_errors: whether a warning of Sphinx stops the build.
-        only: names of the notebooks to execute and publish; by default all.
         project: the checkout; by default the one around the working directory.
 
     Returns:
         The first page.
 
     Raises:
-        InputError: unknown profile or notebook, a failed notebook, a failed build.
+        InputError: unknown profile, a failed notebook, a failed build.
     """
     check_profile(profile)
     project = project or find_project()
-    sources = project.sources() if only is None else [project.find_notebook(n) for n in only]
-    executed = run_notebooks(project, profile, sources)
+    executed = run_notebooks(project, profile, project.sources())
     if clean:
         _clean_html(project)
     stage_sources(project, profile, executed)
-    _run_jupyter_book(project, warnings_as_errors)
+    _run_jupyter_book(project)
     index = project.html / "index.html"
     log(f"The book is built. Open {index}")
     return index
@@ -87,22 +82,13 @@ def stage_sources(project: Project, profile: str, executed: Sequence[Path]) -> N
     (target / "notebooks").mkdir()
     for path in executed:
         shutil.copy2(path, target / "notebooks" / path.name)  # keeps the time, for Sphinx's cache
-    omitted = {f"notebooks/{s.stem}" for s in project.sources()}
-    omitted -= {f"notebooks/{path.stem}" for path in executed}
-    toc = _without_pages(yaml.safe_load((source / "_toc.yml").read_text(encoding="utf-8")), omitted)
-    (target / "_toc.yml").write_text(yaml.safe_dump(toc, sort_keys=False), encoding="utf-8")
+    shutil.copy2(source / "_toc.yml", target / "_toc.yml")
     config = yaml.safe_load((source / "_config.yml").read_text(encoding="utf-8"))
     config = with_launch_links(config, project.repository_url())
     if profile == "smoke":
         config["html"]["announcement"] = SMOKE_NOTICE
     (target / "_config.yml").write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
     _write_computed(target, executed)
-
-
-def _without_pages(toc: dict[str, Any], omitted: set[str]) -> dict[str, Any]:
-    for part in toc.get("parts", [toc]):
-        part["chapters"] = [page for page in part["chapters"] if page.get("file") not in omitted]
-    return toc
 
 
 def with_launch_links(config: Mapping[str, Any], url: str) -> dict[str, Any]:
@@ -138,12 +124,12 @@ def _write_computed(staged: Path, executed: Sequence[Path]) -> None:
             path.write_text(text, encoding="utf-8")
 
 
-def _run_jupyter_book(project: Project, warnings_as_errors: bool) -> None:
+def _run_jupyter_book(project: Project) -> None:
     log("building the HTML pages")
-    strict = ["-W", "-n", "--keep-going"] if warnings_as_errors else []
     command = [sys.executable, "-c", JUPYTER_BOOK, "build", str(project.staged), "-q"]
+    warnings_as_errors = ["-W", "-n", "--keep-going"]
     done = subprocess.run(
-        [*command, "--path-output", str(project.output), *strict],
+        [*command, "--path-output", str(project.output), *warnings_as_errors],
         check=False,
         stdout=subprocess.PIPE,  # banners; warnings go to standard error as they happen
         text=True,

@@ -185,7 +185,7 @@ def _facts(
 
 
 def _caption(facts: Mapping[str, Any], link: str = "") -> str:
-    """One line of HTML: live or stored, command, stored tables, hash of the run ids, data."""
+    """One line of HTML: live or stored, command, stored tables, number of runs, data."""
     is_live = facts["made_by"] == LIVE
     made_by = escape(facts["made_by"])
     made_by = made_by if is_live else f"<code>{made_by}</code>"
@@ -193,18 +193,12 @@ def _caption(facts: Mapping[str, Any], link: str = "") -> str:
     if facts["results"]:
         parts.append(f"results <code>{escape(facts['results'])}</code>")
     if facts["run_ids"]:
-        parts.append(f"{len(facts['run_ids'])} runs, ids' hash <code>{_hash(facts)}</code>")
+        parts.append(f"{len(facts['run_ids'])} runs")
     if not is_live:  # the page of a single run is unknown to the command
         parts.append(f"<code>geodistill provenance {escape(facts['name'])}</code>")
     if link:
         parts.append(link)
     return f'<small class="gd-made-by">{" · ".join(parts)}</small>'
-
-
-def _hash(facts: Mapping[str, Any]) -> str:
-    from geodistill.analysis.stored_results import hash_run_ids  # loads pandas
-
-    return hash_run_ids(facts["run_ids"])
 
 
 def _close(fig: Figure) -> None:
@@ -272,5 +266,5 @@ def _block(facts: Mapping[str, Any]) -> str:
     if facts["results"]:
         lines.append(f"  results: {facts['results']}")
     if ids:
-        lines.append(f"  run ids ({len(ids)}, hash {_hash(facts)}): {' '.join(ids)}")
+        lines.append(f"  run ids ({len(ids)}): {' '.join(ids)}")
     return "\n".join(lines)

@@ -104,7 +104,7 @@ def show_levels(
     items = pd.concat([study[name].items for name in sections])
     trained = items[~items["method"].isin({*BASELINES, *INSTRUCTION_REFERENCES})]
     levels = level_table(runs, metric, find_collapsed(trained, floors=floors))
-    levels["method"] = [method_style(method).label for method in levels["method"]]
+    levels["method"] = levels["method"].map(_label)
     name, provenance = metric.replace("_", " "), study.provenance(*sections)
     show_table(
         format_levels(levels, POINTS),
@@ -112,12 +112,10 @@ def show_levels(
         name=f"{study.study}-levels",
         **provenance,
     )
-    alt = "Test score of every run by task and method; numbers in the table above."
-    caption = "One mark per run; bars are medians."
     show(
         draw_runs(runs, metric),
-        alt=alt,
-        caption=caption,
+        alt="Test score of every run by task and method; numbers in the table above.",
+        caption="One mark per run; bars are medians.",
         data=runs[["task", "method", "seed", metric]],
         name=f"{study.study}-levels-figure",
         **provenance,
@@ -145,7 +143,7 @@ def draw_runs(runs: pd.DataFrame, metric: str) -> Figure:
                 ax.plot(values, [y] * len(values), style.marker, color=style.color, alpha=0.4)
                 ax.plot(values.median(), y, "|", color="black", markersize=12)
             ax.set(title=task, xlabel=f"test {metric.replace('_', ' ')}, %")
-        axes[0, 0].set_yticks(range(len(methods)), [method_style(m).label for m in methods])
+        axes[0, 0].set_yticks(range(len(methods)), list(map(_label, methods)))
     return fig
 
 
@@ -176,7 +174,7 @@ def show_without_each_task(study: StoredSections, section: str, key: str) -> Non
         key: of the claim.
     """
     without = _in_points(leave_one_task_out(study[section].pooled, find_test(key).pairs))
-    without["method"] = [method_style(method).label for method in without["method"]]
+    without["method"] = without["method"].map(_label)
     show_table(
         without[["method", "without", "estimate", "low", "high"]],
         caption="Gain over KD in points without one of the tasks.",

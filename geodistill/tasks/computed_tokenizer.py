@@ -70,15 +70,11 @@ def check_symbols(tokenizer: Any, rows: Iterable[Row]) -> None:
     Raises:
         InputError: it lacks one; the error names it.
     """
-    texts = {symbol for row in rows for symbol in re.findall(SYMBOL, _text(row))}
-    for symbol in sorted(texts):
+    texts = [f"{row['prompt']}\n{row['completion']}" for row in rows]
+    for symbol in sorted({symbol for text in texts for symbol in re.findall(SYMBOL, text)}):
         ids = tokenizer(symbol, add_special_tokens=False)["input_ids"]
         if not ids or (tokenizer.unk_token_id in ids and tokenizer.unk_token != symbol):
             raise InputError(
                 f"tokenizer: it has no token for {symbol!r}, a symbol of the instructions; "
                 "expected one that knows all of them, such as build_tokenizer()"
             )
-
-
-def _text(row: Row) -> str:
-    return f"{row['prompt']}\n{row['completion']}"

@@ -192,7 +192,8 @@ def usable_texts(split: str) -> list[RatedText]:
     for rated in sorted(rated_texts, key=lambda rated: hash_to_unit(f"deck:{rated.item}")):
         text = re.sub(r"^(RT\s+)?(@anonymous[\s:]*)+", "", rated.text)
         in_one_set = len(domains[rated.variant_key]) == 1
-        if in_one_set and _is_usable(text) and _split(rated) == split:
+        text_split = split_of(rated.source, test=sentiment.TEST, validation=VALIDATION)
+        if in_one_set and text_split == split and _is_usable(text):
             key = rated.source if rated.domain in SINGLE_TEXT_GROUPS else rated.item
             usable.setdefault(key, replace(rated, text=text))
     return list(usable.values())
@@ -200,10 +201,6 @@ def usable_texts(split: str) -> list[RatedText]:
 
 def _is_usable(text: str) -> bool:
     return 20 <= len(text) <= MAX_CHARACTERS and len(text.split()) > 3 and not EXCLUDED.search(text)
-
-
-def _split(rated: RatedText) -> str:
-    return split_of(rated.source, test=sentiment.TEST, validation=VALIDATION)
 
 
 class _TextSampler:

@@ -24,7 +24,7 @@ from geodistill.tasks.base import (
     to_datasets,
     word_ngrams,
 )
-from geodistill.tasks.jsonl import read_jsonl, read_pairs, require_fields
+from geodistill.tasks.jsonl import read_jsonl, read_pairs, require_field
 
 TEST, VALIDATION = 0.1, 0.05
 """Expected shares of a user's prompts in the test and validation splits; `VALIDATION` of T0 too."""
@@ -119,7 +119,7 @@ def _t0() -> dict[str, list[Row]]:
     for part, pairs in (("train", train), ("valid", test)):
         for pair in pairs:
             where = f"{folder / f't0_{part}.jsonl'}, line {pair['line']}"
-            require_fields(pair, ("template",), where)
+            require_field(pair, "template", where)
     train_prompts = {pair["prompt"] for pair in train}
     new = [pair for pair in test if pair["prompt"] not in train_prompts]
     pairs = new + train
@@ -188,7 +188,7 @@ def _self_instruct(template: PromptTemplate = _plain_prompt) -> dict[str, list[R
     path = _local_folder("self_instruct") / "self_instruct_eval.jsonl"
     for line, task in read_jsonl(path):
         where = f"{path}, line {line}"
-        require_fields(task, ("id",), where)
+        require_field(task, "id", where)
         source = f"self_instruct/{task['id']}"
         instruction = _field(task, "instruction", "a text", where)
         for number, instance in enumerate(_field(task, "instances", "a list of objects", where)):
@@ -205,13 +205,13 @@ def _vicuna(template: PromptTemplate = _plain_prompt) -> dict[str, list[Row]]:
     path = _local_folder("vicuna") / "vicuna_reference_gpt4.jsonl"
     for line, row in read_jsonl(path):
         where = f"{path}, line {line}"
-        require_fields(row, ("question_id",), where)
+        require_field(row, "question_id", where)
         choice = _field(row, "choices", "a list of objects", where)[0]
         answers[str(row["question_id"])] = _field(choice, "turns", "a list of texts", where)[0]
     path = path.with_name("vicuna_questions.jsonl")
     for line, row in read_jsonl(path):
         where = f"{path}, line {line}"
-        require_fields(row, ("question_id",), where)
+        require_field(row, "question_id", where)
         prompt = template(_field(row, "turns", "a list of texts", where)[0], "")
         category = _field(row, "category", "a text", where)
         if (number := str(row["question_id"])) in answers:
@@ -221,7 +221,7 @@ def _vicuna(template: PromptTemplate = _plain_prompt) -> dict[str, list[Row]]:
 
 
 def _field(row: Row, name: str, expected: str, where: str) -> Any:
-    require_fields(row, (name,), where)
+    require_field(row, name, where)
     value = row[name]
     element = str if expected == "a list of texts" else dict
     is_list = isinstance(value, list) and bool(value) and all(isinstance(v, element) for v in value)

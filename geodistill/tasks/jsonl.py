@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from codecs import BOM_UTF8
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from geodistill.errors import InputError
@@ -49,11 +49,10 @@ def read_jsonl(path: Path) -> Iterator[tuple[int, Row]]:
             yield line, _parse_object(text, f"{path}, line {line}")
 
 
-def require_fields(row: Mapping[str, object], fields: Sequence[str], where: str) -> None:
-    """Raise InputError unless the object of a line has all `fields`; `where` names the line."""
-    for field in fields:
-        if field not in row:
-            raise InputError(f"{where}: no {field!r}{_field_names(row)}")
+def require_field(row: Mapping[str, object], field: str, where: str) -> None:
+    """Raise InputError unless the object of a line has the field; `where` names the line."""
+    if field not in row:
+        raise InputError(f"{where}: no {field!r}{_field_names(row)}")
 
 
 def _field_names(row: Mapping[str, object]) -> str:

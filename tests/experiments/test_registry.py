@@ -1,10 +1,13 @@
 """Studies by name; what their runs share is prepared once."""
 
+from dataclasses import dataclass
+
 import pytest
 
 from geodistill.errors import InputError
 from geodistill.experiments import registry
 from geodistill.experiments.classification import setup
+from geodistill.experiments.classification.settings import ClassificationSettings
 from geodistill.experiments.registry import GRIDS, STUDIES, find_study
 
 
@@ -37,23 +40,24 @@ def test_a_teacher_is_prepared_once_however_many_settings_its_students_have(
 def test_a_worker_makes_one_setup_for_all_runs_of_a_task(no_results, monkeypatch):
     made, used = [], []
 
+    @dataclass
     class Setup:
-        def __init__(self, settings):
-            made.append(settings)
+        settings: ClassificationSettings
 
-        def with_settings(self, settings):
-            return settings
+    def prepare(settings):
+        made.append(settings)
+        return Setup(settings)
 
-    def run(settings, method, seed, folder):
-        used.append((settings, method, seed, folder))
+    def run(setup, method, seed, folder):
+        used.append((setup.settings, method, seed, folder))
         return (len(used), None)
 
-    registry._classification_setup.cache_clear()
-    monkeypatch.setattr(setup, "prepare_classification", Setup)
+    registry._setup.cache_clear()
+    monkeypatch.setattr(setup, "prepare_classification", prepare)
     monkeypatch.setattr("geodistill.experiments.classification.run.run_classification", run)
     jobs = list(find_study("classification", "kd-tuning").jobs)[:12]
     assert [job.work() for job in jobs] == [*range(1, 13)]
-    registry._classification_setup.cache_clear()
+    registry._setup.cache_clear()
     assert [settings.task for settings in made] == ["news", "tweets"]
     assert [settings for settings, *_ in used] == [job.settings for job in jobs]
     assert {words[1:] for words in used} == {("kd", 200, "classification/kd-tuning")}

@@ -12,12 +12,7 @@ from geodistill.analysis.figures.style import GREY, VERMILLION, method_style
 from geodistill.analysis.stats.crossed_anova import Array
 
 
-def forest(
-    ax: Axes,
-    estimates: pd.DataFrame,
-    unit: str,
-    margin: float | Sequence[float] | None = None,
-) -> Axes:
+def forest(ax: Axes, estimates: pd.DataFrame, unit: str, margin: float | Sequence[float]) -> Axes:
     """Differences with their intervals, one line per comparison and task; pooled ones are filled.
 
     Args:
@@ -26,12 +21,11 @@ def forest(
         unit: of the differences, for the axis label.
         margin: half width of the shaded band of equivalence, in that unit; or one per line.
     """
-    if isinstance(margin, Sequence) and len(set(margin)) > 1:
-        half = np.asarray(margin)
+    half = np.atleast_1d(margin)
+    if len(set(half)) > 1:
         ax.barh(range(len(half)), 2 * half, left=-half, height=1, color="#EFEFEF", zorder=0)
-    elif margin is not None:
-        margin = margin[0] if isinstance(margin, Sequence) else margin
-        ax.axvspan(-margin, margin, color="#EFEFEF", zorder=0)
+    else:
+        ax.axvspan(-half[0], half[0], color="#EFEFEF", zorder=0)
     ax.axvline(0, color="black", linewidth=0.8)
     labels = []
     for y, row in enumerate(estimates.to_dict("records")):
@@ -47,24 +41,19 @@ def forest(
 
 
 def grouped_errorbars(
-    ax: Axes,
-    by_method: Mapping[str, pd.DataFrame],
-    column: str,
-    groups: Sequence[str],
-    step: float,
+    ax: Axes, by_method: Mapping[str, pd.DataFrame], groups: Sequence[str], step: float
 ) -> Axes:
     """Estimates with their intervals, groups along the axis and methods side by side.
 
     Args:
         ax: where to draw.
-        by_method: `estimate, low, high` and `column` of each method, in order.
-        column: that names the group of an estimate.
+        by_method: `group, estimate, low, high` of each method, in order.
         groups: along the axis.
         step: distance of two methods in one group; groups are 1 apart.
     """
     for number, (method, rows) in enumerate(by_method.items()):
         style = method_style(method)
-        x = rows[column].map(list(groups).index) + step * (number - (len(by_method) - 1) / 2)
+        x = rows["group"].map(list(groups).index) + step * (number - (len(by_method) - 1) / 2)
         error = [rows["estimate"] - rows["low"], rows["high"] - rows["estimate"]]
         ax.errorbar(
             x, rows["estimate"], error, fmt=style.marker, color=style.color, label=style.label

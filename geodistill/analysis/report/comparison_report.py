@@ -20,9 +20,7 @@ from geodistill.analysis.report.units import Margins, Scale, infer_scale
 from geodistill.analysis.score_columns import join
 from geodistill.analysis.score_tables import ScoreTable
 from geodistill.analysis.stats.compare import Comparison
-from geodistill.analysis.stats.verdict import (
-    NO_TEST,
-)
+from geodistill.analysis.stats.verdict import NO_TEST
 from geodistill.errors import InputError
 
 
@@ -111,7 +109,12 @@ def compare_all(
     primary = list(dict.fromkeys(primary))
     ordered = [*primary, *(method for method in methods if method not in primary)]
     pairs, pooled, failed = _compare_pairs(scaled, ordered, baseline)
-    by_task, failed_tasks = zip(*(pair.compare_by_task() for pair in pairs), strict=True)
+    by_task: list[Comparison] = []
+    failed_tasks: list[str] = []
+    for pair in pairs:
+        comparisons, failures = pair.compare_by_task()
+        by_task += comparisons
+        failed_tasks += failures
     n_primary = sum(c.method in primary for c in pooled) or len(pooled)
     rows = with_verdicts(pooled, by_task, n_primary, scale, over_tasks)
     n_used, left_out = (len(scores.frame), {}) if over_tasks else count_rows(pairs)
@@ -120,7 +123,7 @@ def compare_all(
         *_no_test_notes(rows, scores),
         *(note for pair in pairs for note in pair.describe_left_out()),
         *_influence_notes(pairs, rows),
-        *(note for of_pair in failed_tasks for note in of_pair),
+        *failed_tasks,
         *_limits(rows, scaled, over_tasks),
     ]
     left_out = {**scores.left_out, **left_out}

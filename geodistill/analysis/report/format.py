@@ -1,6 +1,6 @@
 """Comparisons as numbers in text, tables and captions, from the values that the figures draw."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import pandas as pd
@@ -8,7 +8,6 @@ import pandas as pd
 from geodistill.analysis.figures.style import comparison_label
 from geodistill.analysis.stats.compare import Comparison
 from geodistill.analysis.stats.verdict import verdict
-from geodistill.analysis.stored_results import hash_run_ids
 
 
 @dataclass(frozen=True)
@@ -75,24 +74,24 @@ def comparison_table(comparisons: Sequence[Comparison], margin: float, unit: Uni
 
 
 def comparison_caption(comparisons: Sequence[Comparison], margin: float, unit: Unit) -> str:
-    """What a reader must know beside the table: n, test, correction, margin, hash of the runs.
+    """What a reader must know beside the table: n, test, correction, margin, runs.
 
     Args:
         comparisons: of the table.
         margin: smallest difference that matters, in the unit of the score.
         unit: in which differences are printed.
     """
-    seeds = _format_range([c.n_seeds for c in comparisons])
-    items = _format_range([c.n_items for c in comparisons])
-    clusters = _format_range([c.n_clusters for c in comparisons])
+    seeds = format_range([c.n_seeds for c in comparisons])
+    items = format_range([c.n_items for c in comparisons])
+    clusters = format_range([c.n_clusters for c in comparisons])
     tests = "; ".join(dict.fromkeys(c.test for c in comparisons))
     corrections = "; ".join(dict.fromkeys(c.correction for c in comparisons))
-    ids = [run_id for c in comparisons for run_id in c.run_ids]
+    runs = {run_id for c in comparisons for run_id in c.run_ids}
     return (
         f"{seeds} seeds; {items} test items from {clusters} sources. Test: {tests}. "
         f"Correction: {corrections}. Intervals: {comparisons[0].level:.0%}, not adjusted. "
         f"Margin: {margin * unit.factor:g} ({unit.name}). "
-        f"Rows: {len(set(ids))} runs, {hash_run_ids(ids)}."
+        f"{len(runs)} runs."
     )
 
 
@@ -101,6 +100,8 @@ def format_p(value: float) -> str:
     return "< 0.0001" if value < 1e-4 else f"{value:.2g}"
 
 
-def _format_range(values: Sequence[int]) -> str:
+def format_range(values: Iterable[int]) -> str:
+    """The smallest and the largest number, or the only one."""
+    values = list(values)
     low, high = min(values), max(values)
     return f"{low:,}" if low == high else f"{low:,} to {high:,}"

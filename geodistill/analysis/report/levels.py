@@ -44,10 +44,10 @@ def level_table(
         runs = runs.merge(collapsed[["run_id", "task", "collapsed"]], "left", ["run_id", "task"])
     else:
         runs = runs.assign(collapsed=None)
+    runs["collapsed"] = runs["collapsed"].astype("Float64")
     by_method = runs.groupby(["task", "method"], sort=False)
     table = by_method[metric].agg(["size", "mean", "median"])
-    counts = by_method["collapsed"].agg(lambda known: known.astype("Float64").sum(min_count=1))
-    table["collapsed"] = counts.astype("Float64")
+    table["collapsed"] = by_method["collapsed"].sum(min_count=1)
     return table.rename(columns={"size": "runs"}).reset_index()
 
 

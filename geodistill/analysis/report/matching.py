@@ -1,10 +1,13 @@
 """The rows of two methods that can be compared: tasks, seeds and items that both have."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import reduce
 
 import pandas as pd
 
+from geodistill.analysis.report.format import format_range
 from geodistill.analysis.score_columns import join
 from geodistill.analysis.score_tables import ScoreTable
 from geodistill.analysis.stats.compare import Comparison, compare
@@ -65,10 +68,8 @@ class MatchedPair:
         if not lost:
             return []
         by_task = self.frame.groupby("task")
-        counts = [("seeds", by_task["seed"].nunique())]
-        if "item" in self.frame:
-            counts.append(("items", by_task["item"].nunique()))
-        shared = " × ".join(f"{_range(numbers)} {name}" for name, numbers in counts)
+        levels = [name for name in ("seed", "item") if name in self.frame]
+        shared = " × ".join(f"{format_range(by_task[name].nunique())} {name}s" for name in levels)
         each = " in each task" if len(self.tasks) > 1 else ""
         return [f"{self.method}: compared on {shared}{each}; left out: {'; '.join(lost)}"]
 
@@ -162,22 +163,14 @@ def _refuse_lost_tasks(
         )
 
 
-def _range(numbers: "pd.Series[int]") -> str:
-    low, high = numbers.min(), numbers.max()
-    return f"{low:,}" if low == high else f"{low:,} to {high:,}"
-
-
 def count_rows(pairs: Sequence[MatchedPair]) -> tuple[int, dict[str, int]]:
     """Rows that some comparison used, and rows that none did, by the first reason against them."""
-    used = pairs[0].frame.index
-    for pair in pairs[1:]:
-        used = used.union(pair.frame.index)
-    counts: dict[str, int] = {}
-    seen = used
+    used = seen = reduce(pd.Index.union, (pair.frame.index for pair in pairs))
+    counts: Counter[str] = Counter()
     for pair in pairs:
         for reason, rows in pair.left_out.items():
             new = rows.difference(seen)
-            counts[reason] = counts.get(reason, 0) + len(new)
+            counts[reason] += len(new)
             seen = seen.union(new)
     return len(used), {reason: n for reason, n in counts.items() if n}
 

@@ -1,14 +1,14 @@
 """Whether one run, one item or one task carries a verdict: it is given again without each."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
-import pandas as pd
 
 from geodistill.analysis.report.matching import MatchedPair
-from geodistill.analysis.stats.compare import Comparison
-from geodistill.analysis.stats.crossed_anova import Array, Estimate, estimate
+from geodistill.analysis.stats.compare import Comparison, estimate_mean
+from geodistill.analysis.stats.crossed_anova import Estimate
 from geodistill.analysis.stats.pairing import PairedDifferences, paired_differences
 from geodistill.analysis.stats.single_level import compare_over_seeds
 from geodistill.analysis.stats.verdict import verdict
@@ -34,7 +34,11 @@ def describe_influence(
 
     original = word(comparison, p_adjusted)
     changed: dict[tuple[str, str], list[str]] = {}
-    for kind, name, result in _without_one(pair):
+    for kind, name, estimate_rest in _without_one(pair):
+        try:
+            result = estimate_rest()
+        except InputError:  # fewer than two seeds or items are left, or they do not vary
+            continue
         other = word(result, result.p * factor)
         if other != original:
             changed.setdefault((kind, other), []).append(str(name))
@@ -45,51 +49,31 @@ def describe_influence(
     ]
 
 
-def _without_one(pair: MatchedPair) -> Iterator[tuple[str, object, Estimate]]:
-    """The result without each seed, each task, and the item that favours it most."""
+def _without_one(pair: MatchedPair) -> Iterator[tuple[str, object, Callable[[], Estimate]]]:
+    """The estimate without each seed, each task, and the item that favours it most."""
     rows = pair.scored()
     if "item" in rows:
         paired = paired_differences(rows, pair.method, pair.baseline)
-        yield from _without_seed_or_item(paired)
-        for task in pair.tasks if len(pair.tasks) > 1 else ():
-            yield from _crossed("task", task, paired.without(task))
+        for kind, name, rest in _crossed_without_one(paired):
+            yield kind, name, partial(estimate_mean, rest, f"without {name}")
         return
     for kind, names in (("seed", rows["seed"].unique()), ("task", pair.tasks)):
         for name in names if len(names) > 1 else ():
-            yield from _seeds_alone(pair, kind, name, rows[rows[kind] != name])
+            fewer = rows[rows[kind] != name]
+            yield kind, name, partial(compare_over_seeds, fewer, pair.method, pair.baseline)
 
 
-def _seeds_alone(
-    pair: MatchedPair, kind: str, name: object, rows: pd.DataFrame
-) -> Iterator[tuple[str, object, Estimate]]:
-    try:
-        yield kind, name, compare_over_seeds(rows, pair.method, pair.baseline)
-    except InputError:  # fewer than two seeds are left, or they do not vary
-        return
-
-
-def _without_seed_or_item(paired: PairedDifferences) -> Iterator[tuple[str, object, Estimate]]:
-    tables = list(paired.by_cluster.values())
-    seeds = next(iter(paired.tables.values())).index
-    for number, seed in enumerate(seeds):
-        fewer = {
-            name: np.delete(table, number, axis=0) for name, table in paired.by_cluster.items()
-        }
-        yield from _crossed("seed", seed, replace(paired, by_cluster=fewer))
-    sign = np.sign(sum(table.mean() for table in tables))
-    for name, table in paired.by_cluster.items():
+def _crossed_without_one(
+    paired: PairedDifferences,
+) -> Iterator[tuple[str, object, PairedDifferences]]:
+    tables = paired.by_cluster
+    for number, seed in enumerate(paired.seeds):
+        fewer = {name: np.delete(table, number, axis=0) for name, table in tables.items()}
+        yield "seed", seed, replace(paired, by_cluster=fewer)
+    sign = np.sign(sum(table.mean() for table in tables.values()))
+    for name, table in tables.items():
         strongest = int((sign * table.mean(0)).argmax())
-        fewer = {**paired.by_cluster, name: np.delete(table, strongest, axis=1)}
-        item = paired.clusters[name][strongest]
-        yield from _crossed("item", item, replace(paired, by_cluster=fewer))
-
-
-def _crossed(
-    kind: str, name: object, paired: PairedDifferences
-) -> Iterator[tuple[str, object, Estimate]]:
-    tables: list[Array] = list(paired.by_cluster.values())
-    dfs, weights = list(paired.df_clusters.values()), list(paired.weights.values())
-    try:
-        yield kind, name, estimate(tables, df_items=dfs, weights=weights)
-    except InputError:
-        return
+        fewer = {**tables, name: np.delete(table, strongest, axis=1)}
+        yield "item", paired.clusters[name][strongest], replace(paired, by_cluster=fewer)
+    for task in paired.tables if len(paired.tables) > 1 else ():
+        yield "task", task, paired.without(task)

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
 
 from geodistill.analysis.report.units import Scale
 from geodistill.analysis.stats.compare import Comparison, adjust_family
@@ -35,25 +34,20 @@ class ReportRow:
 
 def with_verdicts(
     pooled: Sequence[Comparison],
-    by_task: Sequence[Sequence[Comparison]],
+    by_task: Sequence[Comparison],
     n_primary: int,
     scale: Scale,
     over_tasks: bool,
 ) -> tuple[ReportRow, ...]:
     """Each method pooled and then task by task; the first pooled ones are the primary family."""
-    tasks = [c for comparisons in by_task for c in comparisons]
     primary = adjust_family(pooled[:n_primary], "holm")
-    secondary = adjust_family([*pooled[n_primary:], *tasks], "bh")
+    secondary = adjust_family([*pooled[n_primary:], *by_task], "bh")
     rows = [
         *(_row(c, scale.margin(c), PRIMARY, n_primary, over_tasks) for c in primary),
         *(_row(c, scale.margin(c), SECONDARY, 1, over_tasks) for c in secondary),
     ]
-    rows_by_task = iter(rows[len(pooled) :])
-    return tuple(
-        row
-        for of_method, comparisons in zip(rows[: len(pooled)], by_task, strict=True)
-        for row in (of_method, *islice(rows_by_task, len(comparisons)))
-    )
+    order = {c.method: number for number, c in enumerate(pooled)}
+    return tuple(sorted(rows, key=lambda row: order[row.comparison.method]))
 
 
 def _row(
@@ -66,10 +60,8 @@ def _row(
     result = verdict(adjusted, margin)
     required = _required(adjusted, c, margin) if result.word == INCONCLUSIVE else ""
     if over_tasks:
-        c, required = (
-            replace(c, test=c.test.replace("item", "task")),
-            required.replace("item", "task"),
-        )
+        c = replace(c, test=c.test.replace("item", "task"))
+        required = required.replace("item", "task")
     return ReportRow(c, result, p, correction, margin, required)
 
 

@@ -57,26 +57,25 @@ def _format_gain(items: pd.DataFrame, pair: tuple[str, str], unit: Unit) -> str:
     return unit.format_difference(compare(items, *pair))
 
 
-def mean_table(runs: pd.DataFrame, metrics: Mapping[str, str], digits: int = 3) -> pd.DataFrame:
+def mean_table(runs: pd.DataFrame, metrics: Mapping[str, str]) -> pd.DataFrame:
     """The mean of each metric by method, with a 95 % t interval over seeds if there are several.
 
     Args:
         runs: one row per run.
         metrics: title of the column by name of the metric.
-        digits: decimals.
     """
     table = {"student": [method_style(method).label for method in dict.fromkeys(runs["method"])]}
     for metric, title in metrics.items():
         by_method = runs.groupby("method", sort=False)[metric]
-        table[title] = [_format_mean(values.dropna(), digits) for _, values in by_method]
+        table[title] = [_format_mean(values.dropna()) for _, values in by_method]
     return pd.DataFrame(table)
 
 
-def _format_mean(values: "pd.Series[float]", digits: int) -> str:
+def _format_mean(values: "pd.Series[float]") -> str:
     if values.empty:
         return "–"
     mean, n = values.mean(), len(values)
     if n == 1:
-        return f"{mean:.{digits}f}"
+        return f"{mean:.3f}"
     half = stats.t.ppf(0.975, n - 1) * values.sem()
-    return f"{mean:.{digits}f} ({mean - half:.{digits}f} to {mean + half:.{digits}f})"
+    return f"{mean:.3f} ({mean - half:.3f} to {mean + half:.3f})"

@@ -94,17 +94,12 @@ def infer_scale(
     notes: list[str] = []
     if unit is None:
         unit, notes = _infer_unit(scores, baseline, means)
-    tasks = scores.frame["task"].unique().tolist()
+    divisors = dict.fromkeys(scores.frame["task"].unique().tolist(), 1.0)
     if unit in ("fraction", "percent"):
         printed = POINTS if unit == "fraction" else _PERCENT_POINTS
-        default, divisors = 1 / printed.factor, dict.fromkeys(tasks, 1.0)
-        by_task = _parse_margins(margins, means, divisors, default)
-        if (largest := max(by_task.values())) * printed.factor >= 100:
-            raise InputError(
-                f"margin is {largest:g}, all of the metric's range; expected it in the unit of the "
-                f"score, such as {default:g} for 1 point"
-            )
-        return Scale(printed, printed, divisors, by_task, _words(by_task, printed, margins), ())
+        by_task = _parse_margins(margins, means, divisors, 1 / printed.factor)
+        refuse_whole_range("margin", max(by_task.values()), printed)
+        return Scale(printed, printed, divisors, by_task, _words(by_task, printed, margins))
     digits = 2 - math.floor(math.log10(means[means > 0].min())) if (means > 0).any() else 3
     raw = Unit(scores.metric, digits=max(3, digits))
     if unit == "relative":
@@ -113,16 +108,13 @@ def infer_scale(
                 f"{baseline}'s mean in {means.idxmin()} is 0, and no difference is a per cent of "
                 "that: choose tasks by --task, or --unit raw"
             )
-        divisors = {task: float(means.get(task, 1.0)) for task in tasks}
-        printed = Unit(f"% of {baseline}'s {scores.metric}", factor=100.0, digits=2)
+        divisors = {task: float(means.get(task, 1.0)) for task in divisors}
+        printed = Unit(f"% of {baseline}'s {scores.metric}", factor=100.0)
         _refuse_absolute(margins, baseline, means)
         by_task = _parse_margins(margins, means, divisors, 0.01)
-        words = _words(by_task, printed, margins)
-        words += "; these are " + join(
-            f"{task} {by_task[task] * divisors[task]:.3g}" for task in means.index
-        )
+        parts = (f"{task} {by_task[task] * divisors[task]:.3g}" for task in means.index)
+        words = f"{_words(by_task, printed, margins)}; these are {join(parts)}"
         return Scale(printed, raw, divisors, by_task, words, tuple(notes))
-    divisors = dict.fromkeys(tasks, 1.0)
     by_task = _parse_margins(margins or ["1%"], means, divisors, 0.01)
     words = _words(by_task, raw, margins)
     if not margins:
@@ -198,6 +190,15 @@ def _options(ends: pd.DataFrame) -> str:
 def _range(ends: "pd.Series[float]") -> str:
     low, high = sorted((ends["min"] + 0.0, ends["max"] + 0.0))  # no minus zero
     return f"{low:.3g} to {high:.3g}"
+
+
+def refuse_whole_range(option: str, difference: float, unit: Unit) -> None:
+    """Raise InputError if a difference is 100 points or more: a per cent was probably meant."""
+    if unit.name == "points" and difference * unit.factor >= 100:
+        raise InputError(
+            f"{option} is {difference:g}, all of the metric's range; expected it in the unit of "
+            f"the score, such as {1 / unit.factor:g} for 1 point"
+        )
 
 
 def _refuse_absolute(

@@ -103,17 +103,16 @@ def compare(
         0.11 (0.06 to 0.17)
     """
     paired = paired_differences(items, method, baseline, tasks)
-    estimated = estimate_mean(paired, level, f"{method} against {baseline}")
-    seeds = next(iter(paired.tables.values())).index
+    estimated = estimate_mean(paired, f"{method} against {baseline}", level)
     used = items["task"].isin(paired.tables) & items["method"].isin((method, baseline))
-    used &= items["seed"].isin(seeds)
+    used &= items["seed"].isin(paired.seeds)
     return Comparison(
         **vars(estimated),
         method=method,
         baseline=baseline,
         tasks=tuple(paired.tables),
-        n_seeds=len(seeds),
-        n_items=sum(table.shape[1] for table in paired.tables.values()),
+        n_seeds=len(paired.seeds),
+        n_items=paired.n_items,
         n_clusters=sum(table.shape[1] for table in paired.by_cluster.values()),
         seeds_left_out=paired.seeds_left_out,
         run_ids=tuple(sorted(items.loc[used, "run_id"].unique())),
@@ -121,13 +120,13 @@ def compare(
     )
 
 
-def estimate_mean(paired: PairedDifferences, level: float, what: str) -> Estimate:
+def estimate_mean(paired: PairedDifferences, what: str, level: float = 0.95) -> Estimate:
     """The mean of paired differences, tasks weighted equally, seeds and items crossed.
 
     Args:
         paired: the differences.
-        level: of the two-sided interval, in (0, 1).
         what: names the difference in the message.
+        level: of the two-sided interval, in (0, 1).
 
     Raises:
         InputError: differences that do not vary, or fewer than two seeds or items.

@@ -10,7 +10,7 @@ from geodistill.errors import InputError
 
 
 def two_by_two(
-    items: pd.DataFrame, neither: str, first: str, second: str, both: str, level: float = 0.95
+    items: pd.DataFrame, neither: str, first: str, second: str, both: str
 ) -> pd.DataFrame:
     """The effects of two parts of a loss, with and without each other, and their interaction.
 
@@ -26,11 +26,10 @@ def two_by_two(
         first: method with the first part alone.
         second: method with the second part alone.
         both: method with both.
-        level: of the two-sided intervals, in (0, 1).
 
     Returns:
         One row each for the first part, the second part and the interaction: `effect, estimate,
-        low, high, se, df, p, n_seeds, n_items`.
+        low, high` (a 95 % interval), `se, df, p, n_seeds, n_items`.
 
     Raises:
         InputError: an unknown or repeated method, fewer than two seeds that all four share,
@@ -53,17 +52,11 @@ def two_by_two(
     rows = []
     for effect, weights in signs.items():
         paired = contrast(items, dict(zip(methods, weights, strict=True)))
-        result = estimate_mean(paired, level, effect)
+        result = estimate_mean(paired, effect)
         columns = ("estimate", "low", "high", "se", "df", "p")
-        shapes = [table.shape for table in paired.tables.values()]
-        rows.append(
-            {
-                "effect": effect,
-                **{name: getattr(result, name) for name in columns},
-                "n_seeds": shapes[0][0],
-                "n_items": sum(n_items for _, n_items in shapes),
-            }
-        )
+        numbers = {name: getattr(result, name) for name in columns}
+        sizes = {"n_seeds": len(paired.seeds), "n_items": paired.n_items}
+        rows.append({"effect": effect, **numbers, **sizes})
     return pd.DataFrame(rows)
 
 
@@ -96,9 +89,7 @@ def leave_one_task_out(items: pd.DataFrame, pairs: Iterable[tuple[str, str]]) ->
     for method, baseline in pairs:
         for task in tasks:
             rest = [name for name in tasks if name != task]
-            result = compare(items, method, baseline, rest)
-            row = {"method": method, "baseline": baseline, "without": task}
-            row["tasks"] = ", ".join(rest)
-            names = ("estimate", "low", "high", "p")
-            rows.append({**row, **{name: getattr(result, name) for name in names}})
-    return pd.DataFrame(rows)
+            row = vars(compare(items, method, baseline, rest))
+            rows.append({**row, "without": task, "tasks": ", ".join(rest)})
+    names = ["method", "baseline", "without", "tasks", "estimate", "low", "high", "p"]
+    return pd.DataFrame(rows, columns=names)

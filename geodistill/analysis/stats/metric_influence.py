@@ -102,12 +102,9 @@ class Spearman:
 
 def _ranks(x: Column, weights: Array) -> Array:
     """(R, items): weight below each value plus half the weight at it."""
-    values, code = np.unique(x, return_inverse=True)
-    mass = np.add.reduceat(
-        weights[:, np.argsort(code, kind="stable")],
-        np.searchsorted(np.sort(code), np.arange(len(values))),
-        axis=1,
-    )
+    _, code, counts = np.unique(x, return_inverse=True, return_counts=True)
+    starts = counts.cumsum() - counts
+    mass = np.add.reduceat(weights[:, np.argsort(code, kind="stable")], starts, axis=1)
     return np.asarray((mass.cumsum(1) - mass / 2)[:, code])
 
 

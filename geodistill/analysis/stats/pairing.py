@@ -38,6 +38,16 @@ class PairedDifferences:
     seeds_left_out: int
 
     @property
+    def seeds(self) -> pd.Index:
+        """The shared seeds."""
+        return next(iter(self.tables.values())).index
+
+    @property
+    def n_items(self) -> int:
+        """Test items of all tasks."""
+        return sum(table.shape[1] for table in self.tables.values())
+
+    @property
     def seed_means(self) -> pd.Series:
         """The mean difference of each seed, tasks weighted equally; indexed by seed."""
         means = pd.DataFrame({task: table.mean(axis=1) for task, table in self.tables.items()})
@@ -45,10 +55,9 @@ class PairedDifferences:
 
     def without(self, task: str) -> "PairedDifferences":
         """The differences of the other tasks, on the same seeds."""
-        rest = {name: table for name, table in self.tables.items() if name != task}
-        return _line_up(
-            rest, {name: self.item_clusters[name] for name in rest}, self.seeds_left_out
-        )
+        tables, clusters = dict(self.tables), dict(self.item_clusters)
+        del tables[task], clusters[task]
+        return _line_up(tables, clusters, self.seeds_left_out)
 
 
 def paired_differences(

@@ -73,7 +73,7 @@ def sensitivity_table(items: pd.DataFrame, method: str, baseline: str) -> pd.Dat
     paired = paired_differences(items, method, baseline, min_seeds=1)
     names = list(paired.tables)
     results = [r for task in names for r in _item_tests(items, method, baseline, paired, task)]
-    if len(paired.seed_means) > 1:
+    if len(paired.seeds) > 1:
         results = [*_seed_tests(paired), *results, *_model_tests(paired)]
         results += _task_tests(items, method, baseline, names) if len(names) > 1 else []
     if not results:

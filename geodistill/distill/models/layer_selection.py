@@ -61,7 +61,7 @@ def take_layers(teacher: PreTrainedModel, layers: int | Sequence[int]) -> PreTra
         >>> len(take_layers(teacher, range(1, 5)).bert.encoder.layer)  # the first four
         4
     """
-    depth = _depth(teacher)
+    depth = len(_blocks(teacher))
     if isinstance(layers, int):
         check_layers(layers, depth)
         layers = uniform_layer_map(depth, layers)
@@ -84,8 +84,8 @@ def take_layers(teacher: PreTrainedModel, layers: int | Sequence[int]) -> PreTra
     return student.requires_grad_(True)  # the copy of a frozen teacher would not learn
 
 
-def _depth(teacher: Any) -> int:
-    """The number of blocks; InputError unless they are in one list."""
+def _blocks(teacher: Any) -> nn.ModuleList:
+    """The list of all blocks; InputError unless there is one."""
     if getattr(teacher.config, "is_encoder_decoder", False) and hasattr(
         teacher.base_model, "decoder"
     ):
@@ -102,15 +102,14 @@ def _depth(teacher: Any) -> int:
             f"teacher {type(teacher).__name__} has {len(stacks)} lists of {depth} blocks; "
             "expected one to take layers from"
         )
-    return int(depth)
+    return stacks[0]
 
 
 def _with_blocks(teacher: PreTrainedModel, indices: Sequence[int]) -> PreTrainedModel:
     """A copy of the teacher with the blocks at these indices, and their settings."""
     student = copy.deepcopy(teacher)
-    depth = student.config.num_hidden_layers
-    lists = [m for m in student.base_model.modules() if isinstance(m, nn.ModuleList)]
-    (blocks,) = (each for each in lists if len(each) == depth)
+    blocks = _blocks(student)
+    depth = len(blocks)
     for dropped in sorted(set(range(depth)) - set(indices), reverse=True):
         del blocks[dropped]
     for new, (old, block) in enumerate(zip(indices, blocks, strict=True)):

@@ -22,7 +22,7 @@ from geodistill.distill.training import checkpoints, ranks
 from geodistill.errors import InputError
 from geodistill.geometry import geometry_kept, procrustes_distance
 
-_MOST_ROWS = 2048  # by which geometry kept is judged
+_MAX_ROWS = 2048  # by which geometry kept is judged
 _STATES = ("hidden_states", "encoder_hidden_states", "decoder_hidden_states")
 _PACKAGES = ("geodistill", "torch", "transformers", "trl")
 _CITATION = """```bibtex
@@ -63,15 +63,10 @@ class EvaluationLog:
         for term, (teacher_layer, layer) in zip(self.terms, self.layers, strict=True):
             features = calls.features(layer)
             features, mask = feature_rows(features, inputs, student, layer, "student")
-            features_and_masks = (
-                features,
-                outputs.features[teacher_layer],
-                mask,
-                outputs.masks[teacher_layer],
-            )
+            teacher, teacher_mask = outputs.features[teacher_layer], outputs.masks[teacher_layer]
             with torch.no_grad():
-                self.values[term.name].append(float(term(*features_and_masks)))
-                y, x, valid = term.rows(*features_and_masks)
+                self.values[term.name].append(float(term(features, teacher, mask, teacher_mask)))
+                y, x, valid = term.rows(features, teacher, mask, teacher_mask)
             pair = tuple(a.flatten(0, -2) if valid is None else a[valid] for a in (y, x))
             self.rows[term.name].append((pair[0].cpu(), pair[1].cpu()))
 
@@ -86,8 +81,8 @@ class EvaluationLog:
         return ranks.means({**values, **shares, "geometry_kept": fmean(shares.values())}, device)
 
     def _geometry_kept(self, name: str, device: Any) -> float:
-        most = _MOST_ROWS // ranks.count()
-        y, x = (torch.cat([pair[i] for pair in self.rows[name]])[:most] for i in (0, 1))
+        n = _MAX_ROWS // ranks.count()
+        y, x = (torch.cat([pair[i] for pair in self.rows[name]])[:n] for i in (0, 1))
         if ranks.count() > 1:
             y, x = ranks.gather_rows(y.to(device)).cpu(), ranks.gather_rows(x.to(device)).cpu()
         try:

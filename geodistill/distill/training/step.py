@@ -60,7 +60,7 @@ def inherited_loss(
     with_outputs = return_outputs or trainer.logit_loss is not None
     student = trainer.accelerator.unwrap_model(model)
     plain = compute_loss.__func__ is Trainer.compute_loss
-    own_loss = trainer.compute_loss_func is not None
+    custom_loss = trainer.compute_loss_func is not None
     inputs = dict(inputs)  # label smoothing removes the labels
     with ExitStack() as stack:
         if plain and not return_outputs and _scores_few_positions(trainer, student, inputs):
@@ -68,17 +68,17 @@ def inherited_loss(
             inputs["shift_labels"] = inputs["labels"][:, 1:][mask[:, :-1]]
             stack.enter_context(lm_head_on_positions(student, mask))
             count = None
-        elif not plain and not own_loss:
+        elif not plain and not custom_loss:
             count = None  # TRL's add losses that do not divide by it
         recorded = student if trainer.distils else None
         layers = [layer for _, layer in trainer.layers]
         calls = stack.enter_context(record_outputs(recorded, layers, grad=True))
         labelled = any(inputs.get(name) is not None for name in (*trainer.label_names, "labels"))
-        if plain and not own_loss and not labelled:
+        if plain and not custom_loss and not labelled:
             return *_unlabelled_loss(trainer, model, inputs), calls
         result: Any = compute_loss(model, inputs, with_outputs, count)
     task, outputs = result if with_outputs else (result, None)
-    counts = trainer.model_accepts_loss_kwargs or own_loss
+    counts = trainer.model_accepts_loss_kwargs or custom_loss
     if count is not None and counts and trainer.args.average_tokens_across_devices:
         task = task / trainer.args.world_size  # by which the trainer multiplies
     return task, outputs, calls

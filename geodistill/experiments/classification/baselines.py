@@ -9,7 +9,6 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 import torch
 from scipy import sparse
 from sklearn.dummy import DummyClassifier, DummyRegressor
@@ -25,6 +24,7 @@ from geodistill.experiments.classification.setup import (
     base_model,
     load_base,
 )
+from geodistill.experiments.run_store import Evaluation
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -33,9 +33,7 @@ STRENGTHS = [0.01, 0.1, 1.0, 10.0, 100.0]
 """Inverse strengths of the penalty (`C`), of which five-fold cross-validation takes the best."""
 
 
-def evaluate_baseline(
-    setup: ClassificationSetup, method: str, train_subset: Dataset
-) -> tuple[dict[str, float], pd.DataFrame]:
+def evaluate_baseline(setup: ClassificationSetup, method: str, train_subset: Dataset) -> Evaluation:
     """Metrics and items of a baseline, as those of a student.
 
     Args:

@@ -14,10 +14,11 @@ from torch import Tensor
 from geodistill.distill.collate import batches_by_length, to_device
 from geodistill.experiments.classification.setup import ClassificationSetup
 from geodistill.experiments.feature_scores import normalized_scores
+from geodistill.experiments.run_store import Evaluation
 from geodistill.geometry import cka
 
 N_BINS, BATCH_SIZE = 15, 128
-TaskScores = Callable[[ClassificationSetup, Tensor], tuple[dict[str, float], pd.DataFrame]]
+TaskScores = Callable[[ClassificationSetup, Tensor], Evaluation]
 METRICS: dict[str, Callable[[pd.Series, pd.Series], float]] = {
     "accuracy": accuracy_score,
     "f1": f1_score,
@@ -29,7 +30,7 @@ METRICS: dict[str, Callable[[pd.Series, pd.Series], float]] = {
 @torch.no_grad()
 def evaluate_student(
     setup: ClassificationSetup, student: Any, scores: TaskScores | None = None
-) -> tuple[dict[str, float], pd.DataFrame]:
+) -> Evaluation:
     """Metrics of a student on the scored split, and one row per item.
 
     Args:
@@ -49,9 +50,7 @@ def evaluate_student(
     return metrics | {"cka": float(cka(setup.probe_features(), layers[-1]))}, items
 
 
-def task_scores(
-    setup: ClassificationSetup, logits: Tensor
-) -> tuple[dict[str, float], pd.DataFrame]:
+def task_scores(setup: ClassificationSetup, logits: Tensor) -> Evaluation:
     """Metrics of logits on the scored split, and one row per item.
 
     Args:

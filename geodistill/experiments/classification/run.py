@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from geodistill.distill import FeatureDistillationTrainer, FeatureTerm
@@ -19,9 +20,7 @@ from geodistill.experiments.classification.baselines import evaluate_baseline
 from geodistill.experiments.classification.cached_outputs import cached_features
 from geodistill.experiments.classification.evaluate import evaluate_student
 from geodistill.experiments.classification.settings import INIT_SEED_OFFSET, ORDER_SEED_OFFSET
-from geodistill.experiments.classification.setup import (
-    ClassificationSetup,
-)
+from geodistill.experiments.classification.setup import ClassificationSetup
 from geodistill.experiments.methods import (
     BASELINES,
     BEFORE_FINE_TUNING,
@@ -33,7 +32,7 @@ from geodistill.experiments.methods import (
 )
 from geodistill.experiments.run_store import Run
 from geodistill.experiments.settings import run_config
-from geodistill.experiments.training import fit, temporary_folder, torch_threads, training_arguments
+from geodistill.experiments.training import fit, torch_threads, training_arguments
 from geodistill.losses import KLDivergenceLoss, SquaredErrorLoss
 from geodistill.tasks import stratified_subsample
 
@@ -109,7 +108,7 @@ def train_student(
     """
     settings = setup.settings
     student = setup.build_student(INIT_SEED_OFFSET + seed)
-    with temporary_folder() as folder, torch_threads(1):
+    with TemporaryDirectory(prefix="geodistill-") as folder, torch_threads(1):
         trainer = FeatureDistillationTrainer(
             model=student,
             args=training_arguments(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -77,6 +77,8 @@ class ClassificationSetup:
     def once(self, name: str, make: Callable[[], T]) -> T:
         """What `make` gives, made once for all runs whose settings have the same `setup_settings`.
 
+        Copies with other settings (`dataclasses.replace`) share it.
+
         Args:
             name: of the result.
             make: is called if there is no such result yet.
@@ -114,10 +116,6 @@ class ClassificationSetup:
                 self.train, owner, self.pad_id, (-1,), no_progress, self.train_cache.folder.parent,
             ),
         )  # fmt: skip
-
-    def with_settings(self, settings: ClassificationSettings) -> ClassificationSetup:
-        """The same setup for runs with other settings; what `once` has made is shared."""
-        return replace(self, settings=settings)
 
     def build_student(self, seed: int) -> Any:
         """An untrained student whose random weights are drawn by `seed`."""
@@ -174,7 +172,8 @@ def prepare_classification(
     data = data or load_classification(task)
     n_labels = max(len(data.label_names), 1)
     tokenizer, config = AutoTokenizer.from_pretrained(base), AutoConfig.from_pretrained(base)
-    _check_teacher(settings, base, config, n_labels)
+    check_n_labels(base, n_labels, task)
+    check_max_length(settings, config)
     width, layers = student_dims(settings, config, tokenizer, n_labels)
     train, test = tokenized_splits(data, settings, tokenizer, progress)
     pad_id = tokenizer.pad_token_id
@@ -213,11 +212,6 @@ def load_base(settings: ClassificationSettings) -> Any:
     from transformers import AutoModel
 
     return load_pretrained(AutoModel, base_model(settings)).eval().to(default_device())
-
-
-def _check_teacher(settings: ClassificationSettings, base: str, config: Any, n_labels: int) -> None:
-    check_n_labels(base, n_labels, settings.task)
-    check_max_length(settings, config)
 
 
 def tokenized_splits(

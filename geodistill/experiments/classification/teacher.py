@@ -6,6 +6,7 @@ import shutil
 import warnings
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError
@@ -14,7 +15,7 @@ from geodistill.distill.collate import pad
 from geodistill.distill.pretrained import load_pretrained
 from geodistill.errors import InputError
 from geodistill.experiments.classification.settings import ClassificationSettings, TeacherSettings
-from geodistill.experiments.training import fit, temporary_folder, torch_threads, training_arguments
+from geodistill.experiments.training import fit, torch_threads, training_arguments
 from geodistill.files import atomic_folder, disk_full, first_line
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ def train_teacher(
     model = load_pretrained(
         AutoModelForSequenceClassification, base, new_head=True, num_labels=n_labels
     )
-    with temporary_folder() as scratch, torch_threads(TEACHER_THREADS):
+    with TemporaryDirectory(prefix="geodistill-") as scratch, torch_threads(TEACHER_THREADS):
         arguments = training_arguments(
             Path(scratch),
             seed=settings.seed,

@@ -14,6 +14,7 @@ from geodistill.distill.collate import batches_by_length, to_device
 from geodistill.distill.feature_term import loss_mask
 from geodistill.distill.hooks import lm_head_on_positions
 from geodistill.experiments.instruction.generate import BATCH_SIZE, Example, generate
+from geodistill.experiments.run_store import Evaluation
 
 NGRAM_SIZE = 4
 """Words of the n-grams whose repetition is counted."""
@@ -21,7 +22,7 @@ NGRAM_SIZE = 4
 
 def evaluate_model(
     model: Any, tokenizer: Any, examples: list[Example], max_new_tokens: int
-) -> tuple[dict[str, float], pd.DataFrame]:
+) -> Evaluation:
     """Likelihood of the reference answers, and scores of greedy answers.
 
     Args:

@@ -14,6 +14,7 @@ from geodistill.experiments.instruction.evaluate import (
     score_answers,
 )
 from geodistill.experiments.instruction.generate import Example
+from geodistill.experiments.run_store import Evaluation
 
 
 def most_frequent_answers(train: list[Example], test: list[Example]) -> list[str]:
@@ -78,9 +79,7 @@ def best_lookup(train: list[Example], test: list[Example]) -> float:
     return max(float(np.mean(values)) for values in matches)
 
 
-def evaluate_lookup(
-    method: str, train: list[Example], test: list[Example]
-) -> tuple[dict[str, float], pd.DataFrame]:
+def evaluate_lookup(method: str, train: list[Example], test: list[Example]) -> Evaluation:
     """Scores of a lookup's answers.
 
     Args:

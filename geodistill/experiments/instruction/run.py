@@ -41,7 +41,7 @@ from geodistill.experiments.methods import (
     base_of,
     check_method,
 )
-from geodistill.experiments.run_store import Run
+from geodistill.experiments.run_store import Evaluation, Run
 from geodistill.experiments.settings import run_config
 from geodistill.experiments.training import default_device
 from geodistill.tasks import assets
@@ -109,40 +109,12 @@ def _model_of(
     seed: int,
     on_trained: Callable[[FeatureDistillationTrainer], None] | None,
 ) -> tuple[Any, dict[str, float]]:
-    """The model of a method, and the metrics taken while it was trained."""
+    """The model of a method, and its participation ratio during training."""
     if method == "teacher":
         return setup.teacher, {}
+    settings, student = setup.settings, build_student(setup, seed)
     if method == "start":
-        return build_student(setup, seed).to(default_device()), {}
-    trainer, ratios = _train(setup, method, seed)
-    if on_trained:
-        on_trained(trainer)
-    return trainer.model, ratios
-
-
-def _evaluate_on_all_sets(
-    setup: InstructionSetup,
-    evaluate: Callable[[list[Example]], tuple[dict[str, float], pd.DataFrame]],
-) -> tuple[dict[str, float], pd.DataFrame]:
-    """Metrics and items of the test set and of the further sets.
-
-    Metrics of a further set are named `<set>/<metric>`; its items have the set's name as `task`.
-    """
-    metrics, test_items = evaluate(setup.test)
-    items = [test_items.assign(task=setup.settings.task)]
-    for name, examples in setup.extra_eval_sets.items():
-        set_metrics, set_items = evaluate(examples)
-        metrics |= {f"{name}/{metric}": value for metric, value in set_metrics.items()}
-        items.append(set_items.assign(task=name))
-    return metrics, pd.concat(items, ignore_index=True)
-
-
-def _train(
-    setup: InstructionSetup, method: str, seed: int
-) -> tuple[FeatureDistillationTrainer, dict[str, float]]:
-    """The trainer of a trained student, and its participation ratio during training."""
-    settings = setup.settings
-    student = build_student(setup, seed)
+        return student.to(default_device()), {}
     examples, cache = _training_data(setup, method)
     ratios = ParticipationRatioCallback(setup)
     with _training_folder(f"{settings.task}-{method}-s{seed}") as folder:
@@ -158,7 +130,26 @@ def _train(
             per_device_train_batch_size=settings.batch_size,
             learning_rate=settings.learning_rate,
         )
-    return trainer, ratios.values
+    if on_trained:
+        on_trained(trainer)
+    return trainer.model, ratios.values
+
+
+def _evaluate_on_all_sets(
+    setup: InstructionSetup,
+    evaluate: Callable[[list[Example]], Evaluation],
+) -> Evaluation:
+    """Metrics and items of the test set and of the further sets.
+
+    Metrics of a further set are named `<set>/<metric>`; its items have the set's name as `task`.
+    """
+    metrics, test_items = evaluate(setup.test)
+    items = [test_items.assign(task=setup.settings.task)]
+    for name, examples in setup.extra_eval_sets.items():
+        set_metrics, set_items = evaluate(examples)
+        metrics |= {f"{name}/{metric}": value for metric, value in set_metrics.items()}
+        items.append(set_items.assign(task=name))
+    return metrics, pd.concat(items, ignore_index=True)
 
 
 def _training_data(setup: InstructionSetup, method: str) -> tuple[list[Example], TeacherCache]:

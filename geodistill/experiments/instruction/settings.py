@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from typing import Literal
 
 from geodistill.experiments.settings import setting
@@ -82,9 +82,7 @@ SETUP_FIELDS = (
 
 def setup_settings(settings: InstructionSettings) -> InstructionSettings:
     """The settings with every field that the setup does not depend on at its default."""
-    default = InstructionSettings()
-    rest = [f.name for f in fields(settings) if f.name not in SETUP_FIELDS]
-    return replace(settings, **{name: getattr(default, name) for name in rest})
+    return InstructionSettings(**{name: getattr(settings, name) for name in SETUP_FIELDS})
 
 
 def smoke() -> InstructionSettings:

@@ -214,6 +214,6 @@ def min_loss(objective: str, teacher: Tensor, d_student: int) -> float:
     return 0.0 if objective == "pca" else procrustes  # all others share their best student
 
 
-def checkpoints(steps: int, count: int = 30) -> list[int]:
-    """About `count` steps from 0 to `steps`, evenly spaced in the logarithm."""
-    return sorted({0, *(round(steps ** (i / (count - 1))) for i in range(count)), steps})
+def checkpoints(steps: int) -> list[int]:
+    """About 30 steps from 0 to `steps`, evenly spaced in the logarithm."""
+    return sorted({0, *(round(steps ** (i / 29)) for i in range(30)), steps})

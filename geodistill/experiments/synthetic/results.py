@@ -38,12 +38,11 @@ def load_results() -> pd.DataFrame:
     return pd.concat([items, task], axis=1).sort_values("step", kind="stable", ignore_index=True)
 
 
-def mean_interval(values: Sequence[float], level: float = 0.95) -> tuple[float, float, float]:
-    """Mean and Student's t interval of independent values.
+def mean_interval(values: Sequence[float]) -> tuple[float, float, float]:
+    """Mean and Student's t interval at 95 % of independent values.
 
     Args:
         values: at least two.
-        level: of the interval.
 
     Returns:
         Mean, lower and upper limit.
@@ -54,7 +53,7 @@ def mean_interval(values: Sequence[float], level: float = 0.95) -> tuple[float, 
     if len(values) < 2:
         raise InputError(f"values has {len(values)}: expected at least two for an interval")
     mean, sem = float(np.mean(values)), stats.sem(values)
-    half = float(stats.t.ppf((1 + level) / 2, len(values) - 1) * sem)
+    half = float(stats.t.ppf(0.975, len(values) - 1) * sem)
     return mean, mean - half, mean + half
 
 

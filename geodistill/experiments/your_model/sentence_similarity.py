@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import torch
 from sklearn.feature_extraction.text import TfidfVectorizer
 from torch import Tensor
 
-from geodistill.distill import FeatureDistillationTrainer
-from geodistill.distill.collate import pad
 from geodistill.distill.students import uniform_layer_map
 from geodistill.errors import InputError
 from geodistill.experiments.classification.cached_outputs import cache_outputs
@@ -27,12 +23,12 @@ from geodistill.experiments.classification.setup import (
     tokenized_splits,
 )
 from geodistill.experiments.classification.students import build_student, student_dims
-from geodistill.experiments.run_store import Run
+from geodistill.experiments.run_store import Evaluation, Run
 from geodistill.experiments.settings import run_config
 from geodistill.experiments.training import default_device
 from geodistill.experiments.your_model.sentence_encoder import SentenceEncoder, pooling_of
 from geodistill.experiments.your_model.settings import YourModelSettings
-from geodistill.experiments.your_model.task import FEW_ROWS, Inputs, Split
+from geodistill.experiments.your_model.task import FEW_ROWS, Inputs, OnTrained, Split
 from geodistill.experiments.your_model.text_classification import TextClassification
 from geodistill.experiments.your_model.text_inputs import load_texts, read_runs
 from geodistill.files import Progress
@@ -112,13 +108,7 @@ class SentenceSimilarity(TextClassification):
             data.data_hash, "recall", 0, width, layers,
         )  # fmt: skip
 
-    def make_run(
-        self,
-        setup: ClassificationSetup,
-        method: str,
-        seed: int,
-        keep: Callable[[FeatureDistillationTrainer], None] | None,
-    ) -> Run:
+    def make_run(self, setup: ClassificationSetup, method: str, seed: int, keep: OnTrained) -> Run:
         """A student, the untrained one, the teacher, or words weighted by their rarity."""
         started = time.perf_counter()
         if method == "teacher":
@@ -157,11 +147,6 @@ class SentenceSimilarity(TextClassification):
         odd = "few test texts: wide intervals" if n_test < FEW_ROWS else ""
         return "data", f"{taken}, {n_test} to test", odd
 
-    def build(self, setup: ClassificationSetup) -> tuple[Any, dict[str, Any]]:
-        """A batch of texts."""
-        rows = setup.train.select(range(min(setup.settings.batch_size, len(setup.train))))
-        return setup.build_student(0), pad(list(rows.select_columns(["input_ids"])), setup.pad_id)
-
     def save_rest(self, folder: Path, inputs: Inputs, setup: ClassificationSetup) -> str:
         """The tokenizer."""
         from transformers import AutoTokenizer
@@ -171,9 +156,7 @@ class SentenceSimilarity(TextClassification):
         return f" An embedding is {pooling}, scaled to length one; SentenceTransformer loads it."
 
 
-def neighbour_scores(
-    setup: ClassificationSetup, embeddings: Tensor
-) -> tuple[dict[str, float], pd.DataFrame]:
+def neighbour_scores(setup: ClassificationSetup, embeddings: Tensor) -> Evaluation:
     """How well embeddings keep the teacher's neighbours among the texts of a split.
 
     Args:

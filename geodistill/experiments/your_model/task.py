@@ -19,6 +19,8 @@ from geodistill.files import Progress
 Split = Literal["test", "validation"]
 PlanRow = tuple[str, str, str]
 """What, as it was taken, and what is odd about it: empty for nothing."""
+OnTrained = Callable[[FeatureDistillationTrainer], None] | None
+"""Called with the trainer of a student, once that is trained."""
 FEW_ROWS = 50
 
 
@@ -69,13 +71,7 @@ class DistillationTask(ABC):
         """The teacher, run on the training rows and those of a split; `folder` is for its files."""
 
     @abstractmethod
-    def make_run(
-        self,
-        setup: Any,
-        method: str,
-        seed: int,
-        keep: Callable[[FeatureDistillationTrainer], None] | None,
-    ) -> Run:
+    def make_run(self, setup: Any, method: str, seed: int, keep: OnTrained) -> Run:
         """Train and score a student, whose trainer `keep` takes; or score a reference."""
 
     @abstractmethod

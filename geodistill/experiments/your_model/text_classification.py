@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,6 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from geodistill.distill import FeatureDistillationTrainer
 from geodistill.distill.collate import pad
 from geodistill.experiments.classification.cached_outputs import cached_features
 from geodistill.experiments.classification.evaluate import task_scores
@@ -28,6 +26,7 @@ from geodistill.experiments.your_model.task import (
     FEW_ROWS,
     DistillationTask,
     Inputs,
+    OnTrained,
     PlanRow,
     Split,
     batch_row,
@@ -61,17 +60,11 @@ class TextClassification(DistillationTask):
 
     def runs_on(self, inputs: Inputs, split: Split) -> ClassificationSettings:
         """The settings of runs that are scored on a split."""
-        most = inputs.max_rows if inputs.max_rows < len(getattr(inputs.data, split)) else 0
-        runs: ClassificationSettings = replace(inputs.runs, split=split, max_test=most)
+        max_test = inputs.max_rows if inputs.max_rows < len(getattr(inputs.data, split)) else 0
+        runs: ClassificationSettings = replace(inputs.runs, split=split, max_test=max_test)
         return runs
 
-    def make_run(
-        self,
-        setup: ClassificationSetup,
-        method: str,
-        seed: int,
-        keep: Callable[[FeatureDistillationTrainer], None] | None,
-    ) -> Run:
+    def make_run(self, setup: ClassificationSetup, method: str, seed: int, keep: OnTrained) -> Run:
         """A run of the classification study."""
         return run_classification(setup, method, seed, "your_model", keep)[0]
 
@@ -135,8 +128,8 @@ class TextClassification(DistillationTask):
     def build(self, setup: ClassificationSetup) -> tuple[Any, dict[str, Any]]:
         """A batch of texts."""
         rows = setup.train.select(range(min(setup.settings.batch_size, len(setup.train))))
-        batch = pad(list(rows.select_columns(["input_ids", "labels"])), setup.pad_id)
-        return setup.build_student(0), batch
+        columns = [name for name in ("input_ids", "labels") if name in rows.column_names]
+        return setup.build_student(0), pad(list(rows.select_columns(columns)), setup.pad_id)
 
     def test_seconds(
         self, inputs: Inputs, setup: ClassificationSetup, student: Any, step: float

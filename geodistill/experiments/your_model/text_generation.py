@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,7 +11,6 @@ from typing import Any, NamedTuple
 import pandas as pd
 from torch import Tensor
 
-from geodistill.distill import FeatureDistillationTrainer
 from geodistill.distill.collate import pad
 from geodistill.errors import InputError
 from geodistill.experiments.instruction.evaluate import answer_nll
@@ -33,6 +31,7 @@ from geodistill.experiments.your_model.task import (
     FEW_ROWS,
     DistillationTask,
     Inputs,
+    OnTrained,
     PlanRow,
     Split,
     batch_row,
@@ -104,13 +103,7 @@ class TextGeneration(DistillationTask):
         runs = replace(inputs.runs, split=split, n_test=inputs.data.sizes[split])
         return prepare_instruction(runs, progress, inputs.data.data)
 
-    def make_run(
-        self,
-        setup: InstructionSetup,
-        method: str,
-        seed: int,
-        keep: Callable[[FeatureDistillationTrainer], None] | None,
-    ) -> Run:
+    def make_run(self, setup: InstructionSetup, method: str, seed: int, keep: OnTrained) -> Run:
         """A run of the instruction study."""
         return run_instruction(setup, method, seed, "your_model", keep)[0]
 

@@ -116,7 +116,7 @@ def show_groups(
         fig, ax = pyplot.subplots(figsize=(5.2, 3.8))
         ax.axhspan(-margin, margin, color="#EFEFEF", zorder=0)
         ax.axhline(0, color="black", linewidth=0.8)
-        comparison_plots.grouped_errorbars(ax, by_method, "group", list(labels.values()), 0.14)
+        comparison_plots.grouped_errorbars(ax, by_method, list(labels.values()), 0.14)
         ax.set_xlim(-0.6, len(groups) - 0.4)
         ax.set_ylabel(f"gain over KD, {test.unit.name}")
         ax.set_title(finding)

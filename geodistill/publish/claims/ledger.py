@@ -14,7 +14,6 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from geodistill.analysis.stored_results import hash_run_ids
 from geodistill.publish.claims.judge import (
     NOT_YET,
     Claim,
@@ -171,9 +170,8 @@ def _where(claim: Claim, records: Sequence[Record], published: bool) -> str:
         return f"notebook {claim.page}, not in this book"
     anchor, title = f"#{_anchor(records[0])}" if records else "", claim.page[3:].replace("_", " ")
     link = f'<a href="../notebooks/{claim.page}.html{anchor}">{title}</a>'
-    run_ids = [run_id for record in records for run_id in record.run_ids]
+    run_ids = {run_id for record in records for run_id in record.run_ids}
     if not run_ids:
         return f"{link}, live"
     folders = dict.fromkeys(r.rows.replace("/", "/<wbr>") for r in records if r.rows)
-    short_hash = hash_run_ids(run_ids)
-    return f"{link}, stored results <code>{', '.join(folders)}</code>, hash `{short_hash}`"
+    return f"{link}, {len(run_ids)} runs of <code>{', '.join(folders)}</code>"

@@ -194,7 +194,7 @@ def test_groups_are_drawn_with_their_methods_side_by_side(ax):
         columns=["group", "method", "estimate", "low", "high"],
     )
     by_method = {m: table[table["method"] == m] for m in METHODS}
-    comparison_plots.grouped_errorbars(ax, by_method, "group", ["KD", "SFT"], 0.2)
+    comparison_plots.grouped_errorbars(ax, by_method, ["KD", "SFT"], 0.2)
     assert [t.get_text() for t in ax.get_xticklabels()] == ["KD", "SFT"]
     first, second = ax.containers
     assert first.lines[0].get_ydata().tolist() == [1.0, 3.0]

@@ -53,4 +53,4 @@ def test_means_have_the_t_interval_of_their_runs():
     assert table["student"].tolist() == ["KD", "teacher"]
     assert table["NLL"].tolist() == [f"{np.mean(values):.3f} ({low:.3f} to {high:.3f})", "0.500"]
     assert table["Rouge-L"].tolist() == ["–", "–"]
-    assert tables.mean_table(runs[3:], {"nll": "NLL"}, digits=1)["NLL"].tolist() == ["0.5"]
+    assert tables.mean_table(runs[3:], {"nll": "NLL"})["NLL"].tolist() == ["0.500"]

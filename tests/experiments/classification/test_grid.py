@@ -11,9 +11,8 @@ from support.simulated_sections import write_section
 from geodistill.analysis import find_collapsed
 from geodistill.experiments import protocol_grid
 from geodistill.experiments.classification.grid import ClassificationGrid
-from geodistill.experiments.protocol_grid import UnplannedError
+from geodistill.experiments.protocol_grid import UnplannedError, best_settings
 from geodistill.experiments.stored_sections import StoredSections
-from geodistill.experiments.tuned_grid import best_settings
 
 LIMITS = {"temperature": [1], "weight": [0.05]}
 

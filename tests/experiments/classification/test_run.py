@@ -282,7 +282,7 @@ def test_runs_share_a_setup_exactly_if_texts_teacher_and_probe_are_the_same():
 def test_a_run_in_a_shared_setup_is_the_same_run(setup, runs):
     """The registry makes a setup of `setup_settings`, for all runs of a task."""
     shared = prepare_classification(setup_settings(setup.settings))
-    other = shared.with_settings(setup.settings)
+    other = replace(shared, settings=setup.settings)
     assert other.score_ranges is shared.score_ranges
     run, _ = run_classification(other, "kd+procrustes", 0)
     expected, _ = runs["kd+procrustes"]

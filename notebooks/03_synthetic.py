@@ -376,7 +376,7 @@ for objective in ("cka", "projection"):
 # %% tags=["hide-input"]
 learned = {
     o: f"{method_style(o).label} {early[o]:.2f} and {late[o]:.2f}"
-    for o in ("procrustes", "gram", "orthogonal", "cka")
+    for o in ("procrustes", "gram", "orthogonal-projection", "cka")
 }
 display(
     Markdown(

@@ -123,6 +123,7 @@ show_table(
     .rename_axis("method")
     .reset_index()
     .round(3)
+    .astype(object)
     .fillna("–"),
     caption=f"One run each, seed {seed}, {len(setup.test)} test sentences of {task}.",
     source="live",

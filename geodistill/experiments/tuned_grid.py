@@ -233,6 +233,7 @@ class TunedGrid(ABC):
         baselines, students = self.gate_sections(tasks)
         trivial = self.run_scores(self.tuning_rows(*baselines))
         runs = self.run_scores(self.tuning_rows(*students))
+        runs = runs[runs["task"].isin(tasks)]
         best = pd.DataFrame.from_dict(self._best_by_task(runs, students), orient="index")
         runs = runs.merge(best.rename_axis("task").reset_index())
         means = pd.concat([trivial, runs]).groupby(["task", "method"])["score"].mean().unstack()

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 
@@ -200,7 +201,8 @@ def _run_outdated(project: Project, profile: str, runs: Sequence[NotebookRun]) -
     if runs:
         log(f"notebooks to run: {len(runs)}, about {left / workers:.1f} min")
     failures: list[str] = []
-    results = in_processes(longest_first, workers if workers > 1 else 0, _timed)
+    timed = partial(_timed, threads=(os.cpu_count() or 1) // workers if workers else 1)
+    results = in_processes(longest_first, workers if workers > 1 else 0, timed)
     for n_done, (name, minutes, failure) in enumerate(results, 1):
         expected = budgets[name]
         left -= expected
@@ -214,8 +216,9 @@ def _run_outdated(project: Project, profile: str, runs: Sequence[NotebookRun]) -
     return sorted(failures)
 
 
-def _timed(run: NotebookRun) -> tuple[str, float, str]:
+def _timed(run: NotebookRun, threads: int) -> tuple[str, float, str]:
     """Execute a notebook; its name, the minutes, and why it failed, if it did."""
+    os.environ.setdefault("OMP_NUM_THREADS", str(threads))  # more would wait for each other's cores
     log(f"{run.name}: started")
     started, failure = time.monotonic(), ""
     try:

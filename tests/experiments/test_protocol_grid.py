@@ -173,6 +173,14 @@ def test_all_terms_of_the_test_sections_are_tuned_in_the_sections_that_they_name
     assert n_checked == n_sections
 
 
+def test_the_gate_of_some_tasks_rests_on_these_alone():
+    grid = GRIDS["classification"]  # KD's best settings on stsb took a section of its own
+    both, all_three = (grid.gate_table(["news", "tweets", *more]) for more in ([], ["stsb"]))
+    assert both["passed"].all()
+    assert both.equals(all_three.loc[both.index])
+    assert {run.settings.task for run in grid.runs("text")} == {"news", "tweets"}
+
+
 def test_settings_weights_and_tasks_of_a_section_are_those_of_its_tuning_sections(simulated):
     simulated = simulated["classification"]
     runs = simulated.runs("full")

@@ -296,6 +296,15 @@ def test_a_notebook_knows_the_callers_folder_and_takes_long_values(tmp_path, mon
     monkeypatch.delenv("GEODISTILL_CALLER")
 
 
+def test_notebooks_that_run_at_once_share_the_cores(tmp_path, monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: 6)
+    code = "import os\nprint(os.environ['OMP_NUM_THREADS'])"
+    project = tiny_project(tmp_path, _01_one=notebook("One", code), _02_two=notebook("Two", code))
+    paths = run_notebooks(project, "smoke", project.sources())
+    assert [printed(path) for path in paths] == ["3\n", "3\n"]
+
+
 def test_a_dead_kernel_is_a_failure(tmp_path):
     """papermill marks the cell in which the kernel died, and all after it, as completed."""
     project = tiny_project(tmp_path, _01_one=notebook("One", "import os; os._exit(1)"))

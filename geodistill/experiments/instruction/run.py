@@ -43,10 +43,11 @@ from geodistill.experiments.methods import (
 )
 from geodistill.experiments.run_store import Evaluation, Run
 from geodistill.experiments.settings import run_config
-from geodistill.experiments.training import default_device
+from geodistill.experiments.training import default_device, torch_threads
 from geodistill.tasks import assets
 
 
+@torch_threads(1)  # floating-point sums depend on it
 def run_instruction(
     setup: InstructionSetup,
     method: str,

@@ -21,6 +21,7 @@ book: $(STAMP)
 # One thread per worker, or two workers on two cores wait for each other. Tests are distributed by file,
 # because fixtures such as the built book are made once per file.
 test: export OMP_NUM_THREADS = 1
+test: export OMP_WAIT_POLICY = PASSIVE
 test: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .

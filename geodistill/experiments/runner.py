@@ -156,6 +156,8 @@ def in_processes(jobs: Sequence[Any], workers: int, make: Callable[[Any], Any]) 
     if workers == 0:
         yield from (_name_errors(make, job) for job in jobs)
         return
+    # Threads that wait leave the cores to the other processes.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     spawn = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(workers, spawn, _start_worker, (os.getpid(),))
     try:

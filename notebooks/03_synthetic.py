@@ -374,16 +374,16 @@ for objective in ("cka", "projection"):
 # ## What we learn
 
 # %% tags=["hide-input"]
-learned = {
-    o: f"{method_style(o).label} {early[o]:.2f} and {late[o]:.2f}"
+shares = "; ".join(
+    f"{method_style(o).label} {early[o]:.2f} and {late[o]:.2f}"
     for o in ("procrustes", "gram", "orthogonal-projection", "cka")
-}
+)
 display(
     Markdown(
         f"- The learned projection loses geometry: {early['projection']:.2f} is kept with 1 % of the loss left, "
         f"{late['projection']:.2f} at the end.\n"
         "- By $D_P$, CKA, Gram and the orthogonal projection keep less of it *on the way* than Procrustes, and recover it if "
-        f"the training is long enough: {'; '.join(learned.values())}. By both distances it is lost only for CKA with "
+        f"the training is long enough: {shares}. By both distances it is lost only for CKA with "
         "unequal directions, and for the orthogonal projection with nearly equal ones.\n"
         "- A low value of a loss says nothing about geometry unless we know its slope where the geometry is lost: with "
         f"unequal directions and 1 % of the loss left, CKA has kept {on_unequal['cka']:.2f}."

@@ -35,7 +35,7 @@ CALLER = "GEODISTILL_CALLER"
 the parameters are relative to it."""
 LONGEST_NAME = 150
 AT_A_TIME = 2
-"""Notebooks that run at once: most of their cells compute with one thread."""
+"""Notebooks that run at once; they share the cores."""
 
 
 class NotebookError(InputError):
@@ -195,13 +195,15 @@ def run_notebooks(project: Project, profile: str, sources: Sequence[Path]) -> li
 def _run_outdated(project: Project, profile: str, runs: Sequence[NotebookRun]) -> list[str]:
     """Run notebooks, two at a time, the longest first; returns a line for each that failed."""
     budgets = read_budgets(project, profile)
+    if not runs:
+        return []
     longest_first = sorted(runs, key=lambda run: -budgets[run.name])
-    workers = min(AT_A_TIME, len(runs), os.cpu_count() or 1)
+    cores = os.cpu_count() or 1
+    workers = min(AT_A_TIME, len(runs), cores)
     left = sum(budgets[run.name] for run in runs)
-    if runs:
-        log(f"notebooks to run: {len(runs)}, about {left / workers:.1f} min")
+    log(f"notebooks to run: {len(runs)}, about {left / workers:.1f} min")
     failures: list[str] = []
-    timed = partial(_timed, threads=(os.cpu_count() or 1) // workers if workers else 1)
+    timed = partial(_timed, threads=cores // workers)
     results = in_processes(longest_first, workers if workers > 1 else 0, timed)
     for n_done, (name, minutes, failure) in enumerate(results, 1):
         expected = budgets[name]

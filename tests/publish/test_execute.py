@@ -297,9 +297,10 @@ def test_a_notebook_knows_the_callers_folder_and_takes_long_values(tmp_path, mon
 
 
 def test_notebooks_that_run_at_once_share_the_cores(tmp_path, monkeypatch):
-    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    for name in ("OMP_NUM_THREADS", "OMP_WAIT_POLICY"):
+        monkeypatch.setenv(name, "")  # else what the run sets would outlive the test
+        monkeypatch.delenv(name)
     monkeypatch.setattr(os, "cpu_count", lambda: 6)
-    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
     code = "import os\nprint(os.environ['OMP_NUM_THREADS'], os.environ['OMP_WAIT_POLICY'])"
     project = tiny_project(tmp_path, _01_one=notebook("One", code), _02_two=notebook("Two", code))
     paths = run_notebooks(project, "smoke", project.sources())

@@ -198,11 +198,12 @@ def mcnemar_sample_size(gain: float, discordant: float = 0.15) -> int:
 
 def rule_of_thumb() -> str:
     """A sentence on the items that one pair of runs needs, for use before any run."""
+    gain, discordant = 0.02, 0.15
     return (
-        "Rule of thumb: one pair of runs that disagree on 15% of the items needs "
-        f"{mcnemar_sample_size(0.02, 0.15):,} items to detect 2 points at 80 % power; RTE's "
-        f"development set has {RTE_DEV}. Averaging over seeds removes only the seed and the seed × "
-        "item part of the noise; the items' own part needs items."
+        f"Rule of thumb: one pair of runs that disagree on {discordant:.0%} of the items needs "
+        f"{mcnemar_sample_size(gain, discordant):,} items to detect {100 * gain:g} points at 80 % "
+        f"power; RTE's development set has {RTE_DEV}. Averaging over seeds removes only the "
+        "seed and the seed × item part of the noise; the items' own part needs items."
     )
 
 

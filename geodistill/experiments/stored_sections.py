@@ -121,11 +121,15 @@ class StoredSections:
         Raises:
             InputError: no such section, or one that is not complete.
         """
-        command = f"geodistill experiments {self.study} --section"
+        command, folders = f"geodistill experiments {self.study} --section", names[0]
+        made_by = f"{command} {names[0]}"
+        if len(names) > 1:
+            made_by = f"for name in {' '.join(names)}; do {command} $name; done"
+            folders = f"{{{','.join(names)}}}"
         return {
             "source": "stored",
-            "made_by": " && ".join(f"{command} {name}" for name in names),
-            "results": ", ".join(f"data/results/{self.study}/{name}" for name in names),
+            "made_by": made_by,
+            "results": f"data/results/{self.study}/{folders}",
             "run_ids": tuple(sorted({run for name in names for run in self[name].run_ids})),
         }
 

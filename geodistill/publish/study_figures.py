@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from geodistill.analysis.figures.style import geodistill_style, method_style
-from geodistill.analysis.report.format import POINTS
+from geodistill.analysis.report.format import POINTS, comparison_table
 from geodistill.analysis.report.levels import format_levels, level_table
 from geodistill.analysis.stats.collapse import find_collapsed
 from geodistill.analysis.stats.compare import compare
@@ -16,7 +16,7 @@ from geodistill.analysis.stats.contrasts import leave_one_task_out, two_by_two
 from geodistill.experiments.methods import BASELINES, INSTRUCTION_REFERENCES
 from geodistill.experiments.stored_sections import StoredSections
 from geodistill.experiments.tuned_grid import TunedGrid
-from geodistill.publish.claims.figures import show_claim, show_forest
+from geodistill.publish.claims.figures import show_forest
 from geodistill.publish.claims.judge import Judge, find_test
 from geodistill.publish.display import show, show_table
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 KD = "kd"
 PARTS = (KD, "kd+spectrum", "kd+alignment", "kd+procrustes")
 """Neither part of the Procrustes term, one of them, the other, both."""
+POINTS_COLUMN = "points (95 % interval)"
 
 
 def show_gate(study: StoredSections, grid: TunedGrid, tasks: Sequence[str]) -> None:
@@ -63,27 +64,34 @@ def show_length(study: StoredSections, setting: str, metric: str) -> None:
     runs = study["kd-length"].runs
     means = 100 * runs.groupby(["task", setting])[metric].mean().unstack(setting)
     show_table(
-        means.rename(columns="{:g}".format).round(1).reset_index(),
-        caption=f"KD's {metric.replace('_', ' ')} on validation in per cent, by {setting} of "
-        f"training; means over {runs['seed'].nunique()} seeds.",
+        means.rename(columns=f"{{:g}} {setting}".format)
+        .rename_axis(columns=None)
+        .reset_index()
+        .round(1),
+        caption=f"KD's {metric.replace('_', ' ')} on validation in per cent; means over "
+        f"{runs['seed'].nunique()} seeds.",
         name=f"{study.study}-length",
         **study.provenance("kd-length"),
     )
 
 
 def show_tests(judge: Judge, keys: Sequence[str]) -> None:
-    """The comparisons of claims that are one family, as one figure; and each claim as a table.
+    """The comparisons of claims that are one family, as a figure and as a table with verdicts.
 
     Args:
         judge: which evaluates the claims.
         keys: of the claims.
     """
-    if all(judge.has_results(key) for key in keys):
-        comparisons, test = [c for key in keys for c in judge.comparisons(key)], find_test(keys[0])
-        name = f"{test.study}-five-tests"
-        show_forest(comparisons, test, name, judge.provenance(keys[0]))
-    for key in keys:
-        show_claim(judge, key, f"verdicts-{key.lower()}")
+    if not all(judge.has_results(key) for key in keys):
+        return print(f"not yet tested, their section is incomplete: {', '.join(keys)}")
+    by_claim = {key: judge.comparisons(key) for key in keys}
+    comparisons, test = [c for of_claim in by_claim.values() for c in of_claim], find_test(keys[0])
+    provenance, name = judge.provenance(keys[0]), f"{test.study}-five-tests"
+    show_forest(comparisons, test, name, provenance)
+    table = comparison_table(comparisons, test.margin, test.unit)
+    table.insert(0, "claim", [key for key, of_claim in by_claim.items() for _ in of_claim])
+    caption = "The tests of the figure above, with corrected p-values and verdicts."
+    show_table(table, caption=caption, name=f"{test.study}-verdicts", **provenance)
 
 
 def show_levels(
@@ -104,11 +112,11 @@ def show_levels(
     items = pd.concat([study[name].items for name in sections])
     trained = items[~items["method"].isin({*BASELINES, *INSTRUCTION_REFERENCES})]
     levels = level_table(runs, metric, find_collapsed(trained, floors=floors))
-    levels["method"] = levels["method"].map(_label)
     name, provenance = metric.replace("_", " "), study.provenance(*sections)
     show_table(
-        format_levels(levels, POINTS),
-        caption=f"Test {name} in per cent over seeds, by task and method.",
+        _levels_by_method(levels),
+        caption=f"Test {name} in per cent by method, best first: mean over runs (median); "
+        "and how many runs collapsed.",
         name=f"{study.study}-levels",
         **provenance,
     )
@@ -122,8 +130,21 @@ def show_levels(
     )
 
 
+def _levels_by_method(levels: pd.DataFrame) -> pd.DataFrame:
+    """One row per method, the best first, with a column per task."""
+    text = format_levels(levels, POINTS)
+    levels = levels.assign(text=text["mean (points)"] + " (" + text["median (points)"] + ")")
+    by_method = levels.groupby("method")
+    table = levels.pivot(index="method", columns="task", values="text").fillna("–")
+    table["runs"] = by_method["runs"].sum()
+    collapsed = by_method["collapsed"].sum(min_count=1)
+    table["collapsed"] = collapsed.map(lambda n: "–" if pd.isna(n) else f"{n:.0f}")
+    order = by_method["mean"].mean().sort_values(ascending=False).index
+    return table.loc[order].rename(index=_label).rename_axis(columns=None).reset_index()
+
+
 def draw_runs(runs: pd.DataFrame, metric: str) -> Figure:
-    """The test score of every run in per cent by task and method, with the medians.
+    """The test score of every run in per cent by task and method, the best on top; with medians.
 
     Args:
         runs: one row per run: `task, method` and a column with the metric.
@@ -132,7 +153,8 @@ def draw_runs(runs: pd.DataFrame, metric: str) -> Figure:
     from matplotlib import pyplot
 
     runs = runs.dropna(subset=[metric])
-    tasks, methods = sorted(runs["task"].unique()), list(dict.fromkeys(runs["method"]))
+    tasks = sorted(runs["task"].unique())
+    methods = runs.groupby("method")[metric].mean().sort_values().index
     with geodistill_style():
         size = (7.5, 0.26 * len(methods) + 1)
         fig, axes = pyplot.subplots(1, len(tasks), figsize=size, sharey=True, squeeze=False)
@@ -154,12 +176,13 @@ def show_parts(study: StoredSections, section: str) -> None:
         study: the stored sections.
         section: name of a complete one.
     """
-    effects = _in_points(two_by_two(study[section].pooled, *PARTS))
+    effects = two_by_two(study[section].pooled, *PARTS)
     effects["effect"] = ["spectrum part", "alignment part", "both together, beyond their sum"]
+    n_seeds, n_items = effects["n_seeds"].min(), effects["n_items"].min()
     show_table(
-        effects[["effect", "estimate", "low", "high", "n_seeds", "n_items"]],
-        caption="Effects in points with 95 % intervals, not corrected. Each part's is the mean of "
-        "its effect without and with the other part.",
+        _in_points(effects)[["effect", POINTS_COLUMN]],
+        caption=f"Effects of the two parts; {n_seeds} seeds, {n_items:,} test items, intervals not "
+        "corrected. Each part's is the mean of its effect without and with the other part.",
         name=f"{study.study}-two-by-two",
         **study.provenance(section),
     )
@@ -176,22 +199,23 @@ def show_without_each_task(study: StoredSections, section: str, key: str) -> Non
     without = _in_points(leave_one_task_out(study[section].pooled, find_test(key).pairs))
     without["method"] = without["method"].map(_label)
     show_table(
-        without[["method", "without", "estimate", "low", "high"]],
-        caption="Gain over KD in points without one of the tasks.",
+        without[["method", "without", POINTS_COLUMN]],
+        caption="Gain over KD without one of the tasks; intervals not corrected.",
         name=f"{study.study}-leave-one-task-out",
         **study.provenance(section),
     )
 
 
 def show_metrics(study: StoredSections, section: str, metrics: Mapping[str, str]) -> None:
-    """Means of further metrics by method.
+    """Means of further metrics by method, in the order of the first.
 
     Args:
         study: the stored sections.
         section: name of a complete one.
         metrics: names of metrics and of their columns.
     """
-    means = study[section].runs.groupby("method", sort=False)[[*metrics]].mean()
+    means = study[section].runs.groupby("method")[[*metrics]].mean()
+    means = means.sort_values(next(iter(metrics)), ascending=False)
     table = means.rename(columns=dict(metrics)).round(3)
     show_table(
         table.rename(index=_label).rename_axis("method").reset_index(),
@@ -224,5 +248,6 @@ def _label(method: object) -> str:
 
 
 def _in_points(table: pd.DataFrame) -> pd.DataFrame:
-    columns = ("estimate", "low", "high")
-    return table.assign(**{name: table[name].map(POINTS.format) for name in columns})
+    """With a column of the estimates with their intervals."""
+    estimate, low, high = (table[name].map(POINTS.format) for name in ("estimate", "low", "high"))
+    return table.assign(**{POINTS_COLUMN: estimate + " (" + low + " to " + high + ")"})

@@ -12,8 +12,7 @@ LEVELS = ["references", "full", "full-others"]
 FROM_SECTIONS = {
     "instruction-gate": ["lookups-validation", "kd-tuning", "kd-tuning-slower"],
     "instruction-five-tests": ["full"],
-    "verdicts-c5": ["full"],
-    "verdicts-p1-opt": ["full"],
+    "instruction-verdicts": ["full"],
     "instruction-levels": LEVELS,
     "instruction-levels-figure": LEVELS,
     "outcomes": ["full"],
@@ -41,7 +40,7 @@ def test_complete_sections_show_the_simulated_effects(tmp_path, monkeypatch):
     assert set(shown) == {*FROM_SECTIONS, *REAL_TEXT}
     for name, names in FROM_SECTIONS.items():
         assert shown[name]["source"] == "stored"
-        assert all(f"--section {section}" in shown[name]["made_by"] for section in names)
+        assert all(section in shown[name]["made_by"] for section in names)
         assert shown[name]["run_ids"], name
     gains = {name: 100 * gain for name, gain in GAINS["instruction"].items()}
     # Of five seeds the mean of the drawn gains is further off.
@@ -62,5 +61,5 @@ def test_without_sections_the_chapter_says_what_is_missing(tmp_path, monkeypatch
     for name in ("lookups-validation", "references"):
         assert f"section {name}: 0 of {len(grid.runs(name))} runs are stored" in page
     assert f"section full: {grid.n_planned('full')} runs are planned" in page
-    assert "C5 is not yet tested" in page
+    assert "not yet tested, their section is incomplete: C5, P1-opt" in page
     assert set(figures(outputs)) == REAL_TEXT

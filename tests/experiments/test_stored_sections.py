@@ -144,11 +144,12 @@ def test_provenance_names_commands_folders_and_runs(results):
     provenance = StoredSections(STUDY).provenance("full", "full-others")
     command = "geodistill experiments classification --section"
     assert provenance["source"] == "stored"
-    assert provenance["made_by"] == f"{command} full && {command} full-others"
-    assert provenance["results"] == (
-        "data/results/classification/full, data/results/classification/full-others"
-    )
+    assert provenance["made_by"] == f"for name in full full-others; do {command} $name; done"
+    assert provenance["results"] == "data/results/classification/{full,full-others}"
     assert len(provenance["run_ids"]) == 140 + 50
+    single = StoredSections(STUDY).provenance("full")
+    assert single["made_by"] == f"{command} full"
+    assert single["results"] == "data/results/classification/full"
 
 
 def test_each_table_is_read_once(results, monkeypatch):

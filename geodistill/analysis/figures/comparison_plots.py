@@ -15,6 +15,8 @@ from geodistill.analysis.stats.crossed_anova import Array
 def forest(ax: Axes, estimates: pd.DataFrame, unit: str, margin: float | Sequence[float]) -> Axes:
     """Differences with their intervals, one line per comparison and task; pooled ones are filled.
 
+    Lines are labelled by method, and by baseline and task where these are not the same for all.
+
     Args:
         ax: where to draw.
         estimates: `method, baseline, task, estimate, low, high`, as `estimates_table` gives them.
@@ -27,16 +29,23 @@ def forest(ax: Axes, estimates: pd.DataFrame, unit: str, margin: float | Sequenc
     else:
         ax.axvspan(-half[0], half[0], color="#EFEFEF", zorder=0)
     ax.axvline(0, color="black", linewidth=0.8)
-    labels = []
+    labels, several = [], {name: estimates[name].nunique() > 1 for name in ("baseline", "task")}
     for y, row in enumerate(estimates.to_dict("records")):
         style, pooled = method_style(row["method"]), row["task"] == "pooled"
         width = 2.4 if pooled else 1.2
         ax.plot([row["low"], row["high"]], [y, y], color=style.color, linewidth=width)
         face = style.color if pooled else "white"
         ax.plot(row["estimate"], y, style.marker, color=style.color, markerfacecolor=face)
-        label = f"{style.label}\nvs {method_style(row['baseline']).label}, {row['task']}"
+        label = style.label
+        if several["baseline"]:
+            label += f"\nvs {method_style(row['baseline']).label}"
+        if several["task"]:
+            label += f", {row['task']}"
         labels.append(label.replace("$", r"\$"))  # no formula
-    ax.set_xlabel(f"difference, {unit} (line: 95 % interval)")
+    difference = "difference"
+    if len(estimates) and not several["baseline"]:
+        difference += f" from {method_style(estimates['baseline'].iloc[0]).label}"
+    ax.set_xlabel(f"{difference}, {unit} (line: 95 % interval)".replace("$", r"\$"))
     return _label_rows(ax, labels)
 
 

@@ -50,7 +50,7 @@ def estimates_table(comparisons: Sequence[Comparison], unit: Unit) -> pd.DataFra
 
 
 def comparison_table(comparisons: Sequence[Comparison], margin: float, unit: Unit) -> pd.DataFrame:
-    """The comparisons with their verdicts, as text for a page.
+    """The comparisons with their verdicts, as text for a page; tasks only if they differ.
 
     Args:
         comparisons: one per row.
@@ -58,7 +58,7 @@ def comparison_table(comparisons: Sequence[Comparison], margin: float, unit: Uni
         unit: in which differences are printed.
     """
     p_name = "p" if all(c.family == 1 for c in comparisons) else "p (Holm)"
-    return pd.DataFrame(
+    table = pd.DataFrame(
         [
             {
                 "comparison": comparison_label(c.method, c.baseline),
@@ -71,6 +71,7 @@ def comparison_table(comparisons: Sequence[Comparison], margin: float, unit: Uni
             for c in comparisons
         ]
     )
+    return table if len({c.task for c in comparisons}) > 1 else table.drop(columns="task")
 
 
 def comparison_caption(comparisons: Sequence[Comparison], margin: float, unit: Unit) -> str:
@@ -84,14 +85,17 @@ def comparison_caption(comparisons: Sequence[Comparison], margin: float, unit: U
     seeds = format_range([c.n_seeds for c in comparisons])
     items = format_range([c.n_items for c in comparisons])
     clusters = format_range([c.n_clusters for c in comparisons])
+    tasks = {task for c in comparisons for task in c.tasks}
+    where = "" if len(tasks) == 1 else f" of {len(tasks)} tasks"
     tests = "; ".join(dict.fromkeys(c.test for c in comparisons))
-    corrections = "; ".join(dict.fromkeys(c.correction for c in comparisons))
+    corrections = dict.fromkeys(c.correction for c in comparisons)
+    if len(comparisons) > 1 and all(c.family == 1 for c in comparisons):
+        corrections = {"none": None}
     runs = {run_id for c in comparisons for run_id in c.run_ids}
     return (
-        f"{seeds} seeds; {items} test items from {clusters} sources. Test: {tests}. "
-        f"Correction: {corrections}. Intervals: {comparisons[0].level:.0%}, not adjusted. "
-        f"Margin: {margin * unit.factor:g} ({unit.name}). "
-        f"{len(runs)} runs."
+        f"{seeds} seeds; {items} test items{where} from {clusters} sources. Test: {tests}. "
+        f"Correction: {'; '.join(corrections)}. Intervals: {comparisons[0].level:.0%}, not "
+        f"adjusted. Margin: {margin * unit.factor:g} ({unit.name}). {len(runs)} runs."
     )
 
 

@@ -9,28 +9,8 @@ import pandas as pd
 from geodistill.analysis.figures.style import comparison_label, geodistill_style
 from geodistill.analysis.report import format
 from geodistill.analysis.stats.compare import Comparison
-from geodistill.publish.claims.judge import ClaimTest, Judge, find_claim, find_test
-from geodistill.publish.display import show, show_table
-
-
-def show_claim(judge: Judge, key: str, name: str) -> None:
-    """The comparisons of a claim as a table with verdicts; a line if its section is incomplete.
-
-    Args:
-        judge: which evaluates the claim.
-        key: of the claim.
-        name: of the table.
-    """
-    comparisons, test = judge.comparisons(key), find_test(key)
-    if not comparisons:
-        return print(f"{key} is not yet tested: its section is incomplete")
-    show_table(
-        format.comparison_table(comparisons, test.margin, test.unit),
-        caption=f"{find_claim(key).statement} "
-        f"{format.comparison_caption(comparisons, test.margin, test.unit)}",
-        name=name,
-        **judge.provenance(key),
-    )
+from geodistill.publish.claims.judge import ClaimTest
+from geodistill.publish.display import show
 
 
 def show_forest(
@@ -53,6 +33,7 @@ def show_forest(
     label = comparison_label(first.method, first.baseline)
     finding = f"{label}: {difference}; {_finding(comparisons)}"
     table = format.estimates_table(comparisons, test.unit)
+    marks = "Filled: pooled over tasks; hollow: one task. " if table["task"].nunique() > 1 else ""
     with geodistill_style():
         fig, ax = pyplot.subplots(figsize=(5.2, 0.42 * len(comparisons) + 1.2))
         comparison_plots.forest(ax, table, test.unit.name, test.margin * test.unit.factor)
@@ -60,8 +41,8 @@ def show_forest(
     show(
         fig,
         alt=f"Forest plot: {finding}. {_largest(comparisons, test.unit)}",
-        caption="Filled: pooled over tasks; hollow: one task. Line: 95 % interval; grey: less than "
-        f"the margin. {format.comparison_caption(comparisons, test.margin, test.unit)}",
+        caption=f"{marks}Line: 95 % interval; grey: less than the margin. "
+        f"{format.comparison_caption(comparisons, test.margin, test.unit)}",
         data=table,
         name=name,
         **provenance,

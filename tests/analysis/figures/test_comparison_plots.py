@@ -142,8 +142,8 @@ def test_forest_draws_each_interval_in_the_methods_colour(ax, comparisons):
     for line, row in zip(lines, data.itertuples(), strict=True):
         assert list(line.get_xdata()) == [row.low, row.high]
         assert to_hex(line.get_color()).upper() == method_style(row.method).color
-    assert ax.get_yticklabels()[0].get_text() == "KD + Procrustes\nvs KD, pooled"
-    assert "points" in ax.get_xlabel()
+    assert ax.get_yticklabels()[0].get_text() == "KD + Procrustes"
+    assert ax.get_xlabel() == "difference from KD, points (line: 95 % interval)"
 
 
 def test_table_and_caption_say_what_was_done(comparisons):
@@ -152,7 +152,7 @@ def test_table_and_caption_say_what_was_done(comparisons):
     shown = float(table["points (95% interval)"][0].split()[0])
     assert shown == pytest.approx(100 * comparisons[0].estimate, abs=0.051)
     text = comparison_caption(comparisons, 0.01, POINTS)
-    assert text.startswith("5 seeds; 80 test items from 40 sources. Test: paired")
+    assert text.startswith("5 seeds; 80 test items of 2 tasks from 40 sources. Test: paired")
     for part in ("crossed", "Holm over 2", "Margin: 1 (points)", "not adjusted", "30 runs"):
         assert part in text
 
@@ -214,6 +214,7 @@ def test_the_forest_fills_pooled_marks_and_shades_the_margin(ax):
         method_style("kd+gram").color,
         "white",
     ]
+    assert [t.get_text() for t in ax.get_yticklabels()] == ["KD + Gram, pooled", "KD + Gram, movie"]
     (band,) = ax.patches
     assert (band.get_x(), band.get_width()) == (-0.5, 1.0)
     assert ax.get_ylim() == (1.5, -0.5)  # the first row on top

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 from support.simulated_sections import GAINS, write_sections
 
+from geodistill.analysis.figures.style import method_style
 from geodistill.publish.claims import home
 from geodistill.publish.claims.judge import Judge
 from geodistill.publish.project import find_project
@@ -104,9 +105,21 @@ def test_the_answer_has_the_main_number_its_qualifiers_and_every_test(complete, 
         f"With twice the training KD reaches {100 * longer.levels['kd']:.1f} %, and the term adds "
         f"{100 * longer.gain.estimate:+.1f} ("
     ) in words
-    gram = 100 * (setting.levels["kd+gram"] - setting.levels["kd"])
-    assert f"- A Gram term adds {gram:+.1f} (" in words
-    assert words.count("\n- ") == 2 * 5  # four other tests and the levels of each study
+    studies = [settings["BERT, few labels"], setting]
+    grams = [100 * (s.levels["kd+gram"] - s.levels["kd"]) for s in studies]
+    table = [line for line in words.splitlines() if line.startswith("|")]
+    assert len(table) == 2 + 4
+    assert (
+        table[0] == "| the other tests, in points | BERT, few labels | OPT, computed instructions |"
+    )
+    cells = table[2].split(" | ")
+    assert cells[0] == "| A Gram term adds … to KD"
+    assert [cell.partition(" (")[0] for cell in cells[1:]] == [f"{gram:+.1f}" for gram in grams]
+    for s in studies:
+        best = max({*s.levels} - {"teacher"}, key=lambda method: s.levels[method])
+        first = f"{method_style(best).label} {100 * s.levels[best]:.1f}, "
+        assert f"- {s.label}, all methods, in per cent: {first}" in words
+        assert f"{method_style('kd+gram').label} {100 * s.levels['kd+gram']:.1f}" in words
 
 
 def test_before_the_longer_runs_the_answer_says_how_far_kd_still_rises(complete, settings):

@@ -64,12 +64,16 @@ def answer(judge: Judge, settings: Sequence[Setting]) -> str:
         judge: which evaluates the claims.
         settings: as `read_settings` gives them.
     """
-    paragraphs = []
+    paragraphs, further_tests, levels = [], {}, []
     for spec in claims_file()["settings"]:
         setting = next((s for s in settings if s.label == spec["label"]), None)
         if setting is not None and spec.get("section") == "full":
             longer = next((s for s in settings if s.label == spec.get("longer")), None)
-            paragraphs.append(_study_answer(judge, spec, setting, longer))
+            paragraphs += _study_answer(judge, spec, setting, longer)
+            further_tests[setting.label] = _further_tests(judge, spec["study"])
+            levels.append(_all_levels(setting))
+    if levels:
+        paragraphs += [_tests_table(further_tests), "\n".join(levels)]
     missing = [study for study in GRIDS if not judge.sections(study).is_complete("full")]
     if missing:
         paragraphs.append(f"Still running, and not shown: the {' and the '.join(missing)} study.")
@@ -78,8 +82,8 @@ def answer(judge: Judge, settings: Sequence[Setting]) -> str:
 
 def _study_answer(
     judge: Judge, spec: dict[str, Any], setting: Setting, longer: Setting | None
-) -> str:
-    """The main result, what qualifies it, the other tests and the levels of a complete study."""
+) -> list[str]:
+    """The main result of a complete study, and what qualifies it."""
     sections, gain, best = judge.sections(spec["study"]), setting.gain, setting.over_best
     lead = (
         f"**{setting.label}: a Procrustes term takes {setting.score} from {_level(setting, KD)} to "
@@ -104,16 +108,38 @@ def _study_answer(
         qualified.append(
             f"KD alone goes from {full:.1f} to {double:.1f} % with twice the training (validation)."
         )
-    protocol, pooled, tests = GRIDS[spec["study"]].protocol(), sections["full"].pooled, []
+    return [lead, " ".join(qualified)] if qualified else [lead]
+
+
+def _further_tests(judge: Judge, study: str) -> dict[str, str]:
+    """By the protocol's sentence: the other tests of a complete study, in points."""
+    protocol, pooled = GRIDS[study].protocol(), judge.sections(study)["full"].pooled
+    tests = {}
     for pair, sentence in zip(protocol["family"], protocol["sentences"], strict=True):
         c = compare(pooled, pair["method"], pair["baseline"])
-        words = sentence.replace("[points]", f"{POINTS.format_difference(c)} points")
-        tests += [] if (c.method, c.baseline) == (PROCRUSTES, KD) else [f"- {words}"]
+        if (c.method, c.baseline) != (PROCRUSTES, KD):
+            tests[sentence.rstrip(".").replace("[points]", "…")] = POINTS.format_difference(c)
+    return tests
+
+
+def _tests_table(by_study: dict[str, dict[str, str]]) -> str:
+    """A Markdown table with a row per test and a column per study."""
+    sentences = dict.fromkeys(words for tests in by_study.values() for words in tests)
+    rows = [("the other tests, in points", *by_study), ("---",) * (1 + len(by_study))]
+    rows += [(words, *(of.get(words, "–") for of in by_study.values())) for words in sentences]
+    return _markdown_table(rows)
+
+
+def _all_levels(setting: Setting) -> str:
+    """One line of a list: the level of every trained method, the best first."""
     trained = {m: level for m, level in setting.levels.items() if m not in {*TRIVIAL, TEACHER}}
-    order = sorted(trained, key=lambda method: trained[method])
-    labels = ", ".join(f"{method_style(m).label} {_level(setting, m)}" for m in order)
-    tests.append(f"- All methods, in per cent: {labels}.")
-    return "\n\n".join([lead, " ".join(qualified), "\n".join(tests)])
+    order = sorted(trained, key=lambda method: -trained[method])
+    levels = ", ".join(f"{method_style(m).label} {_level(setting, m)}" for m in order)
+    return f"- {setting.label}, all methods, in per cent: {levels}."
+
+
+def _markdown_table(rows: Sequence[Sequence[str]]) -> str:
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
 def settings_table(settings: Sequence[Setting]) -> str:
@@ -127,7 +153,7 @@ def settings_table(settings: Sequence[Setting]) -> str:
         "best trivial baseline", "teacher",
     )  # fmt: skip
     rows = [names, ("---",) * len(names), *(_cells(s) for s in settings)]
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    return _markdown_table(rows)
 
 
 def _cells(setting: Setting) -> tuple[str, ...]:

@@ -100,6 +100,8 @@ def test_the_answer_has_the_main_number_its_qualifiers_and_every_test(complete, 
     new = items[items["task"] == "computed-wordings"].groupby("method")["exact_match"].mean()
     difference = 100 * (new["kd+procrustes"] - new["kd"])
     assert f"On new wordings it adds {difference:+.1f} (" in words
+    alignment = 100 * (setting.levels["kd+alignment"] - setting.levels["kd"])
+    assert f"Its alignment part alone adds {alignment:+.1f} (" in words
     longer = settings["OPT, twice the steps"]
     assert (
         f"With twice the training KD reaches {100 * longer.levels['kd']:.1f} %, and the term adds "

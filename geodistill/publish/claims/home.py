@@ -26,6 +26,7 @@ from geodistill.publish.claims.home_settings import (
 from geodistill.publish.claims.judge import KD, Judge, claims_file, find_test
 from geodistill.publish.project import find_project
 
+ALIGNMENT = "kd+alignment"
 MARGIN = find_test("C4a").margin
 START, END = "<!-- answer -->", "<!-- end of the answer -->"
 FIGURE = Path("book/_static/answer.svg")
@@ -88,11 +89,13 @@ def _study_answer(
     lead = (
         f"**{setting.label}: a Procrustes term takes {setting.score} from {_level(setting, KD)} to "
         f"{_level(setting, PROCRUSTES)} % ({POINTS.format(gain.estimate)} points, 95 % interval "
-        f"{POINTS.format_interval(gain)}; {gain.n_seeds} seeds, {gain.n_items} items); the best "
+        f"{POINTS.format_interval(gain)}; {gain.n_seeds} seeds, {gain.n_items:,} items); the best "
         f"control or PCA target, {method_style(best.baseline).label}, reaches "
         f"{_level(setting, best.baseline)} %.**"
     )
-    items, qualified = sections["full"].items, []
+    items = sections["full"].items
+    alignment = compare(sections["full"].pooled, ALIGNMENT, KD)
+    qualified = [f"Its alignment part alone adds {POINTS.format_difference(alignment)} points."]
     for task, name in spec.get("transfer", {}).items():
         c = compare(items[items["task"] == task], PROCRUSTES, KD)
         qualified.append(f"On {name} it adds {POINTS.format_difference(c)} points.")
@@ -108,7 +111,7 @@ def _study_answer(
         qualified.append(
             f"KD alone goes from {full:.1f} to {double:.1f} % with twice the training (validation)."
         )
-    return [lead, " ".join(qualified)] if qualified else [lead]
+    return [lead, " ".join(qualified)]
 
 
 def _further_tests(judge: Judge, study: str) -> dict[str, str]:

@@ -92,7 +92,7 @@ display(
 )
 
 # %% [markdown]
-# **You need** the figures of the theory chapter. **Reading time**: 9 minutes; **running time**: a minute and a half, no
+# **You need** the figures of the theory chapter. **Reading time**: 9 minutes; **running time**: half a minute, no
 # GPU. **You will learn** that the outcome depends on the teacher's spectrum, on the student's width, and on when you
 # stop.
 #

@@ -61,7 +61,7 @@ display(Markdown(ledger.summary_list(("C5", "P1-opt"))))
 
 # %% [markdown]
 # **How we know**: a study whose protocol was committed before its results, below. **You need**
-# [the BERT chapter](04_bert_classification). **Run time**: about five minutes on two cores; reading
+# [the BERT chapter](04_bert_classification). **Run time**: about two minutes on two cores; reading
 # time: ten. **You will learn** where a feature term acts in a language model, what it does to answers
 # and likelihood, and why a lookup table belongs beside every score.
 #

@@ -9,7 +9,7 @@ from tqdm import tqdm  # type: ignore[import-untyped]
 
 def log(line: str) -> None:
     """Print a line at once, above a progress bar if there is one."""
-    tqdm.write(line, file=sys.stdout)
+    tqdm.write(f"{line}\n", file=sys.stdout, end="")  # at once: other processes write too
     sys.stdout.flush()
 
 

@@ -114,6 +114,7 @@ def _run_papermill(run: NotebookRun) -> None:
     # Else a kernel named python3 in the user's home folder replaces that of this environment.
     os.environ["JUPYTER_PREFER_ENV_PATH"] = "1"
     os.environ[CALLER] = str(Path.cwd())
+    os.environ.setdefault("PYTHONWARNINGS", "ignore:IProgress not found")  # no widgets, plain bars
     papermill.execute_notebook(
         run.in_progress,
         run.in_progress,
@@ -200,22 +201,27 @@ def _run_outdated(project: Project, profile: str, runs: Sequence[NotebookRun]) -
     longest_first = sorted(runs, key=lambda run: -budgets[run.name])
     cores = os.cpu_count() or 1
     workers = min(AT_A_TIME, len(runs), cores)
-    left = sum(budgets[run.name] for run in runs)
-    log(f"notebooks to run: {len(runs)}, about {left / workers:.1f} min")
+    left = {run.name: budgets[run.name] for run in runs}
+    log(f"notebooks to run: {len(runs)}, about {_minutes_left(left, workers):.1f} min")
     failures: list[str] = []
     timed = partial(_timed, threads=cores // workers)
     results = in_processes(longest_first, workers if workers > 1 else 0, timed)
     for n_done, (name, minutes, failure) in enumerate(results, 1):
         expected = budgets[name]
-        left -= expected
+        del left[name]
         failures += [failure] if failure else []
         log(
             f"[{n_done}/{len(runs)}] {name}: {'FAILED' if failure else 'done'} after "
-            f"{minutes:.1f} min, about {left / workers:.1f} min left in all"
+            f"{minutes:.1f} min, about {_minutes_left(left, workers):.1f} min left in all"
         )
         if minutes > TOLERANCE * expected:
             log(f"warning: {name} should take {expected:g} min on two idle cores")
     return sorted(failures)
+
+
+def _minutes_left(left: Mapping[str, float], workers: int) -> float:
+    """Of notebooks that share the workers: at least the minutes of the longest one."""
+    return max([sum(left.values()) / workers, *left.values()])
 
 
 def _timed(run: NotebookRun, threads: int) -> tuple[str, float, str]:

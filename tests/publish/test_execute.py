@@ -37,7 +37,7 @@ def test_runs_under_the_profile_and_reuses_what_did_not_change(tmp_path, capfd):
     shown = capfd.readouterr().out
     assert "notebooks to run: 2, about 0.5 min\n" in shown  # two at a time, half a minute each
     assert {"01_one: started", "02_two: started"} <= {*shown.splitlines()}
-    assert re.search(r"\[1/2\] 0._...: done after [\d.]+ min, about 0\.2 min left in all", shown)
+    assert re.search(r"\[1/2\] 0._...: done after [\d.]+ min, about 0\.5 min left in all", shown)
     assert re.search(r"\[2/2\] 0._...: done after [\d.]+ min, about 0\.0 min left in all", shown)
     assert "    ran as smoke 0" in shown  # a cell's output reaches the terminal
     assert [printed(path) for path in first] == ["ran as smoke 0\n"] * 2

@@ -19,7 +19,6 @@ from geodistill.experiments.registry import GRIDS
 from geodistill.publish.claims.home_settings import (
     PROCRUSTES,
     TEACHER,
-    TRIVIAL,
     Setting,
     read_settings,
 )
@@ -65,16 +64,15 @@ def answer(judge: Judge, settings: Sequence[Setting]) -> str:
         judge: which evaluates the claims.
         settings: as `read_settings` gives them.
     """
-    paragraphs, further_tests, levels = [], {}, []
+    paragraphs, further_tests = [], {}
     for spec in claims_file()["settings"]:
         setting = next((s for s in settings if s.label == spec["label"]), None)
         if setting is not None and spec.get("section") == "full":
             longer = next((s for s in settings if s.label == spec.get("longer")), None)
             paragraphs += _study_answer(judge, spec, setting, longer)
             further_tests[setting.label] = _further_tests(judge, spec["study"])
-            levels.append(_all_levels(setting))
-    if levels:
-        paragraphs += [_tests_table(further_tests), "\n".join(levels)]
+    if further_tests:
+        paragraphs.append(_tests_table(further_tests))
     missing = [study for study in GRIDS if not judge.sections(study).is_complete("full")]
     if missing:
         paragraphs.append(f"Still running, and not shown: the {' and the '.join(missing)} study.")
@@ -131,14 +129,6 @@ def _tests_table(by_study: dict[str, dict[str, str]]) -> str:
     rows = [("the other tests, in points", *by_study), ("---",) * (1 + len(by_study))]
     rows += [(words, *(of.get(words, "–") for of in by_study.values())) for words in sentences]
     return _markdown_table(rows)
-
-
-def _all_levels(setting: Setting) -> str:
-    """One line of a list: the level of every trained method, the best first."""
-    trained = {m: level for m, level in setting.levels.items() if m not in {*TRIVIAL, TEACHER}}
-    order = sorted(trained, key=lambda method: -trained[method])
-    levels = ", ".join(f"{method_style(m).label} {_level(setting, m)}" for m in order)
-    return f"- {setting.label}, all methods, in per cent: {levels}."
 
 
 def _markdown_table(rows: Sequence[Sequence[str]]) -> str:

@@ -112,7 +112,8 @@ def show_table(
             for first in range(0, len(frame), per_page)
         )
     head = f"<figcaption>{escape(caption)}<br>{_caption(facts)}</figcaption>"
-    _display(f'<figure class="gd-table">{head}{table}</figure>', facts)
+    # A wide table scrolls, by the keyboard too.
+    _display(f'<figure class="gd-table" tabindex="0">{head}{table}</figure>', facts)
 
 
 def _folded(data: pd.DataFrame) -> str:

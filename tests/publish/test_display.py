@@ -134,6 +134,7 @@ def test_a_table_has_caption_numbers_and_provenance_and_no_index(displayed):
     assert "Gain over KD by method" in html
     assert cells(html) == ["method", "gain", "kd &lt;x&gt;", "0.1235"]
     assert 'class="dataframe gd-table"' in html
+    assert '<figure class="gd-table" tabindex="0">' in html  # scrolls by the keyboard
     assert "live</b>" in html
     assert facts["name"] == "gain-over-kd-by-method"
 

@@ -74,8 +74,8 @@ def test_the_finding_counts_the_settings_of_the_studies_alone(settings):
         for of in zip(*((s.gain, s.over_best) for s in counted), strict=True)
     )
     assert home.finding(shown) == (
-        f"A Procrustes term is better than KD in {better} of 3 settings, and than the best control "
-        f"or PCA target in {ahead}"
+        f"A Procrustes term is better than KD in {better} of 3 settings, and than the best "
+        f"alternative in {ahead}"
     )
     only = counted[0]
     assert f"{100 * only.gain.estimate:+.1f} points over KD" in home.finding([only, *shown[3:]])
@@ -99,8 +99,9 @@ def test_the_answer_has_the_main_number_its_qualifiers_and_every_test(complete, 
     new = items[items["task"] == "computed-wordings"].groupby("method")["exact_match"].mean()
     difference = 100 * (new["kd+procrustes"] - new["kd"])
     assert f"On new wordings it adds {difference:+.1f} (" in words
+    assert words.startswith(f"{home.finding(list(settings.values()))}.\n\n**")
     alignment = 100 * (setting.levels["kd+alignment"] - setting.levels["kd"])
-    assert f"Its alignment part alone adds {alignment:+.1f} (" in words
+    assert f"Of its two parts, alignment alone changes KD by {alignment:+.1f} (" in words
     longer = settings["OPT, twice the steps"]
     assert (
         f"With twice the training KD reaches {100 * longer.levels['kd']:.1f} %, and the term adds "
@@ -142,7 +143,8 @@ def test_the_table_has_a_row_for_each_setting_and_every_number(settings):
     assert {line.count("|") for line in (head, rule, *rows)} == {7}
     first = settings["BERT, few labels"]
     assert f"| {100 * first.levels['kd']:.1f} | {100 * first.levels['frozen']:.1f} (" in rows[0]
-    assert home.POINTS.format_difference(first.gain) in rows[0]
+    assert f"{home.POINTS.format_difference(first.gain)}: **" in rows[0]
+    assert "**" not in rows[-1], "earlier settings have no verdict"
     assert "nan" not in "".join(rows)
 
 

@@ -41,14 +41,12 @@ def finding(settings: Sequence[Setting]) -> str:
     if len(counted) == 1:
         (only,) = counted
         gain, best = (POINTS.format(c.estimate) for c in (only.gain, _best(only)))
-        return (
-            f"{only.label}: Procrustes {gain} points over KD, the best control or PCA target {best}"
-        )
+        return f"{only.label}: Procrustes {gain} points over KD, the best alternative {best}"
     gains = sum(_is_better(s.gain) for s in counted)
     ahead = sum(_is_better(s.over_best) for s in counted)
     return (
         f"A Procrustes term is better than KD in {gains} of {len(counted)} settings, and than the "
-        f"best control or PCA target in {ahead}"
+        f"best alternative in {ahead}"
     )
 
 
@@ -72,6 +70,7 @@ def answer(judge: Judge, settings: Sequence[Setting]) -> str:
             paragraphs += _study_answer(judge, spec, setting, longer)
             further_tests[setting.label] = _further_tests(judge, spec["study"])
     if further_tests:
+        paragraphs.insert(0, f"{finding(settings)}.")
         paragraphs.append(_tests_table(further_tests))
     missing = [study for study in GRIDS if not judge.sections(study).is_complete("full")]
     if missing:
@@ -88,12 +87,12 @@ def _study_answer(
         f"**{setting.label}: a Procrustes term takes {setting.score} from {_level(setting, KD)} to "
         f"{_level(setting, PROCRUSTES)} % ({POINTS.format(gain.estimate)} points, 95 % interval "
         f"{POINTS.format_interval(gain)}; {gain.n_seeds} seeds, {gain.n_items:,} items); the best "
-        f"control or PCA target, {method_style(best.baseline).label}, reaches "
+        f"alternative, {method_style(best.baseline).label}, reaches "
         f"{_level(setting, best.baseline)} %.**"
     )
     items = sections["full"].items
     alignment = compare(sections["full"].pooled, ALIGNMENT, KD)
-    qualified = [f"Its alignment part alone adds {POINTS.format_difference(alignment)} points."]
+    qualified = []
     for task, name in spec.get("transfer", {}).items():
         c = compare(items[items["task"] == task], PROCRUSTES, KD)
         qualified.append(f"On {name} it adds {POINTS.format_difference(c)} points.")
@@ -109,6 +108,10 @@ def _study_answer(
         qualified.append(
             f"KD alone goes from {full:.1f} to {double:.1f} % with twice the training (validation)."
         )
+    qualified.append(
+        "Of its two parts, alignment alone changes KD by "
+        f"{POINTS.format_difference(alignment)} points."
+    )
     return [lead, " ".join(qualified)]
 
 
@@ -142,7 +145,7 @@ def settings_table(settings: Sequence[Setting]) -> str:
         settings: as `read_settings` gives them.
     """
     names = (
-        "setting", "Procrustes over KD", "over the best control or PCA target", "KD",
+        "setting", "Procrustes over KD", "over the best alternative", "KD",
         "best trivial baseline", "teacher",
     )  # fmt: skip
     rows = [names, ("---",) * len(names), *(_cells(s) for s in settings)]
@@ -152,12 +155,12 @@ def settings_table(settings: Sequence[Setting]) -> str:
 def _cells(setting: Setting) -> tuple[str, ...]:
     trivial = setting.best_trivial
     level = f"{_level(setting, trivial)} ({method_style(trivial).label})" if trivial else "–"
-    best = _best(setting)
-    label = method_style(term_of(best.method)).label
+    label = method_style(term_of(setting.over_best.baseline)).label
+    write = POINTS.format_difference if setting.is_earlier else _verdict
     return (
         setting.label,
-        _verdict(setting.gain),
-        f"{_verdict(setting.over_best)} ({label}, {POINTS.format(best.estimate)} over KD)",
+        write(setting.gain),
+        f"{write(setting.over_best)} ({label})",
         _level(setting, KD),
         level,
         _level(setting, TEACHER),

@@ -201,27 +201,28 @@ def _run_outdated(project: Project, profile: str, runs: Sequence[NotebookRun]) -
     longest_first = sorted(runs, key=lambda run: -budgets[run.name])
     cores = os.cpu_count() or 1
     workers = min(AT_A_TIME, len(runs), cores)
-    left = {run.name: budgets[run.name] for run in runs}
-    log(f"notebooks to run: {len(runs)}, about {_minutes_left(left, workers):.1f} min")
+    left, started = {run.name: budgets[run.name] for run in runs}, time.monotonic()
+    log(f"notebooks to run: {len(runs)}, about {_minutes_left(left, workers, 0.0):.1f} min")
     failures: list[str] = []
     timed = partial(_timed, threads=cores // workers)
     results = in_processes(longest_first, workers if workers > 1 else 0, timed)
     for n_done, (name, minutes, failure) in enumerate(results, 1):
         expected = budgets[name]
         del left[name]
+        until_end = _minutes_left(left, workers, (time.monotonic() - started) / 60)
         failures += [failure] if failure else []
         log(
             f"[{n_done}/{len(runs)}] {name}: {'FAILED' if failure else 'done'} after "
-            f"{minutes:.1f} min, about {_minutes_left(left, workers):.1f} min left in all"
+            f"{minutes:.1f} min, about {until_end:.1f} min left in all"
         )
         if minutes > TOLERANCE * expected:
             log(f"warning: {name} should take {expected:g} min on two idle cores")
     return sorted(failures)
 
 
-def _minutes_left(left: Mapping[str, float], workers: int) -> float:
-    """Of notebooks that share the workers: at least the minutes of the longest one."""
-    return max([sum(left.values()) / workers, *left.values()])
+def _minutes_left(left: Mapping[str, float], workers: int, elapsed: float) -> float:
+    """Of notebooks that share the workers: at least what the longest, begun first, still takes."""
+    return max([sum(left.values()) / workers, *(minutes - elapsed for minutes in left.values())])
 
 
 def _timed(run: NotebookRun, threads: int) -> tuple[str, float, str]:

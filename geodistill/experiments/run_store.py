@@ -140,6 +140,17 @@ def write_run(folder: Path, run: Run) -> None:
     made_by = run.provenance or provenance()
     refuse_changed(folder, made_by["dirty"])
     _refuse_other_data(folder, run)
+    for name, table in run_tables(run, made_by).items():
+        _write(table, folder / "runs" / f"{run.run_id}.{name}.parquet")
+
+
+def run_tables(run: Run, made_by: dict[str, Any]) -> dict[str, pd.DataFrame]:
+    """The rows of a run in each of the tables.
+
+    Args:
+        run: the run.
+        made_by: provenance of the process that trained.
+    """
     key = {"run_id": run.run_id, "task": run.task, "method": run.method, "seed": run.seed}
     items = pd.DataFrame(key, index=run.items.index).assign(task=run.items.get("task", run.task))
     items = items.join(run.items.drop(columns="task", errors="ignore"))
@@ -157,8 +168,7 @@ def write_run(folder: Path, run: Run) -> None:
         "finished_at": datetime.now(UTC).isoformat(timespec="seconds"),
     }
     rows = pd.DataFrame([{**shared, "metric": k, "value": v} for k, v in run.metrics.items()])
-    _write(items, folder / "runs" / f"{run.run_id}.items.parquet")
-    _write(rows, folder / "runs" / f"{run.run_id}.rows.parquet")
+    return {"items": items, "rows": rows}
 
 
 def _refuse_other_data(folder: Path, run: Run) -> None:

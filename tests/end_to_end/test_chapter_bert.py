@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from support.simulated_sections import GAINS, write_sections
+from support.simulated_sections import GAINS, copy_sections
 from support.stored_chapter import estimate, figures, run_stored_part, text
 
 from geodistill.experiments.registry import GRIDS
@@ -38,12 +38,8 @@ def verdict(html, comparison):
     return re.search(row, html, re.DOTALL)[1]
 
 
-def test_complete_sections_show_the_simulated_effects(tmp_path, monkeypatch):
-    monkeypatch.setenv("GEODISTILL_RESULTS", str(tmp_path))
-    write_sections(
-        tmp_path, "classification", [*LEVELS, "kd-length", "quarter", "text"], n_items=200
-    )
-    outputs = run_stored_part(CHAPTER, tmp_path, monkeypatch)
+def test_complete_sections_show_the_simulated_effects(simulated_results, monkeypatch):
+    outputs = run_stored_part(CHAPTER, simulated_results, monkeypatch)
     page, shown = text(outputs), figures(outputs)
     assert "incomplete" not in page
     assert set(shown) == set(FROM_SECTIONS)
@@ -62,9 +58,11 @@ def test_complete_sections_show_the_simulated_effects(tmp_path, monkeypatch):
     assert "stsb" in page
 
 
-def test_without_sections_the_chapter_says_what_is_missing(tmp_path, monkeypatch):
+def test_without_sections_the_chapter_says_what_is_missing(
+    simulated_results, tmp_path, monkeypatch
+):
     monkeypatch.setenv("GEODISTILL_RESULTS", str(tmp_path))
-    write_sections(tmp_path, "classification", ["quarter"], n_items=40)
+    copy_sections(simulated_results, tmp_path, "classification", ["quarter"])
     outputs = run_stored_part(CHAPTER, tmp_path, monkeypatch)
     page = text(outputs)
     grid = GRIDS["classification"]

@@ -1,7 +1,7 @@
 """Chapter 5 on results whose effects are known: with every section, and with none."""
 
 import pytest
-from support.simulated_sections import GAINS, write_sections
+from support.simulated_sections import GAINS
 from support.stored_chapter import estimate, figures, run_stored_part, text
 
 from geodistill.experiments.registry import GRIDS
@@ -30,11 +30,8 @@ FROM_SECTIONS = {
 REAL_TEXT = {"t0-gains", "t0-rank"}
 
 
-def test_complete_sections_show_the_simulated_effects(tmp_path, monkeypatch):
-    monkeypatch.setenv("GEODISTILL_RESULTS", str(tmp_path))
-    sections = {name for names in FROM_SECTIONS.values() for name in names}
-    write_sections(tmp_path, "instruction", sections, n_items=120)
-    outputs = run_stored_part(CHAPTER, tmp_path, monkeypatch)
+def test_complete_sections_show_the_simulated_effects(simulated_results, monkeypatch):
+    outputs = run_stored_part(CHAPTER, simulated_results, monkeypatch)
     page, shown = text(outputs), figures(outputs)
     assert "not used" not in page
     assert set(shown) == {*FROM_SECTIONS, *REAL_TEXT}

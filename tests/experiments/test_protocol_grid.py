@@ -7,7 +7,7 @@ from collections import Counter
 import pandas as pd
 import pytest
 import yaml
-from support.simulated_sections import write_section, write_sections
+from support.simulated_sections import copy_sections, write_section
 
 from geodistill.errors import InputError
 from geodistill.experiments import protocol_grid
@@ -87,13 +87,11 @@ TUNED = {
 
 
 @pytest.fixture(scope="module")
-def written(tmp_path_factory):
+def written(simulated_results, tmp_path_factory):
     """Tuning and baseline sections of both studies, simulated."""
     folder = tmp_path_factory.mktemp("written")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("GEODISTILL_RESULTS", str(folder))
-        for study, names in TUNED.items():
-            write_sections(folder, study, names, n_items=4)
+    for study, names in TUNED.items():
+        copy_sections(simulated_results, folder, study, names)
     return folder
 
 

@@ -5,7 +5,7 @@ import shutil
 
 import pandas as pd
 import pytest
-from support.simulated_sections import write_sections
+from support.simulated_sections import copy_sections
 
 from geodistill.errors import InputError
 from geodistill.experiments.protocol_grid import UnplannedError
@@ -16,20 +16,11 @@ from geodistill.files import CHECKSUMS
 STUDY = "classification"
 
 
-@pytest.fixture(scope="module")
-def written(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("written")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("GEODISTILL_RESULTS", str(folder))
-        write_sections(folder, STUDY, ["full", "full-others"], n_items=6)
-    return folder
-
-
 @pytest.fixture
-def results(written, tmp_path, monkeypatch):
-    """A copy of the sections, to be spoilt."""
+def results(simulated_results, tmp_path, monkeypatch):
+    """A copy of some sections, to be spoilt."""
     monkeypatch.setenv("GEODISTILL_RESULTS", str(tmp_path))
-    shutil.copytree(written, tmp_path, dirs_exist_ok=True)
+    copy_sections(simulated_results, tmp_path, STUDY, ["full", "full-others"])
     return tmp_path / STUDY
 
 

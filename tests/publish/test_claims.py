@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from support.simulated_sections import write_sections
+from support.simulated_sections import copy_sections
 
 from geodistill.analysis.figures.style import method_style
 from geodistill.analysis.stats.verdict import verdict
@@ -23,8 +23,8 @@ def shown(tmp_path, monkeypatch):
     return outputs
 
 
-def test_a_forest_and_a_table_say_numbers_runs_and_folders(tmp_path, shown):
-    write_sections(tmp_path, "instruction", ["full"])
+def test_a_forest_and_a_table_say_numbers_runs_and_folders(simulated_results, tmp_path, shown):
+    copy_sections(simulated_results, tmp_path, "instruction", ["full"])
     judge, test = Judge(), find_test("C5")
     comparisons = [*judge.comparisons("C5"), *judge.comparisons("P1-opt")]
     show_tests(judge, ("C5", "P1-opt"))
@@ -58,8 +58,8 @@ def test_a_claim_whose_section_is_incomplete_is_a_line_and_no_table(shown, capsy
     assert "not yet tested, their section is incomplete: C5, P1-opt" in capsys.readouterr().out
 
 
-def test_levels_are_one_row_per_method_with_the_best_on_top(tmp_path, shown):
-    write_sections(tmp_path, "classification", ["full"])
+def test_levels_are_one_row_per_method_with_the_best_on_top(simulated_results, tmp_path, shown):
+    copy_sections(simulated_results, tmp_path, "classification", ["full"])
     study = Judge().sections("classification")
     show_levels(study, ["full"], "accuracy")
     table, figure = shown

@@ -11,7 +11,7 @@ import nbclient
 import numpy as np
 import pandas as pd
 import pytest
-from support.simulated_sections import GAINS, write_sections
+from support.simulated_sections import GAINS
 
 from geodistill.analysis import compare, simulate_items
 from geodistill.analysis.stats.verdict import WORDS
@@ -24,21 +24,10 @@ from geodistill.publish.notebook_source import read_source
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.fixture(scope="module")
-def written(tmp_path_factory):
-    """Every section that a claim rests on, with effects that are known."""
-    folder = tmp_path_factory.mktemp("results")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("GEODISTILL_RESULTS", str(folder))
-        for study in GAINS:
-            write_sections(folder, study, n_items=90)
-    return folder
-
-
 @pytest.fixture
-def results(written, monkeypatch):
-    monkeypatch.setenv("GEODISTILL_RESULTS", str(written))
-    return written
+def results(simulated_results, monkeypatch):
+    monkeypatch.setenv("GEODISTILL_RESULTS", str(simulated_results))
+    return simulated_results
 
 
 @pytest.fixture
@@ -150,20 +139,20 @@ def test_a_claim_without_results_has_no_verdict(no_results):
         judge.Judge().evaluate("C9")
 
 
-def without_runs(written, folder, study, section, keep):
-    """A copy of the results in which a section has only some of its runs."""
+def without_later_seeds(written, folder, section, last_seed):
+    """A copy of the results in which a section of classification has only some of its runs."""
     shutil.copytree(written, folder, dirs_exist_ok=True)
     for table in ("rows", "items"):
-        path = folder / study / section / f"{table}.parquet"
+        path = folder / "classification" / section / f"{table}.parquet"
         frame = pd.read_parquet(path)
-        frame[keep(frame)].to_parquet(path)
+        frame[frame["seed"] <= last_seed].to_parquet(path)
         path.with_name(CHECKSUMS).unlink(missing_ok=True)
 
 
 @pytest.mark.parametrize("last_seed", [101, 108])
-def test_a_section_that_was_stopped_decides_nothing(written, no_results, last_seed):
+def test_a_section_that_was_stopped_decides_nothing(simulated_results, no_results, last_seed):
     """With two seeds of ten, or with all but the last one's: whole seeds are no whole section."""
-    without_runs(written, no_results, "classification", "full", lambda f: f["seed"] <= last_seed)
+    without_later_seeds(simulated_results, no_results, "full", last_seed)
     for key in ("C4a", "C4b", "P1-bert"):
         assert judge.Judge(lambda line: None).evaluate(key) == []
     assert len(judge.Judge().evaluate("P1-opt")) == 3
@@ -209,9 +198,9 @@ def test_a_control_that_is_worse_than_kd_is_said_to_be():
     assert note("kd+pca") == ""  # no control
 
 
-def test_a_claim_against_runs_that_collapsed_is_not_tested(written, no_results):
+def test_a_claim_against_runs_that_collapsed_is_not_tested(simulated_results, no_results):
     """All runs of the spectrum part predict one class; the other tests stay."""
-    shutil.copytree(written, no_results, dirs_exist_ok=True)
+    shutil.copytree(simulated_results, no_results, dirs_exist_ok=True)
     path = no_results / "classification" / "full" / "items.parquet"
     items = pd.read_parquet(path)
     dead = items["prediction"].mask(items["method"] == "kd+spectrum", 0)
@@ -283,7 +272,7 @@ def run_significance():
     for cell in notebook.cells:
         if "parameters" in cell.metadata.get("tags", []):
             cell.source = cell.source.replace('"laptop"', '"smoke"')
-    client = nbclient.NotebookClient(notebook, allow_errors=True, timeout=120)
+    client = nbclient.NotebookClient(notebook, allow_errors=True, timeout=None)
     client.execute(cwd=str(ROOT / "notebooks"))
     return [out for cell in notebook.cells for out in cell.get("outputs", [])]
 

@@ -1,23 +1,22 @@
 """Complete sections of the protocols as stored results, with effects that are known.
 
-The runs are those of the protocol and are stored by `run_store.write_run`: names, columns and run
-ids are real, only the numbers are drawn. The middle of three values tried is the best, what a
-further section tries is worse, and students can do every task but stsb.
+The runs are those of the protocol, in the tables that `run_store` makes: names, columns and run ids
+are real, only the numbers are drawn. The middle of three values tried is the best, what a further
+section tries is worse, and students can do every task but stsb.
 """
 
 import shutil
 from functools import partial
-from unittest import mock
 from zlib import crc32
 
 import numpy as np
 import pandas as pd
 
-from geodistill.experiments import run_store
 from geodistill.experiments.methods import BASELINES, term_of
 from geodistill.experiments.registry import GRIDS
-from geodistill.experiments.run_store import Run
+from geodistill.experiments.run_store import TABLES, Run, run_tables
 from geodistill.experiments.settings import run_config
+from geodistill.files import write_checksums
 
 GAINS = {
     "classification": {
@@ -37,22 +36,24 @@ LEVELS = {
 }  # fmt: skip
 """Accuracy of each base; students of stsb have a smaller correlation than TF-IDF."""
 STSB_LEVELS = {**LEVELS, "majority": 0.0, "ce": 0.3, "kd": 0.3}
+N_ITEMS = 120
+"""Test items per task."""
 SEED_SD, PER_STEP = 0.02, 0.02
 """Standard deviation between seeds; what a tuned value costs for each step from the middle."""
 PROVENANCE = {"versions": "{}", "commit": "0" * 40, "dirty": False, "device": "cpu: simulated"}
 
 
-def write_sections(folder, study, names=None, n_items=60):
-    """Write sections of a study under `folder`, which $GEODISTILL_RESULTS must name.
-
-    names: of the sections, by default all; those on which they rest are written in any case.
-    """
+def write_study(study):
+    """Write every section of a study to the folder that $GEODISTILL_RESULTS names."""
     grid = GRIDS[study]
-    names = names or list(grid.protocol()["grid"])
-    wanted = {*names, *(before for name in names for before in basis(study, name))}
     for name in grid.protocol()["grid"]:
-        if name in wanted:
-            write_section(grid, name, partial(MEASURE[study], name, n_items))
+        write_section(grid, name, partial(MEASURE[study], name))
+
+
+def copy_sections(written, folder, study, names):
+    """Copy some sections of a study, and those on which they rest, from one folder to another."""
+    for name in {*names}.union(*(basis(study, name) for name in names)):
+        shutil.copytree(written / study / name, folder / study / name)
 
 
 def basis(study, name):
@@ -70,25 +71,27 @@ def basis(study, name):
 
 def write_section(grid, name, measure):
     """Store every run of a section, whose metrics and items are `measure(planned)`."""
-    folder = grid.section_dir(name)
-    with mock.patch.object(run_store, "provenance", return_value=PROVENANCE):
-        for planned in grid.runs(name):
-            metrics, items = measure(planned)
-            settings = planned.settings
-            run = Run(
-                f"{grid.study}/{name}", settings.task, planned.method, planned.seed,
-                run_config(settings, planned.method), "d" * 64, metrics, items, 60.0,
-            )  # fmt: skip
-            run_store.write_run(folder, run)
-    run_store.merge_runs(folder)
-    shutil.rmtree(folder / "runs")
+    folder, stored = grid.section_dir(name), []
+    for planned in grid.runs(name):
+        metrics, items = measure(planned)
+        settings = planned.settings
+        run = Run(
+            f"{grid.study}/{name}", settings.task, planned.method, planned.seed,
+            run_config(settings, planned.method), "d" * 64, metrics, items, 60.0,
+        )  # fmt: skip
+        stored.append(run_tables(run, PROVENANCE))
+    folder.mkdir(parents=True, exist_ok=True)
+    for table in TABLES:
+        rows = pd.concat([tables[table] for tables in stored], ignore_index=True)
+        rows.to_parquet(folder / f"{table}.parquet")
+    write_checksums(folder)
 
 
 def _rng(*words):
     return np.random.default_rng(crc32(" ".join(map(str, words)).encode()))
 
 
-def _classification(section, n_items, planned):
+def _classification(section, planned):
     task, method, seed = planned.settings.task, planned.method, planned.seed
     base, _, term = method.partition("+")
     level = (STSB_LEVELS if task == "stsb" else LEVELS)[base]
@@ -97,7 +100,7 @@ def _classification(section, n_items, planned):
     if base not in BASELINES:
         level += SEED_SD * _rng(task, seed).standard_normal()
     draw = _draw_scores if task == "stsb" else _draw_classes
-    metrics, items = draw(planned, level, n_items)
+    metrics, items = draw(planned, level)
     if planned.settings.split == "validation" and task != "stsb":
         # Else the draw of the items would decide what is chosen.
         metrics |= {"accuracy": level, "largest_class": 0.6}
@@ -105,8 +108,8 @@ def _classification(section, n_items, planned):
         kept = 0.5 + GAINS["classification"].get(term, 0.0)
         metrics |= {f"geometry_kept/{name}": kept for name in ("procrustes", "gram", "cka")}
         metrics |= {"geometry_kept/procrustes/layer1": kept - 0.1, "cka": kept}
-    items["item"] = [f"i{i}" for i in range(n_items)]
-    return metrics, items.assign(source=[f"s{i // 2}" for i in range(n_items)])
+    items["item"] = [f"i{i}" for i in range(N_ITEMS)]
+    return metrics, items.assign(source=[f"s{i // 2}" for i in range(N_ITEMS)])
 
 
 def _steps_from_the_middle(study, section, planned):
@@ -128,11 +131,11 @@ def _steps_from_the_middle(study, section, planned):
     return PER_STEP * (sum(steps) + further)
 
 
-def _draw_classes(planned, share, n_items):
+def _draw_classes(planned, share):
     task, rng = planned.settings.task, _rng(planned.run_id)
-    difficulty = _rng(task).permutation((np.arange(n_items) + 0.5) / n_items)
-    label = np.arange(n_items) % 2
-    correct = difficulty + 0.1 * rng.standard_normal(n_items) < share
+    difficulty = _rng(task).permutation((np.arange(N_ITEMS) + 0.5) / N_ITEMS)
+    label = np.arange(N_ITEMS) % 2
+    correct = difficulty + 0.1 * rng.standard_normal(N_ITEMS) < share
     items = pd.DataFrame({"label": label, "prediction": np.where(correct, label, 1 - label)})
     if planned.method == "majority":
         items = items.assign(prediction=0)
@@ -145,19 +148,19 @@ def _draw_classes(planned, share, n_items):
     }, items  # fmt: skip
 
 
-def _draw_scores(planned, correlation, n_items):
-    label = _rng(planned.settings.task).standard_normal(n_items)
-    noise = _rng(planned.run_id).standard_normal(n_items)
+def _draw_scores(planned, correlation):
+    label = _rng(planned.settings.task).standard_normal(N_ITEMS)
+    noise = _rng(planned.run_id).standard_normal(N_ITEMS)
     prediction = correlation * label + np.sqrt(1 - correlation**2) * noise
     metrics = {"pearson": correlation, "spearman": correlation, "agreement": correlation}
     if planned.method == "majority":  # correlations with a constant are not defined
-        prediction, metrics = np.zeros(n_items), {}
+        prediction, metrics = np.zeros(N_ITEMS), {}
     score = -((prediction - label) ** 2)
     items = pd.DataFrame({"label": label, "prediction": prediction, "score": score})
     return {**metrics, "mse": -score.mean(), "teacher_pearson": 0.9}, items
 
 
-def _instruction(section, n_items, planned):
+def _instruction(section, planned):
     method, rng = planned.method, _rng(planned.run_id)
     base, _, term = method.partition("+")
     level = LEVELS[base] + GAINS["instruction"].get(term, 0.0)
@@ -165,14 +168,14 @@ def _instruction(section, n_items, planned):
     level -= _steps_from_the_middle("instruction", section, planned)
     metrics, tables = {}, []
     for name in (planned.settings.task, *planned.settings.extra_eval_sets):
-        items = _draw_answers(planned, level, n_items, rng)
+        items = _draw_answers(planned, level, rng)
         means = {k: items[k].mean() for k in ("exact_match", "rougeL", "words", "repetition")}
         if base not in ("lookup", "nearest"):
             items["nll"] = np.where(items["score"], 0.2, 1.5)
             means["nll"] = items["nll"].mean()
         prefix = "" if name == planned.settings.task else f"{name}/"
         metrics |= {f"{prefix}{key}": float(value) for key, value in means.items()}
-        items["item"] = [f"{name}/test/reverse/0/{i}" for i in range(n_items)]
+        items["item"] = [f"{name}/test/reverse/0/{i}" for i in range(N_ITEMS)]
         tables.append(items.assign(source=items["item"], task=name))
     if planned.settings.split == "validation":  # else the draw of the items would decide
         metrics["exact_match"] = level
@@ -187,14 +190,14 @@ def _instruction(section, n_items, planned):
     return metrics, pd.concat(tables, ignore_index=True)
 
 
-def _draw_answers(planned, share, n_items, rng):
-    difficulty = _rng(planned.settings.task).permutation((np.arange(n_items) + 0.5) / n_items)
-    correct = (difficulty + 0.1 * rng.standard_normal(n_items) < share).astype(float)
+def _draw_answers(planned, share, rng):
+    difficulty = _rng(planned.settings.task).permutation((np.arange(N_ITEMS) + 0.5) / N_ITEMS)
+    correct = (difficulty + 0.1 * rng.standard_normal(N_ITEMS) < share).astype(float)
     return pd.DataFrame(
         {
             "score": correct, "exact_match": correct, "rougeL": 0.5 + correct / 2, "words": 3.0,
             "repetition": 0.0,
-            "answer": [f" answer {i} of {planned.method} <b>&" for i in range(n_items)],
+            "answer": [f" answer {i} of {planned.method} <b>&" for i in range(N_ITEMS)],
         }
     )  # fmt: skip
 

@@ -23,7 +23,7 @@ def run_stored_part(name, folder, monkeypatch):
     parameters = next(cell for cell in cells if "parameters" in cell.metadata.get("tags", []))
     imports = next(cell for cell in cells if cell.source.startswith("import "))
     notebook = nbformat.v4.new_notebook(cells=[parameters, imports, *cells[start:]])
-    client = nbclient.NotebookClient(notebook, timeout=300, kernel_name="python3")
+    client = nbclient.NotebookClient(notebook, timeout=None, kernel_name="python3")
     client.execute(cwd=str(REPOSITORY / "notebooks"))
     return [output for cell in notebook.cells for output in cell.get("outputs", [])]
 

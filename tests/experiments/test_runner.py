@@ -281,7 +281,7 @@ def test_ctrl_c_says_that_it_goes_on_and_keeps_what_is_finished(tmp_path, log, r
     )  # fmt: skip
     wait_for(lambda: list((results / "runs").glob("*.rows.parquet")))
     os.killpg(runner.pid, signal.SIGINT)  # as a terminal does
-    out, err = runner.communicate(timeout=60)
+    out, err = runner.communicate(timeout=600)
     assert runner.returncode == 130
     assert err == "stopped; finished work is kept, the same command resumes there\n"
     assert "6 runs, 0 finished, 6 to do" in out

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from geodistill.geometry.moments import standardised
+from geodistill.geometry.moments import noise, standardised
+from geodistill.geometry.operators import safe_divide
 from geodistill.geometry.validation import valid_rows
 
 OUTLIER_RATIO = 5.0
@@ -217,8 +218,8 @@ def _threshold(squares: Tensor) -> Tensor:
     """The squared distance above which a row is an outlier."""
     median = squares.median(0).values
     # With at least half of the rows equal, their distances are rounding noise and no scale.
-    noise = (16 * torch.finfo(squares.dtype).eps) ** 2 * squares.amax(0)
-    return torch.where(median > noise, OUTLIER_RATIO**2 * median, torch.inf)
+    resolved = median > noise(squares.amax(0))
+    return torch.where(resolved, OUTLIER_RATIO**2 * median, torch.inf)
 
 
 def bulk_center(rows: Tensor) -> Tensor:
@@ -247,8 +248,7 @@ def _far_rows(rows: Tensor) -> tuple[Tensor, Tensor]:
     rows = rows / torch.where(largest > 0, largest, 1)  # squares of tiny values would underflow
     squares = (rows - bulk_center(rows)).square().sum(1)
     far = squared_distance_outliers(squares)
-    total = squares.sum()
-    return far, torch.where(far, squares, 0).sum() / torch.where(total > 0, total, 1)
+    return far, safe_divide(torch.where(far, squares, 0).sum(), squares.sum())
 
 
 def _first_share(rows: Tensor) -> Tensor:

@@ -11,7 +11,8 @@ from torch import distributed as dist
 
 from geodistill.errors import InputError
 from geodistill.files import atomic_file
-from geodistill.geometry.moments import Moments, Scale, noise, trace
+from geodistill.geometry.moments import Moments, Scale, noise
+from geodistill.geometry.operators import trace
 from geodistill.geometry.validation import PAIR, check_finite, flat_rows
 
 _SPREAD = 2654435761  # 2³²/φ: multiples of it lie far apart among the generator's 2³² states
@@ -190,7 +191,7 @@ class SecondMoments:
         about_means = torch.cat([self.xx.diagonal(), self.yy.diagonal()])
         raw = torch.cat([xx.diagonal(), yy.diagonal()])
         if center:  # the rounding of a mean must not give equal values a direction
-            varies = raw > noise(self.n * torch.cat(means).square(), torch.float64)
+            varies = raw > noise(self.n * torch.cat(means).square())
             x, y = varies[: len(self.mean_x)], varies[len(self.mean_x) :]
             xx, yy, xy = xx * x.outer(x), yy * y.outer(y), xy * x.outer(y)
         share = (about_means / raw).nan_to_num().max()  # the means are exact

@@ -20,7 +20,6 @@ from geodistill.geometry.column_space import narrow
 from geodistill.geometry.dimensionality import participation_ratio
 from geodistill.geometry.measures import cka, feature_gram_distance, procrustes_distance
 from geodistill.geometry.moments import Scale, standardised
-from geodistill.geometry.operators import safe_divide
 from geodistill.geometry.validation import paired, single
 
 MeasureFunction = Callable[..., Tensor]
@@ -70,7 +69,7 @@ def best_student(
     scores: Tensor = x @ axes
     if measure is feature_gram_distance and scale is not None:
         tau = (x.square().sum() - spectrum.sum()).clamp_min(0)  # 0 wherever an eigenvalue is
-        scores *= safe_divide(spectrum + tau / d_student, spectrum).sqrt()
+        scores *= ((spectrum + tau / d_student) / torch.where(spectrum > 0, spectrum, 1)).sqrt()
     return scores
 
 

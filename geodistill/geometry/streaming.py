@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from os import PathLike
 from pathlib import Path
 
@@ -67,11 +68,8 @@ class SecondMoments:
         if sample_size < 0 or not 0 <= seed < 2**31:
             expected = "expected sample_size ≥ 0, 0 ≤ seed < 2³¹"
             raise InputError(f"sample_size = {sample_size}, seed = {seed}: {expected}")
-
-        def zeros(*shape: int, dtype: torch.dtype = torch.float64) -> Tensor:
-            return torch.zeros(shape, dtype=dtype, device=device)
-
-        self.n, self.mean_x, self.mean_y = zeros(), zeros(d_x), zeros(d_y)
+        zeros = partial(torch.zeros, dtype=torch.float64, device=device)
+        self.n, self.mean_x, self.mean_y = zeros(()), zeros(d_x), zeros(d_y)
         self.xx, self.yy, self.xy = (
             zeros(*shape, dtype=dtype) for shape in ((d_x, d_x), (d_y, d_y), (d_x, d_y))
         )

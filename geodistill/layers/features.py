@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm  # type: ignore[import-untyped]
 
 from geodistill.errors import InputError
 from geodistill.files import first_line
 from geodistill.layers.layer_map import MIN_ROWS, LayerMap, empty_moments, finish_map
+from geodistill.layers.progress import progress_bar
 from geodistill.layers.tokenized import in_eval
 
 if TYPE_CHECKING:
@@ -198,7 +198,7 @@ def image_features(
     parts: list[list[Tensor]] = []
     starts = range(0, len(images), batch_size)
     with in_eval(model):
-        for start in tqdm(starts, "batches", leave=False, disable=None if progress else True):
+        for start in progress_bar(starts, "batches", progress):
             batch = [_open(image) for image in images[start : start + batch_size]]
             pixels = processor(images=batch, return_tensors="pt")["pixel_values"].to(like)
             hidden = getattr(

@@ -1,11 +1,11 @@
 """Every family and head: the losses of a step by hand, live, cached, and without a teacher."""
 
-import copy
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from support.model_matrix import CASES, DECODE, Case, table
+from support.model_matrix import CASES, DECODE, Case, observed, table
 from support.tiny_models import arguments, moved, weights
 from support.tiny_project import REPOSITORY
 from transformers import PrinterCallback, Trainer
@@ -55,7 +55,8 @@ def test_a_live_teacher_gives_the_losses_done_by_hand(case: Case, tmp_path: Path
 def test_a_cached_teacher_gives_them_too(case: Case, tmp_path: Path) -> None:
     batches = [case.collator(case.rows[i : i + 2]) for i in (0, 2)]
     with torch.no_grad():
-        mask = case._mask(case.batch(), case.student(1), _features(case))
+        features = observed(case.student(1), case.batch(), case.layer)[1]
+        mask = case._mask(case.batch(), case.student(1), features)
     of_tokens = case.positions == "next" or case.head == "masked tokens" or case.family in DECODE
     cache = build_cache(
         case.teacher(2), batches, mask.sum(1).tolist(), tmp_path / "cache", layers=(case.layer,),
@@ -65,17 +66,10 @@ def test_a_cached_teacher_gives_them_too(case: Case, tmp_path: Path) -> None:
     assert found == pytest.approx(case.by_hand(), rel=5e-3, abs=2e-3)
 
 
-def _features(case: Case) -> torch.Tensor:
-    from support.model_matrix import observed
-
-    return observed(case.student(1), case.batch(), case.layer)[1]
-
-
 @cases
 def test_without_a_teacher_it_is_the_plain_trainer(case: Case, tmp_path: Path) -> None:
     rows = [{k: v for k, v in r.items() if k not in ("row", "token_type_ids")} for r in case.rows]
-    plain_case = copy.copy(case)
-    object.__setattr__(plain_case, "rows", rows)
+    plain_case = replace(case, rows=rows)
     one, mine = trained(plain_case, tmp_path)
     other, theirs = trained(plain_case, tmp_path, Trainer)
     assert mine["loss"] == pytest.approx(theirs["loss"], rel=1e-5)

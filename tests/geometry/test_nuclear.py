@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from support.random_rows import normal
 from torch import Tensor
 
 from geodistill.errors import InputError
@@ -10,10 +11,6 @@ from geodistill.geometry import nuclear_norm
 
 SOLVERS = ["svd", "eigh", "polar_express"]
 SHAPES = [(7, 4), (4, 7), (5, 5), (1, 6), (3, 1)]
-
-
-def normal(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
 
 
 def with_spectrum(rows: int, columns: int, s: Tensor) -> tuple[Tensor, Tensor]:

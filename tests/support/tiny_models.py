@@ -101,6 +101,17 @@ def arguments(folder: Path, **settings):
 collate = partial(pad, pad_id=0)
 
 
+def logged(trainer, name):
+    """The values of this name in a trainer's log."""
+    return [row[name] for row in trainer.state.log_history if name in row]
+
+
+def procrustes(student, teacher):
+    """2 - 2 ‖XᵀY‖_* of centred features of unit norm."""
+    x, y = (a - a.mean(0) for a in (teacher, student))
+    return 2 - 2 * torch.linalg.svdvals((x / x.norm()).T @ (y / y.norm())).sum()
+
+
 def weights(model):
     return {name: p.detach().clone() for name, p in model.named_parameters()}
 

@@ -5,8 +5,8 @@ import warnings
 import numpy as np
 import pytest
 import torch
-from support.model_matrix import procrustes, softmax_kl
-from support.tiny_models import arguments, collate, sentences, tiny_bert
+from support.model_matrix import softmax_kl
+from support.tiny_models import arguments, collate, procrustes, sentences, tiny_bert
 from transformers import PrinterCallback, Trainer
 
 from geodistill.distill import FeatureDistillationTrainer, FeatureTerm
@@ -69,7 +69,9 @@ def test_evaluation_knows_the_terms_and_the_geometry_kept(tmp_path):
             for model in (tiny_bert(1), tiny_bert(2, width=48))
         )
     found = trainer.evaluate()
-    assert found["eval_loss/ProcrustesLoss[2--1]"] == pytest.approx(procrustes(y, x), rel=1e-4)
+    assert found["eval_loss/ProcrustesLoss[2--1]"] == pytest.approx(
+        float(procrustes(y, x)), rel=1e-4
+    )
     kept = geometry_kept(procrustes_distance, x, y)
     assert found["eval_geometry_kept"] == pytest.approx(kept, rel=1e-4)
     assert abs(kept) > 0.01

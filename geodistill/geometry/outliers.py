@@ -93,9 +93,9 @@ def diagnose(features: Tensor, mask: Tensor | None = None) -> Diagnosis:
 
     A row is an outlier if its distance from the centre exceeds 5 times the median distance. The
     centre is the mean of the half of the rows that lies nearest to it (two steps from the mean of
-    all). The rule changes with no rotation, shift or scale, and holds as long as
-    fewer than half of the rows are outliers. No separate rule for leverage is needed: a direction
-    that dominates by few rows makes their distances large.
+    all). The rule is invariant to rotation, shift and scale, and works as long as fewer than half
+    of the rows are outliers. Leverage needs no rule of its own: where a few rows make a direction
+    dominate, their distances are large.
 
     Args:
         features: (..., d); leading dimensions are flattened to rows.

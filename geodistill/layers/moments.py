@@ -232,10 +232,6 @@ def nuclear_norm_fast(c: Tensor) -> Tensor:
     return norm
 
 
-def _procrustes(m: AnyMoments, nuclear: NuclearNorm) -> Tensor:
-    return safe_sqrt(m.size_x + m.size_y - 2 * nuclear(m.xy))
-
-
 def _explained(m: AnyMoments, side: str) -> Tensor:
     """R² of a's features fitted by b's ("a") or of b's by a's; no inverse in these axes."""
     spectrum = (m.yy if side == "a" else m.xx).diagonal(dim1=-2, dim2=-1)
@@ -247,7 +243,7 @@ def _explained(m: AnyMoments, side: str) -> Tensor:
 
 
 FORMULAS: dict[str, Callable[[AnyMoments, NuclearNorm], Tensor]] = {
-    "procrustes": _procrustes,
+    "procrustes": lambda m, nuclear: safe_sqrt(m.size_x + m.size_y - 2 * nuclear(m.xy)),
     "gram": lambda m, _: safe_sqrt(gram_squared(m)),
     "cka": lambda m, _: cka_value(m),
     "cka_debiased": lambda m, _: debiased_cka_value(m),

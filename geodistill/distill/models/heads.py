@@ -71,9 +71,9 @@ def label_rule(model: Any) -> LabelRule:
     """The rule of a model, found by asking for its loss on four tokens.
 
     With a label at the last token alone, the loss for label a less that for label b is the
-    difference of two logits at the position that predicts it. Label a is 0, and b
-    the label whose differences at the two positions are furthest apart. A head whose logits are all
-    equal can't tell; then the model's `loss_type` decides.
+    difference of two logits at the position that predicts it. Label a is 0, and b the label whose
+    differences at the two positions are furthest apart. A head whose logits are all equal cannot
+    tell; then the model's `loss_type` decides.
 
     Example:
         >>> from transformers import BertConfig, BertForMaskedLM, BertLMHeadModel

@@ -8,8 +8,8 @@ import transformers as hf
 from support.model_matrix import _RESNET, _VIT, CASES, IMAGES, MASKED, bert, own, stacked
 from support.tiny_models import (
     answers,
-    arguments,
     collate,
+    distiller,
     moved,
     sentences,
     tiny_bert,
@@ -19,7 +19,7 @@ from support.tiny_models import (
 from support.tiny_tokenizers import byte_tokenizer
 from torch import nn
 
-from geodistill.distill import FeatureDistillation, FeatureDistillationTrainer, FeatureTerm, pad
+from geodistill.distill import FeatureDistillation, FeatureTerm, pad
 from geodistill.errors import InputError
 from geodistill.losses import (
     BernoulliKLLoss,
@@ -36,19 +36,10 @@ PAIRS = next(case for case in CASES if case.family == "BERT to DistilBERT")
 
 
 def trainer_of(folder, student, teacher, data=DATA, collator=collate, **settings):
-    names = ("logit_loss", "terms", "task_weight", "optimizers", "compute_loss_func",
-             "teacher_tokenizer", "processing_class")  # fmt: skip
-    mixin = {name: settings.pop(name) for name in names if name in settings}
-    trainer = FeatureDistillationTrainer(
-        model=student,
-        args=arguments(folder, max_steps=1, per_device_train_batch_size=4, **settings),
-        train_dataset=data,
-        data_collator=collator,
-        teacher_model=teacher,
-        **mixin,
-    )
-    trainer.remove_callback(hf.PrinterCallback)
-    return trainer
+    return distiller(
+        folder, student, data, teacher_model=teacher, data_collator=collator, max_steps=1,
+        per_device_train_batch_size=4, **settings,
+    )  # fmt: skip
 
 
 def first_log(trainer):

@@ -4,7 +4,8 @@ import random
 
 import pytest
 import torch
-from support.tiny_models import arguments, logged, moved, procrustes, tiny_bert, tiny_opt, weights
+from support import tiny_models
+from support.tiny_models import logged, moved, procrustes, tiny_bert, tiny_opt, weights
 from support.tiny_tokenizers import CHATML
 from support.tiny_tokenizers import byte_tokenizer as of_bytes
 from tokenizers import Tokenizer
@@ -99,22 +100,10 @@ def collate(batch):
     return pad(batch, 7, teacher_pad_id=9)
 
 
-def distiller(folder, student, data, teacher=None, terms=None, *, over=None, **settings):
-    mixin = {
-        name: settings.pop(name)
-        for name in ("teacher_cache", "teacher_tokenizer", "processing_class", "logit_loss")
-        if name in settings
-    }
-    given = {"num_train_epochs": 1, "per_device_train_batch_size": 6, **settings}
-    return (over or FeatureDistillationTrainer)(
-        model=student,
-        args=arguments(folder, **given),
-        train_dataset=data,
-        data_collator=collate,
-        teacher_model=teacher,
-        terms=[term()] if terms is None else terms,
-        **mixin,
-    )
+def distiller(folder, student, data, teacher=None, terms=None, **settings):
+    given = {"num_train_epochs": 1, "per_device_train_batch_size": 6, "data_collator": collate}
+    given |= {"teacher_model": teacher, "terms": [term()] if terms is None else terms}
+    return tiny_models.distiller(folder, student, data, **{**given, **settings})
 
 
 def pooled(features, mask, pooling):
@@ -343,7 +332,7 @@ def test_a_trainer_that_runs_the_teacher_itself_is_refused(tmp_path):
 
     student, teacher = language_models()
     with pytest.raises(InputError, match="trainer below Over runs the teacher on the student's"):
-        distiller(tmp_path, student, EXAMPLES, teacher, over=Over)
+        distiller(tmp_path, student, EXAMPLES, teacher, kind=Over)
 
 
 def test_a_cache_of_another_vocabulary_or_of_features_alone_has_no_logits_to_give(tmp_path):

@@ -6,24 +6,20 @@ from pathlib import Path
 import pytest
 import torch
 from support.model_matrix import CASES, DECODE, Case, observed, table
-from support.tiny_models import arguments, moved, weights
+from support.tiny_models import distiller, moved, weights
 from support.tiny_project import REPOSITORY
-from transformers import PrinterCallback, Trainer
+from transformers import Trainer
 
-from geodistill.distill import FeatureDistillationTrainer, FeatureTerm, build_cache
+from geodistill.distill import FeatureTerm, build_cache
 from geodistill.losses import ProcrustesLoss
 
 
-def trained(case, folder, kind=FeatureDistillationTrainer, **settings):
+def trained(case, folder, **settings):
     """A trainer after one step, and its log."""
-    trainer = kind(
-        model=case.student(1),
-        args=arguments(folder, max_steps=1, per_device_train_batch_size=4, learning_rate=0.01),
-        train_dataset=case.rows,
-        data_collator=case.collator,
-        **settings,
-    )
-    trainer.remove_callback(PrinterCallback)
+    trainer = distiller(
+        folder, case.student(1), case.rows, data_collator=case.collator, max_steps=1,
+        per_device_train_batch_size=4, learning_rate=0.01, **settings,
+    )  # fmt: skip
     trainer.train()
     return trainer, trainer.state.log_history[0]
 
@@ -71,7 +67,7 @@ def test_without_a_teacher_it_is_the_plain_trainer(case: Case, tmp_path: Path) -
     rows = [{k: v for k, v in r.items() if k not in ("row", "token_type_ids")} for r in case.rows]
     plain_case = replace(case, rows=rows)
     one, mine = trained(plain_case, tmp_path)
-    other, theirs = trained(plain_case, tmp_path, Trainer)
+    other, theirs = trained(plain_case, tmp_path, kind=Trainer)
     assert mine["loss"] == pytest.approx(theirs["loss"], rel=1e-5)
     assert moved(weights(one.model), weights(other.model)) < 1e-6
     assert moved(weights(one.model), weights(case.student(1))) > 1e-6

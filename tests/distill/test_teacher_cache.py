@@ -20,6 +20,7 @@ from support.tiny_models import (
     answers,
     arguments,
     collate,
+    distiller,
     moved,
     sentences,
     tiny_bert,
@@ -276,13 +277,12 @@ def test_a_cache_older_than_the_checksums_of_arrays_is_used(tmp_path):
 # ---- other examples ----
 
 
-def cached_step(folder, student, data, cache, **settings):
+def cached_step(folder, student, data, cache):
     """The first log and how far the weights of the student have moved."""
     before = weights(student)
-    trainer = FeatureDistillationTrainer(
-        student, arguments(folder, max_steps=1, per_device_train_batch_size=2),
-        train_dataset=data, data_collator=collate, teacher_cache=cache,
-        logit_loss=KLDivergenceLoss(), **settings,
+    trainer = distiller(
+        folder, student, data, teacher_cache=cache, logit_loss=KLDivergenceLoss(), max_steps=1,
+        per_device_train_batch_size=2,
     )  # fmt: skip
     try:
         trainer.train()
@@ -398,9 +398,9 @@ def test_a_cache_of_frames_with_letters_is_that_of_a_live_teacher(tmp_path):
             tmp_path / f"c{len(layers)}", layers=layers,
         )  # fmt: skip
         for teacher in ({"teacher_model": model(2)}, {"teacher_cache": cache}):
-            trainer = FeatureDistillationTrainer(
-                model(1), arguments(tmp_path, max_steps=1, per_device_train_batch_size=4),
-                train_dataset=rows, data_collator=stacked, logit_loss="auto", **teacher,
+            trainer = distiller(
+                tmp_path, model(1), rows, data_collator=stacked, logit_loss="auto", max_steps=1,
+                per_device_train_batch_size=4, **teacher,
             )  # fmt: skip
             trainer.train()
             log = trainer.state.log_history[0]

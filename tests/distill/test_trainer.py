@@ -7,6 +7,7 @@ from copy import deepcopy
 import pytest
 import torch
 from safetensors.torch import load_file
+from support import tiny_models
 from support.tiny_models import (
     answers,
     arguments,
@@ -45,23 +46,12 @@ ANSWERS = answers([8, 7, 8, 6], kept=[3, 1, 5, 2], seed=1)
 
 def distiller(tmp_path, student, data, teacher=None, terms=(), *, size=4, **settings):
     """A trainer with both losses and one pass over `data` in batches of `size`."""
-    mixin = {"logit_loss": KLDivergenceLoss(temperature=TEMPERATURE)} | {
-        name: settings.pop(name)
-        for name in ("logit_loss", "teacher_cache", "optimizers", "eval_dataset")
-        if name in settings
-    }
-    given = {"num_train_epochs": 1, "per_device_train_batch_size": size, "learning_rate": RATE}
-    return FeatureDistillationTrainer(
-        model=student,
-        args=arguments(tmp_path, **{**given, **settings}),
-        train_dataset=data,
-        data_collator=collate,
-        teacher_model=teacher,
-        terms=terms,
-        task_weight=TASK,
-        logit_weight=LOGIT,
-        **mixin,
-    )
+    given = {
+        "logit_loss": KLDivergenceLoss(temperature=TEMPERATURE), "task_weight": TASK,
+        "logit_weight": LOGIT, "num_train_epochs": 1, "per_device_train_batch_size": size,
+        "learning_rate": RATE, "teacher_model": teacher, "terms": terms,
+    }  # fmt: skip
+    return tiny_models.distiller(tmp_path, student, data, **{**given, **settings})
 
 
 def term(loss=None, **settings):

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 from support.model_matrix import softmax_kl
-from support.tiny_models import arguments, collate, procrustes, sentences, tiny_bert
-from transformers import PrinterCallback, Trainer
+from support.tiny_models import arguments, collate, distiller, procrustes, sentences, tiny_bert
+from transformers import Trainer
 
-from geodistill.distill import FeatureDistillationTrainer, FeatureTerm
+from geodistill.distill import FeatureTerm
 from geodistill.geometry import geometry_kept, procrustes_distance
 from geodistill.losses import CKALoss, KLDivergenceLoss, ProcrustesLoss, ShuffledRows
 
@@ -18,21 +18,11 @@ UNSEEN = sentences([5, 6, 7, 4], seed=9)
 
 
 def trained(folder, terms, *, train=True, **settings):
-    mixin = {k: settings.pop(k) for k in ("task_weight", "logit_weight") if k in settings}
-    trainer = FeatureDistillationTrainer(
-        model=tiny_bert(1),
-        args=arguments(folder, **{
-            "num_train_epochs": 1, "per_device_train_batch_size": 4, "learning_rate": 0.02,
-            **settings}),
-        train_dataset=DATA,
-        eval_dataset=UNSEEN,
-        data_collator=collate,
-        teacher_model=tiny_bert(2, width=48),
-        terms=terms,
-        logit_loss=KLDivergenceLoss(),
-        **mixin,
+    given = {"num_train_epochs": 1, "per_device_train_batch_size": 4, "learning_rate": 0.02}
+    trainer = distiller(
+        folder, tiny_bert(1), DATA, eval_dataset=UNSEEN, teacher_model=tiny_bert(2, width=48),
+        terms=terms, logit_loss=KLDivergenceLoss(), **{**given, **settings},
     )  # fmt: skip
-    trainer.remove_callback(PrinterCallback)
     if train:
         trainer.train()
     return trainer

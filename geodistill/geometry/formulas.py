@@ -150,8 +150,8 @@ def moments_for_fits(
 ) -> AnyMoments:
     """Moments of both sides; rows are centred twice.
 
-    The rounding of the first mean would leave a direction of a constant column, and a fit does not
-    see that it is short.
+    After one centring, rounding leaves a constant column a tiny direction, which a fit would use as
+    it does any other.
     """
     m = moments_of(x, y, center=center, scale=scale, mask=mask)
     if not center or isinstance(x, Accumulated) or not isinstance(m, RowMoments):

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from support.model_matrix import CASES, DECODE, Case, observed, table
-from support.tiny_models import distiller, moved, weights
+from support.tiny_models import distiller, moved, weights, without
 from support.tiny_project import REPOSITORY
 from transformers import Trainer
 
@@ -64,7 +64,7 @@ def test_a_cached_teacher_gives_them_too(case: Case, tmp_path: Path) -> None:
 
 @cases
 def test_without_a_teacher_it_is_the_plain_trainer(case: Case, tmp_path: Path) -> None:
-    rows = [{k: v for k, v in r.items() if k not in ("row", "token_type_ids")} for r in case.rows]
+    rows = [without(r, "row", "token_type_ids") for r in case.rows]
     plain_case = replace(case, rows=rows)
     one, mine = trained(plain_case, tmp_path)
     other, theirs = trained(plain_case, tmp_path, kind=Trainer)

@@ -26,6 +26,7 @@ from support.tiny_models import (
     tiny_bert,
     tiny_opt,
     weights,
+    without,
 )
 from transformers import BertForTokenClassification
 
@@ -54,10 +55,6 @@ def classifier_cache(folder, data=SENTENCES, counts=LENGTHS, *, teacher=None, **
 def language_cache(folder, data=ANSWERS, *, teacher=None, **settings):
     given = {"layers": (-1,), **settings}
     return build_cache(teacher or tiny_opt(2), batches_by_length(data, 2, 0), KEPT, folder, **given)
-
-
-def without(batch, *names):
-    return {k: v for k, v in batch.items() if k not in names}
 
 
 @torch.no_grad()
@@ -386,7 +383,7 @@ def test_a_cache_of_frames_with_letters_is_that_of_a_live_teacher(tmp_path):
         return made(hf.Wav2Vec2ForCTC, hf.Wav2Vec2Config, seed, **settings)
 
     rows = [{**row, "labels": torch.tensor([3, 5, 7 + i])} for i, row in enumerate(SPEECH)]
-    batch = {k: v for k, v in stacked(rows).items() if k not in ("row", "labels")}
+    batch = without(stacked(rows), "row", "labels")
     with torch.no_grad():
         q, p = (model(seed).eval()(**batch).logits for seed in (1, 2))
     mask = torch.arange(q.shape[1]) < torch.tensor(FRAMES)[:, None]
@@ -686,7 +683,7 @@ def test_token_labels_need_a_teacher_that_takes_them(tmp_path):
 
 def test_unlabelled_texts_keep_a_logit_per_token(tmp_path):
     teacher = bert(BertForTokenClassification, 2, num_labels=3).eval()
-    rows = [{k: v for k, v in row.items() if k != "labels"} for row in sentences([6, 4])]
+    rows = [without(row, "labels") for row in sentences([6, 4])]
     batch = collate(rows)
     cache = build_cache(teacher, [batch], [6, 4], tmp_path / "cache", layers=())
     with torch.no_grad():

@@ -19,6 +19,7 @@ from support.tiny_models import (
     tiny_bert,
     tiny_opt,
     weights,
+    without,
 )
 from torch import nn
 from torch.nn.functional import cross_entropy, mse_loss
@@ -69,7 +70,7 @@ def kl(student, teacher):
 
 def micro_batch(student, teacher, batch, feature):
     """Task and logit losses of every item, and the feature loss of the micro-batch."""
-    batch = {k: v for k, v in batch.items() if k != "row"}
+    batch = without(batch, "row")
     labels, mask = batch.pop("labels"), loss_mask(batch)
     out = student(**batch, output_hidden_states=True)
     with torch.no_grad():
@@ -335,7 +336,7 @@ def test_the_weight_is_the_ratio_of_gradient_norms_at_the_students_features(tmp_
 
     sums = torch.zeros(2)
     for batch in (collate(data[:4]), collate(data[4:])):
-        inputs = {k: v for k, v in batch.items() if k not in ("row", "labels")}
+        inputs = without(batch, "row", "labels")
         mask = batch["attention_mask"].bool()
         said = teacher(**inputs, output_hidden_states=True)
         out = by_hand(**inputs, output_hidden_states=True)
@@ -480,7 +481,7 @@ def test_student_and_teacher_keep_no_trace_of_the_training(tmp_path, model, data
     fresh = model(5).eval()
     fresh.load_state_dict(student.state_dict())
     fresh.config.use_cache = student.config.use_cache  # every transformers trainer sets it
-    batch = {k: v for k, v in collate(data).items() if k not in ("row", "labels")}
+    batch = without(collate(data), "row", "labels")
     fresh(**batch, output_hidden_states=True)
     assert hooks(student) == hooks(teacher) == hooks(fresh)  # transformers leaves some of its own
     one, other = student.eval()(**batch), fresh(**batch)
@@ -493,7 +494,7 @@ def test_without_teacher_and_terms_it_is_the_plain_trainer(tmp_path):
     FeatureDistillationTrainer(
         model=one, args=arguments(tmp_path), train_dataset=ANSWERS, data_collator=collate
     ).train()
-    plain = [{k: v for k, v in row.items() if k != "row"} for row in ANSWERS]
+    plain = [without(row, "row") for row in ANSWERS]
     Trainer(
         model=other, args=arguments(tmp_path), train_dataset=plain, data_collator=collate
     ).train()
@@ -548,7 +549,7 @@ def test_a_cache_without_the_layer_says_what_it_holds(tmp_path):
 
 def test_a_cache_needs_the_row_of_each_example(tmp_path):
     cache = cache_of(tiny_bert(2), SENTENCES, tmp_path / "c")
-    data = [{k: v for k, v in row.items() if k != "row"} for row in SENTENCES]
+    data = [without(row, "row") for row in SENTENCES]
     with pytest.raises(InputError, match="no `row` column"):
         distiller(tmp_path, tiny_bert(1), data, teacher_cache=cache).train()
 

@@ -129,6 +129,10 @@ def procrustes(student, teacher):
     return 2 - 2 * torch.linalg.svdvals((x / x.norm()).T @ (y / y.norm())).sum()
 
 
+def without(mapping, *names):
+    return {name: value for name, value in mapping.items() if name not in names}
+
+
 def weights(model):
     return {name: p.detach().clone() for name, p in model.named_parameters()}
 

@@ -154,7 +154,7 @@ def mask_of(
     path = find_module(model, layer, "")[0] if isinstance(layer, str) else ""
     texts = text_shape(inputs) is not None
     attention: Tensor | None = inputs.get("attention_mask")
-    mask = None if attention is None else attention.bool()
+    mask = attention.bool() if isinstance(attention, Tensor) else None
     if texts and any(part.startswith(_OTHER_MODALITIES) for part in path.split(".")):
         return None
     if is_encoder_decoder(model):

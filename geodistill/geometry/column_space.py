@@ -60,8 +60,7 @@ def _reciprocal(a: Tensor, floor: Tensor) -> Tensor:
 def narrow(rows: Tensor) -> Tensor:
     """Rows (..., n, d) rotated into n columns where n < d: the same Gram matrix.
 
-    The rotation is constant for the gradient, which is right where the function of the rows is one
-    of their Gram matrix.
+    The gradient takes the rotation as constant, which is right for functions of the Gram matrix.
     """
     if not is_wide(rows):
         return rows

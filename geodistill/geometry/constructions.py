@@ -11,6 +11,8 @@ from torch import Tensor
 
 from geodistill.errors import InputError
 
+_SWEEPS = 300  # of alternating projections
+
 
 class Construction(NamedTuple):
     """A teacher and a student.
@@ -132,10 +134,9 @@ def spread_mass(n: int, directions: int, lost: float, d_teacher: int) -> Constru
         n=n,
     )
     _require(0 < lost < 1, "0 < lost < 1", lost=lost)
-    pad = [0.0] * (d_teacher - 1 - directions)
-    spectrum = [1 - lost, *[lost / directions] * directions, *pad]
-    pair = from_spectra(n, spectrum[: 1 + directions], [1.0])
-    return Construction(torch.nn.functional.pad(pair.teacher, (0, len(pad))), pair.student)
+    teacher, student = from_spectra(n, [1 - lost, *[lost / directions] * directions], [1.0])
+    empty_columns = d_teacher - 1 - directions
+    return Construction(torch.nn.functional.pad(teacher, (0, empty_columns)), student)
 
 
 def flat_halves(n: int, half: int) -> Construction:
@@ -235,9 +236,6 @@ def nearly_orthogonal_teacher(n: int, d: int, eps: float, *, seed: int = 0) -> T
         vectors = axes[:, -d:] * values[-d:].clamp_min(0).sqrt()
         vectors = torch.nn.functional.normalize(vectors, dim=-1)
     return vectors
-
-
-_SWEEPS = 300
 
 
 def welch_bound(n: int, d: int) -> float:

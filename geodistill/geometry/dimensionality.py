@@ -7,6 +7,7 @@ from torch import Tensor
 
 from geodistill.errors import InputError
 from geodistill.geometry.moments import Accumulated, moments_of
+from geodistill.geometry.operators import safe_divide
 from geodistill.geometry.validation import paired
 
 _CHUNK = 4096  # rows of the n × n cosine matrix held at once
@@ -32,7 +33,7 @@ def participation_ratio(x: Tensor, *, center: bool = True, mask: Tensor | None =
             f"x is a {type(x).__name__}, of two sets of features: expected the features of one"
         )
     m = moments_of(x, x, center=center, scale="frobenius", mask=mask, names=("x", "x"))
-    return torch.where(m.kk > 0, m.size_x**2 / torch.where(m.kk > 0, m.kk, 1), 0)
+    return safe_divide(m.size_x**2, m.kk)
 
 
 def orthogonality(x: Tensor, eps: float, *, mask: Tensor | None = None) -> Tensor:

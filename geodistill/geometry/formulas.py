@@ -17,10 +17,9 @@ from geodistill.geometry.moments import (
     Scale,
     moments_of,
     row_moments,
-    safe_sqrt,
 )
 from geodistill.geometry.nuclear import nuclear_norm
-from geodistill.geometry.operators import needs_gradient
+from geodistill.geometry.operators import needs_gradient, safe_divide, safe_sqrt
 from geodistill.geometry.spectra import weighted_spectrum
 
 Direction = Literal["to_teacher", "to_student"]
@@ -51,7 +50,7 @@ def _nuclear_norm(c: Tensor) -> Tensor:
 
 def fidelity(m: AnyMoments) -> Tensor:
     """‖XᵀY‖_* / (‖X‖ ‖Y‖) in [0, 1]; 0 where either is zero."""
-    return _ratio(nuclear_overlap(m), m.size_x * m.size_y)
+    return safe_divide(nuclear_overlap(m), safe_sqrt(m.size_x * m.size_y))
 
 
 def gram_squared(m: AnyMoments) -> Tensor:
@@ -61,7 +60,7 @@ def gram_squared(m: AnyMoments) -> Tensor:
 
 def cka_value(m: AnyMoments) -> Tensor:
     """⟨K, L⟩ / (‖K‖ ‖L‖) of centred features; 0 where either is constant."""
-    return _ratio(m.kl, m.kk * m.ll)
+    return safe_divide(m.kl, safe_sqrt(m.kk * m.ll))
 
 
 def debiased_cka_value(m: AnyMoments) -> Tensor:
@@ -74,10 +73,9 @@ def debiased_cka_value(m: AnyMoments) -> Tensor:
     def hsic(inner: Tensor, diagonals: Tensor, traces: Tensor) -> Tensor:
         return inner - n / (n - 2) * diagonals + traces / ((n - 1) * (n - 2))
 
-    return _ratio(
-        hsic(m.kl, x2y2, m.size_x * m.size_y),
-        hsic(m.kk, x4, m.size_x**2) * hsic(m.ll, y4, m.size_y**2),
-    )
+    overlap = hsic(m.kl, x2y2, m.size_x * m.size_y)
+    squared_norms = hsic(m.kk, x4, m.size_x**2) * hsic(m.ll, y4, m.size_y**2)
+    return safe_divide(overlap, safe_sqrt(squared_norms))
 
 
 def spectra_overlap(m: AnyMoments) -> Tensor:
@@ -152,8 +150,8 @@ def moments_for_fits(
 ) -> AnyMoments:
     """Moments of both sides; rows are centred twice.
 
-    The rounding of the first mean would leave a direction of a constant column, and a fit does not
-    see that it is short.
+    After one centring, rounding leaves a constant column a tiny direction, which a fit would use as
+    it does any other.
     """
     m = moments_of(x, y, center=center, scale=scale, mask=mask)
     if not center or isinstance(x, Accumulated) or not isinstance(m, RowMoments):
@@ -179,7 +177,7 @@ def _rows_of(m: AnyMoments) -> RowMoments:
         return m
     joint = torch.cat([torch.cat([m.xx, m.xy], -1), torch.cat([m.xy.mT, m.yy], -1)], -2)
     norms = safe_sqrt(joint.diagonal(dim1=-2, dim2=-1))
-    inverse = torch.where(norms > 0, torch.where(norms > 0, norms, 1).reciprocal(), 0)
+    inverse = safe_divide(torch.ones_like(norms), norms)
     values, vectors = torch.linalg.eigh(inverse[..., None] * joint * inverse[..., None, :])
     rows = safe_sqrt(values)[..., None] * vectors.mT * norms[..., None, :]
     x, y = rows.split(m.widths, -1)
@@ -189,9 +187,3 @@ def _rows_of(m: AnyMoments) -> RowMoments:
 def _root_eigenvalues(gram: Tensor) -> Tensor:
     """Square roots of the eigenvalues, largest first; differentiable (eigvalsh has no 1/gap)."""
     return safe_sqrt(torch.linalg.eigvalsh(gram.double()).flip(-1)).to(gram.dtype)
-
-
-def _ratio(a: Tensor, squared: Tensor) -> Tensor:
-    """a / √squared, and 0 where the denominator is not positive."""
-    positive = squared > 0
-    return torch.where(positive, a / torch.where(positive, squared, 1).sqrt(), 0)

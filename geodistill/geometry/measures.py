@@ -29,7 +29,8 @@ from geodistill.geometry.formulas import (
     residual_squared,
     spectra_overlap,
 )
-from geodistill.geometry.moments import AnyMoments, Scale, moments_of, safe_sqrt
+from geodistill.geometry.moments import AnyMoments, Scale, moments_of
+from geodistill.geometry.operators import safe_sqrt
 from geodistill.geometry.streaming import SecondMoments
 
 Form = Literal["distance", "squared", "half_squared", "angular", "similarity", "disparity"]

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from geodistill.errors import InputError
 from geodistill.geometry.column_space import column_basis, is_wide, narrow
+from geodistill.geometry.operators import trace
 from geodistill.geometry.spectra import Refine
 from geodistill.geometry.validation import PAIR, paired, widest_dtype
 
@@ -239,8 +240,8 @@ def standardised(
     """Rows centred and scaled: "frobenius" gives ‖X‖_F = 1, "rms" a mean squared row norm of 1.
 
     Rows that are all equal have no geometry: they become exactly zero, with gradient zero; a plain
-    division would scale rounding noise up to norm 1. Rows that
-    float32 would lose are computed in float64.
+    division would scale rounding noise up to norm 1. Rows that float32 would lose are computed in
+    float64.
     """
     shift, original = x.new_zeros(()), x
     if center:
@@ -254,11 +255,7 @@ def standardised(
     if (wide := widest_dtype(x.device)) != x.dtype and _float32_loses(x, size, shift):
         rows = standardised(original.to(wide), n, center=center, scale=scale, mask=mask)
         return rows.to(x.dtype)
-    varies = size > noise(size + shift, x.dtype)
-    factor = torch.where(varies, torch.where(varies, size, 1).rsqrt(), 0)
-    if scale == "rms":
-        factor = factor * n.to(x.dtype).sqrt()
-    factor = factor[..., None, None]
+    factor = scale_factor(size, size + shift, n, scale)[..., None, None]
     return x.mul_(factor) if center and not x.requires_grad else x * factor  # made here: no copy
 
 
@@ -268,9 +265,23 @@ def _float32_loses(x: Tensor, size: Tensor, shift: Tensor) -> bool:
     return bool(lost.any()) and bool((lost & (x != 0).any(-1).any(-1)).any())
 
 
-def noise(raw: Tensor, dtype: torch.dtype) -> Tensor:
+def scale_factor(size: Tensor, raw: Tensor, n: Tensor, scale: Scale) -> Tensor:
+    """The factor that scales n centred rows; 0 where they were all equal up to rounding.
+
+    Args:
+        size: squared norm of the rows.
+        raw: their squared norm before they were centred.
+        n: number of rows.
+        scale: "frobenius" or "rms".
+    """
+    varies = size > noise(raw)
+    factor = torch.where(varies, torch.where(varies, size, 1).rsqrt(), 0)
+    return factor * n.to(size.dtype).sqrt() if scale == "rms" else factor
+
+
+def noise(raw: Tensor) -> Tensor:
     """The squared norm that rounding leaves in equal rows of squared norm `raw`."""
-    return (16 * torch.finfo(dtype).eps) ** 2 * raw
+    return (16 * torch.finfo(raw.dtype).eps) ** 2 * raw
 
 
 def _sum_of_squares(a: Tensor) -> Tensor:
@@ -278,13 +289,3 @@ def _sum_of_squares(a: Tensor) -> Tensor:
         return a.square().sum((-2, -1))
     norms: Tensor = torch.linalg.vector_norm(a, dim=-1)  # without a copy of large features
     return norms.square().sum(-1)
-
-
-def trace(a: Tensor) -> Tensor:
-    return a.diagonal(dim1=-2, dim2=-1).sum(-1)
-
-
-def safe_sqrt(a: Tensor) -> Tensor:
-    """√max(a, 0) with gradient 0, not infinity, where a ≤ 0 (as rounding may leave a square)."""
-    positive = a > 0
-    return torch.where(positive, torch.where(positive, a, 1).sqrt(), 0)

@@ -38,8 +38,8 @@ def best_student(
 ) -> Tensor:
     """Features that reach the ceiling of `measure`: principal scores of the scaled teacher.
 
-    Of eigenvalues λ_i, so of squared norm 1 − τ for a teacher of norm 1; a measure with `scale`
-    brings it to 1. With `scale` the Gram distance needs λ_i + τ/d_s, of the teacher's norm.
+    Their eigenvalues are λ_i, so a teacher of norm 1 gives them the squared norm 1 − τ; a measure
+    with `scale` brings it to 1. The Gram distance with `scale` needs λ_i + τ/d_s instead.
 
     Args:
         measure: procrustes_distance, feature_gram_distance or cka.

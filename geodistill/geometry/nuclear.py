@@ -11,7 +11,8 @@ left of the teacher. W depends on C alone, not on the bases that a solver happen
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any, Literal
 
@@ -19,7 +20,8 @@ import torch
 from torch import Tensor
 
 from geodistill.errors import InputError
-from geodistill.geometry.operators import define_operator, first_derivative
+from geodistill.geometry.column_space import is_wide
+from geodistill.geometry.operators import define_operator, first_derivative, trace
 from geodistill.geometry.validation import check_finite
 
 Solver = Literal["auto", "svd", "eigh", "polar_express"]
@@ -89,8 +91,11 @@ class _NuclearNorm(torch.autograd.Function):
 
 
 def _solve(c: Tensor, solver: str) -> tuple[Tensor, Tensor]:
+    """The norm and its gradient; the solvers take matrices with no more columns than rows."""
+    wide = is_wide(c)
     with torch.autocast(c.device.type, enabled=False):
-        return _SOLVERS[solver](c)
+        value, polar = _SOLVERS[solver](c.mT if wide else c)
+    return value, polar.mT if wide else polar
 
 
 def _solve_contiguous(c: Tensor, solver: str) -> tuple[Tensor, Tensor]:
@@ -107,10 +112,8 @@ define_operator(
 
 
 def _svd(c: Tensor) -> tuple[Tensor, Tensor]:
-    if c.shape[-2] < c.shape[-1]:  # V of a tall matrix has the whole right null space
-        value, polar = _svd(c.mT)
-        return value, polar.mT
     driver = "gesvd" if c.is_cuda else None  # Jacobi's, the default there, loses a digit
+    # V of a tall matrix has the whole right null space
     u, s, vh = torch.linalg.svd(c, full_matrices=False, driver=driver)
     nonzero = s > rank_floor(c) * s[..., :1]
     polar = (u * nonzero[..., None, :]) @ vh
@@ -119,7 +122,8 @@ def _svd(c: Tensor) -> tuple[Tensor, Tensor]:
     return s.sum(-1), polar
 
 
-_RESOLVED = 1e-5  # a float64 Gram has the directions of singular values above this share to 1e-6
+RESOLVED = 1e-5
+"""A float64 Gram has the directions of singular values above this share of the largest to 1e-6."""
 _NULL = 1e-4  # smaller singular values of P G Q, whose largest are near 1, are rounding errors
 _PRECISE = 2e-5  # relative error of the polar factor above which "eigh" takes over
 _NEAR_ONE = 0.95
@@ -132,12 +136,9 @@ def _eigh(c: Tensor) -> tuple[Tensor, Tensor]:
     are the singular values, right to second order in what is wrong with V. Columns too small for V
     to be right are solved again by themselves.
     """
-    if c.shape[-2] < c.shape[-1]:
-        value, polar = _eigh(c.mT)
-        return value, polar.mT
     floor = rank_floor(c)
     columns, v, s = _rotated(c.double())
-    large = s > max(_RESOLVED, floor) * s.amax(-1, keepdim=True)
+    large = s > max(RESOLVED, floor) * s.amax(-1, keepdim=True)
     polar = (columns * torch.where(large, 1 / s, 0)[..., None, :]) @ v.mT
     value = (s * large).sum(-1)
     for i in _rank_deficient(large):
@@ -148,7 +149,7 @@ def _eigh(c: Tensor) -> tuple[Tensor, Tensor]:
             rest, basis = rotated[:, ~solved], basis[:, ~solved]
             rotated, v_rest, norms = _rotated(rest - u @ (u.mT @ rest))
             basis = basis @ v_rest
-            solved = norms > torch.maximum(limit, _RESOLVED * norms.amax())
+            solved = norms > torch.maximum(limit, RESOLVED * norms.amax())
             if not bool(solved.any()):  # the columns left are rounding errors
                 polar[i] = _completed(polar[i], basis)
                 break
@@ -206,9 +207,6 @@ def _polar_express(c: Tensor) -> tuple[Tensor, Tensor]:
     Only a tall matrix is first reduced to its small square factor (QR), since its products would
     round more; for others QR on a GPU takes longer than the products.
     """
-    if c.shape[-2] < c.shape[-1]:
-        value, polar = _polar_express(c.mT)
-        return value, polar.mT
     a = c.flatten(0, -3) if c.ndim > 2 else c[None]
     tall = a.shape[-2] >= 3 * a.shape[-1]
     q, a = torch.linalg.qr(a) if tall else (None, a)
@@ -231,7 +229,7 @@ def _polar_express(c: Tensor) -> tuple[Tensor, Tensor]:
     error = torch.finfo(c.dtype).eps * norms + asymmetry
     if not bool((error < _PRECISE * c.shape[-1] ** 0.5).all()):
         return _eigh(c)
-    return root.diagonal(dim1=-2, dim2=-1).sum(-1), polar
+    return trace(root), polar
 
 
 @lru_cache
@@ -277,15 +275,15 @@ def rank_floor(c: Tensor) -> float:
     return float(2 * max(c.shape[-2:]) ** 0.5 * torch.finfo(c.dtype).eps)
 
 
-class _no_tf32:
+@contextmanager
+def _no_tf32() -> Iterator[None]:
     """Full float32 products: with TF32's ten bits the iteration stops at an error of 1e-3."""
-
-    def __enter__(self) -> None:
-        self.before = torch.backends.cuda.matmul.allow_tf32
-        torch.backends.cuda.matmul.allow_tf32 = False
-
-    def __exit__(self, *_: object) -> None:
-        torch.backends.cuda.matmul.allow_tf32 = self.before
+    before = torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.backends.cuda.matmul.allow_tf32 = before
 
 
 _SOLVERS: dict[str, Callable[[Tensor], tuple[Tensor, Tensor]]] = {

@@ -1,4 +1,4 @@
-"""Own operators in autograd and in graphs of `torch.compile`."""
+"""Roots and quotients with finite gradients; own operators in autograd and in compiled graphs."""
 
 from __future__ import annotations
 
@@ -7,6 +7,22 @@ from typing import Any
 
 import torch
 from torch import Tensor
+
+
+def trace(a: Tensor) -> Tensor:
+    return a.diagonal(dim1=-2, dim2=-1).sum(-1)
+
+
+def safe_sqrt(a: Tensor) -> Tensor:
+    """√max(a, 0) with gradient 0, not infinity, where a ≤ 0 (as rounding may leave a square)."""
+    positive = a > 0
+    return torch.where(positive, torch.where(positive, a, 1).sqrt(), 0)
+
+
+def safe_divide(a: Tensor, b: Tensor) -> Tensor:
+    """a / b, and 0 with gradient 0 where b is not positive."""
+    positive = b > 0
+    return torch.where(positive, a / torch.where(positive, b, 1), 0)
 
 
 def define_operator(name: str, schema: str, run: Callable[..., Any], shapes: Any) -> None:

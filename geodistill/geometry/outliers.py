@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from geodistill.geometry.moments import standardised
+from geodistill.geometry.moments import noise, standardised
+from geodistill.geometry.operators import safe_divide
 from geodistill.geometry.validation import valid_rows
 
 OUTLIER_RATIO = 5.0
@@ -92,9 +93,9 @@ def diagnose(features: Tensor, mask: Tensor | None = None) -> Diagnosis:
 
     A row is an outlier if its distance from the centre exceeds 5 times the median distance. The
     centre is the mean of the half of the rows that lies nearest to it (two steps from the mean of
-    all). The rule changes with no rotation, shift or scale, and holds as long as
-    fewer than half of the rows are outliers. No separate rule for leverage is needed: a direction
-    that dominates by few rows makes their distances large.
+    all). The rule is invariant to rotation, shift and scale, and works as long as fewer than half
+    of the rows are outliers. Leverage needs no rule of its own: where a few rows make a direction
+    dominate, their distances are large.
 
     Args:
         features: (..., d); leading dimensions are flattened to rows.
@@ -217,8 +218,8 @@ def _threshold(squares: Tensor) -> Tensor:
     """The squared distance above which a row is an outlier."""
     median = squares.median(0).values
     # With at least half of the rows equal, their distances are rounding noise and no scale.
-    noise = (16 * torch.finfo(squares.dtype).eps) ** 2 * squares.amax(0)
-    return torch.where(median > noise, OUTLIER_RATIO**2 * median, torch.inf)
+    resolved = median > noise(squares.amax(0))
+    return torch.where(resolved, OUTLIER_RATIO**2 * median, torch.inf)
 
 
 def bulk_center(rows: Tensor) -> Tensor:
@@ -247,8 +248,7 @@ def _far_rows(rows: Tensor) -> tuple[Tensor, Tensor]:
     rows = rows / torch.where(largest > 0, largest, 1)  # squares of tiny values would underflow
     squares = (rows - bulk_center(rows)).square().sum(1)
     far = squared_distance_outliers(squares)
-    total = squares.sum()
-    return far, torch.where(far, squares, 0).sum() / torch.where(total > 0, total, 1)
+    return far, safe_divide(torch.where(far, squares, 0).sum(), squares.sum())
 
 
 def _first_share(rows: Tensor) -> Tensor:

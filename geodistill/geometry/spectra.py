@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from geodistill.geometry.nuclear import RESOLVED, rank_floor
 from geodistill.geometry.operators import first_derivative
 
 Refine = Callable[[Tensor], Tensor]
 """From directions V (d, k) to (Y V)ᵀ(Y V), summed over the rows of Y anew."""
-_RESOLVED = 1e-5  # a float64 Gram has the directions of singular values above this share to 1e-6
 
 
 def weighted_spectrum(gram: Tensor, weights: Tensor, refine: Refine | None = None) -> Tensor:
@@ -41,7 +41,7 @@ class _WeightedSpectrum(torch.autograd.Function):
     def forward(ctx: Any, gram: Tensor, weights: Tensor, refine: Refine | None) -> Tensor:
         squares, v = torch.linalg.eigh(gram.double())
         s, v = squares.clamp_min(0).sqrt().flip(-1), v.flip(-1)
-        small = s < _RESOLVED * s[:1]
+        small = s < RESOLVED * s[:1]
         if refine is not None and bool(small.any()):
             squares, rotation = torch.linalg.eigh(refine(v[:, small]))
             v[:, small] = v[:, small] @ rotation.flip(-1)
@@ -55,7 +55,7 @@ class _WeightedSpectrum(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
         gram, weights, s, v = ctx.saved_tensors
         grad = grad.detach()
-        floor = 2 * len(gram) ** 0.5 * torch.finfo(gram.dtype).eps * s[:1]
+        floor = rank_floor(gram) * s[:1]
         inverse = torch.where(s > floor, weights / torch.where(s > floor, 2 * s, 1), 0)
         inner = (grad * (v * inverse) @ v.mT).to(gram.dtype)
         of_weights = (grad * s).to(weights.dtype)

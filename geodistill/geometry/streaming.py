@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from os import PathLike
 from pathlib import Path
 
@@ -11,7 +12,8 @@ from torch import distributed as dist
 
 from geodistill.errors import InputError
 from geodistill.files import atomic_file
-from geodistill.geometry.moments import Moments, Scale, noise, trace
+from geodistill.geometry.moments import Moments, Scale, noise
+from geodistill.geometry.operators import trace
 from geodistill.geometry.validation import PAIR, check_finite, flat_rows
 
 _SPREAD = 2654435761  # 2³²/φ: multiples of it lie far apart among the generator's 2³² states
@@ -66,11 +68,8 @@ class SecondMoments:
         if sample_size < 0 or not 0 <= seed < 2**31:
             expected = "expected sample_size ≥ 0, 0 ≤ seed < 2³¹"
             raise InputError(f"sample_size = {sample_size}, seed = {seed}: {expected}")
-
-        def zeros(*shape: int, dtype: torch.dtype = torch.float64) -> Tensor:
-            return torch.zeros(shape, dtype=dtype, device=device)
-
-        self.n, self.mean_x, self.mean_y = zeros(), zeros(d_x), zeros(d_y)
+        zeros = partial(torch.zeros, dtype=torch.float64, device=device)
+        self.n, self.mean_x, self.mean_y = zeros(()), zeros(d_x), zeros(d_y)
         self.xx, self.yy, self.xy = (
             zeros(*shape, dtype=dtype) for shape in ((d_x, d_x), (d_y, d_y), (d_x, d_y))
         )
@@ -190,7 +189,7 @@ class SecondMoments:
         about_means = torch.cat([self.xx.diagonal(), self.yy.diagonal()])
         raw = torch.cat([xx.diagonal(), yy.diagonal()])
         if center:  # the rounding of a mean must not give equal values a direction
-            varies = raw > noise(self.n * torch.cat(means).square(), torch.float64)
+            varies = raw > noise(self.n * torch.cat(means).square())
             x, y = varies[: len(self.mean_x)], varies[len(self.mean_x) :]
             xx, yy, xy = xx * x.outer(x), yy * y.outer(y), xy * x.outer(y)
         share = (about_means / raw).nan_to_num().max()  # the means are exact

@@ -1,4 +1,4 @@
-"""Layer-by-layer similarity of two models, or of features at hand."""
+"""Layer-by-layer similarity of two models, or of computed features."""
 
 from geodistill.layers.compare_layers import compare_layers
 from geodistill.layers.features import compare_features

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 import torch
 from torch import Tensor, nn
-from tqdm.auto import tqdm  # type: ignore[import-untyped]
 
 from geodistill.errors import InputError
 from geodistill.geometry.outliers import squared_distance_outliers
@@ -23,6 +22,7 @@ from geodistill.layers.layer_map import (
 )
 from geodistill.layers.moments import Layer, LayerMoments
 from geodistill.layers.outliers import TokenDistances, describe_dominance
+from geodistill.layers.progress import progress_bar
 from geodistill.layers.tokenized import TokenizedModel, in_eval, tokenize
 
 if TYPE_CHECKING:
@@ -169,7 +169,7 @@ def _batches(
     texts.sort(key=lambda i: -len(models[0].ids[i]))
     starts = range(0, len(texts), batch_size)
     with in_eval(models[0].model), in_eval(models[1].model):
-        for start in tqdm(starts, "batches", leave=False, disable=None if progress else True):
+        for start in progress_bar(starts, "batches", progress):
             batch = texts[start : start + batch_size]
             yield batch, [model.features(batch) for model in models]
 

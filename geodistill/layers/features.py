@@ -1,4 +1,4 @@
-"""Layer maps of features at hand: arrays, `.npy` and `.safetensors` files, and models of images."""
+"""Layer maps of computed features: arrays, `.npy` and `.safetensors` files, models of images."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm  # type: ignore[import-untyped]
 
 from geodistill.errors import InputError
 from geodistill.files import first_line
 from geodistill.layers.layer_map import MIN_ROWS, LayerMap, empty_moments, finish_map
+from geodistill.layers.progress import progress_bar
 from geodistill.layers.tokenized import in_eval
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def compare_features(
     progress: bool = True,
     unit: str = "row",
 ) -> LayerMap:
-    """Compare layers whose features are at hand; row i of every array is of the same example.
+    """Compare layers by features computed before; row i of every array is of the same example.
 
     Measures and tests are those of `compare_layers`, with one row per example; rows are taken to be
     independent.
@@ -60,26 +60,23 @@ def compare_features(
         >>> round(float(table.query("measure == 'cka'")["value"].item()), 6)
         1.0
     """
-    a, b = (
-        _checked(side, f) for side, f in (("features_a", features_a), ("features_b", features_b))
-    )
-    n, n_b = (len(next(iter(side.values()))) for side in (a, b))
-    if n != n_b:
+    a, b = _checked("features_a", features_a), _checked("features_b", features_b)
+    rows_a, rows_b = (torch.cat(list(layers.values()), 1) for layers in (a, b))
+    n = len(rows_a)
+    if n != len(rows_b):
         raise InputError(
-            f"features_a has {n} rows and features_b {n_b}: expected the same examples in both"
+            f"features_a has {n} rows and features_b {len(rows_b)}: expected the same examples in "
+            "both"
         )
     if n < MIN_ROWS:
         raise InputError(f"features_a has {n} rows: expected at least {MIN_ROWS}")
-    rows = torch.cat(list(a.values()), 1), torch.cat(list(b.values()), 1)
     moments = empty_moments([list(a.values()), list(b.values())])
-    for start in range(0, n, _CHUNK):
-        moments.update(rows[0][start : start + _CHUNK], rows[1][start : start + _CHUNK])
-    layers = moments.layers()
+    for part in zip(torch.split(rows_a, _CHUNK), torch.split(rows_b, _CHUNK), strict=True):
+        moments.update(*part)
     sampled = torch.randperm(n, generator=torch.Generator().manual_seed(seed))[:max_permuted_rows]
-    sample = rows[0][sampled].double(), rows[1][sampled].double()
-    return finish_map(
-        moments, layers, sample, (list(a), list(b)), permutations, seed, progress, unit
-    )
+    sample = rows_a[sampled].double(), rows_b[sampled].double()
+    names = list(a), list(b)
+    return finish_map(moments, moments.layers(), sample, names, permutations, seed, progress, unit)
 
 
 def _checked(name: str, features: Features) -> dict[int | str, Tensor]:
@@ -198,7 +195,7 @@ def image_features(
     parts: list[list[Tensor]] = []
     starts = range(0, len(images), batch_size)
     with in_eval(model):
-        for start in tqdm(starts, "batches", leave=False, disable=None if progress else True):
+        for start in progress_bar(starts, "batches", progress):
             batch = [_open(image) for image in images[start : start + batch_size]]
             pixels = processor(images=batch, return_tensors="pt")["pixel_values"].to(like)
             hidden = getattr(

@@ -15,8 +15,9 @@ import torch
 from torch import Tensor
 
 from geodistill.geometry.formulas import cka_value, debiased_cka_value, gram_squared
-from geodistill.geometry.moments import AnyMoments, Moments, RowMoments, safe_sqrt
+from geodistill.geometry.moments import AnyMoments, Moments, RowMoments, noise
 from geodistill.geometry.nuclear import nuclear_norm
+from geodistill.geometry.operators import safe_divide, safe_sqrt
 
 NuclearNorm = Callable[[Tensor], Tensor]
 Widths = tuple[list[int], list[int]]
@@ -139,8 +140,8 @@ def _layer(second: Tensor, mean: Tensor, origin: Tensor, n: int) -> Layer:
     width = len(second) - 1
     gram, shift = second[:-1, :-1], mean[:-1]
     size = gram.trace()
-    noise = (16 * torch.finfo(second.dtype).eps) ** 2 * (size + n * (origin + shift).square().sum())
-    inverse = torch.where(size > noise, 1 / size, 0)
+    raw = size + n * (origin + shift).square().sum()
+    inverse = torch.where(size > noise(raw), 1 / size, 0)
     values, axes = torch.linalg.eigh(gram * inverse)
     rank = min(width, n - 1)  # of centred rows
     squares = torch.cat([-2 * shift, shift.new_ones(1)]) * inverse
@@ -231,10 +232,6 @@ def nuclear_norm_fast(c: Tensor) -> Tensor:
     return norm
 
 
-def _procrustes(m: AnyMoments, nuclear: NuclearNorm) -> Tensor:
-    return safe_sqrt(m.size_x + m.size_y - 2 * nuclear(m.xy))
-
-
 def _explained(m: AnyMoments, side: str) -> Tensor:
     """R² of a's features fitted by b's ("a") or of b's by a's; no inverse in these axes."""
     spectrum = (m.yy if side == "a" else m.xx).diagonal(dim1=-2, dim2=-1)
@@ -242,12 +239,11 @@ def _explained(m: AnyMoments, side: str) -> Tensor:
     inverse = torch.where(spectrum > floor, 1 / spectrum, 0)
     squares = m.xy.square().sum(-2 if side == "a" else -1)
     fitted = (squares * inverse).sum(-1)
-    size = m.size_x if side == "a" else m.size_y
-    return torch.where(size > 0, fitted / size, 0).clamp(0, 1)
+    return safe_divide(fitted, m.size_x if side == "a" else m.size_y).clamp(0, 1)
 
 
 FORMULAS: dict[str, Callable[[AnyMoments, NuclearNorm], Tensor]] = {
-    "procrustes": _procrustes,
+    "procrustes": lambda m, nuclear: safe_sqrt(m.size_x + m.size_y - 2 * nuclear(m.xy)),
     "gram": lambda m, _: safe_sqrt(gram_squared(m)),
     "cka": lambda m, _: cka_value(m),
     "cka_debiased": lambda m, _: debiased_cka_value(m),

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm  # type: ignore[import-untyped]
 
 from geodistill.geometry.permutation import permutation_pvalues
 from geodistill.layers.mapping import mapping_p
@@ -28,6 +27,7 @@ from geodistill.layers.moments import (
     null_moments,
     permuted_moments,
 )
+from geodistill.layers.progress import progress_bar
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -54,8 +54,7 @@ def value_columns(
     # The best student of a layer may have as many directions as the layer itself.
     corners = haar_corners(n, (ranks[0], max(ranks)), _N_DRAWS, seed)
     ranges: dict[tuple[int, int, str], tuple[float, float]] = {}
-    pairs = list(np.ndindex(shape))
-    for i, j in tqdm(pairs, "pairs", leave=False, disable=None if progress else True):
+    for i, j in progress_bar(list(np.ndindex(shape)), "pairs", progress):
         names = defined_measures(n, a[i].width, b[j].width)
         values = measure_values(moments.pair(i, j, a[i], b[j]), names)
         nulls = _null_values(n, a[i], b[j], names, corners)
@@ -131,9 +130,7 @@ def pvalue_columns(
     defined = torch.tensor([[name in pair for pair in names] for name in FORMULAS])
     generator = torch.Generator().manual_seed(seed)
     similarities = [_similarities(a, b, torch.arange(n), defined)]
-    for _ in tqdm(
-        range(permutations), "permutations", leave=False, disable=None if progress else True
-    ):
+    for _ in progress_bar(range(permutations), "permutations", progress):
         order = torch.randperm(n, generator=generator)
         similarities.append(_similarities(a, b, order, defined))
     orders = torch.stack(similarities)

@@ -11,7 +11,8 @@ from geodistill.geometry.formulas import (
     gram_squared,
     procrustes_squared,
 )
-from geodistill.geometry.moments import AnyMoments, safe_sqrt
+from geodistill.geometry.moments import AnyMoments
+from geodistill.geometry.operators import safe_sqrt
 from geodistill.losses.moment_loss import Group, MomentLoss
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +13,6 @@ from geodistill.errors import InputError
 from geodistill.geometry.validation import flatten_valid_rows
 
 Kind = Literal["forward", "reverse", "skew"]
-KINDS: tuple[Kind, ...] = ("forward", "reverse", "skew")
 SKEW = 0.1  # weight of the teacher in the mixture
 
 
@@ -60,8 +59,8 @@ class KLDivergenceLoss(LogitLoss):
 
     def __init__(self, kind: Kind = "forward", temperature: float = 1.0) -> None:
         super().__init__()
-        if kind not in KINDS:
-            raise InputError(f"kind is {kind!r}: expected one of {KINDS}")
+        if kind not in (kinds := get_args(Kind)):
+            raise InputError(f"kind is {kind!r}: expected one of {kinds}")
         self.kind, self.temperature = kind, _checked(temperature)
 
     def forward(

@@ -14,7 +14,14 @@ import torch.distributed as dist
 from torch import Tensor
 
 from geodistill.errors import InputError
-from geodistill.geometry.moments import AnyMoments, Moments, Scale, check_scale, noise, row_moments
+from geodistill.geometry.moments import (
+    AnyMoments,
+    Moments,
+    Scale,
+    check_scale,
+    row_moments,
+    scale_factor,
+)
 from geodistill.geometry.validation import flat_rows, row_dtype
 from geodistill.losses.base import NAMES, FeatureLoss
 from geodistill.losses.chunked_moments import Rows, Sums, column_sums, products, student_gram
@@ -179,11 +186,7 @@ class MomentLoss(FeatureLoss):
 
 def _moments(sums: Sums, scale: Scale, rows: Rows | None = None) -> Moments:
     """The sums, of all rows if these are given, scaled as `standardised` scales rows."""
-    factor = {side: torch.ones_like(sums["n"]) for side in _SIDES}
-    if scale is not None:
-        factor = {side: _inverse_norm(sums, side) for side in _SIDES}
-    if scale == "rms":
-        factor = {side: a * sums["n"].sqrt() for side, a in factor.items()}
+    factor = {side: _factor(sums, side, scale) for side in _SIDES}
     scaled = {
         name: factor[name[0]] * factor[name[1]] * sums[name] if name in sums else sums["n"].new([])
         for name in ("xx", "yy", "xy")
@@ -196,12 +199,12 @@ def _moments(sums: Sums, scale: Scale, rows: Rows | None = None) -> Moments:
     return Moments(sums["n"], **scaled, refine=refine, sizes=(size_x, size_y))
 
 
-def _inverse_norm(sums: Sums, side: str) -> Tensor:
-    """1/‖X‖_F, and 0 if all rows are equal up to rounding."""
-    size, mean = sums[f"size_{side}"], sums[f"mean_{side}"]
-    raw = size.detach() + sums["n"] * mean.square().sum()
-    varies = size > noise(raw, size.dtype)
-    return torch.where(varies, torch.where(varies, size, 1).rsqrt(), 0)
+def _factor(sums: Sums, side: str, scale: Scale) -> Tensor:
+    if scale is None:
+        return torch.ones_like(sums["n"])
+    size, n = sums[f"size_{side}"], sums["n"]
+    raw = size.detach() + n * sums[f"mean_{side}"].square().sum()
+    return scale_factor(size, raw, n, scale)
 
 
 def _about(sums: Sums, means: Sums) -> Sums:

@@ -8,18 +8,19 @@ import transformers as hf
 from support.model_matrix import _RESNET, _VIT, CASES, IMAGES, MASKED, bert, own, stacked
 from support.tiny_models import (
     answers,
-    arguments,
     collate,
+    distiller,
     moved,
     sentences,
     tiny_bert,
     tiny_opt,
     weights,
+    without,
 )
 from support.tiny_tokenizers import byte_tokenizer
 from torch import nn
 
-from geodistill.distill import FeatureDistillation, FeatureDistillationTrainer, FeatureTerm, pad
+from geodistill.distill import FeatureDistillation, FeatureTerm, pad
 from geodistill.errors import InputError
 from geodistill.losses import (
     BernoulliKLLoss,
@@ -31,24 +32,15 @@ from geodistill.losses import (
 )
 
 DATA = sentences([6, 4, 5, 6], seed=1)
-UNLABELLED = [{k: v for k, v in row.items() if k != "labels"} for row in DATA]
+UNLABELLED = [without(row, "labels") for row in DATA]
 PAIRS = next(case for case in CASES if case.family == "BERT to DistilBERT")
 
 
 def trainer_of(folder, student, teacher, data=DATA, collator=collate, **settings):
-    names = ("logit_loss", "terms", "task_weight", "optimizers", "compute_loss_func",
-             "teacher_tokenizer", "processing_class")  # fmt: skip
-    mixin = {name: settings.pop(name) for name in names if name in settings}
-    trainer = FeatureDistillationTrainer(
-        model=student,
-        args=arguments(folder, max_steps=1, per_device_train_batch_size=4, **settings),
-        train_dataset=data,
-        data_collator=collator,
-        teacher_model=teacher,
-        **mixin,
-    )
-    trainer.remove_callback(hf.PrinterCallback)
-    return trainer
+    return distiller(
+        folder, student, data, teacher_model=teacher, data_collator=collator, max_steps=1,
+        per_device_train_batch_size=4, **settings,
+    )  # fmt: skip
 
 
 def first_log(trainer):
@@ -105,7 +97,7 @@ def test_labels_of_each_kind_are_padded_or_refused():
 
 def test_a_teacher_set_to_training_teaches_without_dropout(tmp_path):
     teacher = bert(hf.BertForSequenceClassification, 2, num_labels=3, hidden_dropout_prob=0.5)
-    batch = {k: v for k, v in collate(DATA).items() if k not in ("row", "labels")}
+    batch = without(collate(DATA), "row", "labels")
     with torch.no_grad():
         p, q = (m.eval()(**batch).logits.log_softmax(-1) for m in (teacher, tiny_bert(1)))
     trainer = trainer_of(tmp_path, tiny_bert(1), teacher, logit_loss=KLDivergenceLoss())
@@ -193,7 +185,7 @@ def test_examples_without_labels_serve_if_the_task_has_no_weight(tmp_path, model
             terms=at(-1),
         )
     )  # fmt: skip
-    batch = {k: v for k, v in collate(UNLABELLED).items() if k != "row"}
+    batch = without(collate(UNLABELLED), "row")
     with torch.no_grad():
         pair = [m(**batch).logits for m in (model(1), model(2))]
     if pair[0].dim() == 3:
@@ -424,7 +416,7 @@ def test_every_column_with_the_prefix_reaches_a_teacher_with_another_tokenizer(t
         name: torch.tensor([row[f"teacher_{name}"] for row in rows])
         for name in ("input_ids", "token_type_ids")
     }
-    own_ids = {k: v for k, v in collate(DATA).items() if k not in ("row", "labels")}
+    own_ids = without(collate(DATA), "row", "labels")
     with torch.no_grad():
         p = teacher.eval()(**batch).logits.log_softmax(-1)
         q = tiny_bert(1).eval()(**own_ids).logits.log_softmax(-1)
@@ -467,7 +459,7 @@ def compiled(model):
 )
 def test_a_wrapped_model_has_the_positions_of_the_model_inside(tmp_path, student, teacher):
     rows = answers([8, 7, 8, 6], kept=[3, 1, 5, 2], seed=1)
-    batch = {k: v for k, v in collate(rows).items() if k != "row"}
+    batch = without(collate(rows), "row")
     mask = nn.functional.pad(batch.pop("labels")[:, 1:] != -100, (0, 1))
     with torch.no_grad():
         q, p = (tiny_opt(i).eval()(**batch).logits[mask].log_softmax(-1) for i in (1, 2))

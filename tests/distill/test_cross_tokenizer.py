@@ -4,7 +4,8 @@ import random
 
 import pytest
 import torch
-from support.tiny_models import arguments, moved, tiny_bert, tiny_opt, weights
+from support import tiny_models
+from support.tiny_models import logged, moved, procrustes, tiny_bert, tiny_opt, weights
 from support.tiny_tokenizers import CHATML
 from support.tiny_tokenizers import byte_tokenizer as of_bytes
 from tokenizers import Tokenizer
@@ -81,6 +82,15 @@ CLASSES = pytest.param(
 BOTH = pytest.mark.parametrize(("student", "teacher", "data"), [LANGUAGE, CLASSES])
 
 
+KNOWN = {"teacher_tokenizer": of_words(), "processing_class": of_bytes()}
+LONE = [{k: v for k, v in e.items() if "teacher" not in k} for e in EXAMPLES]
+
+
+def language_models():
+    """A student and its teacher."""
+    return [make() for make in LANGUAGE.values[:2]]
+
+
 def term(pooling="mean", loss=None, weight=2.0):
     return FeatureTerm(-1, -1, loss or ProcrustesLoss(), weight=weight, pooling=pooling)
 
@@ -90,26 +100,10 @@ def collate(batch):
     return pad(batch, 7, teacher_pad_id=9)
 
 
-def distiller(folder, student, data, teacher=None, terms=None, *, over=None, **settings):
-    mixin = {
-        name: settings.pop(name)
-        for name in ("teacher_cache", "teacher_tokenizer", "processing_class", "logit_loss")
-        if name in settings
-    }
-    given = {"num_train_epochs": 1, "per_device_train_batch_size": 6, **settings}
-    return (over or FeatureDistillationTrainer)(
-        model=student,
-        args=arguments(folder, **given),
-        train_dataset=data,
-        data_collator=collate,
-        teacher_model=teacher,
-        terms=[term()] if terms is None else terms,
-        **mixin,
-    )
-
-
-def logged(trainer, name):
-    return [found[name] for found in trainer.state.log_history if name in found]
+def distiller(folder, student, data, teacher=None, terms=None, **settings):
+    given = {"num_train_epochs": 1, "per_device_train_batch_size": 6, "data_collator": collate}
+    given |= {"teacher_model": teacher, "terms": [term()] if terms is None else terms}
+    return tiny_models.distiller(folder, student, data, **{**given, **settings})
 
 
 def pooled(features, mask, pooling):
@@ -130,12 +124,6 @@ def by_hand(model, data, pooling):
         )
         found.append(pooled(out.hidden_states[-1][0], loss_mask(batch)[0], pooling))
     return torch.stack(found)
-
-
-def procrustes(student, teacher):
-    """2 - 2 ‖XᵀY‖_* of centred features of unit norm."""
-    x, y = (a - a.mean(0) for a in (teacher, student))
-    return 2 - 2 * torch.linalg.svdvals((x / x.norm()).T @ (y / y.norm())).sum()
 
 
 # ---- what is compared ----
@@ -203,12 +191,11 @@ def test_a_cached_teacher_teaches_like_a_live_one(tmp_path, student, teacher, da
         layers=(-1,),
     )
     lean = [{k: v for k, v in e.items() if ids or "teacher" not in k} for e in data]
-    known = {"teacher_tokenizer": of_words(), "processing_class": of_bytes()}
     settings = {"per_device_train_batch_size": 3, "num_train_epochs": 3}
     terms = [term("mean"), term("last", ShuffledRows(ProcrustesLoss(), seed=1))]
     live = distiller(tmp_path, student(), data, teacher(), terms, **settings)
     cached = distiller(
-        tmp_path, student(), lean, None, terms, teacher_cache=cache, **settings, **known
+        tmp_path, student(), lean, None, terms, teacher_cache=cache, **settings, **KNOWN
     )
     terms[1].loss.calls.zero_()
     live.train()
@@ -239,7 +226,7 @@ def test_classifiers_share_logits_whatever_their_tokens(tmp_path):
 
 
 def test_evaluation_is_the_trainers_own(tmp_path):
-    student, teacher = (p() for p in LANGUAGE.values[:2])
+    student, teacher = language_models()
     trainer = distiller(tmp_path, student, EXAMPLES, teacher, per_device_eval_batch_size=6)
     trainer.eval_dataset = EXAMPLES
     batch = pad(EXAMPLES, 0)
@@ -251,7 +238,7 @@ def test_evaluation_is_the_trainers_own(tmp_path):
 def test_columns_that_no_model_takes_are_kept_for_the_teacher(tmp_path):
     from datasets import Dataset
 
-    student, teacher = (p() for p in LANGUAGE.values[:2])
+    student, teacher = language_models()
     trainer = distiller(
         tmp_path, student, Dataset.from_list(EXAMPLES), teacher, remove_unused_columns=True
     )
@@ -265,16 +252,15 @@ def test_columns_that_no_model_takes_are_kept_for_the_teacher(tmp_path):
 
 
 def test_losses_that_compare_tokens_are_refused_with_both_tokenizers(tmp_path):
-    student, teacher = (p() for p in LANGUAGE.values[:2])
-    known = {"teacher_tokenizer": of_words(), "processing_class": of_bytes()}
+    student, teacher = language_models()
     words = (
         r"processing_class \(.*, 258 tokens\) and teacher_tokenizer \(.*, 44 tokens\) differ: "
         r"'.+' is token \d+ and none"
     )
     with pytest.raises(InputError, match=f"logit_loss compares token with token, but {words}"):
-        distiller(tmp_path, student, EXAMPLES, teacher, [], logit_loss=KLDivergenceLoss(), **known)
+        distiller(tmp_path, student, EXAMPLES, teacher, [], logit_loss=KLDivergenceLoss(), **KNOWN)
     with pytest.raises(InputError, match=rf"pooling='all', one row per .*{words}.*pooling='mean'"):
-        distiller(tmp_path, student, EXAMPLES, teacher, [term("all")], **known)
+        distiller(tmp_path, student, EXAMPLES, teacher, [term("all")], **KNOWN)
 
 
 def test_vocabularies_of_one_size_and_other_words_are_refused(tmp_path):
@@ -295,7 +281,7 @@ def test_vocabularies_of_one_size_and_other_words_are_refused(tmp_path):
 @pytest.mark.parametrize("late", [False, True])
 def test_examples_with_two_readings_refuse_token_losses_without_any_tokenizer(tmp_path, late):
     """Early from the examples; where a collator adds the tokens, at its first batch."""
-    student, teacher = (p() for p in LANGUAGE.values[:2])
+    student, teacher = language_models()
 
     class Hidden(torch.utils.data.IterableDataset):
         def __iter__(self):
@@ -309,28 +295,25 @@ def test_examples_with_two_readings_refuse_token_losses_without_any_tokenizer(tm
 
 
 def test_sizes_that_differ_ask_for_the_tokenizers(tmp_path):
-    student, teacher = (p() for p in LANGUAGE.values[:2])
-    lone = [{k: v for k, v in e.items() if "teacher" not in k} for e in EXAMPLES]
+    student, teacher = language_models()
     with pytest.raises(
         InputError, match=r"embeds 60 tokens, the student 300.*teacher_tokenizer and processing_cl"
     ):
-        distiller(tmp_path, student, lone, teacher)
+        distiller(tmp_path, student, LONE, teacher)
     with pytest.raises(InputError, match=r"teacher has 60 logits, the student 300 \(OPTFor"):
-        distiller(tmp_path, student, lone, teacher, [], logit_loss=KLDivergenceLoss())
+        distiller(tmp_path, student, LONE, teacher, [], logit_loss=KLDivergenceLoss())
     padded = tiny_opt(2, vocabulary=STUDENTS + 20, positions=64)  # one tokenizer, padded heads
     both = {"teacher_tokenizer": of_bytes(), "processing_class": of_bytes()}
-    trainer = distiller(tmp_path, student, lone, padded, [term("all")], **both)
+    trainer = distiller(tmp_path, student, LONE, padded, [term("all")], **both)
     trainer.train()
     assert logged(trainer, NAME)[0] > 0.05
 
 
 def test_a_tokenizer_alone_and_examples_without_the_teachers_tokens(tmp_path):
-    student, teacher = (p() for p in LANGUAGE.values[:2])
+    student, teacher = language_models()
     with pytest.raises(InputError, match="teacher_tokenizer is given and processing_class is not"):
         distiller(tmp_path, student, EXAMPLES, teacher, teacher_tokenizer=of_words())
-    lone = [{k: v for k, v in e.items() if "teacher" not in k} for e in EXAMPLES]
-    known = {"teacher_tokenizer": of_words(), "processing_class": of_bytes()}
-    trainer = distiller(tmp_path, student, lone, teacher, **known)
+    trainer = distiller(tmp_path, student, LONE, teacher, **KNOWN)
     with pytest.raises(InputError, match=r"batch has no teacher_input_ids, but processing_class"):
         trainer.train()
     assert moved(weights(student), weights(LANGUAGE.values[0]())) == 0
@@ -347,9 +330,9 @@ def test_a_trainer_that_runs_the_teacher_itself_is_refused(tmp_path):
     class Over(FeatureDistillation, RunsTeacher):
         pass
 
-    student, teacher = (p() for p in LANGUAGE.values[:2])
+    student, teacher = language_models()
     with pytest.raises(InputError, match="trainer below Over runs the teacher on the student's"):
-        distiller(tmp_path, student, EXAMPLES, teacher, over=Over)
+        distiller(tmp_path, student, EXAMPLES, teacher, kind=Over)
 
 
 def test_a_cache_of_another_vocabulary_or_of_features_alone_has_no_logits_to_give(tmp_path):

@@ -1,29 +1,25 @@
 """Every family and head: the losses of a step by hand, live, cached, and without a teacher."""
 
-import copy
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from support.model_matrix import CASES, DECODE, Case, table
-from support.tiny_models import arguments, moved, weights
+from support.model_matrix import CASES, DECODE, Case, observed, table
+from support.tiny_models import distiller, moved, weights, without
 from support.tiny_project import REPOSITORY
-from transformers import PrinterCallback, Trainer
+from transformers import Trainer
 
-from geodistill.distill import FeatureDistillationTrainer, FeatureTerm, build_cache
+from geodistill.distill import FeatureTerm, build_cache
 from geodistill.losses import ProcrustesLoss
 
 
-def trained(case, folder, kind=FeatureDistillationTrainer, **settings):
+def trained(case, folder, **settings):
     """A trainer after one step, and its log."""
-    trainer = kind(
-        model=case.student(1),
-        args=arguments(folder, max_steps=1, per_device_train_batch_size=4, learning_rate=0.01),
-        train_dataset=case.rows,
-        data_collator=case.collator,
-        **settings,
-    )
-    trainer.remove_callback(PrinterCallback)
+    trainer = distiller(
+        folder, case.student(1), case.rows, data_collator=case.collator, max_steps=1,
+        per_device_train_batch_size=4, learning_rate=0.01, **settings,
+    )  # fmt: skip
     trainer.train()
     return trainer, trainer.state.log_history[0]
 
@@ -55,7 +51,8 @@ def test_a_live_teacher_gives_the_losses_done_by_hand(case: Case, tmp_path: Path
 def test_a_cached_teacher_gives_them_too(case: Case, tmp_path: Path) -> None:
     batches = [case.collator(case.rows[i : i + 2]) for i in (0, 2)]
     with torch.no_grad():
-        mask = case._mask(case.batch(), case.student(1), _features(case))
+        features = observed(case.student(1), case.batch(), case.layer)[1]
+        mask = case._mask(case.batch(), case.student(1), features)
     of_tokens = case.positions == "next" or case.head == "masked tokens" or case.family in DECODE
     cache = build_cache(
         case.teacher(2), batches, mask.sum(1).tolist(), tmp_path / "cache", layers=(case.layer,),
@@ -65,19 +62,12 @@ def test_a_cached_teacher_gives_them_too(case: Case, tmp_path: Path) -> None:
     assert found == pytest.approx(case.by_hand(), rel=5e-3, abs=2e-3)
 
 
-def _features(case: Case) -> torch.Tensor:
-    from support.model_matrix import observed
-
-    return observed(case.student(1), case.batch(), case.layer)[1]
-
-
 @cases
 def test_without_a_teacher_it_is_the_plain_trainer(case: Case, tmp_path: Path) -> None:
-    rows = [{k: v for k, v in r.items() if k not in ("row", "token_type_ids")} for r in case.rows]
-    plain_case = copy.copy(case)
-    object.__setattr__(plain_case, "rows", rows)
+    rows = [without(r, "row", "token_type_ids") for r in case.rows]
+    plain_case = replace(case, rows=rows)
     one, mine = trained(plain_case, tmp_path)
-    other, theirs = trained(plain_case, tmp_path, Trainer)
+    other, theirs = trained(plain_case, tmp_path, kind=Trainer)
     assert mine["loss"] == pytest.approx(theirs["loss"], rel=1e-5)
     assert moved(weights(one.model), weights(other.model)) < 1e-6
     assert moved(weights(one.model), weights(case.student(1))) > 1e-6

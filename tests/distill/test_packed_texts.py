@@ -3,13 +3,9 @@
 import pytest
 import torch
 from datasets import Dataset
+from support.tiny_models import arguments, procrustes
 from torch.nn.functional import kl_div
-from transformers import (
-    DataCollatorWithFlattening,
-    LlamaConfig,
-    LlamaForCausalLM,
-    TrainingArguments,
-)
+from transformers import DataCollatorWithFlattening, LlamaConfig, LlamaForCausalLM
 
 from geodistill import FeatureDistillationTrainer, FeatureTerm, KLDivergenceLoss, ProcrustesLoss
 from geodistill.errors import InputError
@@ -27,13 +23,12 @@ def llama(seed, width, layers=2):
 
 
 def trainer(folder, **term):
-    arguments = TrainingArguments(
-        str(folder), max_steps=1, learning_rate=0.0, logging_steps=1, report_to="none",
-        use_cpu=True, disable_tqdm=True, save_strategy="no", per_device_train_batch_size=4,
-        per_device_eval_batch_size=4, eval_strategy="steps", remove_unused_columns=False,
+    settings = arguments(
+        folder, max_steps=1, learning_rate=0.0, per_device_train_batch_size=4,
+        per_device_eval_batch_size=4, eval_strategy="steps",
     )  # fmt: skip
     return FeatureDistillationTrainer(
-        llama(1, 32), arguments, train_dataset=ROWS, eval_dataset=ROWS,
+        llama(1, 32), settings, train_dataset=ROWS, eval_dataset=ROWS,
         data_collator=DataCollatorWithFlattening(), teacher_model=llama(2, 48, 3),
         terms=[FeatureTerm(-1, -1, ProcrustesLoss(), **term)],
         logit_loss=KLDivergenceLoss(temperature=1.0),
@@ -56,14 +51,13 @@ def test_packed_texts_do_not_see_each_other_in_either_model(tmp_path):
     divergence = kl_div(
         p.log_softmax(-1), q.log_softmax(-1), log_target=True, reduction="batchmean"
     )
-    x, y = (a - a.mean(0) for a in (x, y))
-    procrustes = 2 - 2 * torch.linalg.svdvals((x / x.norm()).T @ (y / y.norm())).sum()
+    geometry = procrustes(x, y).item()
     packed = trainer(tmp_path)
     with torch.enable_grad():
         packed.train()
     logged = {key: value for row in packed.state.log_history for key, value in row.items()}
-    assert logged["loss/ProcrustesLoss[-1--1]"] == pytest.approx(procrustes.item(), rel=1e-4)
-    assert logged["eval_loss/ProcrustesLoss[-1--1]"] == pytest.approx(procrustes.item(), rel=1e-4)
+    assert logged["loss/ProcrustesLoss[-1--1]"] == pytest.approx(geometry, rel=1e-4)
+    assert logged["eval_loss/ProcrustesLoss[-1--1]"] == pytest.approx(geometry, rel=1e-4)
     assert logged["loss/logit"] == pytest.approx(divergence.item(), rel=1e-4)
     assert packed.teacher_model.config.use_cache
 

@@ -214,7 +214,8 @@ def test_a_truncation_to_all_layers_says_what_the_teacher_says():
     assert torch.equal(take_layers(teacher, 2)(IDS).logits, teacher(IDS).logits)
 
 
-def test_a_truncated_decoder_finds_its_keys_in_a_cache():
+def alternating_decoder():
+    """Its blocks are of two kinds, in turn."""
     torch.manual_seed(0)
     config = Qwen2Config(
         vocab_size=100, hidden_size=32, num_hidden_layers=4, num_attention_heads=2,
@@ -222,7 +223,11 @@ def test_a_truncated_decoder_finds_its_keys_in_a_cache():
         layer_types=["full_attention", "sliding_attention"] * 2, use_sliding_window=True,
         sliding_window=2, max_window_layers=0,
     )  # fmt: skip
-    student = take_layers(Qwen2ForCausalLM(config), 2).eval()
+    return Qwen2ForCausalLM(config)
+
+
+def test_a_truncated_decoder_finds_its_keys_in_a_cache():
+    student = take_layers(alternating_decoder(), 2).eval()
     assert student.config.layer_types == ["sliding_attention"] * 2
     whole = student(IDS).logits[0]
     keys, stepwise = None, []
@@ -268,13 +273,7 @@ def test_evenly_spaced_blocks_are_those_named_by_number():
 
 
 def test_the_first_layers_of_a_decoder_keep_their_kinds():
-    torch.manual_seed(0)
-    config = Qwen2Config(
-        vocab_size=100, hidden_size=32, num_hidden_layers=4, num_attention_heads=2,
-        num_key_value_heads=2, intermediate_size=64, use_sliding_window=True, sliding_window=2,
-        layer_types=["full_attention", "sliding_attention"] * 2, max_window_layers=0,
-    )  # fmt: skip
-    student = take_layers(Qwen2ForCausalLM(config), range(1, 4))
+    student = take_layers(alternating_decoder(), range(1, 4))
     assert student.config.layer_types == ["full_attention", "sliding_attention", "full_attention"]
     assert [block.self_attn.layer_idx for block in student.model.layers] == [0, 1, 2]
 

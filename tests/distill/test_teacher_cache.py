@@ -20,11 +20,13 @@ from support.tiny_models import (
     answers,
     arguments,
     collate,
+    distiller,
     moved,
     sentences,
     tiny_bert,
     tiny_opt,
     weights,
+    without,
 )
 from transformers import BertForTokenClassification
 
@@ -44,18 +46,15 @@ KEPT = [3, 1, 5, 2]
 FRAMES = [((400 - 90 * i - 8) // 4 + 1 - 8) // 4 + 1 for i in range(4)]  # of SPEECH
 
 
-def classifier_cache(folder, data=SENTENCES, counts=LENGTHS, **settings):
+def classifier_cache(folder, data=SENTENCES, counts=LENGTHS, *, teacher=None, **settings):
     given = {"layers": (1, -1), "progress": no_progress, **settings}
-    return build_cache(tiny_bert(2), batches_by_length(data, 2, 0), counts, folder, **given)
+    batches = batches_by_length(data, 2, 0)
+    return build_cache(teacher or tiny_bert(2), batches, counts, folder, **given)
 
 
-def language_cache(folder, **settings):
+def language_cache(folder, data=ANSWERS, *, teacher=None, **settings):
     given = {"layers": (-1,), **settings}
-    return build_cache(tiny_opt(2), batches_by_length(ANSWERS, 2, 0), KEPT, folder, **given)
-
-
-def without(batch, *names):
-    return {k: v for k, v in batch.items() if k not in names}
+    return build_cache(teacher or tiny_opt(2), batches_by_length(data, 2, 0), KEPT, folder, **given)
 
 
 @torch.no_grad()
@@ -275,13 +274,12 @@ def test_a_cache_older_than_the_checksums_of_arrays_is_used(tmp_path):
 # ---- other examples ----
 
 
-def cached_step(folder, student, data, cache, **settings):
+def cached_step(folder, student, data, cache):
     """The first log and how far the weights of the student have moved."""
     before = weights(student)
-    trainer = FeatureDistillationTrainer(
-        student, arguments(folder, max_steps=1, per_device_train_batch_size=2),
-        train_dataset=data, data_collator=collate, teacher_cache=cache,
-        logit_loss=KLDivergenceLoss(), **settings,
+    trainer = distiller(
+        folder, student, data, teacher_cache=cache, logit_loss=KLDivergenceLoss(), max_steps=1,
+        per_device_train_batch_size=2,
     )  # fmt: skip
     try:
         trainer.train()
@@ -385,7 +383,7 @@ def test_a_cache_of_frames_with_letters_is_that_of_a_live_teacher(tmp_path):
         return made(hf.Wav2Vec2ForCTC, hf.Wav2Vec2Config, seed, **settings)
 
     rows = [{**row, "labels": torch.tensor([3, 5, 7 + i])} for i, row in enumerate(SPEECH)]
-    batch = {k: v for k, v in stacked(rows).items() if k not in ("row", "labels")}
+    batch = without(stacked(rows), "row", "labels")
     with torch.no_grad():
         q, p = (model(seed).eval()(**batch).logits for seed in (1, 2))
     mask = torch.arange(q.shape[1]) < torch.tensor(FRAMES)[:, None]
@@ -397,9 +395,9 @@ def test_a_cache_of_frames_with_letters_is_that_of_a_live_teacher(tmp_path):
             tmp_path / f"c{len(layers)}", layers=layers,
         )  # fmt: skip
         for teacher in ({"teacher_model": model(2)}, {"teacher_cache": cache}):
-            trainer = FeatureDistillationTrainer(
-                model(1), arguments(tmp_path, max_steps=1, per_device_train_batch_size=4),
-                train_dataset=rows, data_collator=stacked, logit_loss="auto", **teacher,
+            trainer = distiller(
+                tmp_path, model(1), rows, data_collator=stacked, logit_loss="auto", max_steps=1,
+                per_device_train_batch_size=4, **teacher,
             )  # fmt: skip
             trainer.train()
             log = trainer.state.log_history[0]
@@ -409,9 +407,7 @@ def test_a_cache_of_frames_with_letters_is_that_of_a_live_teacher(tmp_path):
 def test_a_foreign_cache_is_built_again(tmp_path):
     """Another teacher, other texts of the same lengths, more texts, other layers."""
     other = [{**row, "input_ids": row["input_ids"][::-1]} for row in SENTENCES]
-    build_cache(
-        tiny_bert(3), batches_by_length(SENTENCES, 2, 0), LENGTHS, tmp_path / "c", layers=(1, 2)
-    )
+    classifier_cache(tmp_path / "c", teacher=tiny_bert(3))
     foreign = r"building the teacher cache again: .*is another teacher's, or of other texts"
     with pytest.warns(match=foreign):
         mine = classifier_cache(tmp_path / "c")
@@ -427,23 +423,9 @@ def test_a_language_models_cache_of_another_teacher_is_built_again(tmp_path):
     with warnings.catch_warnings(action="error"):
         language_cache(tmp_path / "c", top_k=7)
     with pytest.warns(match="another teacher's"):
-        build_cache(
-            tiny_opt(3),
-            batches_by_length(ANSWERS, 2, 0),
-            KEPT,
-            tmp_path / "c",
-            layers=(-1,),
-            top_k=7,
-        )
+        language_cache(tmp_path / "c", teacher=tiny_opt(3), top_k=7)
     with pytest.warns(match="has top_k 7 of 4 examples, not 5 of 4"):
-        build_cache(
-            tiny_opt(3),
-            batches_by_length(ANSWERS, 2, 0),
-            KEPT,
-            tmp_path / "c",
-            layers=(-1,),
-            top_k=5,
-        )
+        language_cache(tmp_path / "c", teacher=tiny_opt(3), top_k=5)
 
 
 @pytest.mark.parametrize("other", [{"vocabulary": 60}, {"width": 48}])
@@ -451,15 +433,10 @@ def test_a_cache_of_another_vocabulary_or_width_is_built_again(tmp_path, other):
     """Its token numbers, or its columns, are none of the new teacher's."""
     ids = [[i % 50 for i in row["input_ids"]] for row in ANSWERS]
     data = [{**row, "input_ids": new} for row, new in zip(ANSWERS, ids, strict=True)]
-    given = {"layers": (-1,), "top_k": 7}
-    build_cache(tiny_opt(2), batches_by_length(data, 2, 0), KEPT, tmp_path / "c", **given)
+    language_cache(tmp_path / "c", data, top_k=7)
     with pytest.warns(match="another teacher's"):
-        again = build_cache(
-            tiny_opt(2, **other), batches_by_length(data, 2, 0), KEPT, tmp_path / "c", **given
-        )
-    fresh = build_cache(
-        tiny_opt(2, **other), batches_by_length(data, 2, 0), KEPT, tmp_path / "d", **given
-    )
+        again = language_cache(tmp_path / "c", data, teacher=tiny_opt(2, **other), top_k=7)
+    fresh = language_cache(tmp_path / "d", data, teacher=tiny_opt(2, **other), top_k=7)
     assert np.array_equal(again.array("features_2"), fresh.array("features_2"))
     assert again.num_logits == other.get("vocabulary", 100)
 
@@ -646,25 +623,22 @@ def test_a_last_layer_of_another_width_than_the_others_is_stored_as_it_is(tmp_pa
         (batch,) = batches_by_length(ANSWERS, 4, 0)
         out = teacher(batch["input_ids"], batch["attention_mask"], output_hidden_states=True)
     assert out.hidden_states[-1].shape[-1] == 16
-    cache = build_cache(
-        teacher, batches_by_length(ANSWERS, 2, 0), KEPT, tmp_path / "c", layers=(1, -1), top_k=5
-    )
+    settings = {"teacher": teacher, "layers": (1, -1), "top_k": 5}
+    cache = language_cache(tmp_path / "c", **settings)
     mask = loss_mask(batch)
     found = cache.lookup(batch["row"], mask, (1, 2)).features
     for layer, width in ((1, 32), (2, 16)):
         assert found[layer].shape[-1] == width
         assert torch.allclose(found[layer][mask], out.hidden_states[layer][mask], atol=2e-3)
-    again = build_cache(
-        teacher, batches_by_length(ANSWERS, 2, 0), KEPT, tmp_path / "c", layers=(1, -1), top_k=5,
-        on_batch=lambda done, total: pytest.fail("built again"),
-    )  # fmt: skip
+    again = language_cache(
+        tmp_path / "c", on_batch=lambda done, total: pytest.fail("built again"), **settings
+    )
     assert len(again) == 4
 
 
 def test_texts_longer_than_the_teacher_takes_are_refused(tmp_path):
-    teacher = tiny_opt(2, positions=7)
     with pytest.raises(InputError, match="a batch has 8 tokens, the teacher takes 7"):
-        build_cache(teacher, batches_by_length(ANSWERS, 2, 0), KEPT, tmp_path / "c", layers=(1,))
+        language_cache(tmp_path / "c", teacher=tiny_opt(2, positions=7))
 
 
 def test_a_tokenizer_without_a_token_for_padding_is_told():
@@ -677,9 +651,7 @@ def test_features_beyond_float16_are_refused(tmp_path):
     with torch.no_grad():
         teacher.bert.encoder.layer[0].output.LayerNorm.weight.fill_(1e6)
     with pytest.raises(InputError, match="teacher features_1 exceed float16's range"):
-        build_cache(
-            teacher, batches_by_length(SENTENCES, 2, 0), LENGTHS, tmp_path / "c", layers=(1,)
-        )
+        classifier_cache(tmp_path / "c", teacher=teacher)
 
 
 def test_more_outcomes_than_the_vocabulary_has(tmp_path):
@@ -711,7 +683,7 @@ def test_token_labels_need_a_teacher_that_takes_them(tmp_path):
 
 def test_unlabelled_texts_keep_a_logit_per_token(tmp_path):
     teacher = bert(BertForTokenClassification, 2, num_labels=3).eval()
-    rows = [{k: v for k, v in row.items() if k != "labels"} for row in sentences([6, 4])]
+    rows = [without(row, "labels") for row in sentences([6, 4])]
     batch = collate(rows)
     cache = build_cache(teacher, [batch], [6, 4], tmp_path / "cache", layers=())
     with torch.no_grad():

@@ -7,22 +7,26 @@ from copy import deepcopy
 import pytest
 import torch
 from safetensors.torch import load_file
+from support import tiny_models
 from support.tiny_models import (
     answers,
     arguments,
     collate,
+    logged,
     moved,
+    procrustes,
     sentences,
     tiny_bert,
     tiny_opt,
     weights,
+    without,
 )
 from torch import nn
 from torch.nn.functional import cross_entropy, mse_loss
 from transformers import Trainer, TrainingArguments
 
 from geodistill.distill import FeatureDistillationTrainer, FeatureTerm, build_cache
-from geodistill.distill.collate import batches_by_length
+from geodistill.distill.collate import batches_by_length, count_valid_tokens
 from geodistill.distill.feature_term import loss_mask
 from geodistill.distill.teacher_outputs import TeacherOutputs
 from geodistill.errors import InputError
@@ -43,40 +47,19 @@ ANSWERS = answers([8, 7, 8, 6], kept=[3, 1, 5, 2], seed=1)
 
 def distiller(tmp_path, student, data, teacher=None, terms=(), *, size=4, **settings):
     """A trainer with both losses and one pass over `data` in batches of `size`."""
-    mixin = {"logit_loss": KLDivergenceLoss(temperature=TEMPERATURE)} | {
-        name: settings.pop(name)
-        for name in ("logit_loss", "teacher_cache", "optimizers", "eval_dataset")
-        if name in settings
-    }
-    given = {"num_train_epochs": 1, "per_device_train_batch_size": size, "learning_rate": RATE}
-    return FeatureDistillationTrainer(
-        model=student,
-        args=arguments(tmp_path, **{**given, **settings}),
-        train_dataset=data,
-        data_collator=collate,
-        teacher_model=teacher,
-        terms=terms,
-        task_weight=TASK,
-        logit_weight=LOGIT,
-        **mixin,
-    )
+    given = {
+        "logit_loss": KLDivergenceLoss(temperature=TEMPERATURE), "task_weight": TASK,
+        "logit_weight": LOGIT, "num_train_epochs": 1, "per_device_train_batch_size": size,
+        "learning_rate": RATE, "teacher_model": teacher, "terms": terms,
+    }  # fmt: skip
+    return tiny_models.distiller(tmp_path, student, data, **{**given, **settings})
 
 
 def term(loss=None, **settings):
     return FeatureTerm(-1, -1, loss or ProcrustesLoss(), **{"weight": FEATURE, **settings})
 
 
-def logged(trainer, name):
-    return [row[name] for row in trainer.state.log_history if name in row]
-
-
 # ---- the same by hand ----
-
-
-def procrustes(student, teacher):
-    """2 - 2 ‖XᵀY‖_* of centred features of unit norm."""
-    x, y = (a - a.mean(0) for a in (teacher, student))
-    return 2 - 2 * torch.linalg.svdvals((x / x.norm()).T @ (y / y.norm())).sum()
 
 
 def kl(student, teacher):
@@ -87,7 +70,7 @@ def kl(student, teacher):
 
 def micro_batch(student, teacher, batch, feature):
     """Task and logit losses of every item, and the feature loss of the micro-batch."""
-    batch = {k: v for k, v in batch.items() if k != "row"}
+    batch = without(batch, "row")
     labels, mask = batch.pop("labels"), loss_mask(batch)
     out = student(**batch, output_hidden_states=True)
     with torch.no_grad():
@@ -353,7 +336,7 @@ def test_the_weight_is_the_ratio_of_gradient_norms_at_the_students_features(tmp_
 
     sums = torch.zeros(2)
     for batch in (collate(data[:4]), collate(data[4:])):
-        inputs = {k: v for k, v in batch.items() if k not in ("row", "labels")}
+        inputs = without(batch, "row", "labels")
         mask = batch["attention_mask"].bool()
         said = teacher(**inputs, output_hidden_states=True)
         out = by_hand(**inputs, output_hidden_states=True)
@@ -416,20 +399,15 @@ def test_terms_of_one_loss_and_one_layer_pair_are_logged_apart(tmp_path):
     assert abs(whole - first) > 1e-3
 
 
-def cache_of(teacher, data, folder, kept, **settings):
-    return build_cache(
-        teacher, batches_by_length(data, 3, 0), kept, folder, layers=(1, -1), **settings
-    )
+def cache_of(teacher, data, folder, **settings):
+    batches, counts = batches_by_length(data, 3, 0), count_valid_tokens(data)
+    return build_cache(teacher, batches, counts, folder, layers=(1, -1), **settings)
 
 
 @pytest.mark.parametrize(("model", "data"), MODELS)
 def test_a_cached_teacher_teaches_like_a_live_one(tmp_path, model, data):
     live, cached, teacher = model(1), model(1), model(2)
-    if model is tiny_opt:
-        kept, top = [sum(label != -100 for label in row["labels"]) for row in data], {"top_k": 99}
-    else:
-        kept, top = [len(row["input_ids"]) for row in data], {}
-    cache = cache_of(teacher, data, tmp_path / "cache", kept, **top)
+    cache = cache_of(teacher, data, tmp_path / "cache", top_k=99 if model is tiny_opt else 0)
     terms = [FeatureTerm(1, 1, CKALoss(), weight=1.0), term()]
     settings = {"size": 2, "num_train_epochs": 3, "logit_loss": KLDivergenceLoss()}
     one = distiller(tmp_path, live, data, teacher, terms, **settings)
@@ -446,7 +424,7 @@ def test_a_cached_teacher_teaches_like_a_live_one(tmp_path, model, data):
 def test_the_cached_rows_follow_their_example_in_any_order(tmp_path):
     """Shuffled batches: the same losses as the live teacher's only if `row` finds the example."""
     teacher = tiny_bert(2)
-    cache = cache_of(teacher, SENTENCES, tmp_path / "c", [len(r["input_ids"]) for r in SENTENCES])
+    cache = cache_of(teacher, SENTENCES, tmp_path / "c")
     losses = []
     for settings in ({"teacher": teacher}, {"teacher_cache": cache}):
         trainer = distiller(
@@ -503,7 +481,7 @@ def test_student_and_teacher_keep_no_trace_of_the_training(tmp_path, model, data
     fresh = model(5).eval()
     fresh.load_state_dict(student.state_dict())
     fresh.config.use_cache = student.config.use_cache  # every transformers trainer sets it
-    batch = {k: v for k, v in collate(data).items() if k not in ("row", "labels")}
+    batch = without(collate(data), "row", "labels")
     fresh(**batch, output_hidden_states=True)
     assert hooks(student) == hooks(teacher) == hooks(fresh)  # transformers leaves some of its own
     one, other = student.eval()(**batch), fresh(**batch)
@@ -516,7 +494,7 @@ def test_without_teacher_and_terms_it_is_the_plain_trainer(tmp_path):
     FeatureDistillationTrainer(
         model=one, args=arguments(tmp_path), train_dataset=ANSWERS, data_collator=collate
     ).train()
-    plain = [{k: v for k, v in row.items() if k != "row"} for row in ANSWERS]
+    plain = [without(row, "row") for row in ANSWERS]
     Trainer(
         model=other, args=arguments(tmp_path), train_dataset=plain, data_collator=collate
     ).train()
@@ -530,7 +508,7 @@ def test_without_teacher_and_terms_it_is_the_plain_trainer(tmp_path):
 
 def test_exactly_one_teacher(tmp_path):
     teacher = tiny_bert(2)
-    cache = cache_of(teacher, SENTENCES, tmp_path / "c", [len(r["input_ids"]) for r in SENTENCES])
+    cache = cache_of(teacher, SENTENCES, tmp_path / "c")
     with pytest.raises(InputError, match="teacher_model and teacher_cache: neither given"):
         distiller(tmp_path, tiny_bert(1), SENTENCES)
     with pytest.raises(InputError, match="teacher_model and teacher_cache: both given"):
@@ -561,9 +539,7 @@ def test_several_gpus_in_one_process_are_refused(tmp_path, monkeypatch):
 
 
 def test_a_cache_without_the_layer_says_what_it_holds(tmp_path):
-    cache = cache_of(
-        tiny_bert(2), SENTENCES, tmp_path / "c", [len(r["input_ids"]) for r in SENTENCES]
-    )
+    cache = cache_of(tiny_bert(2), SENTENCES, tmp_path / "c")
     with pytest.raises(InputError, match=r"teacher_layer 0 is not in the cache .*\[1, 2\]"):
         distiller(
             tmp_path, tiny_bert(1), SENTENCES, terms=[FeatureTerm(0, 0, CKALoss())],
@@ -572,10 +548,8 @@ def test_a_cache_without_the_layer_says_what_it_holds(tmp_path):
 
 
 def test_a_cache_needs_the_row_of_each_example(tmp_path):
-    cache = cache_of(
-        tiny_bert(2), SENTENCES, tmp_path / "c", [len(r["input_ids"]) for r in SENTENCES]
-    )
-    data = [{k: v for k, v in row.items() if k != "row"} for row in SENTENCES]
+    cache = cache_of(tiny_bert(2), SENTENCES, tmp_path / "c")
+    data = [without(row, "row") for row in SENTENCES]
     with pytest.raises(InputError, match="no `row` column"):
         distiller(tmp_path, tiny_bert(1), data, teacher_cache=cache).train()
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from datasets import Dataset
 from safetensors.torch import load_file
-from support.tiny_models import moved, tiny_opt, weights
+from support.tiny_models import logged, moved, procrustes, tiny_opt, weights
 from support.tiny_tokenizers import byte_tokenizer as tokenizer
 from torch.nn.functional import cross_entropy
 
@@ -127,21 +127,11 @@ def term(loss=None, **more):
     return FeatureTerm(-1, -1, loss or ProcrustesLoss(), weight=WEIGHT, **more)
 
 
-def logged(trainer, name):
-    return [row[name] for row in trainer.state.log_history if name in row]
-
-
 def counted(module):
     """How often the module is called, as a list that grows."""
     calls = []
     module.register_forward_hook(lambda *_: calls.append(1))
     return calls
-
-
-def procrustes(student, teacher):
-    """2 - 2 ‖XᵀY‖_* of centred features of unit norm."""
-    x, y = (a - a.mean(0) for a in (teacher, student))
-    return 2 - 2 * torch.linalg.svdvals((x / x.norm()).T @ (y / y.norm())).sum()
 
 
 def batches_of(trainer, into):

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from support.random_rows import normal
 from torch import Tensor
 
 from geodistill.geometry import (
@@ -12,10 +13,6 @@ from geodistill.geometry import (
 from geodistill.geometry.column_space import column_basis
 
 FLOOR = 1e-13
-
-
-def normal(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 def test_the_columns_are_orthonormal_and_span_those_of_the_rows() -> None:

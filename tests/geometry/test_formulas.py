@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from support.random_rows import normal
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -27,10 +28,6 @@ from geodistill.geometry.column_space import narrow
 
 UNIT = {"center": True, "scale": "frobenius"}
 Rows = np.ndarray
-
-
-def normal(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 # --- the definitions, on the n × n side and by Gram-Schmidt, in extended precision ---------------

@@ -8,6 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.random_rows import normal
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -16,7 +17,6 @@ from geodistill.geometry import (
     MEASURES,
     cka,
     feature_gram_distance,
-    flat_halves,
     from_spectra,
     participation_ratio,
     procrustes_distance,
@@ -38,9 +38,7 @@ UNIT = {"center": True, "scale": "frobenius"}
 
 
 def features(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(
-        *shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64
-    ).add(0.5)
+    return normal(*shape, seed=seed) + 0.5
 
 
 def rotation(d: int, seed: int = 0) -> Tensor:
@@ -86,29 +84,6 @@ def test_gram_distance_and_cka_are_those_of_the_n_by_n_grams(n: int) -> None:
     assert torch.allclose(cka(x, y, root=True), expected.sqrt(), rtol=1e-12)
 
 
-def test_gram_distance_is_exact_down_to_small_distances() -> None:
-    y = X + 1e-5 * features(30, 7, seed=2)
-    naive = (X @ X.T - y @ y.T).norm()
-    assert naive < 1e-3 * (X @ X.T).norm()
-    assert torch.allclose(feature_gram_distance(X, y), naive, rtol=1e-6)
-
-
-def test_debiased_cka_is_song_s_estimate_of_the_raw_grams() -> None:
-    def hsic(k: Tensor, el: Tensor) -> Tensor:
-        n = len(k)
-        k, el = k - k.diag().diag(), el - el.diag().diag()
-        return (
-            (k * el).sum()
-            + k.sum() * el.sum() / ((n - 1) * (n - 2))
-            - 2 / (n - 2) * (k.sum(0) @ el.sum(0))
-        )
-
-    k, el = X @ X.T, Y @ Y.T
-    expected = hsic(k, el) / (hsic(k, k) * hsic(el, el)).sqrt()
-    assert torch.allclose(cka(X, Y, debiased=True), expected, atol=1e-12)
-    assert abs(expected - cka(X, Y)) > 0.05  # the biased estimate is something else here
-
-
 def test_projection_distance_is_least_squares_either_way() -> None:
     forth = X - Y @ torch.linalg.lstsq(Y, X).solution
     back = Y - X @ torch.linalg.lstsq(X, Y).solution
@@ -131,14 +106,6 @@ def test_forms_are_the_peers_definitions() -> None:
     }
     for form, value in expected.items():
         assert torch.allclose(procrustes_distance(x, y, form=form), value, rtol=1e-10), form
-
-
-def test_disparity_is_scipy_s() -> None:
-    spatial = pytest.importorskip("scipy.spatial")
-    y = features(30, 7, seed=3)
-    expected = spatial.procrustes(X.numpy(), y.numpy())[2]
-    value = procrustes_distance(X, y, center=True, form="disparity")
-    assert float(value) == pytest.approx(expected, rel=1e-10)
 
 
 def test_parts_sum_to_the_squared_distance_and_separate() -> None:
@@ -167,14 +134,6 @@ def test_spread_mass_has_the_closed_forms() -> None:
             math.sqrt(2 - 2 * math.sqrt(0.7)), abs=1e-9
         )
         assert float(cka(x, y)) == pytest.approx(0.7 / math.sqrt(0.49 + 0.09 / m), abs=1e-9)
-
-
-def test_flat_halves_have_the_closed_forms() -> None:
-    for r in (1, 4, 20):
-        x, y = flat_halves(64, r)
-        assert float(feature_gram_distance(x, y, **UNIT)) == pytest.approx(1 / math.sqrt(2 * r))
-        assert float(procrustes_distance(x, y, **UNIT)) == pytest.approx(math.sqrt(2 - 2**0.5))
-        assert float(cka(x, y)) == pytest.approx(2**-0.5)
 
 
 def test_participation_ratio_of_flat_and_one_dimensional_features() -> None:
@@ -325,11 +284,6 @@ def test_measures_compute_in_float64_whatever_comes_in(name: str, dtype: torch.d
     value = MEASURES[name].function(x, y)
     assert value.dtype == torch.float64
     assert torch.equal(value, MEASURES[name].function(x.double(), y.double()))
-
-
-def test_a_large_offset_does_not_hurt() -> None:
-    for function in (cka, lambda a, b: procrustes_distance(a, b, **UNIT)):
-        assert torch.allclose(function(X + 1e4, Y - 1e4), function(X, Y), rtol=1e-7)
 
 
 @pytest.mark.parametrize("form", ["distance", "squared", "angular", "similarity", "disparity"])

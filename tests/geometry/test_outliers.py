@@ -4,17 +4,13 @@ import math
 
 import pytest
 import torch
+from support.random_rows import normal
 
 from geodistill.errors import InputError
 from geodistill.geometry import cka, diagnose, inlier_mask, procrustes_distance
 from geodistill.geometry.outliers import bulk_center, dominance
 
 UNIT = {"center": True, "scale": "frobenius", "form": "squared"}
-
-
-def normal(*shape, seed=0):
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randn(*shape, generator=generator, dtype=torch.float64)
 
 
 def with_outliers(rows, where, size):

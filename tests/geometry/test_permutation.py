@@ -4,6 +4,7 @@ from functools import partial
 
 import pytest
 import torch
+from support.random_rows import normal
 from torch import Tensor
 
 from geodistill.errors import InputError
@@ -17,10 +18,6 @@ from geodistill.geometry import (
 )
 
 FORMS = [cka, partial(procrustes_distance, center=True), partial(cka, debiased=True)]
-
-
-def normal(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 @pytest.mark.parametrize("measure", [one.function for one in MEASURES.values()])

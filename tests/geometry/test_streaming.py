@@ -9,6 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
+from support.random_rows import normal
 from torch import Tensor, multiprocessing
 from torch import distributed as dist
 
@@ -25,10 +26,6 @@ from geodistill.geometry import (
 )
 
 N, D_X, D_Y = 60, 7, 4
-
-
-def normal(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 X, Y = normal(N, D_X) + 0.7, normal(N, D_Y, seed=1) - 2

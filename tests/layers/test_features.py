@@ -5,6 +5,7 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import save_file
+from support.random_rows import normal
 from transformers import (
     ResNetConfig,
     ResNetModel,
@@ -18,10 +19,6 @@ from geodistill.cli import main
 from geodistill.errors import InputError
 from geodistill.layers import compare_features
 from geodistill.layers.features import image_features, load_features, load_images
-
-
-def normal(*shape, seed=0):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 @pytest.fixture

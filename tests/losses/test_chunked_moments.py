@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from support.random_rows import normal
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -10,10 +11,6 @@ from geodistill.losses import CKALoss, FeatureGramLoss, ProcrustesLoss, chunked_
 from geodistill.losses.chunked_moments import Rows, column_sums, products
 
 NAMES = ("xx", "yy", "xy")
-
-
-def normal(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
 
 
 X, Y = normal(11, 4) + 2, normal(11, 3, seed=1) - 1

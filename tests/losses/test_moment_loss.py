@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as dist
+from support.random_rows import normal
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -34,10 +35,6 @@ LOSSES = {
     "alignment": AlignmentLoss,
 }
 OF_UNIT_NORM = [name for name in LOSSES if name not in ("procrustes-raw", "procrustes-rms")]
-
-
-def normal(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 X = normal(60, 7) * torch.arange(1, 8) + 1

@@ -1,7 +1,7 @@
 """One loss of each kind, and features on which none of them is zero."""
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from geodistill.losses import (
     AlignmentLoss,
@@ -19,12 +19,9 @@ from geodistill.losses import (
     ShuffledRows,
     SpectrumLoss,
 )
+from support.random_rows import normal
 
 D_S, D_T = 4, 7
-
-
-def normal(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 TEACHER = normal(3, 10, D_T) * torch.arange(1, D_T + 1) + 1

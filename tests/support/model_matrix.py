@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits as bce
 from torch.nn.functional import cross_entropy
 
-from support.tiny_models import answers, collate, sentences, tiny_bert, tiny_opt
+from support.tiny_models import answers, collate, procrustes, sentences, tiny_bert, tiny_opt
 
 TEXT = {
     "vocab_size": 100, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2,
@@ -169,7 +169,8 @@ class Case:
         with torch.no_grad():
             said, features = observed(self.teacher(2).eval(), blind, self.layer)
         mask = self._mask(batch, student, own_features)
-        losses = {"loss/ProcrustesLoss": procrustes(own_features[mask], features[mask])}
+        rows = own_features[mask].double(), features[mask].double()
+        losses = {"loss/ProcrustesLoss": float(procrustes(*rows))}
         losses["loss/task"] = float(seen["loss"]) if "loss" in seen else 0.0
         if self.logits:
             pair = [x["logits"] for x in (seen, said)]
@@ -215,11 +216,6 @@ def observed(model: Any, batch: dict[str, Any], layer: int | str) -> tuple[Any, 
         states = output.get("hidden_states") or output.get("decoder_hidden_states")
         features = states[layer]
     return output, features.flatten(2).transpose(1, 2) if features.dim() == 4 else features
-
-
-def procrustes(student: Tensor, teacher: Tensor) -> float:
-    x, y = (a.double() - a.double().mean(0) for a in (teacher, student))
-    return float(2 - 2 * torch.linalg.svdvals((x / x.norm()).T @ (y / y.norm())).sum())
 
 
 def softmax_kl(student: Tensor, teacher: Tensor) -> Tensor:

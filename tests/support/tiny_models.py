@@ -1,5 +1,6 @@
 """Models of a few thousand weights and random data for the tests of `geodistill.distill`."""
 
+from dataclasses import fields
 from functools import partial
 from pathlib import Path
 
@@ -9,10 +10,11 @@ from transformers import (
     BertForSequenceClassification,
     OPTConfig,
     OPTForCausalLM,
+    PrinterCallback,
     TrainingArguments,
 )
 
-from geodistill.distill.collate import pad
+from geodistill.distill import FeatureDistillationTrainer, pad
 
 VOCABULARY = 100
 
@@ -99,6 +101,36 @@ def arguments(folder: Path, **settings):
 
 
 collate = partial(pad, pad_id=0)
+
+
+def distiller(folder, model, data, *, kind=FeatureDistillationTrainer, **settings):
+    """A silent trainer; settings are those of `arguments`, or its own."""
+    names = {field.name for field in fields(TrainingArguments)}
+    own = {name: value for name, value in settings.items() if name not in names}
+    given = {name: value for name, value in settings.items() if name in names}
+    trainer = kind(
+        model=model,
+        args=arguments(folder, **given),
+        train_dataset=data,
+        **{"data_collator": collate, **own},
+    )
+    trainer.remove_callback(PrinterCallback)
+    return trainer
+
+
+def logged(trainer, name):
+    """The values of this name in a trainer's log."""
+    return [row[name] for row in trainer.state.log_history if name in row]
+
+
+def procrustes(student, teacher):
+    """2 - 2 ‖XᵀY‖_* of centred features of unit norm."""
+    x, y = (a - a.mean(0) for a in (teacher, student))
+    return 2 - 2 * torch.linalg.svdvals((x / x.norm()).T @ (y / y.norm())).sum()
+
+
+def without(mapping, *names):
+    return {name: value for name, value in mapping.items() if name not in names}
 
 
 def weights(model):

@@ -151,30 +151,30 @@ def mask_of(
         model: that reads them.
         layer: of the model; None for its logits.
     """
-    path = "" if not isinstance(layer, str) else find_module(model, layer, "")[0]
+    path = find_module(model, layer, "")[0] if isinstance(layer, str) else ""
+    texts = text_shape(inputs) is not None
     attention: Tensor | None = inputs.get("attention_mask")
-    other = any(part.startswith(_OTHER_MODALITIES) for part in path.split("."))
-    if other and text_shape(inputs) is not None:
+    mask = attention.bool() if isinstance(attention, Tensor) else None
+    if texts and any(part.startswith(_OTHER_MODALITIES) for part in path.split(".")):
         return None
     if is_encoder_decoder(model):
-        if not _in_encoder(model, path):
-            if has_token_labels(inputs, model):
-                return loss_mask(inputs, model)
-            mask = inputs.get("decoder_attention_mask", attention)
-            return mask.bool() if mask is not None and mask.shape[1] == positions else None
-        if text_shape(inputs) is None:
-            return None  # Whisper reads its padding
-        return None if attention is None else attention.bool()
-    if text_shape(inputs) is not None:
+        if _in_encoder(model, path):
+            return mask if texts else None  # Whisper reads its padding
+        if has_token_labels(inputs, model):
+            return loss_mask(inputs, model)
+        of_decoder = inputs.get("decoder_attention_mask", mask)
+        fits = of_decoder is not None and of_decoder.shape[1] == positions
+        return of_decoder.bool() if fits else None
+    if texts:
         return loss_mask(inputs, model)
     if attention is None or attention.shape[1] == positions:
-        return None if attention is None else attention.bool()
+        return mask
     base = base_of(model)
     for part in (base, getattr(base, "base_model", base)):  # speech: frames of samples
         if hasattr(part, "_get_feature_vector_attention_mask"):
             frames: Tensor = part._get_feature_vector_attention_mask(positions, attention)
             return frames.bool()
-    return None if bool(attention.all()) else attention.bool()
+    return None if bool(attention.all()) else mask
 
 
 def _in_encoder(model: Any, path: str) -> bool:

@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from transformers.loss.loss_utils import LOSS_MAPPING, ForCausalLMLoss
 from transformers.utils.generic import find_labels
 
+from geodistill.layers.tokenized import in_eval
+
 _SOFTMAX_PER_POSITION = ("TokenClassification", "AudioFrameClassification")
 """Heads whose loss is a softmax, whatever `problem_type` and the labels are."""
 _REFUSED = (ValueError, IndexError, TypeError, KeyError, AttributeError, RuntimeError)
@@ -69,9 +71,9 @@ def label_rule(model: Any) -> LabelRule:
     """The rule of a model, found by asking for its loss on four tokens.
 
     With a label at the last token alone, the loss for label a less that for label b is the
-    difference of two logits at the position that predicts it. Label a is 0, and b
-    the label whose differences at the two positions are furthest apart. A head whose logits are all
-    equal can't tell; then the model's `loss_type` decides.
+    difference of two logits at the position that predicts it. Label a is 0, and b the label whose
+    differences at the two positions are furthest apart. A head whose logits are all equal cannot
+    tell; then the model's `loss_type` decides.
 
     Example:
         >>> from transformers import BertConfig, BertForMaskedLM, BertLMHeadModel
@@ -122,20 +124,17 @@ def _unobserved(model: nn.Module) -> Iterator[None]:
 
     Hooks that the model registers meanwhile stay: `transformers` captures features by them.
     """
-    training = [module for module in model.modules() if module.training]
     hidden = []
     for module in model.modules():
         for hooks in (module._forward_hooks, module._forward_pre_hooks):
             for key in [key for key, hook in hooks.items() if not _is_of_libraries(hook)]:
                 hidden.append((hooks, key, hooks.pop(key)))
-    model.eval()
     try:
-        yield
+        with in_eval(model):
+            yield
     finally:
         for hooks, key, hook in hidden:
             hooks[key] = hook
-        for module in training:
-            module.training = True
 
 
 def _is_of_libraries(hook: Any) -> bool:

@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 from transformers.utils import logging
 
 from geodistill.errors import InputError
+from geodistill.layers.tokenized import in_eval
 
 _INDEX_NAMES = ("layer_idx", "layer_id", "layer_number")
 _DEPTH_NAMES = ("n_layers", "n_layer", "num_layers", "num_hidden_layers")
@@ -171,11 +172,9 @@ def _changed_by_saving(student: PreTrainedModel) -> str:
                 return f"{key} of {name} is {value}, or {vars(others[name]).get(key)} when loaded"
     if (inputs := _example_inputs(student)) is None:
         return f"its {student.main_input_name} are of no known shape, so outputs are not compared"
-    training = student.training
-    first, second = (
-        model.eval()(**inputs)[0].float() for model in (student, loaded.to(student.device))
-    )
-    student.train(training)
+    loaded.to(student.device)
+    with in_eval(student), in_eval(loaded):
+        first, second = (model(**inputs)[0].float() for model in (student, loaded))
     return "" if torch.allclose(first, second, rtol=1e-2, atol=1e-3) else "outputs differ"
 
 

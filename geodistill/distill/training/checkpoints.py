@@ -122,7 +122,7 @@ def _flaw(folder: Path, with_terms: bool) -> str:
     if missing := [name for name in needed if not (folder / name).is_file()]:
         why = " (of a trainer without these terms?)" if missing == [TERMS_FILE] else ""
         return f"{', '.join(missing)} is missing{why}"
-    if not any(True for pattern in _WEIGHTS for _ in folder.glob(pattern)):
+    if not any(any(folder.glob(pattern)) for pattern in _WEIGHTS):
         return "the weights are missing"
     try:
         json.loads((folder / _NEEDED[0]).read_text(encoding="utf-8"))

@@ -140,9 +140,7 @@ def card_section(trainer: Any) -> str:
         f"| `{name.removeprefix('weight/')}` (teacher layer - student layer) | {weight:.4g} |"
         for name, weight in trainer.term_weights().items()
     ]
-    scores: dict[str, Any] = next(
-        (r for r in reversed(trainer.state.log_history) if _scores(r)), {}
-    )
+    scores = next(filter(None, map(_scores, reversed(trainer.state.log_history))), {})
     return "\n".join(
         [
             "## Distillation",
@@ -156,8 +154,8 @@ def card_section(trainer: Any) -> str:
             "|---|---|",
             *losses,
             "",
-            *([] if not scores else ["| score | value |", "|---|---|"]),
-            *(f"| {name} | {value:.4g} |" for name, value in _scores(scores).items()),
+            *(["| score | value |", "|---|---|"] if scores else []),
+            *(f"| {name} | {value:.4g} |" for name, value in scores.items()),
             "",
             "Versions: " + ", ".join(f"{name} {v}" for name in _PACKAGES if (v := _version(name))),
             "",

@@ -7,7 +7,7 @@ import pytest
 import torch
 import transformers as hf
 from support.model_matrix import _SPEECH, STILL, TEXT, bert, made, own
-from support.tiny_models import arguments, collate, tiny_bert, tiny_opt
+from support.tiny_models import distiller, tiny_bert, tiny_opt
 from torch import nn
 from transformers.models.auto import modeling_auto
 
@@ -80,13 +80,9 @@ def is_the_plain_trainers(name, folder):
     ]
     ended = []
     for kind in (FeatureDistillationTrainer, hf.Trainer):
-        trainer = kind(
-            model=small(name),
-            args=arguments(folder, max_steps=1, per_device_train_batch_size=2),
-            train_dataset=rows,
-            data_collator=collate,
+        trainer = distiller(
+            folder, small(name), rows, kind=kind, max_steps=1, per_device_train_batch_size=2
         )
-        trainer.remove_callback(hf.PrinterCallback)
         trainer.train()
         after = torch.cat([p.detach().flatten() for p in trainer.model.parameters()])
         ended.append((trainer.state.log_history[0]["loss"], after))

@@ -51,8 +51,13 @@ FAMILIES = {
 }  # fmt: skip
 
 
-def outputs_of_blocks(model):
-    """The inputs of the blocks that `BLOCKS` names, chained by hand: block k of the teacher."""
+def reloaded(model, folder):
+    """The model as it is saved and loaded, in eval mode."""
+    model.save_pretrained(folder)
+    return type(model).from_pretrained(folder)
+
+
+def blocks_of(model):
     (blocks,) = (
         m for m in model.base_model.modules() if isinstance(m, torch.nn.ModuleList) and len(m) == 8
     )
@@ -63,8 +68,7 @@ def outputs_of_blocks(model):
 def test_the_model_of_some_blocks_is_the_one_that_is_saved(family, tmp_path):
     whole = FAMILIES[family]()
     student = take_layers(whole, BLOCKS).eval()
-    student.save_pretrained(tmp_path)
-    loaded = type(student).from_pretrained(tmp_path).eval()
+    loaded = reloaded(student, tmp_path)
     with torch.no_grad():
         one, other, all_blocks = (m(input_ids=IDS).logits for m in (student, loaded, whole))
     assert torch.allclose(one, other, atol=1e-5)
@@ -77,7 +81,7 @@ def test_the_blocks_compute_what_they_did_in_the_teacher(family):
     """A teacher whose other blocks are replaced by doing nothing gives the same outputs."""
     whole = FAMILIES[family]()
     student = take_layers(whole, BLOCKS).eval()
-    for number, block in enumerate(outputs_of_blocks(whole), start=1):
+    for number, block in enumerate(blocks_of(whole), start=1):
         if number not in BLOCKS:
             block.register_forward_hook(
                 lambda _, args, kwargs, out: (
@@ -127,12 +131,11 @@ def test_blocks_of_one_kind_and_stages_of_a_backbone_follow(tmp_path):
     )  # fmt: skip
     for model, inputs in ((gemma, {"input_ids": IDS}), (dino, {"pixel_values": pixels})):
         student = take_layers(model, [1, 3, 5])
-        student.save_pretrained(tmp_path / student.config.model_type)
-        loaded = type(student).from_pretrained(tmp_path / student.config.model_type).eval()
+        loaded = reloaded(student, tmp_path / student.config.model_type)
         with torch.no_grad():
             assert torch.allclose(student.eval()(**inputs)[0], loaded(**inputs)[0], atol=1e-5)
             # Blocks without effect are blocks left out.
-            blocks = outputs_of_blocks(model)
+            blocks = blocks_of(model)
             for k in {*range(8)} - {0, 2, 4}:
                 blocks[k].forward = lambda hidden, *args, **kwargs: hidden
             assert torch.allclose(model(**inputs)[0], loaded(**inputs)[0], atol=1e-4)
@@ -146,8 +149,7 @@ def test_stochastic_depth_follows_the_place_and_a_relative_bias_the_block(tmp_pa
         drop_path_rate=0.3, use_relative_position_bias=True, use_shared_relative_position_bias=True,
     )  # fmt: skip
     student = take_layers(whole, BLOCKS).eval()
-    student.save_pretrained(tmp_path)
-    loaded = type(student).from_pretrained(tmp_path).eval()
+    loaded = reloaded(student, tmp_path)
     pixels = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         assert torch.allclose(student(pixels).logits, loaded(pixels).logits, atol=1e-5)

@@ -4,11 +4,11 @@ import warnings
 
 import pytest
 import torch
-from support.tiny_models import arguments, collate, moved, sentences, tiny_bert, weights
+from support.tiny_models import arguments, collate, distiller, moved, sentences, tiny_bert, weights
 from torch import nn
-from transformers import PrinterCallback, Trainer
+from transformers import Trainer
 
-from geodistill.distill import FeatureDistillationTrainer, FeatureTerm
+from geodistill.distill import FeatureTerm
 from geodistill.distill.training import checkpoints
 from geodistill.errors import InputError
 from geodistill.losses import CKALoss, ProcrustesLoss, ProjectionLoss, ShuffledRows
@@ -18,20 +18,12 @@ DATA = sentences([6, 4, 5, 6], seed=1)
 
 def trainer_in(folder, terms, *, student=None, steps=4, **settings):
     given = {"max_steps": steps, "optim": "adamw_torch", "learning_rate": 1e-3, **settings}
-    model = {"model": student or tiny_bert(1)}
-    if settings.get("anew"):
-        del given["anew"]
-        model = {"model_init": lambda: tiny_bert(1)}
-    trainer = FeatureDistillationTrainer(
-        **model,
-        args=arguments(folder, per_device_train_batch_size=4, **given),
-        train_dataset=DATA,
-        data_collator=collate,
-        teacher_model=tiny_bert(2),
-        terms=terms,
-    )
-    trainer.remove_callback(PrinterCallback)
-    return trainer
+    if "model_init" not in given:
+        student = student or tiny_bert(1)
+    return distiller(
+        folder, student, DATA, teacher_model=tiny_bert(2), terms=terms,
+        per_device_train_batch_size=4, **given,
+    )  # fmt: skip
 
 
 def losses(trainer):
@@ -46,7 +38,7 @@ def test_a_second_training_is_the_first(tmp_path):
         FeatureTerm(1, 1, CKALoss(decay=0.9)),
         FeatureTerm(1, 1, ShuffledRows(ProcrustesLoss())),
     ]
-    trainer = trainer_in(tmp_path, terms, anew=True)
+    trainer = trainer_in(tmp_path, terms, model_init=lambda: tiny_bert(1))
     trainer.train()
     first, measured = losses(trainer), trainer.term_weights()
     start = terms[0].loss.weight.detach().clone()
@@ -149,14 +141,8 @@ def test_a_plain_trainers_checkpoint_serves_terms_without_a_state(tmp_path):
 
 
 def test_a_checkpoint_of_other_terms_is_refused(stored):
-    trainer = FeatureDistillationTrainer(
-        model=tiny_bert(1, width=16),
-        args=arguments(stored),
-        train_dataset=DATA,
-        data_collator=collate,
-        teacher_model=tiny_bert(2),
-        terms=[FeatureTerm(-1, -1, ProjectionLoss(16, 32))],
-    )
+    other = FeatureTerm(-1, -1, ProjectionLoss(16, 32))
+    trainer = trainer_in(stored, [other], student=tiny_bert(1, width=16))
     with pytest.raises(
         InputError, match=r"feature_terms.safetensors is of other terms: .*size mis"
     ):

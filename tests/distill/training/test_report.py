@@ -5,11 +5,11 @@ import warnings
 import numpy as np
 import pytest
 import torch
-from support.model_matrix import procrustes, softmax_kl
-from support.tiny_models import arguments, collate, sentences, tiny_bert
-from transformers import PrinterCallback, Trainer
+from support.model_matrix import softmax_kl
+from support.tiny_models import arguments, collate, distiller, procrustes, sentences, tiny_bert
+from transformers import Trainer
 
-from geodistill.distill import FeatureDistillationTrainer, FeatureTerm
+from geodistill.distill import FeatureTerm
 from geodistill.geometry import geometry_kept, procrustes_distance
 from geodistill.losses import CKALoss, KLDivergenceLoss, ProcrustesLoss, ShuffledRows
 
@@ -18,21 +18,11 @@ UNSEEN = sentences([5, 6, 7, 4], seed=9)
 
 
 def trained(folder, terms, *, train=True, **settings):
-    mixin = {k: settings.pop(k) for k in ("task_weight", "logit_weight") if k in settings}
-    trainer = FeatureDistillationTrainer(
-        model=tiny_bert(1),
-        args=arguments(folder, **{
-            "num_train_epochs": 1, "per_device_train_batch_size": 4, "learning_rate": 0.02,
-            **settings}),
-        train_dataset=DATA,
-        eval_dataset=UNSEEN,
-        data_collator=collate,
-        teacher_model=tiny_bert(2, width=48),
-        terms=terms,
-        logit_loss=KLDivergenceLoss(),
-        **mixin,
+    given = {"num_train_epochs": 1, "per_device_train_batch_size": 4, "learning_rate": 0.02}
+    trainer = distiller(
+        folder, tiny_bert(1), DATA, eval_dataset=UNSEEN, teacher_model=tiny_bert(2, width=48),
+        terms=terms, logit_loss=KLDivergenceLoss(), **{**given, **settings},
     )  # fmt: skip
-    trainer.remove_callback(PrinterCallback)
     if train:
         trainer.train()
     return trainer
@@ -69,7 +59,9 @@ def test_evaluation_knows_the_terms_and_the_geometry_kept(tmp_path):
             for model in (tiny_bert(1), tiny_bert(2, width=48))
         )
     found = trainer.evaluate()
-    assert found["eval_loss/ProcrustesLoss[2--1]"] == pytest.approx(procrustes(y, x), rel=1e-4)
+    assert found["eval_loss/ProcrustesLoss[2--1]"] == pytest.approx(
+        float(procrustes(y, x)), rel=1e-4
+    )
     kept = geometry_kept(procrustes_distance, x, y)
     assert found["eval_geometry_kept"] == pytest.approx(kept, rel=1e-4)
     assert abs(kept) > 0.01

@@ -12,9 +12,9 @@ from safetensors.torch import load_file
 SCRIPT = Path(__file__).with_name("two_processes.py")
 
 
-def by_two(case: str, folder: Path, *checkpoint: str) -> None:
+def by_two(folder: Path, *checkpoint: str) -> None:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    command += ["--nproc-per-node", "2", str(SCRIPT), case, str(folder), *checkpoint]
+    command += ["--nproc-per-node", "2", str(SCRIPT), str(folder), *checkpoint]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
 
@@ -34,9 +34,9 @@ def test_two_processes_are_one_on_the_joined_batch_also_when_resumed(tmp_path: P
     assert spec.loader is not None
     script = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(script)
-    script.main("opt-balance", tmp_path / "one", None)
-    by_two("opt-balance", tmp_path / "two")
-    by_two("opt-balance", tmp_path / "again", str(tmp_path / "two/output/checkpoint-2"))
+    script.main(tmp_path / "one", None)
+    by_two(tmp_path / "two")
+    by_two(tmp_path / "again", str(tmp_path / "two/output/checkpoint-2"))
     (one, log), (two, log_of_two), (again, _) = (
         results(tmp_path / name) for name in ("one", "two", "again")
     )

@@ -1,6 +1,6 @@
 """A training of a few steps, by one process or as one of several under torchrun; see the test.
 
-python two_processes.py CASE FOLDER [CHECKPOINT]
+python two_processes.py FOLDER [CHECKPOINT]
 """
 
 import json
@@ -12,47 +12,33 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 import torch
 from safetensors.torch import save_file
-from support.tiny_models import answers, arguments, collate, sentences, tiny_bert, tiny_opt, weights
-from transformers import PrinterCallback
+from support.tiny_models import answers, distiller, tiny_opt, weights
 
-from geodistill.distill import FeatureDistillationTrainer, FeatureTerm
+from geodistill.distill import FeatureTerm
 from geodistill.losses import CKALoss, KLDivergenceLoss, ProcrustesLoss, ProjectionLoss
 
-SENTENCES = sentences([6, 4, 5, 6, 3, 7, 6, 5] * 4, seed=1)
 ANSWERS = answers([8, 7, 8, 6, 9, 8, 7, 10] * 4, [3, 1, 5, 2, 4, 2, 6, 7] * 4, seed=1)
 BATCH, STEPS = 4, 4
 
 
-def terms(case: str) -> list[FeatureTerm]:
+def terms() -> list[FeatureTerm]:
     torch.manual_seed(100 + int(os.environ.get("RANK", 0)))  # ranks differ until they are joined
-    warm = 2 if "balance" in case else 0
     return [
-        FeatureTerm(-1, -1, ProcrustesLoss(), weight_warmup_batches=warm),
+        FeatureTerm(-1, -1, ProcrustesLoss(), weight_warmup_batches=2),
         FeatureTerm(1, 1, CKALoss(decay=0.9), weight=0.5),
-        FeatureTerm(-1, 1, ProjectionLoss(32, 48), weight_warmup_batches=warm),
+        FeatureTerm(-1, 1, ProjectionLoss(32, 48), weight_warmup_batches=2),
     ]
 
 
-def main(case: str, folder: Path, checkpoint: str | None) -> None:
+def main(folder: Path, checkpoint: str | None) -> None:
     world = int(os.environ.get("WORLD_SIZE", 1))
-    make, data = (tiny_opt, ANSWERS) if case.startswith("opt") else (tiny_bert, SENTENCES)
-    student, chosen = make(1), terms(case)
-    if world == 1:  # the first process's, which the others take over
-        chosen = terms(case)
-    trainer = FeatureDistillationTrainer(
-        model=student,
-        args=arguments(
-            folder / "output", max_steps=STEPS, per_device_train_batch_size=BATCH * 2 // world,
-            save_strategy="steps", save_steps=2, learning_rate=0.05,
-        ),
-        train_dataset=data,
-        eval_dataset=data[:16],
-        data_collator=collate,
-        teacher_model=make(2, width=48),
-        terms=chosen,
-        logit_loss=KLDivergenceLoss(),
+    student, chosen = tiny_opt(1), terms()
+    trainer = distiller(
+        folder / "output", student, ANSWERS, eval_dataset=ANSWERS[:16],
+        teacher_model=tiny_opt(2, width=48), terms=chosen, logit_loss=KLDivergenceLoss(),
+        max_steps=STEPS, per_device_train_batch_size=BATCH * 2 // world, save_strategy="steps",
+        save_steps=2, learning_rate=0.05,
     )  # fmt: skip
-    trainer.remove_callback(PrinterCallback)
     trainer.train(resume_from_checkpoint=checkpoint)
     metrics = trainer.evaluate()
     if trainer.is_world_process_zero():
@@ -63,4 +49,4 @@ def main(case: str, folder: Path, checkpoint: str | None) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], Path(sys.argv[2]), sys.argv[3] if len(sys.argv) > 3 else None)
+    main(Path(sys.argv[1]), sys.argv[2] if len(sys.argv) > 2 else None)

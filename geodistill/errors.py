@@ -1,7 +1,7 @@
 """Errors that a user can fix; the command line prints them as one line."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 
 class InputError(ValueError):
@@ -15,7 +15,7 @@ class InputError(ValueError):
         ...     path("bert")
         ... except InputError as error:
         ...     print(error)
-        unknown asset 'bert'; known: minilm, smollm2, sentiment, mpnet
+        asset is 'bert'; expected one of minilm, smollm2, sentiment, mpnet
     """
 
 
@@ -43,6 +43,26 @@ def missing_package(error: ModuleNotFoundError, user: str, extras: str) -> str:
         f"there is no package {error.name} here, which {user} needs; install its extras: "
         f"pip install 'geodistill[{extras}]', or '.[{extras}]' in a checkout"
     )
+
+
+def check_choice(name: str, value: str, known: Collection[str]) -> None:
+    """Check that a value is one of those known.
+
+    Args:
+        name: of the argument.
+        value: its value.
+        known: the values that it can have.
+
+    Raises:
+        InputError: it is none of them; the message lists them.
+
+    Example:
+        >>> check_choice("colour", "red", ("green", "blue"))
+        Traceback (most recent call last):
+        geodistill.errors.InputError: colour is 'red'; expected one of green, blue
+    """
+    if value not in known:
+        raise InputError(f"{name} is {value!r}; expected one of {', '.join(known)}")
 
 
 def first_names(names: Sequence[object], most: int = 10) -> str:

@@ -48,16 +48,6 @@ INSTRUCTION_REFERENCES = ("lookup", "nearest", "start", "teacher")
 untrained student, and the teacher."""
 
 
-def check_method(method: str, known: tuple[str, ...]) -> None:
-    """Check the name of a method.
-
-    Raises:
-        InputError: it is none of the known ones.
-    """
-    if method not in known:
-        raise InputError(f"method is {method!r}; expected one of {', '.join(known)}")
-
-
 def base_of(method: str) -> str:
     """What a method is without its feature term: what precedes the "+"."""
     return method.partition("+")[0]

@@ -7,7 +7,7 @@ from dataclasses import replace
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
-from geodistill.errors import InputError
+from geodistill.errors import InputError, check_choice
 from geodistill.experiments.classification import settings as classification
 from geodistill.experiments.classification.grid import ClassificationGrid
 from geodistill.experiments.instruction import settings as instruction
@@ -41,8 +41,7 @@ def find_study(name: str, section: str = "") -> Study:
             needed; the message lists the known ones. Or the section can't be planned: an unknown
             method or setting, or results that set its weights and tasks and are still to be made.
     """
-    if name not in STUDIES:
-        raise InputError(f"study is {name!r}; expected one of {', '.join(STUDIES)}")
+    check_choice("study", name, STUDIES)
     if name == SYNTHETIC:
         if section:
             raise InputError(f"section is {section!r}; the study {name!r} has none")

@@ -24,7 +24,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from geodistill.errors import AssetError, InputError
+from geodistill.errors import AssetError, check_choice
 from geodistill.files import Progress, atomic_folder, remove_interrupted, sha256, sha256_once
 from geodistill.tasks.pip_command import pip_command
 
@@ -147,8 +147,7 @@ def path(name: str) -> Path:
         AssetError: no network, a download that differs from its recorded hash, a cache that can't
             be written, or a file in it that was damaged or deleted.
     """
-    if name not in ASSETS:
-        raise InputError(f"unknown asset {name!r}; known: {', '.join(ASSETS)}")
+    check_choice("asset", name, ASSETS)
     folder = _folder(name)
     if not folder.is_dir():
         try:

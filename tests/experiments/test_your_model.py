@@ -248,7 +248,7 @@ def bad(field, value, message):
     ("changes", "message"),
     [
         bad("arms", ("kd", "kd+rkd"), r"method is 'kd\+rkd'; expected one of ce, kd"),
-        bad("task", "translation", "task is 'translation'; expected text-classification or text"),
+        bad("task", "translation", "task is 'translation'; expected one of text-classification, "),
         bad("arms", (), r"arms is \(\); expected one or more different methods"),
         bad("arms", ("kd", "kd"), "expected one or more different methods"),
         bad("seeds", 0, "seeds is 0; expected 1 to 100"),

@@ -264,7 +264,7 @@ def test_a_cache_that_cannot_be_written(monkeypatch: pytest.MonkeyPatch, tmp_pat
 
 
 def test_unknown_asset() -> None:
-    with pytest.raises(InputError, match="unknown asset 'bert'; known: minilm, smollm2, sentiment"):
+    with pytest.raises(InputError, match="asset is 'bert'; expected one of minilm, smollm2, sent"):
         assets.path("bert")
 
 

@@ -15,7 +15,7 @@ from geodistill.distill import TeacherCache
 from geodistill.distill.pretrained import load_pretrained
 from geodistill.distill.students import uniform_layer_map
 from geodistill.distill.teacher_cache import cache_key
-from geodistill.errors import InputError
+from geodistill.errors import check_choice
 from geodistill.experiments.classification.cached_outputs import cache_outputs, cached_features
 from geodistill.experiments.classification.settings import ClassificationSettings, setup_settings
 from geodistill.experiments.classification.students import build_student, student_dims
@@ -166,8 +166,7 @@ def prepare_classification(
     from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 
     silence_libraries()
-    if settings.split not in ("test", "validation"):
-        raise InputError(f"split is {settings.split!r}; expected test or validation")
+    check_choice("split", settings.split, ("test", "validation"))
     task, base = settings.task, base_model(settings)
     data = data or load_classification(task)
     n_labels = max(len(data.label_names), 1)

@@ -438,5 +438,5 @@ def test_unknown_names_are_refused(setup):
         run_classification(setup, "sft", 0)
     with pytest.raises(InputError, match="'films'"):
         prepare_classification(smoke_settings("films"))
-    with pytest.raises(InputError, match="split is 'train'; expected test or validation"):
+    with pytest.raises(InputError, match="split is 'train'; expected one of test, validation"):
         prepare_classification(replace(smoke_settings("product"), split="train"))

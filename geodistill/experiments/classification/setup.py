@@ -17,7 +17,7 @@ from geodistill.distill.students import uniform_layer_map
 from geodistill.distill.teacher_cache import cache_key
 from geodistill.errors import check_choice
 from geodistill.experiments.classification.cached_outputs import cache_outputs, cached_features
-from geodistill.experiments.classification.settings import ClassificationSettings, setup_settings
+from geodistill.experiments.classification.settings import ClassificationSettings
 from geodistill.experiments.classification.students import build_student, student_dims
 from geodistill.experiments.classification.teacher import (
     check_max_length,
@@ -26,6 +26,7 @@ from geodistill.experiments.classification.teacher import (
     train_teacher,
 )
 from geodistill.experiments.feature_scores import score_ranges
+from geodistill.experiments.settings import setup_settings
 from geodistill.experiments.training import default_device, silence_libraries
 from geodistill.files import Progress, no_progress
 from geodistill.geometry import procrustes_distance

@@ -3,6 +3,7 @@
 import json
 import shutil
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -173,6 +174,13 @@ def test_the_plan_counts_rows_and_runs(distilled, home):
     assert f"about {32 * np.mean(lengths):.0f}, one per token, 48 wide" in taken["rows of a batch"]
     assert "few test rows" in odd["data"]
     assert "GB" in taken["cost"]
+
+
+def test_the_cost_of_a_test_is_that_of_the_rows_used(settings):
+    task, batch = text_classification.TextClassification(), SimpleNamespace(batch_size=32)
+    inputs = task.read(replace(settings, max_rows=9))
+    seconds = task.test_seconds(inputs, SimpleNamespace(settings=batch), None, step=1.0)
+    assert seconds == pytest.approx(9 / 32 / 3)
 
 
 def test_every_arm_tries_the_same_rates_and_takes_its_best(distilled, settings):

@@ -146,11 +146,11 @@ def test_too_long_pairs_are_counted_and_left_out(settings, tmp_path, monkeypatch
         "\n".join([*lines, (settings.runs_folder.parent / "mine.jsonl").read_text()])
     )
     task = text_generation.TextGeneration()
-    pairs = task.read(replace(settings, data=str(tmp_path / "mine.jsonl"))).data
-    assert pairs.n_long == 3
-    assert sum(pairs.sizes.values()) == 240
-    few = task.read(replace(settings, max_rows=9)).data
-    assert few.sizes == {"train": 9, "validation": min(9, pairs.sizes["validation"]), "test": 9}
+    inputs = task.read(replace(settings, data=str(tmp_path / "mine.jsonl")))
+    assert inputs.n_long == 3
+    assert sum(inputs.sizes.values()) == 240
+    few = task.read(replace(settings, max_rows=9))
+    assert few.sizes == {"train": 9, "validation": min(9, inputs.sizes["validation"]), "test": 9}
 
 
 def bad(changes, message):

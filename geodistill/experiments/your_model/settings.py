@@ -141,6 +141,10 @@ class YourModelSettings:
             if not ok:
                 raise InputError(f"{name} is {getattr(self, name)!r}; expected {expected}")
 
+    def rows_used(self, n_rows: int) -> int:
+        """How many of a split's rows are used."""
+        return min(self.max_rows or n_rows, n_rows)
+
     @property
     def runs_folder(self) -> Path:
         """Where runs, teacher and the teacher's outputs are kept."""

@@ -85,6 +85,8 @@ def build_feature_loss(
     from geodistill import losses
 
     term = term_of(method)
+    if not term:
+        return None
     builders: dict[str, Callable[[], nn.Module]] = {
         "projection": lambda: losses.ProjectionLoss(d_student, d_teacher),
         "pca": lambda: losses.PCATargetLoss.fit(teacher_features(), d_student),
@@ -97,8 +99,6 @@ def build_feature_loss(
         ALIGNMENT: losses.AlignmentLoss,
         "isotropy": losses.IsotropyLoss,
     }
-    if not term:
-        return None
     if term not in builders:
         raise InputError(
             f"method is {method!r}; expected no term after the base or one of {', '.join(builders)}"

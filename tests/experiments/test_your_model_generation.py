@@ -194,7 +194,7 @@ def bad_home(home):
         bad({"student": "uniform"}, "student is 'uniform'; for text generation expected 'first'"),
         bad({"student": "nowhere"}, "student is .*expected a folder or hub name of a causal"),
         bad({"student": "short"}, "takes 16 tokens; expected at least 28"),
-        bad({"layers": 9, "student": "first"}, "layers is 9, the teacher has 3; expected 1 to 3"),
+        bad({"layers": 9, "student": "first"}, "layers is 9; expected 1 to 3, the teacher's"),
         bad({"teacher_layer": 1}, "teacher_layer is 1 and student_layer -1; expected -1 for both"),
     ],
 )  # fmt: skip

@@ -12,6 +12,7 @@ import pandas as pd
 from torch import Tensor
 
 from geodistill.distill.collate import pad
+from geodistill.distill.students import check_layers
 from geodistill.errors import InputError
 from geodistill.experiments.instruction.evaluate import answer_nll
 from geodistill.experiments.instruction.feature_metrics import teacher_features
@@ -210,15 +211,12 @@ def _check_student(settings: YourModelSettings, config: Any, tokenizer: Any) -> 
             f"teacher {settings.teacher!r} takes {available} tokens, and max_length + "
             f"max_new_tokens is {positions}; expected at most {available}"
         )
-    if settings.student != FIRST:
-        if settings.student == "uniform":
-            raise InputError(
-                f"student is 'uniform'; for text generation expected {FIRST!r}, or a folder or hub "
-                "name of a causal language model with the teacher's tokenizer"
-            )
-        load_student(settings.student, tokenizer, positions)
-    elif not 1 <= settings.layers <= config.num_hidden_layers:
+    if settings.student == FIRST:
+        check_layers(settings.layers, config.num_hidden_layers)
+    elif settings.student == "uniform":
         raise InputError(
-            f"layers is {settings.layers}, the teacher has {config.num_hidden_layers}; expected 1 "
-            f"to {config.num_hidden_layers}"
+            f"student is 'uniform'; for text generation expected {FIRST!r}, or a folder or hub "
+            "name of a causal language model with the teacher's tokenizer"
         )
+    else:
+        load_student(settings.student, tokenizer, positions)

@@ -65,19 +65,15 @@ def check_choice(name: str, value: str, known: Collection[str]) -> None:
         raise InputError(f"{name} is {value!r}; expected one of {', '.join(known)}")
 
 
-def first_names(names: Sequence[object], most: int = 10) -> str:
-    """The first names of a list, shortened, and the number of the others.
-
-    Args:
-        names: such as the labels of a table.
-        most: how many are named.
+def first_names(names: Sequence[object]) -> str:
+    """The first ten names of a list, each shortened, and the number of the others.
 
     Example:
-        >>> first_names(["bad", "good", "other"], most=2)
-        'bad, good and 1 others'
+        >>> first_names("abcdefghijkl")
+        'a, b, c, d, e, f, g, h, i, j and 2 others'
     """
-    rest = f" and {len(names) - most} others" if len(names) > most else ""
-    return ", ".join(f"{str(name)[:40]}" for name in names[:most]) + rest
+    rest = f" and {len(names) - 10} others" if len(names) > 10 else ""
+    return ", ".join(str(name)[:40] for name in names[:10]) + rest
 
 
 def refuse_several_processes(work: str, instead: str = "") -> None:
@@ -85,7 +81,7 @@ def refuse_several_processes(work: str, instead: str = "") -> None:
 
     Args:
         work: what each process would do.
-        instead: what serves in their place, if anything does.
+        instead: end of the sentence, which says what to use in their place.
     """
     processes = os.environ.get("WORLD_SIZE") or "1"
     if processes != "1":

@@ -188,7 +188,7 @@ def neighbour_scores(setup: ClassificationSetup, embeddings: Tensor) -> Evaluati
 
 
 def _similarities(embeddings: Tensor, rows: Tensor) -> Tensor:
-    """Cosines of some texts with all, (rows, n); a text is no neighbour of its own."""
+    """Cosines of some texts with all, (rows, n); a text is not its own neighbour."""
     similarities = embeddings[rows] @ embeddings.T
     similarities[torch.arange(len(rows)), rows] = -torch.inf
     return similarities

@@ -85,6 +85,6 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    """The names that are at hand here; `help` looks at each of them."""
+    """The names that can be loaded here, since `help` looks at each of them."""
     at_hand = find_spec("numpy") and find_spec("transformers")
     return [name for name in sorted(__all__) if at_hand or _PACKAGE_OF.get(name) not in _EXTRAS]

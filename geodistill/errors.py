@@ -1,7 +1,7 @@
 """Errors that a user can fix; the command line prints them as one line."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 
 class InputError(ValueError):
@@ -15,7 +15,7 @@ class InputError(ValueError):
         ...     path("bert")
         ... except InputError as error:
         ...     print(error)
-        unknown asset 'bert'; known: minilm, smollm2, sentiment, mpnet
+        asset is 'bert'; expected one of minilm, smollm2, sentiment, mpnet
     """
 
 
@@ -45,19 +45,35 @@ def missing_package(error: ModuleNotFoundError, user: str, extras: str) -> str:
     )
 
 
-def first_names(names: Sequence[object], most: int = 10) -> str:
-    """The first names of a list, shortened, and the number of the others.
+def check_choice(name: str, value: str, known: Collection[str]) -> None:
+    """Check that a value is one of those known.
 
     Args:
-        names: such as the labels of a table.
-        most: how many are named.
+        name: of the argument.
+        value: its value.
+        known: the values that it can have.
+
+    Raises:
+        InputError: it is none of them; the message lists them.
 
     Example:
-        >>> first_names(["bad", "good", "other"], most=2)
-        'bad, good and 1 others'
+        >>> check_choice("colour", "red", ("green", "blue"))
+        Traceback (most recent call last):
+        geodistill.errors.InputError: colour is 'red'; expected one of green, blue
     """
-    rest = f" and {len(names) - most} others" if len(names) > most else ""
-    return ", ".join(f"{str(name)[:40]}" for name in names[:most]) + rest
+    if value not in known:
+        raise InputError(f"{name} is {value!r}; expected one of {', '.join(known)}")
+
+
+def first_names(names: Sequence[object]) -> str:
+    """The first ten names of a list, each shortened, and the number of the others.
+
+    Example:
+        >>> first_names("abcdefghijkl")
+        'a, b, c, d, e, f, g, h, i, j and 2 others'
+    """
+    rest = f" and {len(names) - 10} others" if len(names) > 10 else ""
+    return ", ".join(str(name)[:40] for name in names[:10]) + rest
 
 
 def refuse_several_processes(work: str, instead: str = "") -> None:
@@ -65,7 +81,7 @@ def refuse_several_processes(work: str, instead: str = "") -> None:
 
     Args:
         work: what each process would do.
-        instead: what serves in their place, if anything does.
+        instead: end of the sentence, which says what to use in their place.
     """
     processes = os.environ.get("WORLD_SIZE") or "1"
     if processes != "1":

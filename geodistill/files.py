@@ -142,12 +142,14 @@ def first_line(error: BaseException) -> str:
 
 
 def error_summary(error: BaseException) -> str:
-    """The type and the message of an error in one line, of the message at most 200 characters."""
+    """The type of an error and the first 200 characters of its message, in one line."""
     return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
 
 
 def disk_full(error: BaseException) -> str:
-    """Why a write failed, if for lack of space ("No space left on device"); else an empty string.
+    """The reason of a failed write if it is a lack of space, such as "No space left on device".
+
+    Of any other error it is an empty string.
 
     Libraries such as safetensors lose the error's number and keep its text.
     """

@@ -30,7 +30,7 @@ def find_checkout() -> Path:
 
 
 def data_dir() -> Path:
-    """The folder `data` of the checkout that holds this package, else of the one around.
+    """The folder `data` of this package's checkout, or else of the one that `find_checkout` gives.
 
     Raises:
         InputError: there is none.

@@ -48,16 +48,6 @@ INSTRUCTION_REFERENCES = ("lookup", "nearest", "start", "teacher")
 untrained student, and the teacher."""
 
 
-def check_method(method: str, known: tuple[str, ...]) -> None:
-    """Check the name of a method.
-
-    Raises:
-        InputError: it is none of the known ones.
-    """
-    if method not in known:
-        raise InputError(f"method is {method!r}; expected one of {', '.join(known)}")
-
-
 def base_of(method: str) -> str:
     """What a method is without its feature term: what precedes the "+"."""
     return method.partition("+")[0]
@@ -95,6 +85,8 @@ def build_feature_loss(
     from geodistill import losses
 
     term = term_of(method)
+    if not term:
+        return None
     builders: dict[str, Callable[[], nn.Module]] = {
         "projection": lambda: losses.ProjectionLoss(d_student, d_teacher),
         "pca": lambda: losses.PCATargetLoss.fit(teacher_features(), d_student),
@@ -107,8 +99,6 @@ def build_feature_loss(
         ALIGNMENT: losses.AlignmentLoss,
         "isotropy": losses.IsotropyLoss,
     }
-    if not term:
-        return None
     if term not in builders:
         raise InputError(
             f"method is {method!r}; expected no term after the base or one of {', '.join(builders)}"

@@ -46,7 +46,7 @@ def _git(*arguments: str) -> str | None:
 
 
 def device_name() -> str:
-    """Such as "cuda: NVIDIA H100" or "cpu: <model of the processor>"."""
+    """The first GPU, such as "cuda: NVIDIA H100", or else "cpu: <model of the processor>"."""
     import torch
 
     if torch.cuda.is_available():

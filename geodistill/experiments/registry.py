@@ -7,14 +7,13 @@ from dataclasses import replace
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
-from geodistill.errors import InputError
-from geodistill.experiments.classification import settings as classification
+from geodistill.errors import InputError, check_choice
 from geodistill.experiments.classification.grid import ClassificationGrid
-from geodistill.experiments.instruction import settings as instruction
 from geodistill.experiments.instruction.grid import InstructionGrid
 from geodistill.experiments.methods import base_of
 from geodistill.experiments.protocol_grid import PlannedRun
 from geodistill.experiments.runner import Job, Study
+from geodistill.experiments.settings import setup_settings
 from geodistill.experiments.tuned_grid import TunedGrid
 from geodistill.files import Progress
 
@@ -41,8 +40,7 @@ def find_study(name: str, section: str = "") -> Study:
             needed; the message lists the known ones. Or the section can't be planned: an unknown
             method or setting, or results that set its weights and tasks and are still to be made.
     """
-    if name not in STUDIES:
-        raise InputError(f"study is {name!r}; expected one of {', '.join(STUDIES)}")
+    check_choice("study", name, STUDIES)
     if name == SYNTHETIC:
         if section:
             raise InputError(f"section is {section!r}; the study {name!r} has none")
@@ -71,12 +69,6 @@ def _job(run: PlannedRun, folder: str, minutes: float) -> Job:
     )
 
 
-_SETUP_SETTINGS: dict[str, Callable[[Any], Any]] = {
-    "classification": classification.setup_settings,
-    "instruction": instruction.setup_settings,
-}
-
-
 def _functions(study: str) -> tuple[Callable[..., Any], Callable[..., tuple[Run, Any]]]:
     """What prepares the setup of a study, and what makes one of its runs; they load torch."""
     if study == "classification":
@@ -100,7 +92,7 @@ def _setup(study: str, settings: Any) -> Any:
 def _make_run(run: PlannedRun, folder: str) -> Run:
     study = folder.partition("/")[0]
     _, make_run = _functions(study)
-    setup = _setup(study, _SETUP_SETTINGS[study](run.settings))
+    setup = _setup(study, setup_settings(run.settings))
     return make_run(replace(setup, settings=run.settings), run.method, run.seed, folder)[0]
 
 
@@ -109,7 +101,7 @@ def _prepare(study: str, jobs: Sequence[Job], progress: Progress) -> None:
     prepare, _ = _functions(study)
     methods: dict[Any, set[str]] = {}
     for job in jobs:
-        methods.setdefault(_SETUP_SETTINGS[study](job.settings), set()).add(base_of(job.method))
+        methods.setdefault(setup_settings(job.settings), set()).add(base_of(job.method))
     for settings, bases in methods.items():
         setup = prepare(settings, progress)
         if "seqkd" in bases:

@@ -131,7 +131,7 @@ def run_study(
             refuse_changed(study.path, is_changed())
         try:
             if pending and scheduler:
-                with _connect(scheduler) as client:  # first, for to prepare may take minutes
+                with _connect(scheduler) as client:  # first: the preparation may take minutes
                     study.prepare(pending, progress)
                     yield from _on_cluster(client, pending, study.path)
             elif pending:

@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import field, fields, is_dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Any, ClassVar, Protocol, TypeVar
 
 from geodistill.errors import InputError
 
@@ -14,7 +14,13 @@ T = TypeVar("T")
 
 
 class RunSettings(Protocol):
-    """A frozen dataclass with the settings of one run."""
+    """A frozen dataclass with the settings of one run.
+
+    Attributes:
+        SETUP_FIELDS: names of the settings that the teacher, its outputs and the data depend on.
+    """
+
+    SETUP_FIELDS: ClassVar[tuple[str, ...]]
 
     @property
     def task(self) -> str: ...
@@ -34,6 +40,18 @@ def setting(default: T, *, stored_as: str = "", added_later: bool = False) -> T:
     metadata = {"stored_as": stored_as, "added_later": added_later}
     value: T = field(default=default, metadata=metadata)
     return value
+
+
+def setup_settings(settings: RunSettings) -> Any:
+    """The settings with every field that the setup does not depend on at its default.
+
+    Runs for which they are equal can share a setup.
+
+    Args:
+        settings: of a run.
+    """
+    settings_type: Any = type(settings)
+    return settings_type(**{name: getattr(settings, name) for name in settings.SETUP_FIELDS})
 
 
 def run_config(settings: Any, method: str) -> dict[str, Any]:

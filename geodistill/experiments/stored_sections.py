@@ -14,7 +14,7 @@ from typing import Any
 import pandas as pd
 
 from geodistill.analysis.stored_results import load_items, load_rows, pivot_metrics
-from geodistill.errors import InputError
+from geodistill.errors import InputError, check_choice
 from geodistill.experiments.protocol_grid import PlannedRun, UnplannedError, complete_runs
 from geodistill.experiments.registry import GRIDS
 
@@ -71,8 +71,7 @@ class StoredSections:
     """
 
     def __init__(self, study: str, log: Callable[[str], None] = print) -> None:
-        if study not in GRIDS:
-            raise InputError(f"study is {study!r}; expected one of {', '.join(GRIDS)}")
+        check_choice("study", study, GRIDS)
         self.study, self._grid, self._log = study, GRIDS[study], log
         self._read_sections: dict[str, Section | str] = {}
         self._logged: set[str] = set()

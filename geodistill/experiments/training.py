@@ -42,7 +42,7 @@ def training_arguments(folder: Path, *, seed: int, **settings: Any) -> TrainingA
 
 
 def default_device() -> torch.device:
-    """The device on which models compute: the first GPU as for the Trainer, else the CPU."""
+    """The device of the models: the first GPU, as for the Trainer, or else the CPU."""
     return torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
 
 

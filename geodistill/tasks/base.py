@@ -181,7 +181,7 @@ def content_hash(splits: Mapping[str, Sequence[Row]]) -> str:
     """SHA-256 over every row of every split as sorted JSON lines."""
     digest = hashlib.sha256()
     for name in SPLITS:
-        for row in splits[name]:
+        for row in splits.get(name, ()):
             line = json.dumps([name, row], sort_keys=True, ensure_ascii=False)
             digest.update(line.encode() + b"\n")
     return digest.hexdigest()
@@ -194,7 +194,7 @@ def pair_row(item: str, source: str, template: str, prompt: str, completion: str
 
 
 def to_datasets(splits: Mapping[str, Sequence[Row]]) -> dict[str, Dataset]:
-    """One `datasets.Dataset` per split, in memory; an empty split has the columns of test.
+    """One `datasets.Dataset` per split, in memory; an absent split is empty.
 
     Raises:
         InputError: there are no test rows.
@@ -205,7 +205,7 @@ def to_datasets(splits: Mapping[str, Sequence[Row]]) -> dict[str, Dataset]:
         raise InputError("the data has no test rows")
     columns = list(splits["test"][0])
     return {
-        name: Dataset.from_dict({key: [row[key] for row in splits[name]] for key in columns})
+        name: Dataset.from_dict({k: [row[k] for row in splits.get(name, ())] for k in columns})
         for name in SPLITS
     }
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from random import Random
 
-from geodistill.errors import InputError
+from geodistill.errors import InputError, check_choice
 from geodistill.tasks.base import SPLITS, Row, pair_row, split_of
 from geodistill.tasks.computed_families import FAMILIES, TRAINED_FAMILIES, TRANSFER_FAMILIES
 from geodistill.tasks.computed_wordings import WORDINGS
@@ -44,14 +44,14 @@ def load_wordings() -> dict[str, list[Row]]:
     rows = _rows(
         "test", TRAINED_FAMILIES, [N_TRAINED_WORDINGS], ROWS_PER_TRANSFER_WORDING, "wording"
     )
-    return {"train": [], "validation": [], "test": list(rows)}
+    return {"test": list(rows)}
 
 
 def load_families() -> dict[str, list[Row]]:
     """Test rows of the families that students are not trained on."""
     wordings = range(N_TRAINED_WORDINGS + 1)
     rows = _rows("test", TRANSFER_FAMILIES, wordings, ROWS_PER_TRANSFER_WORDING, "family")
-    return {"train": [], "validation": [], "test": list(rows)}
+    return {"test": list(rows)}
 
 
 def draw_rows(
@@ -75,8 +75,8 @@ def draw_rows(
     """
     weights = dict.fromkeys(FAMILIES, 1.0) if weights is None else weights
     for family in weights:
-        _check_name("family", family, FAMILIES)
-    _check_name("split", split, SPLITS)
+        check_choice("family", family, FAMILIES)
+    check_choice("split", split, SPLITS)
     if min(weights.values(), default=0) < 0 or not any(weights.values()):
         raise InputError(
             f"weights is {dict(weights)}; expected numbers of at least 0, not all of them 0"
@@ -103,11 +103,6 @@ def family_of(item: str) -> str:
         'reverse'
     """
     return item.split("/")[-3]
-
-
-def _check_name(what: str, name: str, known: Sequence[str] | Mapping[str, object]) -> None:
-    if name not in known:
-        raise InputError(f"unknown {what} {name!r}; expected one of {', '.join(known)}")
 
 
 def _rows(

@@ -149,9 +149,7 @@ def _rows(
         _check_labels(path, table[label])
     words = table[list(texts.values())].fillna("").astype(str)
     empty = words.apply(lambda column: column.str.strip() == "").any(axis=1)
-    if empty.any():
-        raise InputError(f"{path}: {int(empty.sum())} rows have an empty text, the first is row "
-                         f"{int(empty.to_numpy().argmax()) + 1}")  # fmt: skip
+    _refuse_rows(path, empty, "an empty text")
     keys = [[text_key(text) for text in row] for row in words.itertuples(index=False)]
     if group:
         for row_keys, name, is_missing in zip(keys, table[group], table[group].isna(), strict=True):
@@ -170,16 +168,20 @@ def _rows(
 
 
 def _check_labels(path: Path, labels: pd.Series) -> None:
-    missing = labels.isna()
-    if missing.any():
-        raise InputError(
-            f"{path}: {int(missing.sum())} rows have no {labels.name}, the first is row "
-            f"{int(missing.to_numpy().argmax()) + 1}"
-        )
+    _refuse_rows(path, labels.isna(), f"no {labels.name}")
     types = sorted({type(value).__name__ for value in labels.tolist()})
     if len(types) > 1 or types[0] not in ("str", "int", "float", "bool"):
         raise InputError(
             f"{path}: {labels.name} holds {', '.join(types)}; expected words, or numbers"
+        )
+
+
+def _refuse_rows(path: Path, bad: pd.Series, fault: str) -> None:
+    """Raise InputError if any rows are bad, with their number and the first of them."""
+    if bad.any():
+        raise InputError(
+            f"{path}: {int(bad.sum())} rows have {fault}, the first is row "
+            f"{int(bad.to_numpy().argmax()) + 1}"
         )
 
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 TEST, VALIDATION = 0.1, 0.05
 """Expected shares of the prompts in the test and validation splits."""
 P3_PREFIX = "p3:"
-"""Before the name of one of P3's subsets, such as `p3:ag_news_classify`."""
+"""What the name of one of P3's subsets begins with, as in `p3:ag_news_classify`."""
 HASH_LENGTH = 40
 
 
@@ -75,7 +75,7 @@ def load_evaluation(name: str) -> dict[str, list[Row]]:
         (name, row["prompt"].rstrip("\n"), _first_answer(row["output"]))
         for row in _load(name, EVALUATION[name])["test"]
     ]
-    return {"train": [], "validation": [], "test": _rows(name, pairs)}
+    return {"test": _rows(name, pairs)}
 
 
 def load_p3(subset: str) -> dict[str, list[Row]]:

@@ -115,11 +115,9 @@ def _t0() -> dict[str, list[Row]]:
     the same passage as a test prompt (most passages serve several templates).
     """
     folder = _local_folder("t0")
-    train, test = (list(read_pairs(folder / f"t0_{part}.jsonl")) for part in ("train", "valid"))
-    for part, pairs in (("train", train), ("valid", test)):
-        for pair in pairs:
-            where = f"{folder / f't0_{part}.jsonl'}, line {pair['line']}"
-            require_field(pair, "template", where)
+    train, test = (
+        list(read_pairs(folder / f"t0_{part}.jsonl", "template")) for part in ("train", "valid")
+    )
     train_prompts = {pair["prompt"] for pair in train}
     new = [pair for pair in test if pair["prompt"] not in train_prompts]
     pairs = new + train
@@ -185,9 +183,7 @@ def _plain_prompt(instruction: str, input_text: str) -> str:
 
 def _self_instruct(template: PromptTemplate = _plain_prompt) -> dict[str, list[Row]]:
     rows = []
-    path = _local_folder("self_instruct") / "self_instruct_eval.jsonl"
-    for line, task in read_jsonl(path):
-        where = f"{path}, line {line}"
+    for where, task in read_jsonl(_local_folder("self_instruct") / "self_instruct_eval.jsonl"):
         require_field(task, "id", where)
         source = f"self_instruct/{task['id']}"
         instruction = _field(task, "instruction", "a text", where)
@@ -196,28 +192,24 @@ def _self_instruct(template: PromptTemplate = _plain_prompt) -> dict[str, list[R
             answer = _field(instance, "output", "a text", where)
             prompt = template(instruction, input_text)
             rows.append(pair_row(f"{source}/{number}", source, "self_instruct", prompt, answer))
-    return {"train": [], "validation": [], "test": rows}
+    return {"test": rows}
 
 
 def _vicuna(template: PromptTemplate = _plain_prompt) -> dict[str, list[Row]]:
     """The first turns of the questions that have a reference answer."""
-    answers, rows = {}, []
-    path = _local_folder("vicuna") / "vicuna_reference_gpt4.jsonl"
-    for line, row in read_jsonl(path):
-        where = f"{path}, line {line}"
+    answers, rows, folder = {}, [], _local_folder("vicuna")
+    for where, row in read_jsonl(folder / "vicuna_reference_gpt4.jsonl"):
         require_field(row, "question_id", where)
         choice = _field(row, "choices", "a list of objects", where)[0]
         answers[str(row["question_id"])] = _field(choice, "turns", "a list of texts", where)[0]
-    path = path.with_name("vicuna_questions.jsonl")
-    for line, row in read_jsonl(path):
-        where = f"{path}, line {line}"
+    for where, row in read_jsonl(folder / "vicuna_questions.jsonl"):
         require_field(row, "question_id", where)
         prompt = template(_field(row, "turns", "a list of texts", where)[0], "")
         category = _field(row, "category", "a text", where)
         if (number := str(row["question_id"])) in answers:
             item = f"vicuna/{number}"
             rows.append(pair_row(item, item, category, prompt, answers[number]))
-    return {"train": [], "validation": [], "test": rows}
+    return {"test": rows}
 
 
 def _field(row: Row, name: str, expected: str, where: str) -> Any:

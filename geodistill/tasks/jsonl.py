@@ -12,19 +12,22 @@ from geodistill.tasks.base import Row
 from geodistill.tasks.prompts import ROLES, turns_as_text
 
 
-def read_pairs(path: Path) -> Iterator[Row]:
+def read_pairs(path: Path, *required: str) -> Iterator[Row]:
     """The prompt-completion pairs of a JSONL file, each with its fields and its number `line`.
 
     A line with `messages` (`[{"role": ..., "content": ...}, ...]`, roles system, user and
     assistant) becomes `turns`, all messages but the last; `prompt`, the same as text; and
     `completion`, the last message, which must be the assistant's.
 
+    Args:
+        path: of the file.
+        *required: further fields that each line must have.
+
     Raises:
-        InputError: no such file, or a line without a prompt and a completion or with malformed
-            messages; the error names file and line.
+        InputError: no such file, or a line without a prompt, a completion or a required field, or
+            with malformed messages; the error names file and line.
     """
-    for line, row in read_jsonl(path):
-        where = f"{path}, line {line}"
+    for line, (where, row) in enumerate(read_jsonl(path), start=1):
         if "messages" in row:
             row = {**row, **_pair_from_messages(row["messages"], where)}
         for field in ("prompt", "completion"):
@@ -32,11 +35,13 @@ def read_pairs(path: Path) -> Iterator[Row]:
             if not isinstance(text, str) or not text.strip():
                 fields = "" if field in row else _field_names(row)
                 raise InputError(f"{where}: {field} is {text!r}, expected a text{fields}")
+        for field in required:
+            require_field(row, field, where)
         yield {**row, "line": line}
 
 
-def read_jsonl(path: Path) -> Iterator[tuple[int, Row]]:
-    """The objects of a JSONL file with their line numbers, from 1.
+def read_jsonl(path: Path) -> Iterator[tuple[str, Row]]:
+    """The objects of a JSONL file, each after its place, such as "mine.jsonl, line 1".
 
     Raises:
         InputError: no such file, or a line that holds no object; the error names file and line.
@@ -45,8 +50,8 @@ def read_jsonl(path: Path) -> Iterator[tuple[int, Row]]:
         raise InputError(f"{path}: no such file")
     with path.open("rb") as file:
         for line, raw in enumerate(file, start=1):
-            text = raw.removeprefix(BOM_UTF8) if line == 1 else raw
-            yield line, _parse_object(text, f"{path}, line {line}")
+            where, text = f"{path}, line {line}", raw.removeprefix(BOM_UTF8) if line == 1 else raw
+            yield where, _parse_object(text, where)
 
 
 def require_field(row: Mapping[str, object], field: str, where: str) -> None:

@@ -11,7 +11,9 @@ from geodistill.errors import AssetError
 
 
 def pip_command() -> list[str]:
-    """The command of pip; that of Python's own wheel where the environment has none, as uv's.
+    """The command that runs pip: the environment's, or else the wheel that Python comes with.
+
+    Environments made by uv, for example, have no pip of their own.
 
     Raises:
         AssetError: Python has no wheel of pip either.

@@ -11,7 +11,7 @@ import html
 from dataclasses import dataclass
 from functools import lru_cache
 
-from geodistill.errors import InputError
+from geodistill.errors import check_choice
 from geodistill.tasks import assets
 from geodistill.tasks.base import (
     SPLITS,
@@ -80,8 +80,7 @@ def rated_texts(name: str) -> tuple[RatedText, ...]:
         InputError: no such set.
         AssetError: the texts are missing and can't be downloaded, or are damaged.
     """
-    if name not in FILES:
-        raise InputError(f"unknown sentiment set {name!r}; known: {', '.join(FILES)}")
+    check_choice("sentiment set", name, FILES)
     file = assets.path("sentiment") / FILES[name]
     fields = [line.split("\t", 2) for line in file.read_text(encoding="utf-8").splitlines()]
     rows = [(text_id, float(rating), _clean(text)) for text_id, rating, text in fields]

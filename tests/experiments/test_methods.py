@@ -11,7 +11,6 @@ from geodistill.experiments.methods import (
     INSTRUCTION_METHODS,
     base_of,
     build_feature_loss,
-    check_method,
     term_of,
 )
 
@@ -66,9 +65,3 @@ def test_a_name_is_a_base_and_a_term():
 def test_an_unknown_term_is_refused_with_the_known(term):
     with pytest.raises(InputError, match=rf"method is 'kd\+{term}'; .* one of projection, pca, "):
         build(f"kd+{term}")
-
-
-def test_an_unknown_method_is_refused_with_the_known():
-    check_method("kd+gram", CLASSIFICATION_METHODS)
-    with pytest.raises(InputError, match=r"method is 'kd\+kd'; expected one of .*, kd\+gram, "):
-        check_method("kd+kd", CLASSIFICATION_METHODS)

@@ -16,13 +16,16 @@ def no_results(tmp_path, monkeypatch):
     monkeypatch.setenv("GEODISTILL_RESULTS", str(tmp_path))
 
 
-def test_a_section_is_a_study_with_a_job_for_each_planned_run(no_results):
-    study = find_study("classification", "kd-tuning")
-    planned = GRIDS["classification"].runs("kd-tuning")
-    assert study.folder == "classification/kd-tuning"
+@pytest.mark.parametrize(
+    ("name", "n_runs", "minutes"), [("classification", 54, 1.3), ("instruction", 18, 1.6)]
+)
+def test_a_section_is_a_study_with_a_job_for_each_planned_run(no_results, name, n_runs, minutes):
+    study, planned = find_study(name, "kd-tuning"), GRIDS[name].runs("kd-tuning")
+    assert study.folder == f"{name}/kd-tuning"
     assert [job.run_id for job in study.jobs] == [run.run_id for run in planned]
-    assert len({job.run_id for job in study.jobs}) == 3 * 9 * 2
-    assert {job.minutes for job in study.jobs} == {1.3}
+    assert len({job.run_id for job in study.jobs}) == n_runs
+    assert study.jobs[0].label == f"{planned[0].settings.task} kd seed {planned[0].seed}"
+    assert {job.minutes for job in study.jobs} == {minutes}
 
 
 def test_a_teacher_is_prepared_once_however_many_settings_its_students_have(

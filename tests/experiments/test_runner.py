@@ -12,33 +12,18 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from support.tiny_study import CONFIG, FOLDER, lines, run_of, tiny_study
+from support.tiny_study import CONFIG, FOLDER, lines, of_other_data, run_all, run_of, tiny_study
 
 from geodistill import paths
 from geodistill.errors import InputError
 from geodistill.experiments import provenance, run_store, runner
 from geodistill.experiments.classification.settings import ClassificationSettings, TeacherSettings
-from geodistill.experiments.registry import GRIDS, find_study
 from geodistill.experiments.run_store import finished_runs, merge_runs, write_run
 from geodistill.experiments.runner import describe_plan, pending_jobs, run_study
 from geodistill.experiments.settings import run_config, run_id
 
+pytestmark = pytest.mark.usefixtures("results")
 TESTS = str(Path(__file__).parents[1])
-
-
-@pytest.fixture(autouse=True)
-def results(tmp_path, monkeypatch):
-    monkeypatch.setenv("GEODISTILL_RESULTS", str(tmp_path / "results"))
-    return tmp_path / "results" / FOLDER
-
-
-@pytest.fixture
-def log(tmp_path):
-    return tmp_path / "log"
-
-
-def run_all(study, workers=1):
-    return [job.label for job in run_study(study, workers=workers, progress=lambda line: None)]
 
 
 def test_every_run_is_made_once_then_none(log, results):
@@ -88,10 +73,6 @@ def test_a_run_that_breaks_is_named_and_the_others_are_kept(log, results):
         run_all(study)
     assert set(pd.read_parquet(results / "rows.parquet")["seed"]) == {0, 1}
     assert len(pending_jobs(study)) == 2
-
-
-def of_other_data(log, seconds, seed):
-    return run_of(seed, data_hash="another")
 
 
 @pytest.mark.parametrize("collected", [True, False])
@@ -347,17 +328,7 @@ def test_a_reader_that_stops_early_is_not_lectured(log, results, recwarn):
     assert 1 <= len(finished_runs(results)) < 6
 
 
-# ---- the project's studies ----
-
-
-def test_a_section_gives_a_job_for_each_of_its_runs(monkeypatch):
-    monkeypatch.delenv("GEODISTILL_RESULTS")
-    for study, grid in GRIDS.items():
-        first = next(iter(grid.protocol()["grid"]))
-        jobs, runs = find_study(study, first).jobs, grid.runs(first)
-        assert [job.run_id for job in jobs] == [run.run_id for run in runs]
-        assert jobs[0].label == f"{jobs[0].settings.task} {jobs[0].method} seed {runs[0].seed}"
-        assert all(job.minutes > 0 for job in jobs)
+# ---- the names of runs ----
 
 
 def test_a_run_id_depends_on_every_setting():
@@ -378,29 +349,14 @@ def test_a_run_id_depends_on_every_setting():
 
 
 def other(value):
-    if value in ("all", "test"):
-        return {"all": "first", "test": "validation"}[value]
-    if value is None or isinstance(value, tuple):
-        return {None: 7, (-1,): (3, -1)}[value]
     return f"{value}x" if isinstance(value, str) else value + 1
 
 
-SECTIONS = re.escape(", ".join(GRIDS["classification"].protocol()["grid"]))
-UNKNOWN = [
-    (("glue",), "study is 'glue'; expected one of classification, instruction, synthetic"),
-    (("classification",), f"made by sections; add --section with one of {SECTIONS}$"),
-    (("classification", "first"), f"section is 'first'; expected one of {SECTIONS}$"),
-    (("synthetic", "tuning"), "section is 'tuning'; the study 'synthetic' has none"),
-]
-
-
-@pytest.mark.parametrize(("names", "message"), UNKNOWN)
-def test_an_unknown_study_or_section_is_refused_with_the_known(names, message):
-    with pytest.raises(InputError, match=message):
-        find_study(*names)
-
-
 # ---- a cluster ----
+
+CLUSTER = {
+    "threads_per_worker": 1, "processes": True, "dashboard_address": None, "silence_logs": 50,
+}  # fmt: skip
 
 
 def stuck_once(log, seconds, seed):
@@ -418,9 +374,7 @@ def test_a_cluster_makes_every_run_once_though_a_worker_dies(log, results, monke
     from distributed import LocalCluster
 
     monkeypatch.setenv("PYTHONPATH", TESTS)
-    with LocalCluster(
-        n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None, silence_logs=50
-    ) as cluster:
+    with LocalCluster(n_workers=2, **CLUSTER) as cluster:
         study = tiny_study(log, runs=4, work=stuck_once)
         address = cluster.scheduler_address
         made = list(run_study(study, workers=1, progress=lambda line: None, scheduler=address))
@@ -448,13 +402,7 @@ def cluster(monkeypatch):
     monkeypatch.setenv("PYTHONPATH", TESTS)
     with (
         dask.config.set({"distributed.scheduler.allowed-failures": 0}),
-        LocalCluster(
-            n_workers=1,
-            threads_per_worker=1,
-            processes=True,
-            dashboard_address=None,
-            silence_logs=50,
-        ) as made,
+        LocalCluster(n_workers=1, **CLUSTER) as made,
     ):
         yield made
 

@@ -4,31 +4,11 @@ from dataclasses import replace
 
 import pandas as pd
 import pytest
-from support.tiny_study import FOLDER, lines, run_of, tiny_study
+from support.tiny_study import lines, of_other_data, run_all, run_of, tiny_study
 
 from geodistill.errors import InputError
-from geodistill.experiments.runner import run_study
 from geodistill.experiments.verify import verify_runs
 from geodistill.files import CHECKSUMS
-
-
-@pytest.fixture(autouse=True)
-def results(tmp_path, monkeypatch):
-    monkeypatch.setenv("GEODISTILL_RESULTS", str(tmp_path / "results"))
-    return tmp_path / "results" / FOLDER
-
-
-@pytest.fixture
-def log(tmp_path):
-    return tmp_path / "log"
-
-
-def run_all(study):
-    list(run_study(study, workers=1, progress=lambda line: None))
-
-
-def of_other_data(log, seconds, seed):
-    return run_of(seed, data_hash="another")
 
 
 def verified(study, count):

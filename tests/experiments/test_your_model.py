@@ -3,6 +3,7 @@
 import json
 import shutil
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -175,6 +176,13 @@ def test_the_plan_counts_rows_and_runs(distilled, home):
     assert "GB" in taken["cost"]
 
 
+def test_the_cost_of_a_test_is_that_of_the_rows_used(settings):
+    task, batch = text_classification.TextClassification(), SimpleNamespace(batch_size=32)
+    inputs = task.read(replace(settings, max_rows=9))
+    seconds = task.test_seconds(inputs, SimpleNamespace(settings=batch), None, step=1.0)
+    assert seconds == pytest.approx(9 / 32 / 3)
+
+
 def test_every_arm_tries_the_same_rates_and_takes_its_best(distilled, settings):
     answer, _, _ = distilled
     rows = stored(settings, "tuning/rows")
@@ -248,7 +256,7 @@ def bad(field, value, message):
     ("changes", "message"),
     [
         bad("arms", ("kd", "kd+rkd"), r"method is 'kd\+rkd'; expected one of ce, kd"),
-        bad("task", "translation", "task is 'translation'; expected text-classification or text"),
+        bad("task", "translation", "task is 'translation'; expected one of text-classification, "),
         bad("arms", (), r"arms is \(\); expected one or more different methods"),
         bad("arms", ("kd", "kd"), "expected one or more different methods"),
         bad("seeds", 0, "seeds is 0; expected 1 to 100"),

@@ -146,11 +146,11 @@ def test_too_long_pairs_are_counted_and_left_out(settings, tmp_path, monkeypatch
         "\n".join([*lines, (settings.runs_folder.parent / "mine.jsonl").read_text()])
     )
     task = text_generation.TextGeneration()
-    pairs = task.read(replace(settings, data=str(tmp_path / "mine.jsonl"))).data
-    assert pairs.n_long == 3
-    assert sum(pairs.sizes.values()) == 240
-    few = task.read(replace(settings, max_rows=9)).data
-    assert few.sizes == {"train": 9, "validation": min(9, pairs.sizes["validation"]), "test": 9}
+    inputs = task.read(replace(settings, data=str(tmp_path / "mine.jsonl")))
+    assert inputs.n_long == 3
+    assert sum(inputs.sizes.values()) == 240
+    few = task.read(replace(settings, max_rows=9))
+    assert few.sizes == {"train": 9, "validation": min(9, inputs.sizes["validation"]), "test": 9}
 
 
 def bad(changes, message):
@@ -194,7 +194,7 @@ def bad_home(home):
         bad({"student": "uniform"}, "student is 'uniform'; for text generation expected 'first'"),
         bad({"student": "nowhere"}, "student is .*expected a folder or hub name of a causal"),
         bad({"student": "short"}, "takes 16 tokens; expected at least 28"),
-        bad({"layers": 9, "student": "first"}, "layers is 9, the teacher has 3; expected 1 to 3"),
+        bad({"layers": 9, "student": "first"}, "layers is 9; expected 1 to 3, the teacher's"),
         bad({"teacher_layer": 1}, "teacher_layer is 1 and student_layer -1; expected -1 for both"),
     ],
 )  # fmt: skip

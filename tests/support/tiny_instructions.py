@@ -9,6 +9,7 @@ import torch
 from geodistill.experiments.instruction import setup as instruction_setup
 from geodistill.experiments.instruction.settings import InstructionSettings
 from geodistill.tasks.base import InstructionData, pair_row
+from geodistill.tasks.prompts import encode_pair
 from support.own_cache import own_cache
 from support.tiny_models import tiny_opt
 
@@ -47,6 +48,10 @@ class Letters:
 def row(item, prompt, completion):
     template = f"{len(prompt)} letters"
     return pair_row(item, f"s{item}", template, prompt, completion)
+
+
+ROWS = [row("0", "say ab", "ab"), row("1", "say", "a b c"), row("2", "go on", "d")]
+EXAMPLES = [encode_pair(r, Letters()) for r in ROWS]
 
 
 def letters_data(name="letters", sizes=(60, 45, 45)):

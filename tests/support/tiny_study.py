@@ -44,6 +44,11 @@ def run_of(seed, method="kd", config=CONFIG, **changes):
     return Run(**{**given, **changes})
 
 
+def run_all(study, workers=1):
+    """Make the pending runs; their labels."""
+    return [job.label for job in run_study(study, workers=workers, progress=lambda line: None)]
+
+
 def work(log, seconds, seed):
     with Path(log).open("a") as file:
         file.write(f"begin {seed}\n")
@@ -51,6 +56,10 @@ def work(log, seconds, seed):
     with Path(log).open("a") as file:
         file.write(f"end {seed}\n")
     return run_of(seed)
+
+
+def of_other_data(log, seconds, seed):
+    return run_of(seed, data_hash="another")
 
 
 def prepare(log, jobs, progress):

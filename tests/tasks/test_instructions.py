@@ -329,6 +329,7 @@ def write_evaluation(folder: Path, **changed: Any) -> None:
 EVAL, ASKED, ANSWERED = "self_instruct_eval", "vicuna_questions", "vicuna_reference_gpt4"
 QUESTION = {"question_id": 7, "category": "c", "turns": ["a"]}
 BAD_EVALUATION = [
+    (EVAL, {"id": 1, "instruction": "a"}, "no 'instances'"),
     (EVAL, {"id": 1, "instruction": "a", "instances": [{"input": ""}]}, "no 'output'"),
     (EVAL, {"id": 1, "instruction": "a", "instances": [{"output": "b"}]}, "no 'input'"),
     (EVAL, {"id": 1, "instruction": "a", "instances": ["b"]}, r"\['b'\], expected a list of obj"),
@@ -445,7 +446,7 @@ def test_a_malformed_line_is_named(case: str, tmp_path: Path) -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_a_local_set_without_its_fields_is_named_by_file_and_line(
+def test_a_t0_file_without_its_fields_is_named_with_its_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("GEODISTILL_DATA_DIR", str(tmp_path))
@@ -454,9 +455,6 @@ def test_a_local_set_without_its_fields_is_named_by_file_and_line(
     _write(tmp_path / "instruct" / "t0_valid.jsonl", [pair, {"prompt": "d", "completion": "b"}])
     with pytest.raises(InputError, match=r"t0_valid\.jsonl, line 2: no 'template' \(the line has"):
         load_instructions("t0")
-    _write(tmp_path / "instruct" / "self_instruct_eval.jsonl", [{"id": "1", "instruction": "a"}])
-    with pytest.raises(InputError, match=r"eval\.jsonl, line 1: no 'instances'"):
-        load_instructions("self_instruct")
 
 
 def test_a_file_is_named_by_its_path_or_in_capitals(tmp_path: Path) -> None:

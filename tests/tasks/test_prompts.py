@@ -5,10 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from tokenizers import Tokenizer
-from tokenizers.models import BPE
-from tokenizers.pre_tokenizers import ByteLevel
-from transformers import PreTrainedTokenizerFast
+from support.tiny_tokenizers import CHATML, byte_tokenizer
 
 from geodistill.errors import InputError
 from geodistill.tasks.prompts import (
@@ -19,10 +16,6 @@ from geodistill.tasks.prompts import (
     turns_as_text,
 )
 
-CHATML = (
-    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
-    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-)
 NO_SYSTEM = "{% if messages[0].role == 'system' %}{{ raise_exception('no system') }}{% endif %}"
 TURNS = [
     {"role": "system", "content": "Be brief."},
@@ -30,15 +23,6 @@ TURNS = [
     {"role": "assistant", "content": "Yes?"},
     {"role": "user", "content": "Who are you?"},
 ]
-
-
-def tokenizer(template: str | None = None) -> Any:
-    """Bytes are tokens, so that text and tokens have the same length."""
-    core = Tokenizer(BPE({letter: i for i, letter in enumerate(sorted(ByteLevel.alphabet()))}, []))
-    core.pre_tokenizer = ByteLevel(add_prefix_space=False, use_regex=False)
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=core, eos_token="</s>", pad_token="<pad>")
-    tokenizer.chat_template = template
-    return tokenizer
 
 
 def row(prompt: str = "Who?", completion: str = "Me.", **more: Any) -> dict[str, Any]:
@@ -57,7 +41,7 @@ def text_of(tokens: list[int], by: Any) -> str:
 
 
 def test_a_pair_is_prompt_line_break_answer_and_end() -> None:
-    by = tokenizer()
+    by = byte_tokenizer()
     example = encode_pair(row(), by)
     assert text_of(example["prompt_ids"], by) == "Who?\n"
     assert text_of(example["input_ids"], by) == "Who?\nMe.</s>"
@@ -68,7 +52,7 @@ def test_a_pair_is_prompt_line_break_answer_and_end() -> None:
 
 
 def test_turns_go_through_the_chat_template_with_system_and_all_turns() -> None:
-    by = tokenizer(CHATML)
+    by = byte_tokenizer(CHATML)
     prompt, answer = prompt_and_completion(row(turns=TURNS), by)
     assert prompt == (
         "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nHi<|im_end|>\n"
@@ -83,22 +67,22 @@ def test_turns_go_through_the_chat_template_with_system_and_all_turns() -> None:
 
 def test_without_a_template_turns_are_plain_lines() -> None:
     chat = row(prompt=turns_as_text(TURNS), turns=TURNS)
-    prompt, answer = prompt_and_completion(chat, tokenizer())
+    prompt, answer = prompt_and_completion(chat, byte_tokenizer())
     assert prompt == "system: Be brief.\nuser: Hi\nassistant: Yes?\nuser: Who are you?\n"
     assert answer == "Me.</s>"
     assert turns_as_text([{"role": "user", "content": "Hi"}]) == "Hi"
 
 
 def test_a_plain_pair_is_left_alone_by_a_chat_template() -> None:
-    assert prompt_and_completion(row(), tokenizer(CHATML)) == ("Who?\n", "Me.</s>")
+    assert prompt_and_completion(row(), byte_tokenizer(CHATML)) == ("Who?\n", "Me.</s>")
 
 
 def test_a_template_that_refuses_or_hides_the_answer_is_an_error() -> None:
     with pytest.raises(InputError, match=r"a/1: the chat template refuses it \(no system\)"):
-        prompt_and_completion(row(turns=TURNS), tokenizer(NO_SYSTEM))
+        prompt_and_completion(row(turns=TURNS), byte_tokenizer(NO_SYSTEM))
     backwards = "{% for m in messages|reverse %}{{ m.content }}{% endfor %}"
     with pytest.raises(InputError, match=r"a/1: .* does not write the answer right after"):
-        prompt_and_completion(row(turns=TURNS), tokenizer(backwards))
+        prompt_and_completion(row(turns=TURNS), byte_tokenizer(backwards))
 
 
 def test_alpaca_with_and_without_input() -> None:
@@ -115,18 +99,18 @@ def test_limits_drop_long_prompts_and_truncate_long_answers() -> None:
         row("12345", "a" * 30, item="long answer"),
         row("123456789", "abcdefghij", item="just fits"),
     ]
-    examples, lengths = encode_pairs(rows, tokenizer(), max_length=21, max_prompt_length=10)
+    examples, lengths = encode_pairs(rows, byte_tokenizer(), max_length=21, max_prompt_length=10)
     assert [example["item"] for example in examples] == ["fits", "long answer", "just fits"]
     assert [example["row"] for example in examples] == [0, 1, 2]
     assert [len(example["input_ids"]) for example in examples] == [10, 21, 21]
     assert (lengths.n_pairs, lengths.n_dropped, lengths.n_truncated) == (4, 1, 1)
     assert str(lengths) == "4 pairs: 1 with long prompts dropped, 1 answers truncated"
-    end = tokenizer().eos_token_id
+    end = byte_tokenizer().eos_token_id
     assert [example["labels"][-1] == end for example in examples] == [True, False, True]
 
 
 def test_limits_that_are_invalid_or_drop_all_pairs() -> None:
     with pytest.raises(InputError, match="max_prompt_length is 8, max_length 8; expected 0 < max"):
-        encode_pairs([row()], tokenizer(), max_length=8, max_prompt_length=8)
+        encode_pairs([row()], byte_tokenizer(), max_length=8, max_prompt_length=8)
     with pytest.raises(InputError, match="none of 1 prompts has at most 2 tokens"):
-        encode_pairs([row()], tokenizer(), max_length=8, max_prompt_length=2)
+        encode_pairs([row()], byte_tokenizer(), max_length=8, max_prompt_length=2)

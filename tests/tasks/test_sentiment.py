@@ -117,7 +117,7 @@ def test_the_rows_are_those_of_the_committed_results(name: str) -> None:
 
 
 def test_unknown_set() -> None:
-    with pytest.raises(InputError, match="unknown sentiment set 'books'; known: movie, product"):
+    with pytest.raises(InputError, match="sentiment set is 'books'; expected one of movie, "):
         sentiment.rated_texts("books")
 
 

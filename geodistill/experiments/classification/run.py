@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from geodistill.distill import FeatureDistillationTrainer, FeatureTerm
 from geodistill.distill.collate import pad
+from geodistill.errors import check_choice
 from geodistill.experiments.classification.baselines import evaluate_baseline
 from geodistill.experiments.classification.cached_outputs import cached_features
 from geodistill.experiments.classification.evaluate import evaluate_student
@@ -27,7 +28,6 @@ from geodistill.experiments.methods import (
     CLASSIFICATION_METHODS,
     LABELS_ALONE,
     build_feature_loss,
-    check_method,
     term_of,
 )
 from geodistill.experiments.run_store import Run
@@ -63,7 +63,7 @@ def run_classification(
         InputError: unknown method, or fewer training sentences than `n_train`.
         FloatingPointError: the loss or the weights are not finite.
     """
-    check_method(method, CLASSIFICATION_METHODS)
+    check_choice("method", method, CLASSIFICATION_METHODS)
     started = time.perf_counter()
     settings = setup.settings
     train_subset = stratified_subsample(setup.train, settings.n_train or len(setup.train), seed)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal
 
 from geodistill.experiments.settings import setting
 
@@ -82,24 +82,11 @@ class ClassificationSettings:
     split: Literal["test", "validation"] = "test"
     teacher: TeacherSettings = field(default_factory=TeacherSettings)
 
-
-SETUP_FIELDS = (
-    "task",
-    "student",
-    "layers",
-    "teacher_layer",
-    "max_length",
-    "max_test",
-    "n_probe_items",
-    "split",
-    "teacher",
-)
-"""What texts, teacher's outputs and probe depend on; runs of one setup differ in the rest."""
-
-
-def setup_settings(settings: ClassificationSettings) -> ClassificationSettings:
-    """The settings with every field that the setup does not depend on at its default."""
-    return ClassificationSettings(**{name: getattr(settings, name) for name in SETUP_FIELDS})
+    SETUP_FIELDS: ClassVar[tuple[str, ...]] = (
+        "task", "student", "layers", "teacher_layer", "max_length", "max_test", "n_probe_items",
+        "split", "teacher",
+    )  # fmt: skip
+    """Texts, teacher's outputs and probe depend on these; runs of one setup differ in the rest."""
 
 
 def smoke_settings(task: str) -> ClassificationSettings:

@@ -15,9 +15,9 @@ from geodistill.distill import TeacherCache
 from geodistill.distill.pretrained import load_pretrained
 from geodistill.distill.students import uniform_layer_map
 from geodistill.distill.teacher_cache import cache_key
-from geodistill.errors import InputError
+from geodistill.errors import check_choice
 from geodistill.experiments.classification.cached_outputs import cache_outputs, cached_features
-from geodistill.experiments.classification.settings import ClassificationSettings, setup_settings
+from geodistill.experiments.classification.settings import ClassificationSettings
 from geodistill.experiments.classification.students import build_student, student_dims
 from geodistill.experiments.classification.teacher import (
     check_max_length,
@@ -26,6 +26,7 @@ from geodistill.experiments.classification.teacher import (
     train_teacher,
 )
 from geodistill.experiments.feature_scores import score_ranges
+from geodistill.experiments.settings import setup_settings
 from geodistill.experiments.training import default_device, silence_libraries
 from geodistill.files import Progress, no_progress
 from geodistill.geometry import procrustes_distance
@@ -166,8 +167,7 @@ def prepare_classification(
     from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 
     silence_libraries()
-    if settings.split not in ("test", "validation"):
-        raise InputError(f"split is {settings.split!r}; expected test or validation")
+    check_choice("split", settings.split, ("test", "validation"))
     task, base = settings.task, base_model(settings)
     data = data or load_classification(task)
     n_labels = max(len(data.label_names), 1)

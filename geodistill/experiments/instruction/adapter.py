@@ -23,12 +23,12 @@ from safetensors.torch import load_file, save_file
 from geodistill.distill.teacher_cache import cache_key
 from geodistill.experiments.instruction.evaluate import evaluate_model
 from geodistill.experiments.instruction.generate import Example
-from geodistill.experiments.instruction.models import load_teacher
+from geodistill.experiments.instruction.models import load_teacher, write_recipe
 from geodistill.experiments.instruction.setup import select_pairs
 from geodistill.experiments.instruction.train import ProgressCallback, train_on_answers
 from geodistill.experiments.provenance import provenance
 from geodistill.experiments.training import torch_threads
-from geodistill.files import Progress, atomic_file, atomic_folder, sha256
+from geodistill.files import Progress, atomic_file, atomic_folder
 from geodistill.paths import data_dir
 from geodistill.tasks import assets, load_instructions
 
@@ -189,9 +189,7 @@ def save_adapter(model: Any, recipe: dict[str, Any], folder: Path) -> None:
         weights = partial_folder / "adapter_model.safetensors"
         save_file({k: v.half() for k, v in load_file(weights).items()}, weights)
         (partial_folder / "README.md").unlink(missing_ok=True)  # peft's empty template
-        recipe = {**recipe, "sha256": sha256(weights)}
-        text = json.dumps(recipe, indent=2) + "\n"
-        (partial_folder / "recipe.json").write_text(text, encoding="utf-8")
+        write_recipe(weights, recipe)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,8 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from geodistill.files import atomic_file, atomic_folder, sha256
+from geodistill.experiments.instruction.models import write_recipe
+from geodistill.files import atomic_file, atomic_folder
 from geodistill.tasks.computed_tokenizer import build_tokenizer
 
 
@@ -68,15 +69,8 @@ def export_teacher(
         made_by: written to `recipe.json`.
         folder: to write; an older one is replaced.
     """
-    tokenizer = build_tokenizer()
+    recipe = {**made_by, "validation_exact_match": state.history[-1]["exact_match"]}
     with atomic_folder(folder) as partial_folder:
         model.half().save_pretrained(partial_folder)
-        tokenizer.save_pretrained(partial_folder)
-        last = state.history[-1]
-        recipe = {
-            **made_by,
-            "validation_exact_match": last["exact_match"],
-            "sha256": sha256(partial_folder / "model.safetensors"),
-        }
-        text = json.dumps(recipe, indent=2) + "\n"
-        (partial_folder / "recipe.json").write_text(text, encoding="utf-8")
+        build_tokenizer().save_pretrained(partial_folder)
+        write_recipe(partial_folder / "model.safetensors", recipe)

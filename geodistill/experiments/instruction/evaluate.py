@@ -116,8 +116,8 @@ def nll_items(examples: list[Example], nll: Tensor, n_tokens: Tensor) -> pd.Data
         nll: summed over the answer tokens of each example, (n,).
         n_tokens: of each answer, (n,).
     """
-    names = {key: [example[key] for example in examples] for key in ("item", "source")}
-    return pd.DataFrame({**names, "nll": (nll / n_tokens).numpy()})
+    items = pd.DataFrame(examples, columns=["item", "source"])
+    return items.assign(nll=(nll / n_tokens).numpy())
 
 
 def exact_matches(examples: list[Example], answers: list[str]) -> list[float]:

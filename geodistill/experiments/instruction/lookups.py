@@ -92,5 +92,5 @@ def evaluate_lookup(method: str, train: list[Example], test: list[Example]) -> E
         `score_answers`.
     """
     scores = score_answers(test, LOOKUPS[method](train, test))
-    names = {key: [example[key] for example in test] for key in ("item", "source")}
-    return answer_metrics(scores), pd.concat([pd.DataFrame(names), scores], axis=1)
+    items = pd.DataFrame(test, columns=["item", "source"])
+    return answer_metrics(scores), pd.concat([items, scores], axis=1)

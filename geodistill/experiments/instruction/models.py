@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +105,17 @@ def _with_adapter(model: Any, folder: Path) -> Any:
             "it, or make it again with `python -m geodistill.experiments.instruction.adapter`"
         ) from error
     return merged
+
+
+def write_recipe(weights: Path, recipe: Mapping[str, Any]) -> None:
+    """Write how some weights were made, with their hash, to `recipe.json` beside them.
+
+    Args:
+        weights: file of the weights, which `load_teacher` compares with that hash.
+        recipe: what made them.
+    """
+    text = json.dumps({**recipe, "sha256": sha256(weights)}, indent=2) + "\n"
+    weights.with_name("recipe.json").write_text(text, encoding="utf-8")
 
 
 def _check_recorded(weights: Path) -> None:

@@ -19,6 +19,7 @@ from typing import Any
 import pandas as pd
 
 from geodistill.distill import FeatureDistillationTrainer, TeacherCache
+from geodistill.errors import check_choice
 from geodistill.experiments.instruction.evaluate import evaluate_model
 from geodistill.experiments.instruction.feature_metrics import (
     ParticipationRatioCallback,
@@ -35,12 +36,7 @@ from geodistill.experiments.instruction.setup import (
     teacher_generations,
 )
 from geodistill.experiments.instruction.train import distillation_losses, train_on_answers
-from geodistill.experiments.methods import (
-    INSTRUCTION_METHODS,
-    INSTRUCTION_REFERENCES,
-    base_of,
-    check_method,
-)
+from geodistill.experiments.methods import INSTRUCTION_METHODS, INSTRUCTION_REFERENCES, base_of
 from geodistill.experiments.run_store import Evaluation, Run
 from geodistill.experiments.settings import run_config
 from geodistill.experiments.training import default_device, torch_threads
@@ -73,7 +69,7 @@ def run_instruction(
         FloatingPointError: a loss that is not finite; the message names the loss, the step and the
             file of the batch.
     """
-    check_method(method, (*INSTRUCTION_METHODS, *INSTRUCTION_REFERENCES))
+    check_choice("method", method, (*INSTRUCTION_METHODS, *INSTRUCTION_REFERENCES))
     started = time.perf_counter()
     settings, model = setup.settings, None
     if method in LOOKUPS:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 from geodistill.experiments.settings import setting
 
@@ -64,25 +64,11 @@ class InstructionSettings:
     student: str = OPT
     weight_warmup_batches: int = setting(0, added_later=True)
 
-
-SETUP_FIELDS = (
-    "task",
-    "teacher",
-    "n_train",
-    "n_test",
-    "top_k",
-    "max_length",
-    "max_new_tokens",
-    "adapter",
-    "split",
-    "extra_eval_sets",
-)
-"""What the prompts and the teacher's outputs depend on; runs of one setup differ in the rest."""
-
-
-def setup_settings(settings: InstructionSettings) -> InstructionSettings:
-    """The settings with every field that the setup does not depend on at its default."""
-    return InstructionSettings(**{name: getattr(settings, name) for name in SETUP_FIELDS})
+    SETUP_FIELDS: ClassVar[tuple[str, ...]] = (
+        "task", "teacher", "n_train", "n_test", "top_k", "max_length", "max_new_tokens", "adapter",
+        "split", "extra_eval_sets",
+    )  # fmt: skip
+    """Prompts and teacher's outputs depend on these; runs of one setup differ in the rest."""
 
 
 def smoke() -> InstructionSettings:

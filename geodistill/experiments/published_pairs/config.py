@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from geodistill.errors import InputError
-from geodistill.experiments.methods import check_method, term_of
+from geodistill.errors import InputError, check_choice
+from geodistill.experiments.methods import term_of
 from geodistill.paths import data_dir
 
 if TYPE_CHECKING:
@@ -135,7 +135,7 @@ def plan_students(
     if not methods:
         raise InputError(f"methods is empty; expected some of {', '.join(METHODS)}")
     for method in methods:
-        check_method(method, METHODS)
+        check_choice("method", method, METHODS)
     if not 0 <= seed < 2**32:
         raise InputError(f"seed is {seed}; expected a whole number from 0 to 2**32 - 1")
     term_weight = float(pair.weight if weight is None else weight)
@@ -170,8 +170,7 @@ def _settings(name: str) -> dict[str, dict[str, Any]]:
 
     text = (data_dir() / "presets" / "opt.yaml").read_text(encoding="utf-8")
     pairs: dict[str, dict[str, dict[str, Any]]] = yaml.safe_load(text)
-    if name not in pairs:
-        raise InputError(f"published pair is {name!r}; expected one of {', '.join(pairs)}")
+    check_choice("published pair", name, pairs)
     return pairs[name]
 
 

@@ -14,13 +14,13 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize, pad
 
+from geodistill.errors import check_choice
 from geodistill.experiments.finite_samples import power_law
 from geodistill.experiments.synthetic.settings import (
     LEARNING_RATES,
     OBJECTIVES,
     TWO_DIRECTIONS,
     SyntheticSettings,
-    check_name,
 )
 from geodistill.geometry import antiparallel, ceiling, controlled_teacher, nearly_orthogonal_teacher
 from geodistill.geometry.formulas import (
@@ -166,7 +166,7 @@ def optimize_students(
     Raises:
         InputError: unknown objective.
     """
-    check_name("objective", objective, OBJECTIVES)
+    check_choice("objective", objective, OBJECTIVES)
     if objective == "pca":
         teachers = pca_scores(teachers, students.shape[-1]).float()
     student, weight = students.clone().requires_grad_(), _projections(teachers, students)

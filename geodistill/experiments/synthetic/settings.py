@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from geodistill.errors import InputError
+from geodistill.errors import check_choice
 from geodistill.experiments.settings import run_config
 
 TWO_DIRECTIONS = "two directions, perturbed"
@@ -58,23 +58,13 @@ class SyntheticSettings:
     seeds: tuple[int, ...] = tuple(range(6))
 
     def __post_init__(self) -> None:
-        check_name("teacher", self.teacher, TEACHERS)
-        check_name("start", self.start, tuple(STARTS))
+        check_choice("teacher", self.teacher, TEACHERS)
+        check_choice("start", self.start, STARTS)
 
     @property
     def task(self) -> str:
         """Teacher, width and start, as the task of the stored runs."""
         return f"{self.teacher}, d {self.d_student}, {STARTS[self.start]}"
-
-
-def check_name(kind: str, name: str, known: tuple[str, ...]) -> None:
-    """Check a name.
-
-    Raises:
-        InputError: it is none of the known ones.
-    """
-    if name not in known:
-        raise InputError(f"{kind} is {name!r}: expected one of {', '.join(known)}")
 
 
 def synthetic_config(settings: SyntheticSettings, objective: str) -> dict[str, Any]:

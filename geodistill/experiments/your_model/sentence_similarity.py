@@ -64,10 +64,9 @@ class SentenceSimilarity(TextClassification):
                 f"data is {settings.data!r} and text {settings.text!r}, pairs of texts; expected "
                 "one column: an embedding is of one text"
             )
-        for split in SPLITS[1:]:
-            n = len(getattr(data, split))
-            n = min(settings.max_rows or n, n)
-            if n <= 2 * N_NEIGHBOURS:
+        sizes = {split: settings.rows_used(len(getattr(data, split))) for split in SPLITS}
+        for split, n in sizes.items():
+            if split != "train" and n <= 2 * N_NEIGHBOURS:
                 raise InputError(
                     f"data is {settings.data!r}, whose {split} split has {n} texts; expected more "
                     f"than {2 * N_NEIGHBOURS}, to look for the {N_NEIGHBOURS} nearest of each"
@@ -81,7 +80,7 @@ class SentenceSimilarity(TextClassification):
             )
         runs = replace(runs, kd_weight=1.0, teacher=replace(runs.teacher, epochs=0.0))
         pooling_of(base_model(runs))
-        return Inputs(data, data.data_hash, runs, runs.steps, "recall", settings.max_rows)
+        return Inputs(data, data.data_hash, runs, runs.steps, "recall", sizes)
 
     def prepare(
         self, inputs: Inputs, split: Split, folder: Path, progress: Progress
@@ -141,11 +140,10 @@ class SentenceSimilarity(TextClassification):
 
     def data_row(self, inputs: Inputs, setup: ClassificationSetup) -> tuple[str, str, str]:
         """The sizes of the splits."""
-        n_test = len(inputs.data.test)
-        n_test = min(inputs.max_rows or n_test, n_test)
-        taken = f"{len(setup.train)} texts to train, {len(setup.test)} for validation"
-        odd = "few test texts: wide intervals" if n_test < FEW_ROWS else ""
-        return "data", f"{taken}, {n_test} to test", odd
+        sizes = inputs.sizes
+        taken = f"{sizes['train']} texts to train, {sizes['validation']} for validation"
+        odd = "few test texts: wide intervals" if sizes["test"] < FEW_ROWS else ""
+        return "data", f"{taken}, {sizes['test']} to test", odd
 
     def save_rest(self, folder: Path, inputs: Inputs, setup: ClassificationSetup) -> str:
         """The tokenizer."""
@@ -190,7 +188,7 @@ def neighbour_scores(setup: ClassificationSetup, embeddings: Tensor) -> Evaluati
 
 
 def _similarities(embeddings: Tensor, rows: Tensor) -> Tensor:
-    """Cosines of some texts with all, (rows, n); a text is no neighbour of its own."""
+    """Cosines of some texts with all, (rows, n); a text is not its own neighbour."""
     similarities = embeddings[rows] @ embeddings.T
     similarities[torch.arange(len(rows)), rows] = -torch.inf
     return similarities

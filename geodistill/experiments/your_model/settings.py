@@ -8,14 +8,13 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from geodistill.errors import InputError
+from geodistill.errors import InputError, check_choice
 from geodistill.experiments.methods import (
     ALIGNMENT,
     ANSWERS_ALONE,
     CONTROLS,
     LABELS_ALONE,
     MATCHING_TERMS,
-    check_method,
 )
 
 _KD = ("kd", *(f"kd+{term}" for term in (*MATCHING_TERMS, *CONTROLS, ALIGNMENT)))
@@ -126,25 +125,25 @@ class YourModelSettings:
     def __post_init__(self) -> None:
         for field in fields(self):
             object.__setattr__(self, field.name, _checked(field, getattr(self, field.name)))
-        if self.task not in ARMS:
-            raise InputError(f"task is {self.task!r}; expected {' or '.join(ARMS)}")
+        check_choice("task", self.task, ARMS)
         for method in self.arms:
-            check_method(method, ARMS[self.task])
+            check_choice("method", method, ARMS[self.task])
         for name, (low, high) in _RANGES.items():
             if not low <= getattr(self, name) <= high or getattr(self, name) == math.inf:
                 limits = f"{low} or more" if high == math.inf else f"{low} to {high}"
                 raise InputError(f"{name} is {getattr(self, name)}; expected {limits}")
-        for name, ok in (
-            ("arms", 0 < len(self.arms) == len(set(self.arms))),
-            ("learning_rates", self.learning_rates and all(0 < r < 1 for r in self.learning_rates)),
-            ("out", self.out),
+        rates = self.learning_rates
+        for name, ok, expected in (
+            ("arms", 0 < len(self.arms) == len(set(self.arms)), "one or more different methods"),
+            ("learning_rates", rates and all(0 < r < 1 for r in rates), "numbers between 0 and 1"),
+            ("out", self.out, "the student's folder"),
         ):
             if not ok:
-                expected = {"arms": "one or more different methods", "out": "the student's folder"}
-                raise InputError(
-                    f"{name} is {getattr(self, name)!r}; expected "
-                    f"{expected.get(name, 'numbers between 0 and 1')}"
-                )
+                raise InputError(f"{name} is {getattr(self, name)!r}; expected {expected}")
+
+    def rows_used(self, n_rows: int) -> int:
+        """How many of a split's rows are used."""
+        return min(self.max_rows or n_rows, n_rows)
 
     @property
     def runs_folder(self) -> Path:

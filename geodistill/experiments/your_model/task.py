@@ -34,8 +34,9 @@ class Inputs:
         runs: settings of the runs, whose learning rate is still to be chosen.
         steps: of each student's training.
         metric: of levels and comparison, in 0..1.
-        max_rows: most rows of a split; 0 for all.
+        sizes: number of rows used, by split.
         label_names: of the classes, in the order of their numbers; empty if there are none.
+        n_long: pairs of prompt and answer that are left out for their length.
     """
 
     data: Any
@@ -43,8 +44,9 @@ class Inputs:
     runs: Any
     steps: int
     metric: str
-    max_rows: int = 0
+    sizes: dict[str, int]
     label_names: tuple[str, ...] = ()
+    n_long: int = 0
 
 
 class DistillationTask(ABC):

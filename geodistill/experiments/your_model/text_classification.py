@@ -33,6 +33,7 @@ from geodistill.experiments.your_model.task import (
 )
 from geodistill.experiments.your_model.text_inputs import read_inputs
 from geodistill.files import Progress
+from geodistill.tasks.base import SPLITS
 
 N_SAMPLE = 200
 """Training rows on whose features the teacher's directions are measured."""
@@ -48,9 +49,8 @@ class TextClassification(DistillationTask):
     def read(self, settings: YourModelSettings) -> Inputs:
         """Read data, tokenizer and configurations."""
         data, runs = read_inputs(settings)
-        return Inputs(
-            data, data.data_hash, runs, runs.steps, data.metric, settings.max_rows, data.label_names
-        )
+        sizes = {split: settings.rows_used(len(getattr(data, split))) for split in SPLITS}
+        return Inputs(data, data.data_hash, runs, runs.steps, data.metric, sizes, data.label_names)
 
     def prepare(
         self, inputs: Inputs, split: Split, folder: Path, progress: Progress
@@ -60,7 +60,8 @@ class TextClassification(DistillationTask):
 
     def runs_on(self, inputs: Inputs, split: Split) -> ClassificationSettings:
         """The settings of runs that are scored on a split."""
-        max_test = inputs.max_rows if inputs.max_rows < len(getattr(inputs.data, split)) else 0
+        n_rows = inputs.sizes[split]
+        max_test = n_rows if n_rows < len(getattr(inputs.data, split)) else 0
         runs: ClassificationSettings = replace(inputs.runs, split=split, max_test=max_test)
         return runs
 
@@ -98,27 +99,22 @@ class TextClassification(DistillationTask):
 
     def data_row(self, inputs: Inputs, setup: ClassificationSetup) -> PlanRow:
         """The sizes of the splits, and rows by class."""
-        n_test, classes = len(inputs.data.test), "numbers"
-        n_test = min(inputs.max_rows or n_test, n_test)
-        checks = {
-            "few validation rows: the learning rate is chosen on little": len(setup.test)
-            < FEW_ROWS,
-            "few test rows: wide intervals": n_test < FEW_ROWS,
-        }
+        sizes, classes, odd = inputs.sizes, "numbers", []
+        if sizes["validation"] < FEW_ROWS:
+            odd += ["few validation rows: the learning rate is chosen on little"]
+        if sizes["test"] < FEW_ROWS:
+            odd += ["few test rows: wide intervals"]
         if setup.n_classes:
-            counts = (
-                torch.tensor(setup.train["labels"]).bincount(minlength=setup.n_classes).tolist()
-            )
+            labels = torch.tensor(setup.train["labels"])
+            counts = labels.bincount(minlength=setup.n_classes).tolist()
             pairs = zip(counts, inputs.label_names, strict=True)
             classes = ", ".join(f"{count} {name}" for count, name in pairs)
-            checks["one class has most rows"] = max(counts) >= DOMINANT_CLASS * len(setup.train)
-            checks[f"a class has {min(counts)} training rows"] = min(counts) < FEW_OF_A_CLASS
-        taken = f"{len(setup.train)} rows to train ({classes}), {len(setup.test)} for validation"
-        return (
-            "data",
-            f"{taken}, {n_test} to test",
-            "; ".join(text for text in checks if checks[text]),
-        )
+            if max(counts) >= DOMINANT_CLASS * sizes["train"]:
+                odd += ["one class has most rows"]
+            if min(counts) < FEW_OF_A_CLASS:
+                odd += [f"a class has {min(counts)} training rows"]
+        taken = f"{sizes['train']} rows to train ({classes}), {sizes['validation']} for validation"
+        return "data", f"{taken}, {sizes['test']} to test", "; ".join(odd)
 
     def features(self, setup: ClassificationSetup) -> Tensor:
         """Of all tokens of some rows."""
@@ -135,7 +131,7 @@ class TextClassification(DistillationTask):
         self, inputs: Inputs, setup: ClassificationSetup, student: Any, step: float
     ) -> float:
         """A batch costs a third of its training."""
-        return len(inputs.data.test) / setup.settings.batch_size / 3 * step
+        return inputs.sizes["test"] / setup.settings.batch_size / 3 * step
 
     def save_rest(self, folder: Path, inputs: Inputs, setup: ClassificationSetup) -> str:
         """The tokenizer and the names of the classes; of numbers the scale."""

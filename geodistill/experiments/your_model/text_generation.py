@@ -6,12 +6,13 @@ import math
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pandas as pd
 from torch import Tensor
 
 from geodistill.distill.collate import pad
+from geodistill.distill.students import check_layers
 from geodistill.errors import InputError
 from geodistill.experiments.instruction.evaluate import answer_nll
 from geodistill.experiments.instruction.feature_metrics import teacher_features
@@ -47,20 +48,6 @@ GENERATED_AT_ONCE = 16
 EXPECTED = "smollm2, opt-computed, or a folder or hub name of a causal language model"
 
 
-class Pairs(NamedTuple):
-    """An instruction set, of which pairs that are short enough are used.
-
-    Attributes:
-        data: all pairs.
-        sizes: how many are used, by split.
-        n_long: how many are too long.
-    """
-
-    data: InstructionData
-    sizes: dict[str, int]
-    n_long: int
-
-
 class TextGeneration(DistillationTask):
     """Rouge-L of greedy answers; a table of answers and the nearest prompt are the references."""
 
@@ -77,14 +64,15 @@ class TextGeneration(DistillationTask):
                 "features are compared (FeatureDistillationTrainer takes any)"
             )
         _check_student(settings, config, tokenizer)
-        pairs = _read_pairs(settings, tokenizer)
-        n_batches = math.ceil(pairs.sizes["train"] / settings.batch_size)
+        data = load_instructions(settings.data)
+        sizes, n_long = _count_pairs(data, settings, tokenizer)
+        n_batches = math.ceil(sizes["train"] / settings.batch_size)
         steps = math.ceil(settings.epochs * n_batches)
         runs = InstructionSettings(
             task=Path(settings.data).stem,
             teacher=settings.teacher,
-            n_train=pairs.sizes["train"],
-            n_test=pairs.sizes["test"],
+            n_train=sizes["train"],
+            n_test=sizes["test"],
             epochs=settings.epochs,
             batch_size=settings.batch_size,
             layers=settings.layers,
@@ -94,14 +82,14 @@ class TextGeneration(DistillationTask):
             student=settings.student,
             weight_warmup_batches=max(1, min(16, steps // 4)),
         )
-        return Inputs(pairs, pairs.data.data_hash, runs, steps, "rougeL")
+        return Inputs(data, data.data_hash, runs, steps, "rougeL", sizes, n_long=n_long)
 
     def prepare(
         self, inputs: Inputs, split: Split, folder: Path, progress: Progress
     ) -> InstructionSetup:
         """The teacher's outputs are in the user's cache."""
-        runs = replace(inputs.runs, split=split, n_test=inputs.data.sizes[split])
-        return prepare_instruction(runs, progress, inputs.data.data)
+        runs = replace(inputs.runs, split=split, n_test=inputs.sizes[split])
+        return prepare_instruction(runs, progress, inputs.data)
 
     def make_run(self, setup: InstructionSetup, method: str, seed: int, keep: OnTrained) -> Run:
         """A run of the instruction study."""
@@ -120,7 +108,7 @@ class TextGeneration(DistillationTask):
 
     def data_rows(self, inputs: Inputs, setup: InstructionSetup) -> list[PlanRow]:
         """Pairs, their lengths, and answer tokens of a batch against the teacher's width."""
-        runs, sizes = setup.settings, inputs.data.sizes
+        runs, sizes = setup.settings, inputs.sizes
         answers = pd.Series([sum(x != -100 for x in e["labels"]) for e in setup.train])
         prompts = pd.Series([len(e["prompt_ids"]) for e in setup.train])
         few = [name for name in ("validation", "test") if sizes[name] < FEW_ROWS]
@@ -129,7 +117,7 @@ class TextGeneration(DistillationTask):
             (
                 "data",
                 f"{sizes['train']} pairs to train, {sizes['validation']} for validation, "
-                f"{sizes['test']} to test; {inputs.data.n_long} left out with more than "
+                f"{sizes['test']} to test; {inputs.n_long} left out with more than "
                 f"{runs.max_length} tokens",
                 f"few pairs for {' and '.join(few)}: wide intervals" if few else "",
             ),
@@ -158,7 +146,7 @@ class TextGeneration(DistillationTask):
         """From the time of one batch of answers."""
         prompts, started = setup.test[:GENERATED_AT_ONCE], time.perf_counter()
         generate(student, setup.tokenizer, prompts, setup.settings.max_new_tokens)
-        n_batches: float = inputs.data.sizes["test"] / len(prompts)
+        n_batches = inputs.sizes["test"] / len(prompts)
         return n_batches * (time.perf_counter() - started) + step
 
     def save_rest(self, folder: Path, inputs: Inputs, setup: InstructionSetup) -> str:
@@ -169,8 +157,11 @@ class TextGeneration(DistillationTask):
         return " A line break follows the prompt, then the answer."
 
 
-def _read_pairs(settings: YourModelSettings, tokenizer: Any) -> Pairs:
-    data, sizes, n_long = load_instructions(settings.data), {}, 0
+def _count_pairs(
+    data: InstructionData, settings: YourModelSettings, tokenizer: Any
+) -> tuple[dict[str, int], int]:
+    """How many pairs of each split are used, and how many of all are too long."""
+    sizes, n_long = {}, 0
     for split in SPLITS:
         lengths = [len(encode_pair(row, tokenizer)["input_ids"]) for row in getattr(data, split)]
         n_short = sum(length <= settings.max_length for length in lengths)
@@ -183,8 +174,8 @@ def _read_pairs(settings: YourModelSettings, tokenizer: Any) -> Pairs:
                 else f"data is {settings.data!r}, which has no {split} split: expected a .jsonl "
                 "file, embedded or computed"
             )
-        sizes[split] = min(settings.max_rows or n_short, n_short)
-    return Pairs(data, sizes, n_long)
+        sizes[split] = settings.rows_used(n_short)
+    return sizes, n_long
 
 
 def _load_teacher(name: str) -> tuple[Any, Any]:
@@ -220,15 +211,12 @@ def _check_student(settings: YourModelSettings, config: Any, tokenizer: Any) -> 
             f"teacher {settings.teacher!r} takes {available} tokens, and max_length + "
             f"max_new_tokens is {positions}; expected at most {available}"
         )
-    if settings.student != FIRST:
-        if settings.student == "uniform":
-            raise InputError(
-                f"student is 'uniform'; for text generation expected {FIRST!r}, or a folder or hub "
-                "name of a causal language model with the teacher's tokenizer"
-            )
-        load_student(settings.student, tokenizer, positions)
-    elif not 1 <= settings.layers <= config.num_hidden_layers:
+    if settings.student == FIRST:
+        check_layers(settings.layers, config.num_hidden_layers)
+    elif settings.student == "uniform":
         raise InputError(
-            f"layers is {settings.layers}, the teacher has {config.num_hidden_layers}; expected 1 "
-            f"to {config.num_hidden_layers}"
+            f"student is 'uniform'; for text generation expected {FIRST!r}, or a folder or hub "
+            "name of a causal language model with the teacher's tokenizer"
         )
+    else:
+        load_student(settings.student, tokenizer, positions)

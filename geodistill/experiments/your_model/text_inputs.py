@@ -81,7 +81,7 @@ def read_runs(
     """
     base, config, tokenizer = _load_teacher(settings.teacher)
     has_head = _kind(config).endswith(_HEAD)
-    n_rows = min(settings.max_rows or len(data.train), len(data.train))
+    n_rows = settings.rows_used(len(data.train))
     steps = math.ceil(settings.epochs * n_rows / settings.batch_size)
     same = ("student", "layers", "teacher_layer", "student_layer", "batch_size", "max_length")
     runs = ClassificationSettings(

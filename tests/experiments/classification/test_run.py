@@ -16,12 +16,7 @@ from geodistill.errors import InputError
 from geodistill.experiments.classification import run as run_module
 from geodistill.experiments.classification.cached_outputs import cache_outputs
 from geodistill.experiments.classification.run import run_classification
-from geodistill.experiments.classification.settings import (
-    SETUP_FIELDS,
-    ClassificationSettings,
-    setup_settings,
-    smoke_settings,
-)
+from geodistill.experiments.classification.settings import ClassificationSettings, smoke_settings
 from geodistill.experiments.classification.setup import prepare_classification
 from geodistill.experiments.classification.teacher import (
     check_n_labels,
@@ -31,7 +26,7 @@ from geodistill.experiments.classification.teacher import (
 )
 from geodistill.experiments.methods import BASELINES, CLASSIFICATION_METHODS
 from geodistill.experiments.run_store import finished_runs, merge_runs, write_run
-from geodistill.experiments.settings import run_config
+from geodistill.experiments.settings import run_config, setup_settings
 from geodistill.experiments.training import torch_threads
 from geodistill.geometry import procrustes_distance, score_range
 from geodistill.tasks import assets
@@ -276,7 +271,8 @@ def test_runs_share_a_setup_exactly_if_texts_teacher_and_probe_are_the_same():
     assert set(others) == {field.name for field in fields(ClassificationSettings)}
     for name, value in others.items():
         other = replace(settings, **{name: value})
-        assert (setup_settings(other) != setup_settings(settings)) == (name in SETUP_FIELDS), name
+        differs = setup_settings(other) != setup_settings(settings)
+        assert differs == (name in settings.SETUP_FIELDS), name
 
 
 def test_a_run_in_a_shared_setup_is_the_same_run(setup, runs):
@@ -438,5 +434,5 @@ def test_unknown_names_are_refused(setup):
         run_classification(setup, "sft", 0)
     with pytest.raises(InputError, match="'films'"):
         prepare_classification(smoke_settings("films"))
-    with pytest.raises(InputError, match="split is 'train'; expected test or validation"):
+    with pytest.raises(InputError, match="split is 'train'; expected one of test, validation"):
         prepare_classification(replace(smoke_settings("product"), split="train"))

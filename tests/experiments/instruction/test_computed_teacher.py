@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from support.tiny_models import weights
 
 from geodistill.errors import AssetError, InputError
 from geodistill.experiments.instruction import models
@@ -47,10 +48,6 @@ TINY = TeacherSettings(
 
 class Killed(Exception):
     """Stands for a kill."""
-
-
-def weights(model: torch.nn.Module) -> dict[str, torch.Tensor]:
-    return {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
 
 
 def test_a_killed_training_ends_at_the_same_weights(tmp_path: Path) -> None:

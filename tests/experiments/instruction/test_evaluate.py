@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from support.tiny_instructions import Letters, letters_opt, row
+from support.tiny_instructions import EXAMPLES, Letters, letters_opt
 
 from geodistill.errors import InputError
 from geodistill.experiments.instruction import evaluate as instruction_evaluate
@@ -12,10 +12,6 @@ from geodistill.experiments.instruction.evaluate import (
     repeated_ngram_rate,
     score_answers,
 )
-from geodistill.tasks.prompts import encode_pair
-
-ROWS = [row("0", "say ab", "ab"), row("1", "say", "a b c"), row("2", "go on", "d")]
-EXAMPLES = [encode_pair(r, Letters()) for r in ROWS]
 
 
 @pytest.fixture(scope="module")

@@ -5,15 +5,11 @@ from types import MethodType
 
 import pytest
 import torch
-from support.tiny_instructions import END, Letters, letters_opt, row
+from support.tiny_instructions import END, EXAMPLES, Letters, letters_opt
 
 from geodistill.errors import InputError
 from geodistill.experiments.instruction import generate as instruction_generate
 from geodistill.experiments.instruction.generate import generate
-from geodistill.tasks.prompts import encode_pair
-
-ROWS = [row("0", "say ab", "ab"), row("1", "say", "a b c"), row("2", "go on", "d")]
-EXAMPLES = [encode_pair(r, Letters()) for r in ROWS]
 
 
 @pytest.fixture

@@ -7,8 +7,13 @@ from dataclasses import replace
 
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 from support.tiny_instructions import SETTINGS, letters_world
+from support.tiny_models import tiny_opt
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from transformers import PreTrainedTokenizerFast
 
 from geodistill.errors import AssetError, InputError
 from geodistill.experiments.instruction import models
@@ -25,27 +30,22 @@ def test_an_unknown_adapter_is_named(monkeypatch, tmp_path):
         load_teacher("smollm2", "none")
 
 
-def saved_teacher(folder, width=32):
-    from support.tiny_models import tiny_opt
-    from tokenizers import Tokenizer, models
-    from transformers import PreTrainedTokenizerFast
-
-    tiny_opt(0, width=width).save_pretrained(folder)
-    letters = Tokenizer(models.WordLevel({"a": 0, "<end>": 1}, unk_token="a"))
-    PreTrainedTokenizerFast(tokenizer_object=letters, eos_token="<end>").save_pretrained(folder)
+def word_tokenizer(folder, n_tokens=30):
+    words = Tokenizer(WordLevel({f"w{i}": i for i in range(n_tokens)}, unk_token="w0"))
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, eos_token="w1")
+    tokenizer.save_pretrained(folder)
+    return tokenizer
 
 
 def saved_adapter(folder, width):
-    from peft import LoraConfig, get_peft_model
-    from support.tiny_models import tiny_opt
-
     lora = LoraConfig(r=2, target_modules="all-linear", task_type="CAUSAL_LM")
     get_peft_model(tiny_opt(0, width=width), lora).save_pretrained(folder)
 
 
 def test_a_damaged_teacher_or_adapter_is_named(monkeypatch, tmp_path):
     monkeypatch.setattr(models, "data_dir", lambda: tmp_path)
-    saved_teacher(tmp_path / "teacher")
+    tiny_opt(0).save_pretrained(tmp_path / "teacher")
+    word_tokenizer(tmp_path / "teacher")
     saved_adapter(tmp_path / "adapters" / "good", 32)
     saved_adapter(tmp_path / "adapters" / "other", 64)
     model, tokenizer = load_teacher(str(tmp_path / "teacher"), "good")
@@ -93,19 +93,7 @@ def test_a_damaged_gguf_is_named(monkeypatch, tmp_path):
 # ---- a student by name ----
 
 
-def word_tokenizer(folder, n_tokens=30):
-    from tokenizers import Tokenizer, models
-    from transformers import PreTrainedTokenizerFast
-
-    words = Tokenizer(models.WordLevel({f"w{i}": i for i in range(n_tokens)}, unk_token="w0"))
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, eos_token="w1")
-    tokenizer.save_pretrained(folder)
-    return tokenizer
-
-
 def test_a_student_in_a_folder_starts_from_its_own_weights(tmp_path):
-    from support.tiny_models import tiny_opt
-
     tokenizer = word_tokenizer(tmp_path)
     tiny_opt(4, vocabulary=30).save_pretrained(tmp_path)
     student = load_student(str(tmp_path), tokenizer, 16)
@@ -123,8 +111,6 @@ def test_a_student_in_a_folder_starts_from_its_own_weights(tmp_path):
 
 
 def test_the_study_trains_a_pretrained_student_of_any_width(tmp_path, monkeypatch):
-    from support.tiny_models import tiny_opt
-
     with letters_world(tmp_path / "cache"):
         pretrained = tiny_opt(4, width=96, vocabulary=30)
         monkeypatch.setattr(

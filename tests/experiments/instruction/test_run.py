@@ -20,7 +20,6 @@ from geodistill.experiments.instruction.feature_metrics import (
 )
 from geodistill.experiments.instruction.grid import InstructionGrid
 from geodistill.experiments.instruction.run import run_instruction
-from geodistill.experiments.instruction.settings import setup_settings
 from geodistill.experiments.instruction.setup import (
     build_student,
     cache_teacher_outputs,
@@ -29,6 +28,7 @@ from geodistill.experiments.instruction.setup import (
     teacher_generations,
 )
 from geodistill.experiments.methods import INSTRUCTION_METHODS, INSTRUCTION_REFERENCES
+from geodistill.experiments.settings import setup_settings
 from geodistill.geometry import participation_ratio, procrustes_distance
 from geodistill.tasks import assets
 from geodistill.tasks.base import hash_to_unit

@@ -241,9 +241,9 @@ def test_means_over_seeds_average_within_a_seed_first() -> None:
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: SyntheticSettings("5 orthogonal"), "teacher is '5 orthogonal': expected one of"),
-        (lambda: SyntheticSettings(start="warm"), "start is 'warm': expected .*noisy_pca"),
-        (lambda: train_block(SMALL, "mse"), "objective is 'mse': expected .*cka"),
+        (lambda: SyntheticSettings("5 orthogonal"), "teacher is '5 orthogonal'; expected one of"),
+        (lambda: SyntheticSettings(start="warm"), "start is 'warm'; expected .*noisy_pca"),
+        (lambda: train_block(SMALL, "mse"), "objective is 'mse'; expected .*cka"),
         (lambda: mean_interval([1.0]), "values has 1: expected at least two"),
     ],
 )

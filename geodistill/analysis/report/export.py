@@ -18,11 +18,11 @@ from geodistill.analysis.report.matching import tasks_as_items
 from geodistill.analysis.report.rows import PRIMARY, ReportRow
 from geodistill.analysis.stats.compare import Comparison
 
-_LATEX = {
+_LATEX = str.maketrans({
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_",
     "{": r"\{", "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": "$<$",
     ">": "$>$", "±": r"$\pm$", "×": r"$\times$", "−": "$-$", "α": r"$\alpha$",
-}  # fmt: skip
+})  # fmt: skip
 
 _JSON_FIELDS = (
     "method", "baseline", "task", "tasks", "estimate", "low", "high", "level", "se", "df", "p",
@@ -295,4 +295,4 @@ def _md(text: object) -> str:
 
 
 def _tex(text: object) -> str:
-    return "".join(_LATEX.get(letter, letter) for letter in str(text))
+    return str(text).translate(_LATEX)

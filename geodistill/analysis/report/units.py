@@ -171,20 +171,17 @@ def _refuse_different_scales(frame: pd.DataFrame, metric: str) -> None:
             f"{second['method']} in {_range(second)}: expected one scale; if it is one, say which "
             "by --unit percent or raw"
         )
+    options = " ".join(f"--task {task}" for task in small["task"].unique())
     raise InputError(
         f"{metric} lies on one scale in some tasks and on another in others: {_span(large)}; "
-        f"{_span(small)}: expected one; choose tasks by --task, as in {_options(small)}, or say "
-        "which by --unit percent"
+        f"{_span(small)}: expected one; choose tasks by --task, as in {options}, or say which by "
+        "--unit percent"
     )
 
 
 def _span(ends: pd.DataFrame) -> str:
-    names = join(ends["task"].drop_duplicates(), 8)
+    names = join(ends["task"].unique(), 8)
     return f"{names} from {_range(ends.agg({'min': 'min', 'max': 'max'}))}"
-
-
-def _options(ends: pd.DataFrame) -> str:
-    return " ".join(f"--task {task}" for task in ends["task"].drop_duplicates())
 
 
 def _range(ends: "pd.Series[float]") -> str:

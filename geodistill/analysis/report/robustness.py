@@ -1,4 +1,4 @@
-"""Whether one run, one item or one task carries a verdict: it is given again without each."""
+"""Whether a verdict rests on one run, item or task: it is computed again without each of them."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -18,12 +18,12 @@ from geodistill.errors import InputError
 def describe_influence(
     pair: MatchedPair, comparison: Comparison, p_adjusted: float, margin: float
 ) -> list[str]:
-    """Sentences on what changes the verdict of a pooled comparison if it is left out.
+    """Sentences that name each part without which a pooled comparison has another verdict.
 
     Args:
         pair: the rows compared.
         comparison: of the pair, over all its tasks, with two or more seeds.
-        p_adjusted: its corrected p; those without a part are corrected by the same factor.
+        p_adjusted: its corrected p; the p-values without a part are corrected by the same factor.
         margin: smallest difference that matters, in the unit of the comparison.
     """
     factor = p_adjusted / comparison.p if comparison.p > 0 else 1.0
@@ -50,7 +50,7 @@ def describe_influence(
 
 
 def _without_one(pair: MatchedPair) -> Iterator[tuple[str, object, Callable[[], Estimate]]]:
-    """The estimate without each seed, each task, and the item that favours it most."""
+    """The estimate without each seed, without each task, and without the most favourable item."""
     rows = pair.scored()
     if "item" in rows:
         paired = paired_differences(rows, pair.method, pair.baseline)

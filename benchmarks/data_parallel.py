@@ -14,7 +14,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from benchmarks import students
-from benchmarks.timing import Row
+from benchmarks.timing import Row, row
 from geodistill.losses import FeatureGramLoss, ProcrustesLoss
 from geodistill.losses.moment_loss import MomentLoss
 
@@ -34,18 +34,17 @@ def data_parallel(*, tiny: bool = False) -> list[Row]:
     widths = size.teacher[1], size.student[1]
     with tempfile.TemporaryDirectory() as folder, process_group(Path(folder)) as group:
         losses = {"Procrustes": ProcrustesLoss(group=group), "Gram": FeatureGramLoss(group=group)}
-        return [
-            {
-                "what": f"data parallel: bytes of {name} over the gradients'",
-                "size": f"{size.student[0]} x {size.student[1]}",
-                "ratio": sum(messages) / gradients,
-                "target": None,
-                "bytes": sum(messages),
-                "messages": len(messages),
-            }
-            for name, loss in losses.items()
-            for messages in [messages_of(loss, *widths)]
-        ]
+        messages = {name: messages_of(loss, *widths) for name, loss in losses.items()}
+    return [
+        row(
+            f"data parallel: bytes of {name} over the gradients'",
+            f"{size.student[0]} x {size.student[1]}",
+            sum(sizes) / gradients,
+            bytes=sum(sizes),
+            messages=len(sizes),
+        )
+        for name, sizes in messages.items()
+    ]
 
 
 @contextmanager

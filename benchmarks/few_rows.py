@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
 
-from benchmarks.timing import Row, Runs, peak_memory, ratio, timed
+from benchmarks.timing import Row, Runs, peak_memory, ratio, row, timed, with_gradient
 from geodistill.geometry import procrustes_distance
 from geodistill.losses import ProcrustesLoss
 
@@ -30,18 +30,11 @@ def few_rows(n: int, d_t: int, d_s: int, repeats: int) -> list[Row]:
         overlap: Tensor = torch.linalg.svdvals(roots[0].mT @ roots[1]).sum()
         return 2 - 2 * overlap
 
-    def through(value: Callable[[Tensor], Tensor]) -> Callable[[], None]:
-        def run() -> None:
-            student = y.detach().clone().requires_grad_()
-            torch.autograd.backward(value(student))
-
-        return run
-
     unit = {"center": True, "scale": "frobenius", "form": "squared"}
     loss = ProcrustesLoss()
     runs: Runs = {
-        "loss": through(lambda s: loss(s, x)),
-        "plain loss": through(plain),
+        "loss": with_gradient(partial(loss, teacher=x), y),
+        "plain loss": with_gradient(plain, y),
         "measure": lambda: procrustes_distance(x, y, **unit),  # type: ignore[arg-type]
         "plain": lambda: plain(y),
     }
@@ -55,14 +48,13 @@ def few_rows(n: int, d_t: int, d_s: int, repeats: int) -> list[Row]:
         ratio(
             "n < d: procrustes_distance over plain n x n", size, seconds, "measure", "plain", "<= 4"
         ),
-        {
-            "what": "n < d: peak memory over plain n x n",
-            "size": size,
-            "bytes": peak,
-            "ratio": peak["measure"] / peak["plain"],
-            "target": "<= 6",
-            "seconds": {},
-        },
+        row(
+            "n < d: peak memory over plain n x n",
+            size,
+            peak["measure"] / peak["plain"],
+            "<= 6",
+            bytes=peak,
+        ),
     ]
     if d_t == d_s and d_t <= 1536:  # scipy pads no side, and its d × d SVD takes minutes beyond
         a, b = x.double().numpy(), y.double().numpy()

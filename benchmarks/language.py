@@ -12,7 +12,7 @@ from torch import Tensor
 from transformers import OPTConfig, OPTForCausalLM
 
 from benchmarks import steps
-from benchmarks.timing import Row, Watch, ratio, timed
+from benchmarks.timing import Row, Watch, on, ratio, row, timed
 from geodistill.distill import build_cache
 from geodistill.distill.collate import batches_by_length
 from geodistill.experiments.training import silence_libraries
@@ -42,7 +42,7 @@ def language(repeats: int, device: str, *, tiny: bool = False) -> list[Row]:
             top_k=TOP_K,
             progress=lambda line: None,
         )
-        train = partial(_train, student, data, Path(folder), device)
+        train = partial(steps.train, student, data, Path(folder), STEPS[device], BATCH, device)
         runs = {
             "KD": partial(train, teacher_model=teacher),
             "KD + Procrustes": partial(train, ProcrustesLoss(), teacher_model=teacher),
@@ -50,7 +50,7 @@ def language(repeats: int, device: str, *, tiny: bool = False) -> list[Row]:
             "KD + Procrustes, cache": partial(train, ProcrustesLoss(), teacher_cache=cache),
         }
         seconds = timed(runs, repeats, device)
-    size = f"{BATCH} x {TOKENS} tokens" + ("" if device == "cpu" else f" ({device})")
+    size = f"{BATCH} x {TOKENS} tokens{on(device)}"
     geometry = "tokens a second, KD + Procrustes over KD"
     measured = [
         ratio(f"{geometry}, live teacher", size, seconds, "KD", "KD + Procrustes", ">= 0.9"),
@@ -59,7 +59,7 @@ def language(repeats: int, device: str, *, tiny: bool = False) -> list[Row]:
     ]
     tokens = STEPS[device] * BATCH * TOKENS
     rates = {name: tokens / spent for name, spent in seconds.items()}
-    return [row | {"tokens_per_second": rates} for row in measured] + memory()
+    return [rate | {"tokens_per_second": rates} for rate in measured] + memory()
 
 
 def memory() -> list[Row]:
@@ -74,15 +74,9 @@ def memory() -> list[Row]:
             str(tokens): _beyond_hidden_states(tokens, n)
             for tokens, n in zip((short, long), rows, strict=True)
         }
+        name, size = f"memory of the term, {what} of {long} tokens over {short}", f"{short}, {long}"
         measured.append(
-            {
-                "what": f"memory of the term, {what} of {long} tokens over {short}",
-                "size": f"{short}, {long}",
-                "bytes": spent,
-                "ratio": spent[str(long)] / spent[str(short)],
-                "target": "<= 1.1",
-                "seconds": {},
-            }
+            row(name, size, spent[str(long)] / spent[str(short)], "<= 1.1", bytes=spent)
         )
     return measured
 
@@ -109,17 +103,6 @@ class _Beyond(Watch):  # type: ignore[no-untyped-call]
     def _hold(self, tensor: Tensor) -> None:
         if tensor.untyped_storage().nbytes() != self.gradient:
             super()._hold(tensor)
-
-
-def _train(
-    student: Any,
-    data: list[dict[str, Any]],
-    folder: Path,
-    device: str,
-    *losses: Any,
-    **source: Any,
-) -> None:
-    steps.train(student, data, folder, STEPS[device], BATCH, device, *losses, **source)
 
 
 def _opt(tiny: bool, role: str) -> Any:

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import importlib.util
 import math
-from collections.abc import Callable
 from functools import partial
 
 import torch
 from torch import Tensor
-from torch.nn import Module
 
 from benchmarks.few_rows import features, few_rows, unit_norm
-from benchmarks.timing import Row, Runs, peak_memory, ratio, timed
+from benchmarks.timing import Row, Runs, on, peak_memory, ratio, row, timed, with_gradient
 from geodistill.geometry import cka, nuclear_norm, procrustes_distance
 from geodistill.losses import FeatureGramLoss, ProcrustesLoss
 
@@ -63,42 +61,21 @@ def procrustes(
         cross = x.mT @ y
         return x @ cross
 
-    def through(value: Callable[[Tensor], Tensor]) -> Callable[[], None]:
-        def run() -> None:
-            student = y.detach().clone().requires_grad_()
-            torch.autograd.backward(value(student))
+    def by_svdvals(student: Tensor) -> Tensor:
+        overlap: Tensor = torch.linalg.svdvals(unit_norm(x).mT @ unit_norm(student)).sum()
+        return 2 - 2 * overlap
 
-        return run
-
-    seconds = timed(
-        {
-            "ours": through(lambda s: loss(s, x)),
-            "products": products,
-            "svdvals": through(
-                lambda s: 2 - 2 * torch.linalg.svdvals(unit_norm(x).mT @ unit_norm(s)).sum()
-            ),
-        },
-        repeats,
-        device,
-    )
-    size, where = f"{n}; {d_t}, {d_s}", "" if device == "cpu" else f" ({device})"
+    runs: Runs = {
+        "ours": with_gradient(partial(loss, teacher=x), y),
+        "products": products,
+        "svdvals": with_gradient(by_svdvals, y),
+    }
+    seconds, size = timed(runs, repeats, device), f"{n}; {d_t}, {d_s}"
+    over_products = f"Procrustes loss over its own products{on(device)}"
+    over_loss = f"svdvals + autograd over Procrustes loss{on(device)}"
     return [
-        ratio(
-            f"Procrustes loss over its own products{where}",
-            size,
-            seconds,
-            "ours",
-            "products",
-            f"<= {max_ratio}",
-        ),
-        ratio(
-            f"svdvals + autograd over Procrustes loss{where}",
-            size,
-            seconds,
-            "svdvals",
-            "ours",
-            f">= {min_speedup}",
-        ),
+        ratio(over_products, size, seconds, "ours", "products", f"<= {max_ratio}"),
+        ratio(over_loss, size, seconds, "svdvals", "ours", f">= {min_speedup}"),
     ]
 
 
@@ -106,42 +83,29 @@ def nuclear(p: int, q: int, min_speedup: float, repeats: int, device: str = "cpu
     """Value and gradient on a 1/k spectrum, each solver against svdvals; the gradient's error."""
     c, polar = (t.to(device) for t in _decaying(p, q))
 
-    def through(value: Callable[[Tensor], Tensor]) -> Callable[[], Tensor]:
-        def run() -> Tensor:
-            leaf = c.clone().requires_grad_()
-            torch.autograd.backward(value(leaf))
-            assert leaf.grad is not None
-            return leaf.grad
-
-        return run
-
-    runs = {
-        solver: through(lambda m, s=solver: nuclear_norm(m, s))  # type: ignore[misc]
-        for solver in ("auto", "svd", "eigh", "polar_express")
+    solvers = {
+        name: with_gradient(partial(nuclear_norm, solver=name), c)
+        for name in ("auto", "svd", "eigh", "polar_express")
     }
-    runs["svdvals"] = through(lambda m: torch.linalg.svdvals(m).sum())
-    runs["float64 Gram and eigh"] = lambda: torch.linalg.eigh(c.double().mT @ c.double())
+    runs: Runs = {
+        **solvers,
+        "svdvals": with_gradient(lambda m: torch.linalg.svdvals(m).sum(), c),
+        "float64 Gram and eigh": lambda: torch.linalg.eigh(c.double().mT @ c.double()),
+    }
     seconds, size = timed(runs, repeats, device), f"{p}, {q}"
-    where = "" if device == "cpu" else f" ({device})"
     measured = []
-    for solver in ("auto", "svd", "eigh", "polar_express"):
-        target = f">= {min_speedup}" if solver == "auto" else None
-        what = f"svdvals + autograd over nuclear_norm, {solver}{where}"
-        row = ratio(what, size, seconds, "svdvals", solver, target)
-        row["gradient_error"] = float((runs[solver]() - polar).norm() / polar.norm())
-        measured.append(row)
+    for name, gradient in solvers.items():
+        target = f">= {min_speedup}" if name == "auto" else None
+        what = f"svdvals + autograd over nuclear_norm, {name}{on(device)}"
+        error = float((gradient() - polar).norm() / polar.norm())
+        compared = ratio(what, size, seconds, "svdvals", name, target)
+        measured.append(compared | {"gradient_error": error})
+    ceiling = f"svdvals + autograd over float64 Gram and eigh alone{on(device)}"
     error = measured[0]["gradient_error"]
-    ceiling = f"svdvals + autograd over float64 Gram and eigh alone{where}"
     return [
         *measured,
         ratio(ceiling, size, seconds, "svdvals", "float64 Gram and eigh", None),
-        {
-            "what": f"gradient error of auto, in 1e-5{where}",
-            "size": size,
-            "ratio": error / 1e-5,
-            "target": "<= 1",
-            "seconds": {},
-        },
+        row(f"gradient error of auto, in 1e-5{on(device)}", size, error / 1e-5, "<= 1"),
     ]
 
 
@@ -157,19 +121,12 @@ def gram(n: int, d_t: int, d_s: int, repeats: int) -> list[Row]:
     runs: Runs = {"ours": lambda: loss(y, x), "square": square}
     seconds, size = timed(runs, repeats), f"{n}; {d_t}, {d_s}"
     peak = {name: peak_memory(run, x, y) for name, run in runs.items()}
-    memory = {
-        "what": "n x n formula over Gram loss, peak memory",
-        "size": size,
-        "bytes": peak,
-        "ratio": peak["square"] / peak["ours"],
-        "target": ">= 20",
-        "seconds": {},
-    }
-    return [ratio("n x n formula over Gram loss", size, seconds, "square", "ours", ">= 5"), memory]
-
-
-def _step(loss: Module, y: Tensor, x: Tensor) -> None:
-    loss(y, x).backward()
+    what = "n x n formula over Gram loss"
+    memory = peak["square"] / peak["ours"]
+    return [
+        ratio(what, size, seconds, "square", "ours", ">= 5"),
+        row(f"{what}, peak memory", size, memory, ">= 20", bytes=peak),
+    ]
 
 
 def costs(repeats: int, shrink: int) -> list[Row]:
@@ -184,21 +141,15 @@ def costs(repeats: int, shrink: int) -> list[Row]:
             median: dict[str, float] = {}
             for size in (full // shrink for full in sizes):
                 n, d = (size, 256 // shrink) if axis == "n" else (2048 // shrink, size)
-                y, x = features(n, d, 1).requires_grad_(), features(n, d, 0)
-                least = timed({"ours": partial(_step, loss, y, x)}, max(3, repeats // 3))
+                y, x = features(n, d, 1), features(n, d, 0)
+                step = with_gradient(partial(loss, teacher=x), y)
+                least = timed({"ours": step}, max(3, repeats // 3))
                 seconds[str(size)], median[str(size)] = least["ours"], least.median["ours"]
             logs = torch.tensor([[math.log(int(k)), math.log(v)] for k, v in seconds.items()])
             u, v = (logs - logs.mean(0)).T
-            measured.append(
-                {
-                    "what": f"{name} loss: exponent of its cost in {axis}",
-                    "size": ", ".join(seconds),
-                    "ratio": float(u @ v / (u @ u)),
-                    "target": None,
-                    "seconds": seconds,
-                    "median_seconds": median,
-                }
-            )
+            what, exponent = f"{name} loss: exponent of its cost in {axis}", float(u @ v / (u @ u))
+            fit = row(what, ", ".join(seconds), exponent, seconds=seconds)
+            measured.append(fit | {"median_seconds": median})
     return measured
 
 
@@ -214,16 +165,10 @@ def netrep(n: int, d_t: int, d_s: int, repeats: int) -> list[Row]:
 
     runs: Runs = {"ours": lambda: procrustes_distance(x, y), "rotation": rotation}
     difference = abs(float(runs["ours"]() / runs["rotation"]()) - 1)
-    row = ratio(
-        "netrep's formula over procrustes_distance",
-        f"{n}; {d_t}, {d_s}",
-        timed(runs, repeats),
-        "rotation",
-        "ours",
-        ">= 1",
-    )
-    row["relative_difference"] = difference
-    return [row, _difference(row)]
+    seconds, size = timed(runs, repeats), f"{n}; {d_t}, {d_s}"
+    what = "netrep's formula over procrustes_distance"
+    compared = ratio(what, size, seconds, "rotation", "ours", ">= 1")
+    return [compared, _difference(what, size, difference)]
 
 
 def rsatoolbox(n: int, d_t: int, d_s: int, repeats: int) -> list[Row]:
@@ -240,19 +185,14 @@ def rsatoolbox(n: int, d_t: int, d_s: int, repeats: int) -> list[Row]:
     runs: Runs = {"ours": lambda: cka(x, y), "rsatoolbox": whitened}
     difference = abs(float(runs["ours"]()) / runs["rsatoolbox"]() - 1)
     seconds, size = timed(runs, max(3, repeats // 3)), f"{n}; {d_t}, {d_s}"
-    row = ratio("rsatoolbox over cka", size, seconds, "rsatoolbox", "ours", ">= 1")
-    row["relative_difference"] = difference
-    return [row, _difference(row)]
+    what = "rsatoolbox over cka"
+    compared = ratio(what, size, seconds, "rsatoolbox", "ours", ">= 1")
+    return [compared, _difference(what, size, difference)]
 
 
-def _difference(row: Row) -> Row:
-    return {
-        "what": f"relative difference of {row['what'].replace(' over ', ' and ')}, in 1e-6",
-        "size": row["size"],
-        "ratio": row["relative_difference"] / 1e-6,
-        "target": "<= 1",
-        "seconds": {},
-    }
+def _difference(what: str, size: str, difference: float) -> Row:
+    name = f"relative difference of {what.replace(' over ', ' and ')}, in 1e-6"
+    return row(name, size, difference / 1e-6, "<= 1")
 
 
 def _decaying(p: int, q: int) -> tuple[Tensor, Tensor]:

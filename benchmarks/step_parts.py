@@ -14,7 +14,7 @@ from unittest import mock
 
 from benchmarks import steps
 from benchmarks.students import BATCH, cached, small, student
-from benchmarks.timing import Row
+from benchmarks.timing import Row, row
 from geodistill.distill import FeatureDistillationTrainer
 from geodistill.distill.training import step
 from geodistill.experiments.training import fit
@@ -45,13 +45,12 @@ def step_parts(*, tiny: bool = False) -> list[Row]:
                 total = time.process_time() - start
     spent["batches, logs and the rest"] = total - sum(spent.values())
     return [
-        {
-            "what": f"share of a student's step: {part}",
-            "size": f"{BATCH} sentences",
-            "ratio": seconds / total,
-            "target": None,
-            "seconds": {"part": seconds / STEPS, "step": total / STEPS},
-        }
+        row(
+            f"share of a student's step: {part}",
+            f"{BATCH} sentences",
+            seconds / total,
+            seconds={"part": seconds / STEPS, "step": total / STEPS},
+        )
         for part, seconds in sorted(spent.items(), key=lambda item: -item[1])
     ]
 

@@ -11,7 +11,7 @@ import torch
 from transformers import BertConfig, BertForSequenceClassification
 
 from benchmarks import steps
-from benchmarks.timing import Row, ratio, timed
+from benchmarks.timing import Row, on, ratio, timed
 from geodistill.distill import TeacherCache, bert_student, build_cache
 from geodistill.distill.collate import batches_by_length
 from geodistill.experiments.training import silence_libraries
@@ -43,11 +43,9 @@ class Size(NamedTuple):
 
 def small(tiny: bool) -> Size:
     """Sizes of the classification study; `tiny` to test the script."""
-    return (
-        Size((2, 32), (1, 32), 100, (10, 40))
-        if tiny
-        else Size((6, 384), (3, 128), 30_522, (10, 40))
-    )
+    if tiny:
+        return Size((2, 32), (1, 32), 100, (10, 40))
+    return Size((6, 384), (3, 128), 30_522, (10, 40))
 
 
 LARGE = Size((12, 768), (6, 768), 30_522, (128, 128), head=64)
@@ -81,12 +79,13 @@ def _compared(size: Size, repeats: int, device: str) -> list[Row]:
             device,
         )
     layers, width = size.student
-    what = f"{BATCH} sentences, {layers} x {width}" + ("" if device == "cpu" else f" ({device})")
-    target = f"<= {MAX_RATIO[device]}"
+    sizes, target = f"{BATCH} sentences, {layers} x {width}{on(device)}", f"<= {MAX_RATIO[device]}"
     return [
-        ratio(f"training step with {term} over KD alone", what, seconds, term, "KD", target)
+        ratio(f"training step with {term} over KD alone", sizes, seconds, term, "KD", target)
         for term in ("KD + Procrustes", "KD + Gram")
-    ] + [ratio("training step, live teacher over cache", what, seconds, "KD, live", "KD", ">= 2.0")]
+    ] + [
+        ratio("training step, live teacher over cache", sizes, seconds, "KD, live", "KD", ">= 2.0")
+    ]
 
 
 def cached(folder: Path, device: str, size: Size) -> tuple[Any, list[dict[str, Any]], TeacherCache]:

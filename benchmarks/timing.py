@@ -43,17 +43,35 @@ def timed(runs: Runs, repeats: int, device: str = "cpu") -> Seconds:
     return least
 
 
+def row(what: str, size: str, ratio: float, target: str | None = None, **details: Any) -> Row:
+    """One row of the results: a ratio, the target that it should meet, and what it is made of."""
+    return {"what": what, "size": size, "ratio": ratio, "target": target, **details}
+
+
 def ratio(what: str, size: str, seconds: Seconds, over: str, under: str, target: str | None) -> Row:
     """The row of a comparison: minimum times of `over` divided by those of `under`, and medians."""
-    row = {
-        "what": what,
-        "size": size,
-        "ratio": seconds[over] / seconds[under],
-        "target": target,
-        "seconds": seconds,
-    }
-    median = seconds.median[over] / seconds.median[under]
-    return row | {"median_seconds": seconds.median, "median_ratio": median}
+    return row(
+        what, size, seconds[over] / seconds[under], target,
+        seconds=seconds, median_seconds=seconds.median,
+        median_ratio=seconds.median[over] / seconds.median[under],
+    )  # fmt: skip
+
+
+def on(device: str) -> str:
+    """The device as a part of a row's name; empty for the CPU."""
+    return "" if device == "cpu" else f" ({device})"
+
+
+def with_gradient(value: Callable[[Tensor], Tensor], point: Tensor) -> Callable[[], Tensor]:
+    """A function that computes a value at a copy of `point`, and returns its gradient there."""
+
+    def run() -> Tensor:
+        leaf = point.detach().clone().requires_grad_()
+        torch.autograd.backward(value(leaf))
+        assert leaf.grad is not None
+        return leaf.grad
+
+    return run
 
 
 def peak_memory(run: Callable[[], Any], *inputs: Tensor) -> int:

@@ -446,7 +446,8 @@ assert design.power_at(0.02, design.seeds, measured) > design.power_at(0.01, des
 ratios = {}
 for result in primary:
     paired = paired_differences(items, result.method, result.baseline)
-    for task, table in paired.by_cluster.items():
+    for task, block in paired.blocks.items():
+        table = block.differences
         narrow, wide = sensitivity.paired_t_items(table), estimate([table])
         ratios[result.method, task] = (wide.high - wide.low) / (narrow.high - narrow.low)
 assert min(ratios.values()) >= 1, "seeds can only widen an interval"

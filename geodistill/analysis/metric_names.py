@@ -6,7 +6,7 @@ from geodistill.analysis.score_columns import canonical
 from geodistill.errors import InputError
 
 CORRECTNESS = {"accuracy", "acc", "correct", "correctness", "em", "exactmatch"}
-FROM_LABELS = {  # metrics of all labels and predictions of a run, no means over items
+FROM_LABELS = {  # computed from all labels and predictions of a run, not means over items
     "mcc": "matthews", "matthews": "matthews", "f1": "f1", "pearson": "pearson",
     "spearman": "spearman",
 }  # fmt: skip

@@ -54,7 +54,7 @@ def canonical(name: object) -> str:
 
 
 def is_name(column: object) -> bool:
-    """Whether a column is called as those that name methods and tasks are.
+    """Whether a column's name is one of those that stand for methods or tasks.
 
     Example:
         >>> is_name("Model"), is_name("dataset"), is_name("accuracy")

@@ -58,7 +58,7 @@ def _load_file(path: Path) -> pd.DataFrame:
 
 
 def _read_text(path: Path) -> pd.DataFrame:
-    """Fields separated by the sign that is most frequent in the first line."""
+    """Fields separated by whichever separator is most frequent in the first line."""
     with _open(path) as lines:
         header = next(lines, "")
     separator = max((",", ";", "\t"), key=header.count)
@@ -95,7 +95,7 @@ def _open(path: Path) -> Any:
 
 
 def _read_lines(path: Path) -> pd.DataFrame:
-    """One JSON object per line; of an evaluation harness's samples, the task from the name."""
+    """One JSON object per line; samples of an evaluation harness have the task in the file name."""
     options: dict[str, Any] = {"lines": True, "dtype": False}
     frame: pd.DataFrame = pd.read_json(path, **options)
     if {"doc_id", "target", "filtered_resps"} <= set(frame):
@@ -127,9 +127,9 @@ def _read_json(path: Path) -> pd.DataFrame:
 
 
 def _harness_rows(content: dict[str, Any]) -> Iterator[dict[str, object]]:
-    """One row per task and metric of `lm_eval --output_path`; standard errors are no scores.
+    """One row per task and metric of `lm_eval --output_path`, without the standard errors.
 
-    The subtasks of a group are in its score, and are no tasks beside it. A metric with several
+    The subtasks of a group are left out, since its score includes them. A metric with several
     filters in a task is named with its filter.
     """
     config = content.get("config", {})
@@ -163,7 +163,7 @@ def _embedding_rows(content: dict[str, Any], method: str) -> Iterator[dict[str, 
 
 
 def _load_folder(path: Path) -> pd.DataFrame:
-    """Stored results, or the JSON files of a folder and its folders, one run or more each."""
+    """Stored results, or all JSON files below a folder, each with one run or more."""
     if (path / "rows.parquet").is_file():
         return load_items(path).frame
     sections = sorted(str(rows.parent) for rows in path.rglob("rows.parquet"))

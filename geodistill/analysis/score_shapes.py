@@ -1,4 +1,4 @@
-"""Shapes of tables, turned into one row per score: columns of seeds, methods, tasks or charts."""
+"""Wide tables as one row per score: with columns of seeds, methods or tasks, or from charts."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -27,7 +27,7 @@ _NUMBERED = re.compile(
 )
 _FOLDS = ("cv", "fold", "split")
 MOST_FOLDS = 10
-"""More of them are probably those of a repeated cross-validation."""
+"""More folds than this probably come from repeated cross-validation."""
 _CHART = re.compile(r"^(?P<method>.+) - (?P<metric>(?!.*__(MIN|MAX)$).+)$")
 _CHART_RANGE = re.compile(r" - .*__(MIN|MAX)$")
 _MEANS = ("average", "avg", "mean", "overall", "total", "all", "macroaverage", "macroavg")
@@ -245,7 +245,7 @@ def split_seed_off(frame: pd.DataFrame, baseline: str) -> tuple[pd.DataFrame, st
 
 
 def drop_false_items(frame: pd.DataFrame, columns: Mapping[str, str]) -> pd.DataFrame:
-    """Without a column `item` that was guessed and is the same throughout each run: a task's id."""
+    """Drop a guessed column `item` that is constant within each run: it is an id of the task."""
     runs = [name for name in ("method", "task", "seed", "fold", "metric") if name in frame]
     if "item" not in frame or "item" in columns or "method" not in frame:
         return frame

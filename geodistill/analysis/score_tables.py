@@ -124,7 +124,7 @@ def read_scores(
     if sign_flipped:
         frame["score"] = -frame["score"]
     n_rows = len(frame) + sum(left_out.values())
-    has_values = bool(original & {"value", "metric", name})
+    has_values = original & {"value", "metric", name}
     from_labels = "" if has_values else FROM_LABELS.get(metric_key(name), "")
     taken = _describe(frame, name_by_role, taken)
     taken["value"] = f"{name}; {'lower' if sign_flipped else 'higher'} is better"
@@ -155,7 +155,7 @@ def _describe(
         "item": "none: runs are compared, on the same test items",
         "cluster": "none: items count as independent",
     }
-    for role in ("method", "task", "seed", "item", "cluster"):
+    for role in ("method", *absent):
         column = "source" if role == "cluster" else role
         if role in taken:
             texts[role] = taken[role]
@@ -163,12 +163,10 @@ def _describe(
             values = frame[column].unique()
             few = f"{len(values):,}" if role in ("seed", "item", "cluster") else join(values, 8)
             texts[role] = f"column {name_by_role[role]}: {few}"
-        elif role in absent and not (role == "cluster" and "item" not in frame):
+        elif role in absent and (role != "cluster" or "item" in frame):
             texts[role] = absent[role]
-    if "item" in frame and frame["task"].nunique() > 1:
-        n_tasks = frame.groupby("source", sort=False)["task"].nunique()
-        if (n_tasks > 1).any():
-            texts["item"] += ", of equal name in several tasks: crossed with the tasks"
+    if "item" in frame and frame[["source", "task"]].drop_duplicates()["source"].duplicated().any():
+        texts["item"] += ", of equal name in several tasks: crossed with the tasks"
     return texts
 
 
@@ -185,15 +183,13 @@ def _choose_values(
     if "value" in frame:
         return frame, metric or value_name
     if {"label", "prediction"} <= set(frame):
-        key, label_and_prediction = metric_key(metric or "accuracy"), ["label", "prediction"]
-        sides = roles.comparable(*(frame[name] for name in label_and_prediction))
-        frame = frame.assign(**dict(zip(label_and_prediction, sides, strict=True)))
-        valid = sides[0].notna()
+        label, prediction = roles.comparable(frame["label"], frame["prediction"])
+        frame = frame.assign(label=label, prediction=prediction)
+        key, correct = metric_key(metric or "accuracy"), (label == prediction).astype(float)
         if key in FROM_LABELS and "item" in frame:
-            return frame.assign(value=valid.astype(float).where(valid) * 0.0), str(metric)
+            return frame.assign(value=(0.0 * correct).where(label.notna())), str(metric)
         if key in CORRECTNESS:
-            correct = (sides[0] == sides[1]).astype(float).where(valid)
-            return frame.assign(value=correct), metric or "accuracy"
+            return frame.assign(value=correct.where(label.notna())), metric or "accuracy"
     names = roles.score_candidates(frame)
     known = [name for name in others if metric_key(name) in HIGHER | LOWER]
     if metric or not (names or known):
@@ -226,23 +222,13 @@ def _clean(frame: pd.DataFrame, path: Path, known: set[str]) -> tuple[pd.DataFra
     """Rows with a finite score, each once; and the number of rows left out, by reason."""
     roles_of_rows = ("task", "seed", *(() if "item" in frame else ("fold",)), "item")
     absent = [role for role in roles_of_rows if role not in known]
-    for role, default in (("task", "all"), ("seed", 0)):
-        if role not in frame:
-            frame = frame.assign(**{role: default})
-    if is_float_dtype(frame["seed"]) and (frame["seed"].dropna() % 1 == 0).all():
-        frame = frame.assign(seed=frame["seed"].astype("Int64"))
-    names = ["task", "method", *(name for name in ("item", "cluster") if name in frame)]
-    names += [] if is_numeric_dtype(frame["seed"]) else ["seed"]
-    frame = frame.assign(**{name: roles.clean_names(frame[name]) for name in names})
-    if "item" in frame:
-        item = frame["item"]  # one without a cluster is its own, whatever the clusters' names
-        frame["source"] = frame["cluster"].fillna("item " + item) if "cluster" in frame else item
+    frame = _with_names(frame)
     values = roles.to_numbers(frame["value"], path)
     keys = [name for name in ("task", "method", "seed", "item") if name in frame]
-    others = [name for name in frame if name not in roles.ROLES]
+    others = [name for name in frame if name not in (*roles.ROLES, "source")]
     other_columns = frame[[name for name in others if not frame[name].equals(frame["value"])]]
     columns = [*keys, "source", "label", "prediction", "fold", "answer", "exact_match"]
-    frame = frame[[name for name in columns if name in frame]].assign(score=values)
+    frame = frame.filter(columns).assign(score=values)
     named = frame[keys].notna().all(axis=1)
     unlabelled = pd.Series(False, index=frame.index)
     if {"label", "prediction"} <= set(frame):
@@ -274,6 +260,22 @@ def _clean(frame: pd.DataFrame, path: Path, known: set[str]) -> tuple[pd.DataFra
     return unique.assign(run_id=ids.to_numpy()[run]).reset_index(drop=True), left_out
 
 
+def _with_names(frame: pd.DataFrame) -> pd.DataFrame:
+    """The table with a task and a seed in each row, clean names, and the `source` of each item."""
+    for role, default in (("task", "all"), ("seed", 0)):
+        if role not in frame:
+            frame = frame.assign(**{role: default})
+    if is_float_dtype(frame["seed"]) and (frame["seed"].dropna() % 1 == 0).all():
+        frame = frame.assign(seed=frame["seed"].astype("Int64"))
+    names = ["task", "method", *(name for name in ("item", "cluster") if name in frame)]
+    names += [] if is_numeric_dtype(frame["seed"]) else ["seed"]
+    frame = frame.assign(**{name: roles.clean_names(frame[name]) for name in names})
+    if "item" in frame:
+        item = frame["item"]  # one without a cluster is its own, whatever the clusters' names
+        frame["source"] = frame["cluster"].fillna("item " + item) if "cluster" in frame else item
+    return frame
+
+
 def _refuse_conflict(
     different: pd.DataFrame,
     rows: pd.DataFrame,
@@ -282,7 +284,7 @@ def _refuse_conflict(
     others: pd.DataFrame,
     path: Path,
 ) -> None:
-    """If a score has two values; with the column that tells its rows apart, if there is one."""
+    """Raise InputError if a score has two values, with the column that tells its rows apart."""
     if different.empty:
         return
     values = different.iloc[0][keys]

@@ -22,6 +22,7 @@ from geodistill.analysis.report.export import (
     write_report,
 )
 from geodistill.analysis.score_tables import read_scores
+from geodistill.analysis.stats.verdict import BETTER, WORSE
 from geodistill.cli.tables import parse_columns, print_taken, rich_table, wide_console
 from geodistill.errors import InputError
 
@@ -93,7 +94,7 @@ def run_compare(
 
 
 def _folder_name(baseline: str) -> str:
-    """The name of a method as that of one folder, which lies inside the output folder."""
+    """The name of a method as that of a folder directly inside the output folder."""
     return re.sub(r"[^\w+.=-]+|^\.+", "-", baseline)[:100]
 
 
@@ -140,11 +141,11 @@ def _print_ranks(console: Console, report: ComparisonReport, baseline: str) -> N
     for ranks in table.to_dict("records"):
         if not (row := pooled.get(ranks["method"])):
             continue
-        word, significant = row.verdict.word, ranks["p_wilcoxon"] <= 0.05
-        same = significant == word.startswith(("better", "worse")) and (
-            not significant or (row.comparison.estimate > 0) == (ranks["wins"] > ranks["losses"])
-        )
-        agrees = "agrees" if same else "disagrees"
+        word, by_ranks = row.verdict.word, ""
+        if ranks["p_wilcoxon"] <= 0.05:
+            by_ranks = BETTER if ranks["wins"] > ranks["losses"] else WORSE
+        by_verdict = next((known for known in (BETTER, WORSE) if word.startswith(known)), "")
+        agrees = "agrees" if by_ranks == by_verdict else "disagrees"
         console.print(
             f"{ranks['method']}: the signed-rank test over tasks {agrees} with the verdict, {word}"
         )

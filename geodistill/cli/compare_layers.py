@@ -177,7 +177,7 @@ def read_texts(path: Path) -> list[str]:
 
 
 def _refuse_absent_folder(name: str) -> None:
-    """A path that is not there would be asked for as a hub name."""
+    """Raise InputError for a path that is not there; else it would be looked up on the hub."""
     if name.startswith((".", "/", "~")) and not Path(name).expanduser().is_dir():
         raise InputError(
             f"model {name!r}: expected a folder, a hub name, minilm or smollm2; there is no such "

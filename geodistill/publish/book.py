@@ -110,7 +110,7 @@ def with_launch_links(config: Mapping[str, Any], url: str) -> dict[str, Any]:
 
 
 def _write_computed(staged: Path, executed: Sequence[Path]) -> None:
-    """Replace the marks in the pages that have some; with the answer goes its figure."""
+    """Replace the marks in the pages; the answer comes with its figure."""
     for path in (staged / "book").glob("*.md"):  # other pages keep their time, for Sphinx's cache
         text = path.read_text(encoding="utf-8")
         for mark in [name for name in MARKS if f"<!-- {name} -->" in text]:

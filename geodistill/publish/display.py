@@ -59,12 +59,14 @@ def show(
         InputError: `alt` is empty or a file name, unknown `source`, or stored results without
             `made_by` and `run_ids`.
     """
+    from matplotlib import pyplot
+
     facts = _facts(name, alt, source, made_by, results, run_ids)
     numbers = "" if data is None else _folded(data)
     link = _csv_link(drawn_points(fig) if data is None else data, facts["name"])
     image = io.BytesIO()
     fig.savefig(image, format="png", dpi=2 * fig.dpi, bbox_inches="tight")
-    _close(fig)
+    pyplot.close(fig)  # else the inline backend shows it again, without alternative text
     width = min(WIDTH, round(fig.get_figwidth() * fig.dpi))
     png = base64.b64encode(image.getvalue()).decode()
     body = (
@@ -124,7 +126,7 @@ def _folded(data: pd.DataFrame) -> str:
 
 
 def _csv_link(data: pd.DataFrame, name: str) -> str:
-    """A link that needs no server: the file is in it."""
+    """A link that contains the file itself, so that it needs no server."""
     if not 0 < len(data) <= LONGEST_CSV:
         return ""
     text = base64.b64encode(data.to_csv(index=False, float_format="%.6g").encode()).decode()
@@ -202,13 +204,6 @@ def _caption(facts: Mapping[str, Any], link: str = "") -> str:
     return f'<small class="gd-made-by">{" · ".join(parts)}</small>'
 
 
-def _close(fig: Figure) -> None:
-    """Keep the inline backend from showing the figure again, without alternative text."""
-    from matplotlib import pyplot
-
-    pyplot.close(fig)
-
-
 def _display(html: str, facts: Mapping[str, Any]) -> None:
     from IPython.display import display
 
@@ -226,13 +221,18 @@ def iter_figures(project: Project) -> Iterator[dict[str, Any]]:
     for profile in PROFILES:
         for path in sorted(project.executed(profile).glob("*.ipynb")):
             try:
-                cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+                figures = read_metadata(path, "geodistill")
             except (ValueError, KeyError, TypeError):
                 continue
-            for output in (output for cell in cells for output in cell.get("outputs", [])):
-                facts = output.get("metadata", {}).get("geodistill")
-                if facts:
-                    yield {**facts, "notebook": path.stem, "profile": profile}
+            for facts in figures:
+                yield {**facts, "notebook": path.stem, "profile": profile}
+
+
+def read_metadata(executed: Path, key: str) -> list[dict[str, Any]]:
+    """The metadata that cells of an executed notebook recorded under a key, in order."""
+    cells = json.loads(executed.read_text(encoding="utf-8"))["cells"]
+    outputs = (output for cell in cells for output in cell.get("outputs", []))
+    return [facts for output in outputs if (facts := output.get("metadata", {}).get(key))]
 
 
 def describe_figure(name: str, project: Project | None = None) -> str:

@@ -132,11 +132,12 @@ def _failure(name: str, error: Exception) -> str:
     """Log the traceback, unless the message alone says what to do; return one line."""
     if not isinstance(error, PapermillExecutionError):
         return f"notebook {name}: its kernel died ({error})"
-    if error.ename in ("InputError", "AssetError"):
-        return f"notebook {name}, cell {error.cell_index}: {first_line(Exception(error.evalue))}"
-    log(re.sub(r"\x1b\[[0-9;]*m", "", "\n".join(error.traceback)))
+    where = f"notebook {name}, cell {error.cell_index}"
     message = first_line(Exception(error.evalue or ""))
-    return f"notebook {name}, cell {error.cell_index}: {error.ename}: {message}"
+    if error.ename in ("InputError", "AssetError"):
+        return f"{where}: {message}"
+    log(re.sub(r"\x1b\[[0-9;]*m", "", "\n".join(error.traceback)))
+    return f"{where}: {error.ename}: {message}"
 
 
 def check_complete(notebook: NotebookNode, name: str) -> None:
@@ -221,12 +222,12 @@ def _run_outdated(project: Project, profile: str, runs: Sequence[NotebookRun]) -
 
 
 def _minutes_left(left: Mapping[str, float], workers: int, elapsed: float) -> float:
-    """Of notebooks that share the workers: at least what the longest, begun first, still takes."""
+    """Until all notebooks are done: at least what the longest, which began first, still needs."""
     return max([sum(left.values()) / workers, *(minutes - elapsed for minutes in left.values())])
 
 
 def _timed(run: NotebookRun, threads: int) -> tuple[str, float, str]:
-    """Execute a notebook; its name, the minutes, and why it failed, if it did."""
+    """Execute a notebook; returns its name, the minutes it took, and why it failed, if it did."""
     os.environ.setdefault("OMP_NUM_THREADS", str(threads))  # more would wait for each other's cores
     log(f"{run.name}: started")
     started, failure = time.monotonic(), ""

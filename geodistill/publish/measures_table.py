@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
+from geodistill.analysis.report.format import markdown_rows
 from geodistill.geometry import CONVENTIONS, MEASURES
 from geodistill.geometry.measure_properties import Convention, Measure
 
@@ -12,13 +11,13 @@ _MAPS = ("rotation", "scale", "shift", "invertible")
 
 def measures() -> str:
     """A Markdown table with one row per measure: its properties at its defaults."""
-    head = ["measure", "kind", "range", "equal geometry where", "metric", "symmetric"]
-    return _table([*head, *_MAPS, "multiplications", "source"], map(_measure, MEASURES.values()))
+    head = ["measure", "kind", "range", "equal geometry where", "metric", "symmetric", *_MAPS]
+    return markdown_rows([*head, "multiplications", "source"], map(_measure, MEASURES.values()))
 
 
 def conventions() -> str:
     """A Markdown table with one row per quantity that is called Procrustes or CKA."""
-    return _table(["name", "used by", "is", "here"], map(_convention, CONVENTIONS))
+    return markdown_rows(["name", "used by", "is", "here"], map(_convention, CONVENTIONS))
 
 
 def _measure(measure: Measure) -> list[str]:
@@ -39,11 +38,6 @@ def _convention(convention: Convention) -> list[str]:
     options = "".join(f", {key}={value!r}" for key, value in convention.options.items())
     call = f"`{convention.function.__name__}(x, y{options})`"
     return [convention.name, convention.used_by, f"${convention.formula}$", call]
-
-
-def _table(head: list[str], rows: Iterable[list[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 if __name__ == "__main__":

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import pandas as pd
+from matplotlib import pyplot
+from matplotlib.figure import Figure
 
 from geodistill.analysis.figures.style import geodistill_style, method_style
 from geodistill.analysis.report.format import POINTS, comparison_table
@@ -17,13 +18,9 @@ from geodistill.experiments.methods import BASELINES, INSTRUCTION_REFERENCES
 from geodistill.experiments.stored_sections import StoredSections
 from geodistill.experiments.tuned_grid import TunedGrid
 from geodistill.publish.claims.figures import show_forest
-from geodistill.publish.claims.judge import Judge, find_test
+from geodistill.publish.claims.judge import KD, Judge, find_test
 from geodistill.publish.display import show, show_table
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-KD = "kd"
 PARTS = (KD, "kd+spectrum", "kd+alignment", "kd+procrustes")
 """Neither part of the Procrustes term, one of them, the other, both."""
 POINTS_COLUMN = "points (95 % interval)"
@@ -150,8 +147,6 @@ def draw_runs(runs: pd.DataFrame, metric: str) -> Figure:
         runs: one row per run: `task, method` and a column with the metric.
         metric: name of that column; rows without it are left out.
     """
-    from matplotlib import pyplot
-
     runs = runs.dropna(subset=[metric])
     tasks = sorted(runs["task"].unique())
     methods = runs.groupby("method")[metric].mean().sort_values().index
@@ -248,6 +243,6 @@ def _label(method: object) -> str:
 
 
 def _in_points(table: pd.DataFrame) -> pd.DataFrame:
-    """With a column of the estimates with their intervals."""
+    """The table with a column of the estimates and their intervals, in points."""
     estimate, low, high = (table[name].map(POINTS.format) for name in ("estimate", "low", "high"))
     return table.assign(**{POINTS_COLUMN: estimate + " (" + low + " to " + high + ")"})

@@ -1,8 +1,6 @@
 """`geodistill compare`: one report for any score table, the same in every format, without torch."""
 
 import re
-import subprocess
-import sys
 import time
 from html import unescape
 
@@ -11,7 +9,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
-from typer.testing import CliRunner
+from support.command_line import run, run_in_fresh_interpreter
 
 from geodistill.analysis.figures import comparison_plots
 from geodistill.analysis.report.comparison_report import compare_all
@@ -26,7 +24,6 @@ from geodistill.analysis.report.export import (
 from geodistill.analysis.score_tables import read_scores
 from geodistill.analysis.stats.compare import compare, compare_family
 from geodistill.analysis.stats.metric_influence import score_by_influence
-from geodistill.cli import main
 from geodistill.errors import InputError
 
 METHODS = {"kd": 0.0, "cka_1": 0.0, "proc": 0.1, "gram": 0.01}
@@ -55,12 +52,8 @@ def compared(frame, tmp_path, baseline="kd", metric="accuracy", **options):
     return compare_all(read_scores(path, baseline, metric=metric), baseline, **options)
 
 
-def run(*words):
-    result = CliRunner().invoke(main.app, ["compare", *map(str, words)])
-    if isinstance(result.exception, InputError):
-        raise result.exception
-    assert result.exit_code == 0, result.output
-    return " ".join(result.output.split())
+def run_compare(*words):
+    return " ".join(run("compare", *words).split())
 
 
 # ---- the numbers ----
@@ -126,19 +119,21 @@ def test_tasks_on_different_scales_are_not_pooled_but_chosen(tmp_path):
     mixed.loc[errors, "score"] = -11 * (1 - mixed.loc[errors, "score"])
     mixed.to_csv(tmp_path / "x.csv", index=False)
     with pytest.raises(InputError, match=r"b from -11 to 0; a from 0 to 1.*choose tasks by --task"):
-        run(tmp_path / "x.csv", "--baseline", "kd")
-    alone = run(tmp_path / "x.csv", "--baseline", "kd", "--task", "a")
+        run_compare(tmp_path / "x.csv", "--baseline", "kd")
+    alone = run_compare(tmp_path / "x.csv", "--baseline", "kd", "--task", "a")
     assert "points" in alone
     assert "tasks: a of 2, as chosen" in alone
     assert f"{len(mixed) // 2:,} of a task that was not chosen" in alone
-    assert "points" not in run(tmp_path / "x.csv", "--baseline", "kd", "--task", "b")  # negative
+    assert "points" not in run_compare(
+        tmp_path / "x.csv", "--baseline", "kd", "--task", "b"
+    )  # negative
     expected = compare_all(read_scores(tmp_path / "x.csv", "kd", tasks=["a"]), "kd").comparisons
     only = mixed[~errors].rename(columns={"score": "accuracy"})
     assert [a.estimate for a in expected] == [
         a.estimate for a in compared(only, tmp_path).comparisons
     ]
     with pytest.raises(InputError, match="task 'c' is none of the rows'; they hold a, b"):
-        run(tmp_path / "x.csv", "--baseline", "kd", "--task", "c")
+        run_compare(tmp_path / "x.csv", "--baseline", "kd", "--task", "c")
 
 
 def test_scores_that_are_no_means_are_recomputed(tmp_path):
@@ -315,7 +310,9 @@ def test_the_figure_has_the_unit_and_margin_of_the_table(path, tmp_path, monkeyp
 
 
 def test_the_command_prints_the_report_and_what_it_used(path, tmp_path):
-    text = run(path, "--baseline", "kd", "--out", tmp_path / "o", "--column", "value=accuracy")
+    text = run_compare(
+        path, "--baseline", "kd", "--out", tmp_path / "o", "--column", "value=accuracy"
+    )
     report = compare_all(read_scores(path, "kd"), "kd")
     for cell in report_table(report).iloc[:, 2]:
         assert cell in text
@@ -329,37 +326,27 @@ def test_sensitivity_analyses_are_an_option_and_use_what_both_sides_have(tmp_pat
     frame = table(20, tasks=("a",), methods={"kd": 0.0, "proc": 0.1})
     frame = frame[~((frame["method"] == "proc") & (frame["item"] == 7))]
     frame.to_csv(tmp_path / "x.csv", index=False)
-    plain = run(tmp_path / "x.csv", "--baseline", "kd")
-    text = run(tmp_path / "x.csv", "--baseline", "kd", "--sensitivity")
+    plain = run_compare(tmp_path / "x.csv", "--baseline", "kd")
+    text = run_compare(tmp_path / "x.csv", "--baseline", "kd", "--sensitivity")
     assert "sensitivity analyses" not in plain
     assert "sensitivity analyses: proc vs kd" in text
     assert "sign-flip test" in text
     means = frame.groupby(["method", "seed"])["accuracy"].mean().reset_index()
     means.to_csv(tmp_path / "m.csv", index=False)
-    assert "need items, rank tests 5 or more tasks; these scores have none" in run(
+    assert "need items, rank tests 5 or more tasks; these scores have none" in run_compare(
         tmp_path / "m.csv", "--baseline", "kd", "--sensitivity"
     )
 
 
 def test_the_command_refuses_a_column_without_a_name(path):
     with pytest.raises(InputError, match="--column 'method': expected OURS=THEIRS"):
-        run(path, "--baseline", "kd", "--column", "method")
+        run_compare(path, "--baseline", "kd", "--column", "method")
 
 
 def test_the_command_loads_no_torch_and_draws_only_on_demand(path):
-    heavy = ("torch", "transformers", "matplotlib")
-    code = f"""
-import sys
-from geodistill.cli.main import app
-try:
-    app(["compare", {str(path)!r}, "--baseline", "kd"])
-except SystemExit:
-    pass
-print("loaded:", *(name for name in {heavy} if name in sys.modules))
-"""
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert "verdict" in run.stdout, run.stderr
-    assert run.stdout.splitlines()[-1] == "loaded:"
+    done = run_in_fresh_interpreter("compare", str(path), "--baseline", "kd")
+    assert "verdict" in done.stdout, done.stderr
+    assert done.stdout.splitlines()[-1] == "loaded: pandas"
 
 
 def test_work_grows_with_the_rows_and_no_faster(tmp_path):
@@ -389,14 +376,14 @@ def test_runs_that_do_not_differ_are_refused(tmp_path):
     with pytest.raises(
         InputError, match=r"the differences are all 0: no variance to.*\(proc against kd\)"
     ):
-        run(tmp_path / "runs.csv", "--baseline", "kd", "--metric", "rougeL")
+        run_compare(tmp_path / "runs.csv", "--baseline", "kd", "--metric", "rougeL")
 
 
 def test_the_folders_of_several_baselines_are_inside_the_one_that_is_asked_for(tmp_path):
     names = {"cka_1": "../cka", "kd": "org/kd"}
     table(n_items=20).replace({"method": names}).to_csv(tmp_path / "x.csv", index=False)
     baselines = ["--baseline", "../cka", "--baseline", "org/kd"]
-    run(tmp_path / "x.csv", *baselines, "--out", tmp_path / "a" / "b")
+    run_compare(tmp_path / "x.csv", *baselines, "--out", tmp_path / "a" / "b")
     reports = {path.parent.relative_to(tmp_path) for path in tmp_path.rglob("comparison.md")}
     assert {folder.parent.as_posix() for folder in reports} == {"a/b"}
     assert len(reports) == 2

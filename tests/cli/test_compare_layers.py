@@ -1,8 +1,6 @@
 """`geodistill compare-layers`, and the layer map as table, figure and sentence."""
 
 import shutil
-import subprocess
-import sys
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -10,9 +8,9 @@ import pandas as pd
 import pytest
 from matplotlib.colors import to_rgba
 from safetensors.torch import load_file, save_file
+from support.command_line import run, run_in_fresh_interpreter
 from support.tiny_models import tiny_bert, tiny_opt
 from support.tiny_tokenizers import word_tokenizer
-from typer.testing import CliRunner
 
 from geodistill.analysis.figures.layer_map import (
     MEASURE_LABELS,
@@ -21,7 +19,6 @@ from geodistill.analysis.figures.layer_map import (
     describe_map,
     layer_map,
 )
-from geodistill.cli import main
 from geodistill.cli.compare_layers import match_table, read_texts
 from geodistill.errors import InputError
 from geodistill.layers.moments import FORMULAS, is_similarity
@@ -60,21 +57,16 @@ def folders(tmp_path_factory):
     return folder
 
 
-def run(folder, a="bert", b="bert", *words, given="texts.txt"):
-    names = [name if name == "nowhere/at-all" else str(folder / name) for name in (a, b)]
-    command = ["compare-layers", *names, "--texts", str(folder / given), *map(str, words)]
-    result = CliRunner().invoke(main.app, command)
-    if isinstance(result.exception, InputError):
-        raise result.exception
-    assert result.exit_code == 0, result.output
-    return result.output
+def compare_layers(folder, a="bert", b="bert", *words, given="texts.txt"):
+    names = [name if name == "nowhere/at-all" else folder / name for name in (a, b)]
+    return run("compare-layers", *names, "--texts", folder / given, *words)
 
 
 # ---- the command ----
 
 
 def test_a_model_against_itself_prints_its_own_layers(folders):
-    lines = run(folders).splitlines()
+    lines = compare_layers(folders).splitlines()
     found = [line.split() for line in lines if line.strip()[:1] in "012" and line.strip()]
     assert [line[:3] + line[4:] for line in found[:3]] == [
         [str(layer), str(layer), "0.000", "1.00", "1.00", "0.005", str(layer)] for layer in range(3)
@@ -90,7 +82,9 @@ def test_a_model_against_itself_prints_its_own_layers(folders):
 
 def test_what_is_written_is_what_was_found(folders, tmp_path):
     out = tmp_path / "new" / "folder"
-    printed = run(folders, "bert", "opt", "--pooling", "text", "--measure", "cka", "--out", out)
+    printed = compare_layers(
+        folders, "bert", "opt", "--pooling", "text", "--measure", "cka", "--out", out
+    )
     table = pd.read_csv(out / "layers.csv")
     assert len(table) == 3 * 2 * len(FORMULAS)
     assert set(table["n"]) == {20}
@@ -106,17 +100,12 @@ def test_what_is_written_is_what_was_found(folders, tmp_path):
 
 
 def test_absent_folders_and_devices_are_told_before_torch_is_loaded(folders):
-    code = (
-        "import sys; sys.argv = ['geodistill', 'compare-layers', './none', './none', '--texts', "
-        f"{str(folders / 'texts.txt')!r}]\n"
-        "from geodistill.cli.main import main\n"
-        "try:\n    main()\nfinally:\n    print('torch' in sys.modules)"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    texts = str(folders / "texts.txt")
+    done = run_in_fresh_interpreter("compare-layers", "./none", "./none", "--texts", texts)
     assert done.stderr.startswith("error: model './none': expected a folder, a hub name")
-    assert done.stdout.strip() == "False"
+    assert done.stdout.split() == ["loaded:", "pandas", "matplotlib"]
     with pytest.raises(InputError, match="--device 'abacus'"):
-        run(folders, "bert", "bert", "--device", "abacus")
+        compare_layers(folders, "bert", "bert", "--device", "abacus")
 
 
 @pytest.mark.parametrize(
@@ -129,7 +118,7 @@ def test_absent_folders_and_devices_are_told_before_torch_is_loaded(folders):
 )
 def test_what_cannot_be_read_is_refused_in_one_line(folders, words, message):
     with pytest.raises(InputError, match=message) as error:
-        run(folders, **words)
+        compare_layers(folders, **words)
     assert "\n" not in str(error.value)
 
 
@@ -146,18 +135,18 @@ def changed(folder, name, rename=lambda key: key, factor=1.0):
 def test_models_that_are_not_what_they_seem_are_refused(folders):
     changed(folders, "compiled", lambda key: f"_orig_mod.{key}")
     with pytest.raises(InputError, match=r"37 .* missing and 41 \(_orig_mod.bert.* in .*compiled"):
-        run(folders, "bert", "compiled")
+        compare_layers(folders, "bert", "compiled")
     changed(folders, "nan", factor=float("nan"))
     with pytest.raises(InputError, match=r"model_b, layer 0: .* NaN or infinite hidden states"):
-        run(folders, "bert", "nan")
+        compare_layers(folders, "bert", "nan")
     for path in changed(folders, "bare").glob("tokenizer*"):
         path.unlink()
     with pytest.raises(InputError, match=r"(\d+) of the \1 tokens .* unknown to tokenizer_b"):
-        run(folders, "bert", "bare")
+        compare_layers(folders, "bert", "bare")
     wide = changed(folders, "wide")
     tiny_bert(1, width=48).config.save_pretrained(wide)
     with pytest.raises(InputError, match=r"model .*wide': expected a folder") as error:
-        run(folders, "bert", "wide")
+        compare_layers(folders, "bert", "wide")
     assert "\n" not in str(error.value)
 
 
@@ -169,20 +158,18 @@ def test_outlier_tokens_are_reported_and_left_out_on_request(folders):
     ] *= 300
     model.save_pretrained(folders / "outliers")
     word_tokenizer(WORDS).save_pretrained(folders / "outliers")
-    printed = run(folders, "bert", "outliers")
+    printed = compare_layers(folders, "bert", "outliers")
     assert f"warning: model_b: in layers 0 at most {count} of" in printed
-    printed = " ".join(run(folders, "bert", "outliers", "--drop-outliers").split())
+    printed = " ".join(compare_layers(folders, "bert", "outliers", "--drop-outliers").split())
     assert "warning" not in printed
     assert f"outlier tokens left out: {count} of A, {count} of B" in printed
 
 
 def test_wrong_options_are_refused(folders):
     with pytest.raises(InputError, match=r"--measure 'x': expected one of procrustes, gram, cka"):
-        run(folders, "bert", "bert", "--measure", "x")
+        compare_layers(folders, "bert", "bert", "--measure", "x")
     with pytest.raises(InputError, match=r"pooling is 'word': expected token or text"):
-        run(folders, "bert", "bert", "--pooling", "word")
-    with pytest.raises(InputError, match=r"--out .*texts.txt is a file; expected a folder"):
-        run(folders, "bert", "bert", "--out", folders / "texts.txt")
+        compare_layers(folders, "bert", "bert", "--pooling", "word")
 
 
 def test_texts_are_the_lines_that_hold_something(tmp_path):
@@ -191,31 +178,6 @@ def test_texts_are_the_lines_that_hold_something(tmp_path):
     (tmp_path / "t.txt").write_bytes(b"\xff\xfe")
     with pytest.raises(InputError, match="it is not UTF-8"):
         read_texts(tmp_path / "t.txt")
-
-
-def test_help_needs_no_torch():
-    code = (
-        "import sys; from geodistill.cli.main import app\n"
-        "try: app(['compare-layers', '--help'])\n"
-        "except SystemExit: print('torch' in sys.modules, 'pandas' in sys.modules)"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.endswith("False False\n")
-    assert "--texts" in done.stdout
-
-
-@pytest.mark.parametrize("missing", ["transformers", "matplotlib"])
-def test_a_missing_extra_is_named(missing):
-    code = (
-        f"import sys; sys.modules[{missing!r}] = None\n"
-        f"sys.argv = ['geodistill', 'compare-layers', 'a', 'b', '--texts', {__file__!r}]\n"
-        "from geodistill.cli.main import main; main()"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.returncode == 2
-    (line,) = done.stderr.splitlines()
-    assert line.startswith(f"error: there is no package {missing}")
-    assert "pip install 'geodistill[train,analysis]'" in line
 
 
 # ---- table, figure, sentence ----

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import typer
+from support.command_line import run, run_in_fresh_interpreter
 from support.tiny_study import lines, tiny_study
 from typer.testing import CliRunner
 
@@ -28,7 +29,6 @@ COMMANDS = (
     "book",
     "provenance",
 )
-HEAVY = ("torch", "transformers", "pandas", "matplotlib", "datasets")
 
 
 @pytest.fixture
@@ -44,40 +44,36 @@ def tiny(monkeypatch, tmp_path):
     monkeypatch.setattr(registry, "find_study", find_tiny)
 
 
-def modules_loaded_by(*words: str) -> subprocess.CompletedProcess[str]:
-    """Run a command in a fresh interpreter that prints, last, which heavy packages it loaded."""
-    code = f"""
-import sys
-from geodistill.cli.main import main
-sys.argv = ["geodistill", *{words}]
-try:
-    main()
-except SystemExit as end:
-    code = end.code
-else:
-    code = 0
-print("loaded:", *(name for name in {HEAVY} if name in sys.modules))
-sys.exit(code)
-"""
-    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+@pytest.fixture
+def error_of(monkeypatch, capsys):
+    """A function that runs a command that has to fail, and returns what it prints as an error."""
+
+    def fail(*words):
+        monkeypatch.setattr(sys, "argv", ["geodistill", *words])
+        with pytest.raises(SystemExit) as end:
+            main.main()
+        assert end.value.code == 2
+        return capsys.readouterr().err
+
+    return fail
 
 
 @pytest.mark.parametrize(
     "command", [["-m", "geodistill"], ["-c", "from geodistill.cli.main import main; main()"]]
 )
 def test_the_version_is_that_of_the_package(command):
-    run = subprocess.run([sys.executable, *command, "--version"], capture_output=True, text=True)
-    assert run.stdout == f"geodistill {geodistill.__version__}\n", run.stderr
+    done = subprocess.run([sys.executable, *command, "--version"], capture_output=True, text=True)
+    assert done.stdout == f"geodistill {geodistill.__version__}\n", done.stderr
 
 
 @pytest.mark.parametrize("code_page", ["cp1252", "ascii"])
 def test_output_is_utf_8_whatever_the_code_page(code_page):
-    run = subprocess.run(
+    done = subprocess.run(
         [sys.executable, "-m", "geodistill", "-h"],
         capture_output=True, env={**os.environ, "PYTHONIOENCODING": code_page},
     )  # fmt: skip
-    assert run.returncode == 0, run.stderr
-    assert "─" in run.stdout.decode("utf-8")
+    assert done.returncode == 0, done.stderr
+    assert "─" in done.stdout.decode("utf-8")
 
 
 @pytest.mark.parametrize(
@@ -87,6 +83,8 @@ def test_output_is_utf_8_whatever_the_code_page(code_page):
         (("power", "--pilot", "x.csv", "--method", "a"), "scipy", "analysis"),
         (("experiments", "classification", "--section", "full"), "pandas", "train,analysis"),
         (("reproduce", "minillm-opt"), "transformers", "train,analysis"),
+        (("compare-layers", "a", "b", "--texts", __file__), "transformers", "train,analysis"),
+        (("compare-layers", "a", "b", "--texts", __file__), "matplotlib", "train,analysis"),
         (("notebook", "01_theory"), "jupytext", "book"),
     ],
 )
@@ -98,9 +96,9 @@ from geodistill.cli.main import main
 sys.argv = ["geodistill", *{words}]
 main()
 """
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert run.returncode == 2
-    (line,) = run.stderr.splitlines()
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
     assert line.startswith(f"error: there is no package {package}"), line
     assert f"pip install 'geodistill[{extras}]'" in line
 
@@ -112,11 +110,12 @@ def test_the_short_form_of_help(words):
     assert short.output == long.output != ""
 
 
-def test_help_loads_nothing_heavy():
-    run = modules_loaded_by("--help")
-    assert run.returncode == 0, run.stderr
-    assert run.stdout.splitlines()[-1] == "loaded:"
-    assert all(name in run.stdout for name in COMMANDS)
+@pytest.mark.parametrize(("words", "shown"), [((), COMMANDS), (("compare-layers",), ["--texts"])])
+def test_help_loads_nothing_heavy(words, shown):
+    done = run_in_fresh_interpreter(*words, "--help")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "loaded:"
+    assert all(name in done.stdout for name in shown)
 
 
 @pytest.mark.parametrize(
@@ -129,35 +128,25 @@ def test_help_loads_nothing_heavy():
     ],
 )
 def test_a_dry_run_and_a_wrong_name_load_no_torch(words, exit_code):
-    run = modules_loaded_by("experiments", *words)
-    assert run.returncode == exit_code, run.stderr
-    loaded = run.stdout.splitlines()[-1].removeprefix("loaded:").split()
+    done = run_in_fresh_interpreter("experiments", *words)
+    assert done.returncode == exit_code, done.stderr
+    loaded = done.stdout.splitlines()[-1].removeprefix("loaded:").split()
     assert not {"torch", "transformers", "datasets", "matplotlib"} & set(loaded)
-    assert run.stderr.count("\n") <= 1
-
-
-def test_the_check_for_heavy_packages_can_fail():
-    run = subprocess.run(
-        [sys.executable, "-c", "import geodistill.geometry, sys; print('torch' in sys.modules)"],
-        capture_output=True,
-        text=True,
-    )
-    assert run.stdout == "True\n"
+    assert done.stderr.count("\n") <= 1
 
 
 def test_the_installed_command_is_this_one():
     script = Path(sys.executable).with_name("geodistill")
-    run = subprocess.run([script, "experiments", "--help"], capture_output=True, text=True)
-    assert run.returncode == 0
-    assert "--verify" in run.stdout
+    done = subprocess.run([script, "experiments", "--help"], capture_output=True, text=True)
+    assert done.returncode == 0
+    assert "--verify" in done.stdout
 
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_explains_itself(command):
-    result = CliRunner().invoke(main.app, [command, "--help"])
-    assert result.exit_code == 0
     function = getattr(main, command.replace("-", "_"))
-    assert function.__doc__.split(";")[0].split(",")[0] in " ".join(result.output.split())
+    shown = " ".join(run(command, "--help").split())
+    assert function.__doc__.split(";")[0].split(",")[0] in shown
 
 
 def test_the_list_of_commands_is_complete():
@@ -169,14 +158,14 @@ def test_the_list_of_commands_is_complete():
 
 def test_a_mistake_is_one_line_on_stderr_and_an_exit_code():
     code = "from geodistill.cli.main import main; main()"
-    run = subprocess.run(
+    done = subprocess.run(
         [sys.executable, "-c", code, "notebook", "01_theory", "-p", "seed"],
         capture_output=True,
         text=True,
     )
-    assert run.returncode == 2
-    assert run.stderr == "error: got '-p seed'; expected -p NAME VALUE\n"
-    assert run.stdout == ""
+    assert done.returncode == 2
+    assert done.stderr == "error: got '-p seed'; expected -p NAME VALUE\n"
+    assert done.stdout == ""
 
 
 @pytest.mark.parametrize(
@@ -188,12 +177,8 @@ def test_a_mistake_is_one_line_on_stderr_and_an_exit_code():
         (["provenance", "no_such_figure"], "no_such_figure"),
     ],
 )
-def test_what_is_unknown_is_named(words, expected, monkeypatch, capsys, tiny):
-    monkeypatch.setattr(sys, "argv", ["geodistill", *words])
-    with pytest.raises(SystemExit) as end:
-        main.main()
-    assert end.value.code == 2
-    error = capsys.readouterr().err
+def test_what_is_unknown_is_named(words, expected, error_of, tiny):
+    error = error_of(*words)
     assert error.startswith("error: ")
     assert error.count("\n") == 1
     assert expected in error
@@ -202,15 +187,12 @@ def test_what_is_unknown_is_named(words, expected, monkeypatch, capsys, tiny):
 @pytest.mark.parametrize(
     "error", [InputError("a"), AssetError("b"), FloatingPointError("the loss is nan at step 3")]
 )
-def test_errors_that_are_expected_are_one_line(error, monkeypatch, capsys):
+def test_errors_that_are_expected_are_one_line(error, monkeypatch, error_of):
     def fails():
         raise error
 
     monkeypatch.setattr(main, "app", fails)
-    with pytest.raises(SystemExit) as end:
-        main.main()
-    assert end.value.code == 2
-    assert capsys.readouterr().err == f"error: {error}\n"
+    assert error_of() == f"error: {error}\n"
 
 
 def test_other_errors_are_not_hidden(monkeypatch):
@@ -241,19 +223,13 @@ def test_a_number_out_of_range_is_refused():
         ["reproduce", "minillm-opt", "--dry-run"],
     ],
 )
-def test_a_file_as_output_folder_is_refused_before_any_work(words, monkeypatch, capsys, tmp_path):
+def test_a_file_as_output_folder_is_refused_before_any_work(words, error_of, tmp_path):
     (tmp_path / "file").touch()
     (tmp_path / "link").symlink_to(tmp_path / "nothing")
     for name, kind in (("file", "file"), ("link", "link to nothing")):
-        monkeypatch.setattr(sys, "argv", ["geodistill", *words, "--out", str(tmp_path / name)])
-        with pytest.raises(SystemExit) as end:
-            main.main()
-        assert end.value.code == 2
-        error = capsys.readouterr().err
-        assert (
-            error
-            == f"error: --out {tmp_path / name} is a {kind}; expected a folder, new or existing\n"
-        )
+        path = tmp_path / name
+        message = f"error: --out {path} is a {kind}; expected a folder, new or existing\n"
+        assert error_of(*words, "--out", str(path)) == message
 
 
 # ---- parameters ----
@@ -275,8 +251,7 @@ def test_a_file_as_output_folder_is_refused_before_any_work(words, monkeypatch, 
 def test_parameters_reach_the_notebook_with_their_type(words, expected, monkeypatch):
     seen = []
     monkeypatch.setattr(execute, "run_notebook", lambda name, given: seen.append((name, given)))
-    result = CliRunner().invoke(main.app, ["notebook", "theory", *words])
-    assert result.exit_code == 0, result.output
+    run("notebook", "theory", *words)
     assert seen == [("theory", expected)]
 
 
@@ -290,20 +265,17 @@ def test_parameters_of_another_form_are_refused(words):
 
 
 def test_a_dry_run_says_what_would_run_and_runs_nothing(tiny, tmp_path):
-    dry = CliRunner().invoke(main.app, ["experiments", "tiny", "--dry-run"])
-    assert dry.output == (
+    assert run("experiments", "tiny", "--dry-run") == (
         "tiny/first: 3 runs, 0 finished, 3 to do, about 3 minutes with 2 workers, 0.0 MB in all\n"
     )
     assert not (tmp_path / "log").exists()
     assert not (tmp_path / "results").exists()
-    real = CliRunner().invoke(main.app, ["experiments", "tiny", "--workers", "1"])
-    assert real.exit_code == 0, real.output
-    assert "stored toy kd seed 2" in real.output
-    assert "3 runs stored under" in real.output
+    real = run("experiments", "tiny", "--workers", 1)
+    assert "stored toy kd seed 2" in real
+    assert "3 runs stored under" in real
     assert lines(tmp_path / "log", "begin") == [0, 1, 2]
-    again = CliRunner().invoke(main.app, ["experiments", "tiny", "--verify", "2", "--workers", "1"])
-    assert again.exit_code == 0, again.output
-    agreed = [line.split() for line in again.output.splitlines() if "same_items" in line]
+    again = run("experiments", "tiny", "--verify", 2, "--workers", 1)
+    agreed = [line.split() for line in again.splitlines() if "same_items" in line]
     assert agreed == [["same_items", "1.0000", "1.0000"]] * 2
 
 

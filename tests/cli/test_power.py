@@ -4,11 +4,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
-from typer.testing import CliRunner
+from support.command_line import run
 
 from geodistill.analysis.stats.crossed_anova import Components
 from geodistill.analysis.stats.power import Design, components_from_sd
-from geodistill.cli import main
 from geodistill.errors import InputError
 
 
@@ -19,12 +18,8 @@ def stored_design(path):
     return Design(Components(**block["variance"]), *(block[name] for name in names))
 
 
-def run(*words):
-    result = CliRunner().invoke(main.app, ["power", *map(str, words)])
-    if isinstance(result.exception, InputError):
-        raise result.exception
-    assert result.exit_code == 0, result.output
-    return " ".join(result.output.split())
+def run_power(*words):
+    return " ".join(run("power", *words).split())
 
 
 def store_pilot(folder):
@@ -49,7 +44,7 @@ def test_the_command_plans_from_a_pilot_and_writes(tmp_path):
     folder, out = tmp_path / "pilot", tmp_path / "x.yaml"
     items = store_pilot(folder)
     options = ["--method", "kd+procrustes", "--method", "kd+gram", "--seeds", 10]
-    text = run("--pilot", folder, *options, "--out", out)
+    text = run_power("--pilot", folder, *options, "--out", out)
     written = stored_design(out)
     assert (written.seeds, written.items, written.tests) == (10, 300, 2)
     assert f"detect a gain of {written.smallest_gain():.2g} or more" in text
@@ -57,11 +52,11 @@ def test_the_command_plans_from_a_pilot_and_writes(tmp_path):
     assert "kd+procrustes, kd+gram against kd on a, b, 5 seeds × 300 items" in text
     items.to_csv(tmp_path / "x.csv", index=False)
     again = tmp_path / "again.yaml"
-    run("--pilot", tmp_path / "x.csv", *options, "--out", again)
+    run_power("--pilot", tmp_path / "x.csv", *options, "--out", again)
     assert stored_design(again) == written
     needed = yaml.safe_load(again.read_text())["design"]["needed"]
     assert [row["gain"] for row in needed] == [0.005, 0.01, 0.02]
-    single = run("--pilot", folder, "--method", "kd+gram", "--items", 9000)
+    single = run_power("--pilot", folder, "--method", "kd+gram", "--items", 9000)
     assert "5 seeds × 9,000 items detect" in single
     assert "under Holm" not in single
 
@@ -70,13 +65,13 @@ def test_a_pilot_in_percent_is_planned_in_percent(tmp_path):
     items = store_pilot(tmp_path / "pilot")
     items.assign(score=100 * items["score"]).to_csv(tmp_path / "x.csv", index=False)
     out = tmp_path / "x.yaml"
-    run("--pilot", tmp_path / "x.csv", "--method", "kd+gram", "--out", out)
+    run_power("--pilot", tmp_path / "x.csv", "--method", "kd+gram", "--out", out)
     needed = yaml.safe_load(out.read_text())["design"]["needed"]
     assert [row["gain"] for row in needed] == [0.5, 1.0, 2.0]
 
 
 def test_the_command_plans_from_deviations():
-    text = run("--seed-sd", 0.01, "--item-sd", 0.2, "--rest-sd", 0.3, "--gain", 0.02)
+    text = run_power("--seed-sd", 0.01, "--item-sd", 0.2, "--rest-sd", 0.3, "--gain", 0.02)
     plan = Design(components_from_sd(0.01, 0.2, 0.3), 1, 5, 1000)
     assert f"{plan.power_at(0.02, 5, 1000):.0%} {plan.seeds_for(0.02, 1000)} " in text
     assert f"{plan.items_for(0.02, 5):,}" in text
@@ -98,7 +93,7 @@ def test_the_command_plans_from_deviations():
 )
 def test_missing_options_are_named(words, message):
     with pytest.raises(InputError, match=message):
-        run(*words)
+        run_power(*words)
 
 
 def test_a_pilot_that_cannot_be_planned_with(tmp_path):
@@ -106,9 +101,9 @@ def test_a_pilot_that_cannot_be_planned_with(tmp_path):
     pd.DataFrame({"method": list("aabb"), "seed": [0, 1] * 2, "nll": [1.0, 2, 3, 5]}).to_csv(path)
     pilot = ["--pilot", path, "--method", "a", "--baseline", "b", "--metric", "nll"]
     with pytest.raises(InputError, match="nll is not counted in points: choose --gain"):
-        run(*pilot)
+        run_power(*pilot)
     with pytest.raises(InputError, match=r"2 shared seeds and 0 items: a plan.*by --seed-sd"):
-        run(*pilot, "--gain", 1)
+        run_power(*pilot, "--gain", 1)
 
 
 def test_options_that_do_not_fit_the_pilot_are_named(tmp_path):
@@ -123,13 +118,13 @@ def test_options_that_do_not_fit_the_pilot_are_named(tmp_path):
         ),
     ):
         with pytest.raises(InputError, match=message):
-            run("--pilot", folder, *words)
+            run_power("--pilot", folder, *words)
 
 
 def test_a_plan_says_nothing_on_the_direction_of_a_metric(tmp_path):
     items = store_pilot(tmp_path / "pilot").rename(columns={"score": "nll"})
     items.to_csv(tmp_path / "x.csv", index=False)
-    text = run("--pilot", tmp_path / "x.csv", "--method", "kd+gram", "--gain", 0.1)
+    text = run_power("--pilot", tmp_path / "x.csv", "--method", "kd+gram", "--gain", 0.1)
     assert "value: nll Variance" in text
     assert "is better" not in text
 
@@ -140,11 +135,11 @@ def test_the_unit_of_a_pilot_can_be_given(tmp_path):
     items.to_csv(tmp_path / "x.csv", index=False)
     options = ["--pilot", tmp_path / "x.csv", "--metric", "my index", "--method", "kd+gram"]
     with pytest.raises(InputError, match="not counted in points: choose --gain"):
-        run(*options)
-    run(*options, "--unit", "fraction", "--out", tmp_path / "x.yaml")
+        run_power(*options)
+    run_power(*options, "--unit", "fraction", "--out", tmp_path / "x.yaml")
     needed = yaml.safe_load((tmp_path / "x.yaml").read_text())["design"]["needed"]
     assert [row["gain"] for row in needed] == [0.005, 0.01, 0.02]
     with pytest.raises(InputError, match="unit is 'furlongs'; expected one of fraction, percent"):
-        run(*options, "--unit", "furlongs")
+        run_power(*options, "--unit", "furlongs")
     with pytest.raises(InputError, match="unit is 'relative': choose tasks of one scale by --task"):
-        run(*options, "--unit", "relative")
+        run_power(*options, "--unit", "relative")

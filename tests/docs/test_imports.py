@@ -165,6 +165,10 @@ def test_geometry_and_losses_load_torch_alone() -> None:
     assert loaded_after("import geodistill.losses, pandas") >= {"pandas"}  # the check can fail
 
 
+def test_analysis_loads_its_modules_when_their_names_are_used() -> None:
+    assert loaded_after("import geodistill.analysis", (*HEAVY, "torch", "scipy")) == set()
+
+
 def test_analysis_publishing_and_planning_load_no_torch() -> None:
     modules = sorted(
         f"geodistill.{name}"

@@ -3,8 +3,6 @@
 import base64
 import io
 import re
-import subprocess
-import sys
 
 import matplotlib.pyplot as plt
 import nbformat
@@ -195,12 +193,3 @@ def test_the_provenance_is_read_from_the_executed_notebooks(tmp_path):
     outputs = [o for cell in nbformat.read(path, 4).cells for o in cell.get("outputs", [])]
     assert len(outputs) == 1  # once, and without the inline backend's own image
     assert set(outputs[0].data) == {"text/html", "text/plain"}
-
-
-@pytest.mark.parametrize("heavy", ["torch", "transformers"])
-def test_publishing_does_not_load_torch(heavy):
-    modules = "geodistill.publish.display, geodistill.publish.book"
-    probe = f"import sys, {modules}; sys.exit({heavy!r} in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", probe], check=False).returncode == 0
-    contrast = f"import sys, {heavy}; sys.exit({heavy!r} in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", contrast], check=False).returncode == 1

@@ -129,18 +129,16 @@ def _label_axes(
 
 def describe_map(table: pd.DataFrame, measure: str) -> str:
     """The map in words, for its alternative text; arguments and errors as in `closest_layers`."""
+
+    def describe(pairs: pd.DataFrame) -> str:
+        columns = pairs[["layer_a", "layer_b", "value"]].itertuples(index=False)
+        return ", ".join(f"{a}–{b} ({value:.2f})" for a, b, value in columns)
+
     matches, different = closest_layers(table, measure), _different_by_value(table, measure)
-    pairs, by_value = (
-        ", ".join(
-            f"{pair['layer_a']}–{pair['layer_b']} ({pair['value']:.2f})"
-            for pair in side.to_dict("records")
-        )
-        for side in (matches, different)
-    )
-    note = f" By value alone another is closer: {by_value}." if by_value else ""
+    note = f" By value alone another is closer: {describe(different)}." if len(different) else ""
     n_significant = int((matches["p_search"] <= ALPHA).sum())
     return (
         f"Heat map of {MEASURE_LABELS[measure]} between layers of A and layers of B. Closest layer "
-        f"of B, beyond chance, for each of A: {pairs}; {n_significant} of {len(matches)} are "
-        f"significant at {ALPHA:g}.{note}"
+        f"of B, beyond chance, for each of A: {describe(matches)}; {n_significant} of "
+        f"{len(matches)} are significant at {ALPHA:g}.{note}"
     )

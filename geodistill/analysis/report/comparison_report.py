@@ -219,7 +219,7 @@ def _influence_notes(pairs: Sequence[MatchedPair], rows: Sequence[ReportRow]) ->
 
 
 def _limits(rows: Sequence[ReportRow], scores: ScoreTable, over_tasks: bool) -> list[str]:
-    """To what the results generalise, and which designs are weak."""
+    """What the results generalise to, and which designs are weak."""
     first, notes = rows[0].comparison, []
     if over_tasks:
         seeds = ", trained anew" if first.n_seeds > 1 else ", these trained models or their means"

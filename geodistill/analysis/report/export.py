@@ -12,17 +12,17 @@ from pathlib import Path
 import pandas as pd
 
 from geodistill.analysis.report.comparison_report import ComparisonReport
-from geodistill.analysis.report.format import estimates_table, format_p
+from geodistill.analysis.report.format import estimates_table, format_p, markdown_rows
 from geodistill.analysis.report.levels import format_levels, score_levels
 from geodistill.analysis.report.matching import tasks_as_items
 from geodistill.analysis.report.rows import PRIMARY, ReportRow
 from geodistill.analysis.stats.compare import Comparison
 
-_LATEX = {
+_LATEX = str.maketrans({
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_",
     "{": r"\{", "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": "$<$",
     ">": "$>$", "±": r"$\pm$", "×": r"$\times$", "−": "$-$", "α": r"$\alpha$",
-}  # fmt: skip
+})  # fmt: skip
 
 _JSON_FIELDS = (
     "method", "baseline", "task", "tasks", "estimate", "low", "high", "level", "se", "df", "p",
@@ -135,11 +135,8 @@ def markdown(report: ComparisonReport) -> str:
 
 def markdown_table(table: pd.DataFrame) -> str:
     """A table of texts in Markdown."""
-    rows = [list(table.columns), ["---"] * table.shape[1], *table.to_numpy().tolist()]
-    return "\n".join(
-        "| " + " | ".join(_md(cell) if at else str(cell) for cell in row) + " |"
-        for at, row in enumerate(rows, -1)
-    )
+    cells = ([_md(cell) for cell in row] for row in table.to_numpy().tolist())
+    return markdown_rows([str(name) for name in table.columns], cells)
 
 
 def latex(report: ComparisonReport) -> str:
@@ -295,4 +292,4 @@ def _md(text: object) -> str:
 
 
 def _tex(text: object) -> str:
-    return "".join(_LATEX.get(letter, letter) for letter in str(text))
+    return str(text).translate(_LATEX)

@@ -99,6 +99,12 @@ def comparison_caption(comparisons: Sequence[Comparison], margin: float, unit: U
     )
 
 
+def markdown_rows(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table in Markdown, whose cells may hold markup."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
 def format_p(value: float) -> str:
     """A p-value to two digits."""
     return "< 0.0001" if value < 1e-4 else f"{value:.2g}"

@@ -1,4 +1,4 @@
-"""Whether one run, one item or one task carries a verdict: it is given again without each."""
+"""Whether a verdict rests on one run, item or task: it is computed again without each of them."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -9,7 +9,7 @@ import numpy as np
 from geodistill.analysis.report.matching import MatchedPair
 from geodistill.analysis.stats.compare import Comparison, estimate_mean
 from geodistill.analysis.stats.crossed_anova import Estimate
-from geodistill.analysis.stats.pairing import PairedDifferences, paired_differences
+from geodistill.analysis.stats.pairing import Block, PairedDifferences, paired_differences
 from geodistill.analysis.stats.single_level import compare_over_seeds
 from geodistill.analysis.stats.verdict import verdict
 from geodistill.errors import InputError
@@ -18,12 +18,12 @@ from geodistill.errors import InputError
 def describe_influence(
     pair: MatchedPair, comparison: Comparison, p_adjusted: float, margin: float
 ) -> list[str]:
-    """Sentences on what changes the verdict of a pooled comparison if it is left out.
+    """Sentences that name each part without which a pooled comparison has another verdict.
 
     Args:
         pair: the rows compared.
         comparison: of the pair, over all its tasks, with two or more seeds.
-        p_adjusted: its corrected p; those without a part are corrected by the same factor.
+        p_adjusted: its corrected p; the p-values without a part are corrected by the same factor.
         margin: smallest difference that matters, in the unit of the comparison.
     """
     factor = p_adjusted / comparison.p if comparison.p > 0 else 1.0
@@ -50,7 +50,7 @@ def describe_influence(
 
 
 def _without_one(pair: MatchedPair) -> Iterator[tuple[str, object, Callable[[], Estimate]]]:
-    """The estimate without each seed, each task, and the item that favours it most."""
+    """The estimate without each seed, without each task, and without the most favourable item."""
     rows = pair.scored()
     if "item" in rows:
         paired = paired_differences(rows, pair.method, pair.baseline)
@@ -66,14 +66,19 @@ def _without_one(pair: MatchedPair) -> Iterator[tuple[str, object, Callable[[], 
 def _crossed_without_one(
     paired: PairedDifferences,
 ) -> Iterator[tuple[str, object, PairedDifferences]]:
-    tables = paired.by_cluster
+    blocks = paired.blocks
     for number, seed in enumerate(paired.seeds):
-        fewer = {name: np.delete(table, number, axis=0) for name, table in tables.items()}
-        yield "seed", seed, replace(paired, by_cluster=fewer)
-    sign = np.sign(sum(table.mean() for table in tables.values()))
-    for name, table in tables.items():
-        strongest = int((sign * table.mean(0)).argmax())
-        fewer = {**tables, name: np.delete(table, strongest, axis=1)}
-        yield "item", paired.clusters[name][strongest], replace(paired, by_cluster=fewer)
+        fewer = {name: _delete(block, number, axis=0) for name, block in blocks.items()}
+        yield "seed", seed, replace(paired, blocks=fewer)
+    sign = np.sign(sum(block.differences.mean() for block in blocks.values()))
+    for name, block in blocks.items():
+        strongest = int((sign * block.differences.mean(0)).argmax())
+        fewer = {**blocks, name: _delete(block, strongest, axis=1)}
+        yield "item", block.clusters[strongest], replace(paired, blocks=fewer)
     for task in paired.tables if len(paired.tables) > 1 else ():
         yield "task", task, paired.without(task)
+
+
+def _delete(block: Block, number: int, axis: int) -> Block:
+    """The block without one seed (axis 0) or one cluster (axis 1)."""
+    return replace(block, differences=np.delete(block.differences, number, axis))

@@ -77,5 +77,5 @@ def _format_mean(values: "pd.Series[float]") -> str:
     mean, n = values.mean(), len(values)
     if n == 1:
         return f"{mean:.3f}"
-    half = stats.t.ppf(0.975, n - 1) * values.sem()
-    return f"{mean:.3f} ({mean - half:.3f} to {mean + half:.3f})"
+    low, high = stats.t.interval(0.95, n - 1, mean, values.sem())
+    return f"{mean:.3f} ({low:.3f} to {high:.3f})"

@@ -19,9 +19,9 @@ Margins = float | str | Sequence[str | float] | None
 POOLED_RATIO = 10.0
 """Tasks whose baseline means differ by a larger factor are compared by relative differences."""
 SUSPECT_RATIO = 30.0
-"""A method with so many times the baseline's mean may be on another scale."""
+"""A method whose mean is this many times that of the baseline may be on another scale."""
 RATING = 10
-"""A mere `score` up to this is a rating, no percentage."""
+"""A metric called just `score` with values up to this is a rating, not a percentage."""
 _PERCENT_POINTS = Unit("points", digits=1)
 
 
@@ -68,11 +68,12 @@ def infer_scale(
     """In what unit differences are printed, and the margin of each task.
 
     A known bounded metric whose values all lie in -1..1 is a fraction, one whose values lie in
-    0..100 a percentage (a mere `score` only above 10: others are ratings); both are printed in
-    points with a margin of one point. Other metrics are printed as they are, with a margin of 1 %
-    of the baseline's mean in each task; where these means differ by more than a factor of 10, all
-    differences are in per cent of the task's mean, since a mean over tasks would be that of the
-    largest one. Means are of absolute values, so that rewards around 0 have a scale too.
+    0..100 a percentage (one called just `score` only above 10: others are ratings); both are
+    printed in points with a margin of one point. Other metrics are printed as they are, with a
+    margin of 1 % of the baseline's mean in each task; where these means differ by more than a
+    factor of 10, all differences are in per cent of the task's mean, since otherwise the largest
+    task would dominate the mean over tasks. Means are of absolute values, so that rewards around 0
+    have a scale too.
 
     Args:
         scores: the table.
@@ -156,7 +157,7 @@ def _infer_unit(
 
 
 def _refuse_different_scales(frame: pd.DataFrame, metric: str) -> None:
-    """If some scores are in 0..1 and others are not, the latter would dominate every mean."""
+    """Raise InputError if only some scores lie in 0..1: the others would dominate every mean."""
     ends = frame.groupby(["task", "method"])["score"].agg(["min", "max"]).reset_index()
     largest = ends[["min", "max"]].abs().max(axis=1)
     small, large = ends[(largest <= 1) & (largest > 0)], ends[largest > 1]
@@ -171,20 +172,17 @@ def _refuse_different_scales(frame: pd.DataFrame, metric: str) -> None:
             f"{second['method']} in {_range(second)}: expected one scale; if it is one, say which "
             "by --unit percent or raw"
         )
+    options = " ".join(f"--task {task}" for task in small["task"].unique())
     raise InputError(
         f"{metric} lies on one scale in some tasks and on another in others: {_span(large)}; "
-        f"{_span(small)}: expected one; choose tasks by --task, as in {_options(small)}, or say "
-        "which by --unit percent"
+        f"{_span(small)}: expected one; choose tasks by --task, as in {options}, or say which by "
+        "--unit percent"
     )
 
 
 def _span(ends: pd.DataFrame) -> str:
-    names = join(ends["task"].drop_duplicates(), 8)
+    names = join(ends["task"].unique(), 8)
     return f"{names} from {_range(ends.agg({'min': 'min', 'max': 'max'}))}"
-
-
-def _options(ends: pd.DataFrame) -> str:
-    return " ".join(f"--task {task}" for task in ends["task"].drop_duplicates())
 
 
 def _range(ends: "pd.Series[float]") -> str:

@@ -96,7 +96,7 @@ def _answers(items: pd.DataFrame) -> dict[str, Any]:
 
 
 def _is_scale(rows: pd.DataFrame) -> bool:
-    """Whether labels or predictions are numbers between the classes."""
+    """Whether labels and predictions are numbers on a scale: not all of them are integers."""
     columns = [rows[name] for name in ("label", "answer")]
     if not all(is_numeric_dtype(column) for column in columns):
         return False

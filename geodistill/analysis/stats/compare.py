@@ -113,7 +113,7 @@ def compare(
         tasks=tuple(paired.tables),
         n_seeds=len(paired.seeds),
         n_items=paired.n_items,
-        n_clusters=sum(table.shape[1] for table in paired.by_cluster.values()),
+        n_clusters=sum(len(block.clusters) for block in paired.blocks.values()),
         seeds_left_out=paired.seeds_left_out,
         run_ids=tuple(sorted(items.loc[used, "run_id"].unique())),
         baseline_collapsed=collapsed_share(items[used & (items["method"] == baseline)]),
@@ -131,9 +131,10 @@ def estimate_mean(paired: PairedDifferences, what: str, level: float = 0.95) -> 
     Raises:
         InputError: differences that do not vary, or fewer than two seeds or items.
     """
+    blocks = paired.blocks.values()
+    tables, dfs = [block.differences for block in blocks], [block.df for block in blocks]
     try:
-        tables, dfs = list(paired.by_cluster.values()), list(paired.df_clusters.values())
-        return estimate(tables, level, dfs, list(paired.weights.values()))
+        return estimate(tables, level, dfs, [block.weight for block in blocks])
     except InputError as error:
         raise InputError(f"{error} ({what})") from error
 

@@ -52,12 +52,10 @@ def two_by_two(
     rows = []
     for effect, weights in signs.items():
         paired = contrast(items, dict(zip(methods, weights, strict=True)))
-        result = estimate_mean(paired, effect)
-        columns = ("estimate", "low", "high", "se", "df", "p")
-        numbers = {name: getattr(result, name) for name in columns}
         sizes = {"n_seeds": len(paired.seeds), "n_items": paired.n_items}
-        rows.append({"effect": effect, **numbers, **sizes})
-    return pd.DataFrame(rows)
+        rows.append({"effect": effect, **vars(estimate_mean(paired, effect)), **sizes})
+    names = ["effect", "estimate", "low", "high", "se", "df", "p", "n_seeds", "n_items"]
+    return pd.DataFrame(rows, columns=names)
 
 
 def leave_one_task_out(items: pd.DataFrame, pairs: Iterable[tuple[str, str]]) -> pd.DataFrame:

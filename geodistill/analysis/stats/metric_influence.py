@@ -9,7 +9,6 @@ Resampling Plans*, ch. 6), so the primary analysis applies to it.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -20,27 +19,6 @@ from geodistill.errors import InputError
 
 Column = npt.NDArray[np.generic]
 STEP = 1e-6  # of the central difference, between truncation (h²) and rounding (1e-16/h)
-
-
-class Metric(Protocol):
-    """A metric of labels and predictions in which higher is better."""
-
-    def values(self, label: Column, prediction: Column, weights: Array) -> Array:
-        """The metric under R weightings.
-
-        Args:
-            label: (items,).
-            prediction: (items,).
-            weights: (R, items), ≥ 0.
-
-        Returns:
-            (R,).
-        """
-        ...
-
-    def influence(self, label: Column, prediction: Column) -> Array:
-        """(items,) influences at equal weights."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -58,10 +36,21 @@ class MetricOfMeans:
     of_means: Callable[[Array], Array]
 
     def values(self, label: Column, prediction: Column, weights: Array) -> Array:
+        """The metric of (items,) labels and predictions under R weightings.
+
+        Args:
+            label: (items,).
+            prediction: (items,).
+            weights: (R, items), ≥ 0.
+
+        Returns:
+            (R,).
+        """
         means = weights @ self.features(label, prediction) / weights.sum(1, keepdims=True)
         return np.nan_to_num(self._at(means))
 
     def influence(self, label: Column, prediction: Column) -> Array:
+        """(items,) influences at equal weights."""
         features = self.features(label, prediction)
         means = features.mean(0)
         if np.isnan(self._at(means)):
@@ -79,12 +68,14 @@ class Spearman:
     """Rank correlation with mid-ranks, which change with the weights; the influence includes it."""
 
     def values(self, label: Column, prediction: Column, weights: Array) -> Array:
+        """As `MetricOfMeans.values`."""
         weights = weights / weights.sum(1, keepdims=True)
         u, v = (_ranks(x, weights) - 0.5 for x in (label, prediction))
         up, down = (weights * u * v).sum(1), (weights * u**2).sum(1) * (weights * v**2).sum(1)
         return np.asarray(np.divide(up, np.sqrt(down), out=np.zeros_like(up), where=down > 0))
 
     def influence(self, label: Column, prediction: Column) -> Array:
+        """(items,) influences at equal weights."""
         equal = np.full((1, len(label)), 1 / len(label))
         u, v = _ranks(label, equal)[0], _ranks(prediction, equal)[0]
         ties = [_tied_share(x) for x in (label, prediction)]
@@ -164,7 +155,7 @@ def _pearson(m: Array) -> Array:
     return np.asarray((ab - a * b) / np.sqrt((aa - a**2) * (bb - b**2)))
 
 
-METRICS: dict[str, Metric] = {
+METRICS: dict[str, MetricOfMeans | Spearman] = {
     "matthews": MetricOfMeans(_confusion, _matthews),
     "f1": MetricOfMeans(_hits, lambda m: 2 * m[..., 0] / (m[..., 1] + m[..., 2])),
     "pearson": MetricOfMeans(_products, _pearson),

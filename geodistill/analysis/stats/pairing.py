@@ -13,27 +13,35 @@ ITEM_COLUMNS = ("task", "method", "seed", "item", "source", "score")
 
 
 @dataclass(frozen=True)
+class Block:
+    """The mean difference over tasks that share clusters, such as prompts for one set of items.
+
+    Attributes:
+        differences: (seeds, clusters).
+        df: effective degrees of freedom between the clusters.
+        weight: share of all tasks that the block holds.
+        clusters: names of the clusters.
+    """
+
+    differences: Array
+    df: float
+    weight: float
+    clusters: list[str]
+
+
+@dataclass(frozen=True)
 class PairedDifferences:
     """Differences between methods by task, all with the same seeds.
 
-    Tasks that share a cluster, such as prompts or translations of one set of items, are one block:
-    their differences are averaged over the tasks before the clusters are compared.
-
     Attributes:
         tables: (seeds, items) of each task.
-        by_cluster: (seeds, clusters) of each block, by the names of its tasks.
-        df_clusters: effective degrees of freedom between the clusters of each block.
-        weights: share of the tasks that each block holds.
-        clusters: names of the clusters of each block.
+        blocks: by the names of their tasks; a task that shares no cluster is a block of its own.
         item_clusters: name of the cluster of each item of each task.
         seeds_left_out: number of seeds that are not shared.
     """
 
     tables: dict[str, pd.DataFrame]
-    by_cluster: dict[str, Array]
-    df_clusters: dict[str, float]
-    weights: dict[str, float]
-    clusters: dict[str, list[str]]
+    blocks: dict[str, Block]
     item_clusters: dict[str, list[str]]
     seeds_left_out: int
 
@@ -136,21 +144,20 @@ def contrast(
 def _line_up(
     tables: dict[str, pd.DataFrame], clusters: dict[str, list[str]], seeds_left_out: int
 ) -> PairedDifferences:
-    """The differences of tasks by blocks of tasks that share clusters."""
-    blocks = {", ".join(block): block for block in _blocks(clusters)}
-    joined = {name: _join(block, tables, clusters) for name, block in blocks.items()}
-    return PairedDifferences(
-        tables,
-        {name: collapse_clusters(d, of_block) for name, (d, of_block, _) in joined.items()},
-        {name: cluster_df(of_block, w) for name, (_, of_block, w) in joined.items()},
-        {name: len(block) / len(tables) for name, block in blocks.items()},
-        {name: list(dict.fromkeys(of_block)) for name, (_, of_block, _) in joined.items()},
-        clusters,
-        seeds_left_out,
-    )
+    """The differences of tasks, in blocks of tasks that share clusters."""
+    blocks = {}
+    for tasks in _linked_tasks(clusters):
+        table, names, weights = _join(tasks, tables, clusters)
+        blocks[", ".join(tasks)] = Block(
+            collapse_clusters(table, names),
+            cluster_df(names, weights),
+            len(tasks) / len(tables),
+            list(dict.fromkeys(names)),
+        )
+    return PairedDifferences(tables, blocks, clusters, seeds_left_out)
 
 
-def _blocks(clusters: Mapping[str, Sequence[str]]) -> list[list[str]]:
+def _linked_tasks(clusters: Mapping[str, Sequence[str]]) -> list[list[str]]:
     """The tasks in groups that share clusters, directly or through another task."""
     blocks: list[tuple[list[str], set[str]]] = []
     for task, names in clusters.items():

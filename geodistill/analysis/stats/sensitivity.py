@@ -97,11 +97,9 @@ def paired_t_items(differences: Array) -> TestResult:
 
 
 def _paired_t(test: str, purpose: str, values: Array) -> TestResult:
-    mean, df = float(values.mean()), len(values) - 1
-    se = values.std(ddof=1) / np.sqrt(len(values))
-    half = float(stats.t.ppf(0.975, df) * se)
-    p = float(2 * stats.t.sf(abs(mean) / se, df))
-    return TestResult(test, purpose, mean, mean - half, mean + half, p)
+    result = stats.ttest_1samp(values, 0.0)
+    low, high = map(float, result.confidence_interval(0.95))
+    return TestResult(test, purpose, float(values.mean()), low, high, float(result.pvalue))
 
 
 def sign_flip_test(differences: Array) -> float:
@@ -202,8 +200,9 @@ def _seed_tests(paired: PairedDifferences) -> Iterator[TestResult]:
         purpose = "the same question without normal seeds: exact under symmetry"
         name = "sign-flip test over seeds"
         yield TestResult(name, purpose, float(means.mean()), p=p, note=note)
-    weights = list(paired.weights.values())
-    boot = two_way_bootstrap(list(paired.by_cluster.values()), weights=weights)
+    blocks = paired.blocks.values()
+    weights = [block.weight for block in blocks]
+    boot = two_way_bootstrap([block.differences for block in blocks], weights=weights)
     purpose = "the same variance without mean squares: is the interval an artefact of the ANOVA?"
     note = "1,000 resamples; too short at 5 seeds"
     name = "two-way bootstrap, corrected"
@@ -237,8 +236,9 @@ def _item_tests(
 
 
 def _model_tests(paired: PairedDifferences) -> Iterator[TestResult]:
-    for task, table in paired.by_cluster.items():
+    for task, block in paired.blocks.items():
         # At most as many seeds and items as the dense model takes, the items drawn with seed 0.
+        table = block.differences
         n_items = min(table.shape[1], MAX_MODEL_ITEMS)
         drawn = np.random.default_rng(0).choice(table.shape[1], n_items, replace=False)
         small = table[:MAX_MODEL_SEEDS, np.sort(drawn)]

@@ -105,8 +105,10 @@ def compare_over_items(items: pd.DataFrame, method: str, baseline: str) -> Compa
         InputError: fewer than two items, or differences that do not vary.
     """
     paired = paired_differences(items, method, baseline, min_seeds=1)
-    weights, dfs = np.array(list(paired.weights.values())), np.array([*paired.df_clusters.values()])
-    tables = [table[0] for table in paired.by_cluster.values()]
+    blocks = paired.blocks.values()
+    weights = np.array([block.weight for block in blocks])
+    dfs = np.array([block.df for block in blocks])
+    tables = [block.differences[0] for block in blocks]
     sizes = [table.shape[1] for table in paired.tables.values()]
     if min([*sizes, *map(len, tables)]) < 2:
         raise InputError(f"{method} and {baseline} share fewer than 2 items in some task")

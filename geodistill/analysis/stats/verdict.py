@@ -27,7 +27,7 @@ SLIGHTLY_BETTER, SLIGHTLY_WORSE = (f"{word} by less than the margin" for word in
 NO_TEST = "no test: the control collapsed"
 WORDS = (BETTER, WORSE, SLIGHTLY_BETTER, SLIGHTLY_WORSE, EQUIVALENT, INCONCLUSIVE, NO_TEST)
 MAX_FACTOR = 10_000
-"""Designs beyond so many times the present one are not reported."""
+"""Designs more than this many times as large as the present one are not reported."""
 
 
 @dataclass(frozen=True)

@@ -5,9 +5,11 @@ from textwrap import fill
 from typing import Any
 
 import pandas as pd
+from matplotlib import pyplot
 
+from geodistill.analysis.figures import comparison_plots
 from geodistill.analysis.figures.style import comparison_label, geodistill_style
-from geodistill.analysis.report import format
+from geodistill.analysis.report.format import Unit, comparison_caption, estimates_table
 from geodistill.analysis.stats.compare import Comparison
 from geodistill.publish.claims.judge import ClaimTest
 from geodistill.publish.display import show
@@ -24,15 +26,11 @@ def show_forest(
         name: of the figure.
         provenance: of the results, as `StoredSections.provenance` gives it.
     """
-    from matplotlib import pyplot
-
-    from geodistill.analysis.figures import comparison_plots
-
     first = comparisons[0]
     difference = f"{test.unit.format(first.estimate)} {test.unit.name}"
     label = comparison_label(first.method, first.baseline)
     finding = f"{label}: {difference}; {_finding(comparisons)}"
-    table = format.estimates_table(comparisons, test.unit)
+    table = estimates_table(comparisons, test.unit)
     marks = "Filled: pooled over tasks; hollow: one task. " if table["task"].nunique() > 1 else ""
     with geodistill_style():
         fig, ax = pyplot.subplots(figsize=(5.2, 0.42 * len(comparisons) + 1.2))
@@ -42,7 +40,7 @@ def show_forest(
         fig,
         alt=f"Forest plot: {finding}. {_largest(comparisons, test.unit)}",
         caption=f"{marks}Line: 95 % interval; grey: less than the margin. "
-        f"{format.comparison_caption(comparisons, test.margin, test.unit)}",
+        f"{comparison_caption(comparisons, test.margin, test.unit)}",
         data=table,
         name=name,
         **provenance,
@@ -50,13 +48,13 @@ def show_forest(
 
 
 def _finding(comparisons: Sequence[Comparison]) -> str:
-    """How many intervals lie above and below zero: the title of a figure of them."""
+    """How many intervals lie above and below zero, for the title of their figure."""
     above, below = sum(c.low > 0 for c in comparisons), sum(c.high < 0 for c in comparisons)
     count = f"{above} of {len(comparisons)} intervals lie above zero"
     return f"{count}, {below} below" if below else count
 
 
-def _largest(comparisons: Sequence[Comparison], unit: format.Unit) -> str:
+def _largest(comparisons: Sequence[Comparison], unit: Unit) -> str:
     """The largest difference as a sentence of the alternative text."""
     largest = max(comparisons, key=lambda comparison: comparison.estimate)
     label = comparison_label(largest.method, largest.baseline)
@@ -77,16 +75,12 @@ def show_groups(
         name: of the figure.
         provenance: of the results, as `StoredSections.provenance` gives it.
     """
-    from matplotlib import pyplot
-
-    from geodistill.analysis.figures import comparison_plots
-
     labels = {
         label: f"{label}\n({min(c.n_seeds for c in group)} seeds)"
         for label, group in groups.items()
     }
     table = pd.concat(
-        format.estimates_table(group, test.unit).assign(group=labels[label])
+        estimates_table(group, test.unit).assign(group=labels[label])
         for label, group in groups.items()
     )
     by_method = {method: table[table["method"] == method] for method in table["method"].unique()}
@@ -106,7 +100,7 @@ def show_groups(
         fig,
         alt=f"Gain over KD, by group: {finding}. {_largest(comparisons, test.unit)}",
         caption="Line: 95 % interval; grey: less than the margin. "
-        f"{format.comparison_caption(comparisons, test.margin, test.unit)}",
+        f"{comparison_caption(comparisons, test.margin, test.unit)}",
         data=table.assign(group=table["group"].str.replace("\n", " ")),
         name=name,
         **provenance,

@@ -11,7 +11,7 @@ from textwrap import fill
 from typing import Any
 
 from geodistill.analysis.figures.style import geodistill_style, method_style
-from geodistill.analysis.report.format import POINTS
+from geodistill.analysis.report.format import POINTS, markdown_rows
 from geodistill.analysis.stats.compare import Comparison, compare
 from geodistill.analysis.stats.verdict import BETTER, SLIGHTLY_BETTER, verdict
 from geodistill.experiments.methods import term_of
@@ -116,7 +116,7 @@ def _study_answer(
 
 
 def _further_tests(judge: Judge, study: str) -> dict[str, str]:
-    """By the protocol's sentence: the other tests of a complete study, in points."""
+    """The other tests of a complete study, in points, by their sentence in the protocol."""
     protocol, pooled = GRIDS[study].protocol(), judge.sections(study)["full"].pooled
     tests = {}
     for pair, sentence in zip(protocol["family"], protocol["sentences"], strict=True):
@@ -129,13 +129,8 @@ def _further_tests(judge: Judge, study: str) -> dict[str, str]:
 def _tests_table(by_study: dict[str, dict[str, str]]) -> str:
     """A Markdown table with a row per test and a column per study."""
     sentences = dict.fromkeys(words for tests in by_study.values() for words in tests)
-    rows = [("the other tests, in points", *by_study), ("---",) * (1 + len(by_study))]
-    rows += [(words, *(of.get(words, "–") for of in by_study.values())) for words in sentences]
-    return _markdown_table(rows)
-
-
-def _markdown_table(rows: Sequence[Sequence[str]]) -> str:
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    rows = [(words, *(of.get(words, "–") for of in by_study.values())) for words in sentences]
+    return markdown_rows(["the other tests, in points", *by_study], rows)
 
 
 def settings_table(settings: Sequence[Setting]) -> str:
@@ -144,12 +139,11 @@ def settings_table(settings: Sequence[Setting]) -> str:
     Args:
         settings: as `read_settings` gives them.
     """
-    names = (
+    head = (
         "setting", "Procrustes over KD", "over the best alternative", "KD",
         "best trivial baseline", "teacher",
     )  # fmt: skip
-    rows = [names, ("---",) * len(names), *(_cells(s) for s in settings)]
-    return _markdown_table(rows)
+    return markdown_rows(head, map(_cells, settings))
 
 
 def _cells(setting: Setting) -> tuple[str, ...]:

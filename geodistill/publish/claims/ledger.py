@@ -6,13 +6,11 @@ page.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from html import escape
 from pathlib import Path
-from typing import Any
 
 from geodistill.publish.claims.judge import (
     NOT_YET,
@@ -23,6 +21,7 @@ from geodistill.publish.claims.judge import (
     find_claim,
     find_test,
 )
+from geodistill.publish.display import read_metadata
 
 KEY = "geodistill-claim"
 _HEAD = """````{list-table}
@@ -82,12 +81,9 @@ def record_verdict(
 def read_records(executed: Path) -> list[Record]:
     """The records of an executed notebook, in order; of one part of a claim the last counts."""
     records: dict[tuple[str, str], Record] = {}
-    for cell in json.loads(executed.read_text(encoding="utf-8"))["cells"]:
-        for output in cell.get("outputs", []):
-            fields: dict[str, Any] | None = output.get("metadata", {}).get(KEY)
-            if fields:
-                record = Record(**{**fields, "run_ids": tuple(fields["run_ids"])})
-                records[record.claim, record.detail] = record
+    for fields in read_metadata(executed, KEY):
+        record = Record(**{**fields, "run_ids": tuple(fields["run_ids"])})
+        records[record.claim, record.detail] = record
     return list(records.values())
 
 

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 from statsmodels.stats.weightstats import DescrStatsW
-from typer.testing import CliRunner
+from support.command_line import run
 
 from geodistill.analysis import compare_all, read_scores
 from geodistill.analysis.report.export import (
@@ -20,7 +20,6 @@ from geodistill.analysis.report.export import (
     to_json,
     write_report,
 )
-from geodistill.cli import main
 from geodistill.errors import InputError
 
 
@@ -40,14 +39,6 @@ def means(**options):
 def report(frame, tmp_path, **options):
     frame.to_parquet(tmp_path / "x.parquet")
     return compare_all(read_scores(tmp_path / "x.parquet", "kd"), "kd", **options)
-
-
-def run(*words):
-    result = CliRunner().invoke(main.app, ["compare", *map(str, words)])
-    if isinstance(result.exception, InputError):
-        raise result.exception
-    assert result.exit_code == 0, result.output
-    return result.output
 
 
 SPOILT = {
@@ -126,7 +117,7 @@ def test_over_tasks_is_the_paired_t_test_of_the_task_means(tmp_path):
     with pytest.raises(InputError, match="share 1 seeds and no items"):
         report(frame, tmp_path)  # these tasks, of one run each: no noise is known
     frame.to_csv(tmp_path / "x.csv", index=False)
-    text = run(tmp_path / "x.csv", "--baseline", "kd", "--over", "tasks")
+    text = run("compare", tmp_path / "x.csv", "--baseline", "kd", "--over", "tasks")
     assert "generalises to other tasks like these 12" in text
 
 
@@ -161,7 +152,7 @@ NAMES = ("opt[base]", "opt[instruct]", "new[/red]", "a_b*c|d", "$x$ & <i>", ":sm
 def test_names_are_shown_as_they_are_in_every_output(tmp_path):
     frame = table(methods=NAMES, n_items=12)
     frame.to_csv(tmp_path / "x.csv", index=False)
-    text = run(tmp_path / "x.csv", "--baseline", "opt[base]", "--out", tmp_path / "out")
+    text = run("compare", tmp_path / "x.csv", "--baseline", "opt[base]", "--out", tmp_path / "out")
     for name in NAMES[1:]:
         assert f" {name} " in text
     assert "[/red]" in html(compare_all(read_scores(tmp_path / "x.csv", NAMES[0]), NAMES[0]))
@@ -183,14 +174,14 @@ def test_json_holds_the_unrounded_numbers(tmp_path):
     assert content["taken"]["method"] == "column method: kd, a, b"
     single = json.loads(to_json(report(table(n_seeds=1), tmp_path)))
     assert single["rows"][0]["p_better"] is None
-    printed = run(tmp_path / "x.parquet", "--baseline", "kd", "--json")
+    printed = run("compare", tmp_path / "x.parquet", "--baseline", "kd", "--json")
     assert json.loads(printed) == single
 
 
 def test_several_baselines_have_a_report_each(tmp_path):
     table().to_csv(tmp_path / "x.csv", index=False)
     out = tmp_path / "out"
-    text = run(tmp_path / "x.csv", "--baseline", "kd", "--baseline", "a", "--out", out)
+    text = run("compare", tmp_path / "x.csv", "--baseline", "kd", "--baseline", "a", "--out", out)
     assert "accuracy against kd" in text
     assert "accuracy against a (" in text
     assert text.count("method: column method") == 1
@@ -203,7 +194,10 @@ def test_methods_choose_the_family(tmp_path):
     result = compare_all(scores, "kd")
     assert [row.comparison.method for row in result.rows] == ["a", "c"]
     assert result.scores.left_out["of a method that was not chosen"] == 200
-    assert "b" not in run(tmp_path / "x.csv", "--baseline", "kd", "--methods", "a,c").split()
+    assert (
+        "b"
+        not in run("compare", tmp_path / "x.csv", "--baseline", "kd", "--methods", "a,c").split()
+    )
 
 
 def test_the_figure_draws_the_margin_of_each_line(tmp_path):

@@ -167,7 +167,7 @@ def _describe_rows(layers: LayerMap, n_texts: int, drop_outliers: bool) -> str:
 def read_texts(path: Path) -> list[str]:
     """The lines of a UTF-8 file without blank ones; InputError if it cannot be read."""
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
         raise InputError(

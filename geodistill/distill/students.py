@@ -47,6 +47,13 @@ def principal_directions(embeddings: Tensor, width: int) -> Tensor:
     return directions
 
 
+def check_size(layers: int, width: int, head_width: int, teacher_width: int) -> None:
+    """Raise InputError unless `layers` is 1 or more and the width is possible (`check_width`)."""
+    if layers < 1:
+        raise InputError(f"layers is {layers}; expected 1 or more")
+    check_width(width, head_width, teacher_width)
+
+
 def check_width(width: int, head_width: int, teacher_width: int) -> None:
     """Raise InputError unless `width` is a multiple of `head_width`, at most `teacher_width`."""
     if width < head_width or width % head_width:
@@ -70,7 +77,7 @@ def bert_student(
         seed: for the randomly initialised weights.
 
     Raises:
-        InputError: the width is not possible.
+        InputError: the width or the number of layers is not possible.
 
     Example:
         >>> teacher = BertForSequenceClassification(BertConfig(hidden_size=96))
@@ -78,8 +85,8 @@ def bert_student(
         32
     """
     embeddings: Any = teacher.get_input_embeddings()
-    check_width(width, BERT_HEAD_WIDTH, embeddings.embedding_dim)
-    copied = ("vocab_size", "max_position_embeddings", "pad_token_id", "num_labels")
+    check_size(layers, width, BERT_HEAD_WIDTH, embeddings.embedding_dim)
+    copied = ("vocab_size", "max_position_embeddings", "pad_token_id", "id2label", "label2id")
     config = BertConfig(
         hidden_size=width,
         num_hidden_layers=layers,
@@ -118,7 +125,7 @@ def opt_student(
         tie_embeddings: whether the head shares the embedding matrix; else it starts as a copy.
 
     Raises:
-        InputError: the width is not possible.
+        InputError: the width or the number of layers is not possible.
 
     Example:
         >>> teacher = OPTForCausalLM(OPTConfig(hidden_size=96, vocab_size=40, num_hidden_layers=1))
@@ -126,7 +133,7 @@ def opt_student(
         40
     """
     embeddings: Any = teacher.get_input_embeddings()
-    check_width(width, OPT_HEAD_WIDTH, embeddings.embedding_dim)
+    check_size(layers, width, OPT_HEAD_WIDTH, embeddings.embedding_dim)
     config = OPTConfig(
         vocab_size=embeddings.num_embeddings,
         hidden_size=width,

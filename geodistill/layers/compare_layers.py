@@ -66,7 +66,8 @@ def compare_layers(
         tokenizer_b: of model_b; None for the first.
         pooling: "token" compares one row per token, which needs equal token ids; "text" the mean
             over each text's tokens. None compares tokens if the ids are equal.
-        layers_a: layers of model_a, as in `hidden_states` (-1 the last); None for all.
+        layers_a: layers of model_a, as in `hidden_states` (-1 the last), in any order; None for
+            all.
         layers_b: layers of model_b.
         batch_size: texts per forward pass; the result does not depend on it.
         permutations: of rows; the smallest p is 1/(permutations + 1).
@@ -141,8 +142,8 @@ def _check_arguments(
         number = "one string" if isinstance(texts, str) else f"{len(texts)}"
         raise InputError(f"texts is {number}: expected a list of at least {MIN_ROWS} texts")
     for i, text in enumerate(texts):
-        if not text.strip():
-            raise InputError(f"texts: number {i} is empty; leave it out")
+        if not isinstance(text, str) or not text.strip():
+            raise InputError(f"texts: number {i} is {text!r}, expected a text; leave it out")
 
 
 def _resolve_pooling(pooling: TextPooling | None, models: Models) -> TextPooling:

@@ -115,7 +115,11 @@ def load_features(path: Path) -> dict[str, Tensor]:
             f"{path} is {path.suffix or 'without ending'}: expected .npy or .safetensors"
         )
     if path.suffix == ".npy":
-        return {path.stem: torch.from_numpy(_load_array(path))}
+        array = _load_array(path)
+        if array.dtype.kind not in "fiu":
+            raise InputError(f"{path} holds an array of {array.dtype}; expected numbers")
+        native = np.float32 if array.dtype.kind == "f" and array.itemsize <= 4 else np.float64
+        return {path.stem: torch.from_numpy(array.astype(native))}
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 

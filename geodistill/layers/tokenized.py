@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -98,8 +99,12 @@ def tokenize(
     """
     for model, side in zip(models, "ab", strict=True):
         _check_model(model, f"model_{side}")
-    if tokenizers[0] is None:
-        raise InputError("tokenizer_a is None: expected the tokenizer of model_a")
+    for tokenizer, side in zip(tokenizers, "ab", strict=True):
+        if not callable(tokenizer):
+            raise InputError(
+                f"tokenizer_{side} is {tokenizer!r}: expected the tokenizer of model_{side} "
+                "itself, as AutoTokenizer.from_pretrained gives it"
+            )
     limit = min(_limit(*pair) for pair in zip(models, tokenizers, strict=True))
     full = [t(list(texts), verbose=False)["input_ids"] for t in tokenizers]
     cut = [t(list(texts), truncation=True, max_length=limit)["input_ids"] for t in tokenizers]
@@ -138,6 +143,11 @@ def _check_model(model: Any, name: str) -> None:
     kind = type(model).__name__
     if not (hasattr(model, "config") and hasattr(model, "base_model")):
         raise InputError(f"{name} is a {kind}: expected an encoder or decoder of transformers")
+    if not hasattr(model.get_input_embeddings(), "num_embeddings"):
+        raise InputError(
+            f"{name} is a {kind}, which reads no tokens: expected a model of texts (for images "
+            "there are image_features and compare_features)"
+        )
     if getattr(model.config, "is_encoder_decoder", False):
         raise InputError(f"{name} is a {kind}: expected its encoder or its decoder alone")
 
@@ -167,11 +177,16 @@ def _check_tokens(side: str, model: Any, tokenizer: Any, ids: list[list[int]]) -
 
 
 def _layer_indices(layers: Sequence[int] | None, last: int, side: str) -> list[int]:
-    """Indices in `hidden_states`; None is all."""
-    selected = range(last + 1) if layers is None else layers
+    """Indices in `hidden_states`, each once, in order of depth; None is all."""
+    if layers is None:
+        return list(range(last + 1))
+    try:
+        selected = [operator.index(layer) for layer in layers]
+    except TypeError:  # a number alone, or decimals
+        selected = []
     if not selected or any(not -last - 1 <= layer <= last for layer in selected):
         raise InputError(
-            f"layers_{side} is {list(selected)}, model_{side} has layers 0 (embeddings) to {last}: "
-            "expected some of them, -1 for the last"
+            f"layers_{side} is {layers!r}, model_{side} has layers 0 (embeddings) to {last}: "
+            "expected a list of some of them, -1 for the last"
         )
-    return [layer % (last + 1) for layer in selected]
+    return sorted({layer % (last + 1) for layer in selected})

@@ -41,15 +41,16 @@ def load_table(
     Args:
         path: a .csv, .jsonl or .parquet file, or a folder of `datasets.Dataset.save_to_disk`.
         texts: column of the text, or the two columns of a pair.
-        label: column of the class, a word or an integer. Decimal numbers, 1.0 included, make a
-            regression; with None, the rows have no label.
+        label: column of the class, a word or an integer; blanks around words do not count.
+            Decimal numbers, 1.0 included, make a regression; with None, the rows have no label.
         group: column that says which rows belong together, such as a review or an author. Rows
             that share a text are grouped too; a row without a group is its own group.
 
     Raises:
-        InputError: no such file or column, a file that can't be read, a missing label, an empty
-            text, one class or score alone, labels of several types, an infinite score, a split
-            without rows, or a label in validation or test that is not in train.
+        InputError: no such file or column, a file that can't be read or has no rows, a missing
+            label, an empty text, lists in place of texts, one class or score alone, labels of
+            several types, an infinite score, a split without rows, or a label in validation or
+            test that is not in train.
 
     Example:
         >>> import pandas as pd
@@ -65,9 +66,11 @@ def load_table(
     if not 1 <= len(texts) <= 2:
         raise InputError(f"texts is {texts}: expected one column, or the two of a pair")
     table = _read(path, label)
-    missing = [c for c in (*texts, label, group) if c and c not in table]
+    missing = [c for c in (*texts, label, group) if c is not None and c not in table]
     if missing:
         raise InputError(f"{path} has no column {missing[0]!r}; it has {', '.join(table.columns)}")
+    if table.empty:
+        raise InputError(f"{path} holds no rows")
     text_columns = ("text",) if len(texts) == 1 else ("text_1", "text_2")
     rows = _rows(path, table, dict(zip(text_columns, texts, strict=True)), label, group)
     regression = label is not None and table[label].dtype.kind == "f"
@@ -145,9 +148,14 @@ def _rows(
     path: Path, table: pd.DataFrame, texts: dict[str, str], label: str | None, group: str | None
 ) -> list[Row]:
     """Rows with item, source, texts and the label as the table has it."""
+    from pandas.api.types import is_list_like
+
     if label is not None:
         _check_labels(path, table[label])
-    words = table[list(texts.values())].fillna("").astype(str)
+    values = table[list(texts.values())]
+    is_list = values.map(is_list_like).any(axis=1)
+    _refuse_rows(path, is_list, "a list in place of a text")
+    words = values.fillna("").astype(str)
     empty = words.apply(lambda column: column.str.strip() == "").any(axis=1)
     _refuse_rows(path, empty, "an empty text")
     keys = [[text_key(text) for text in row] for row in words.itertuples(index=False)]
@@ -160,11 +168,15 @@ def _rows(
         "item": items,
         "source": [items[first] for first in group_by_shared_keys(keys)],
         **{name: words.iloc[:, index].tolist() for index, name in enumerate(texts)},
-        **({} if label is None else {"label": table[label].tolist()}),
+        **({} if label is None else {"label": [_stripped(value) for value in table[label]]}),
     }
     return [
         dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)
     ]
+
+
+def _stripped(label: object) -> object:
+    return label.strip() if isinstance(label, str) else label
 
 
 def _check_labels(path: Path, labels: pd.Series) -> None:

@@ -66,9 +66,14 @@ def prompt_and_completion(row: Row, tokenizer: PreTrainedTokenizerBase) -> tuple
         tokenizer: of the model that is trained.
 
     Raises:
-        InputError: the template refuses the turns (some allow no system message), or does not
-            write the answer right after the prompt.
+        InputError: a tokenizer without end token; or the template refuses the turns (some allow no
+            system message), or does not write the answer right after the prompt.
     """
+    if tokenizer.eos_token is None:
+        raise InputError(
+            "tokenizer has no end token, which each answer needs: expected one with an eos_token "
+            "(tokenizer.eos_token = tokenizer.sep_token)"
+        )
     turns = row.get("turns")
     if not turns or not getattr(tokenizer, "chat_template", None):
         return row["prompt"] + "\n", row["completion"] + tokenizer.eos_token
@@ -185,7 +190,8 @@ def encode_texts(
         texts: the texts, or pairs of them.
         tokenizer: of the student.
         max_length: most tokens of a text; longer ones are truncated.
-        labels: class index or score of each text.
+        labels: class index or score of each text, in the order of the texts (of a Series too,
+            whatever its index).
         teacher_tokenizer: of a teacher with another tokenizer; examples then also have
             `teacher_input_ids`.
 
@@ -194,28 +200,29 @@ def encode_texts(
         for either tokenizer.
 
     Raises:
-        InputError: an empty text, or another number of labels than of texts.
+        InputError: an empty text, what is neither a text nor a pair, or another number of labels
+            than of texts.
     """
     if isinstance(texts, str) or not len(texts):
         raise InputError(f"texts is {texts!r}: expected a list of texts or of pairs of texts")
     if labels is not None and len(labels) != len(texts):
         raise InputError(f"labels has {len(labels)} entries for {len(texts)} texts")
+    columns = {} if labels is None else {"labels": list(labels)}
     tokenizers = {"input_ids": tokenizer}
     if teacher_tokenizer is not None:
         tokenizers["teacher_input_ids"] = teacher_tokenizer
     examples: list[dict[str, Any]] = []
     n_truncated = 0
     for index, text in enumerate(texts):
-        parts = (text,) if isinstance(text, str) else tuple(text)
-        if not all(part.strip() for part in parts):
-            raise InputError(f"texts: number {index} is {text!r}, expected a text")
+        parts = tuple(text) if isinstance(text, (tuple, list)) else (text,)
+        if len(parts) > 2 or not all(isinstance(part, str) and part.strip() for part in parts):
+            raise InputError(f"texts: number {index} is {text!r}, expected a text or a pair")
         full = {name: by(*parts, verbose=False)["input_ids"] for name, by in tokenizers.items()}
         example: dict[str, Any] = {
             name: by(*parts, truncation=True, max_length=max_length)["input_ids"]
             for name, by in tokenizers.items()
         }
         n_truncated += any(len(example[name]) < len(full[name]) for name in tokenizers)
-        if labels is not None:
-            example["labels"] = labels[index]
+        example |= {name: values[index] for name, values in columns.items()}
         examples.append({**example, "row": index})
     return examples, n_truncated

@@ -173,7 +173,7 @@ def test_wrong_options_are_refused(folders):
 
 
 def test_texts_are_the_lines_that_hold_something(tmp_path):
-    (tmp_path / "t.txt").write_bytes("é a\n\n  b \r\n".encode())
+    (tmp_path / "t.txt").write_bytes("é a\n\n  b \r\n".encode("utf-8-sig"))
     assert read_texts(tmp_path / "t.txt") == ["é a", "b"]
     (tmp_path / "t.txt").write_bytes(b"\xff\xfe")
     with pytest.raises(InputError, match="it is not UTF-8"):

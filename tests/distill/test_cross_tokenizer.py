@@ -2,6 +2,7 @@
 
 import random
 
+import pandas as pd
 import pytest
 import torch
 from support import tiny_models
@@ -412,13 +413,32 @@ def test_texts_and_pairs_of_texts_with_special_tokens_and_labels():
     assert cut == 2
     assert encode_texts(["w0 w1"], of_words(), max_length=9)[1] == 0
     for texts, labels, words in (
-        (["w0", " "], None, "number 1 is ' ', expected a text"),
+        (["w0", " "], None, "number 1 is ' ', expected a text or a pair"),
+        (["w0", None], None, "number 1 is None, expected a text or a pair"),
+        ([("w0", "w1", "w2")], None, r"number 0 is \('w0', 'w1', 'w2'\), expected a text or"),
         (["w0"], [1, 2], "labels has 2 entries for 1 texts"),
         ("w0", None, "texts is 'w0': expected a list"),
         ([], None, r"texts is \[\]: expected a list"),
     ):
         with pytest.raises(InputError, match=words):
             encode_texts(texts, of_words(), max_length=9, labels=labels)
+
+
+def test_labels_of_a_series_are_those_of_the_texts_beside_them():
+    table = pd.DataFrame({"text": [f"w{i}" for i in range(6)], "label": range(6)})
+    shuffled = table.sample(frac=1, random_state=1)[:4]  # neither sorted nor from 0
+    made, _ = encode_texts(shuffled["text"], of_words(), max_length=9, labels=shuffled["label"])
+    alone, _ = encode_texts(table["text"], of_words(), max_length=9)
+    of_text = {tuple(e["input_ids"]): index for index, e in enumerate(alone)}
+    assert [e["labels"] for e in made] == [of_text[tuple(e["input_ids"])] for e in made]
+
+
+def test_an_answer_needs_an_end_token():
+    tokenizer = of_words()
+    tokenizer.eos_token = None
+    row = {"item": "a", "source": "a", "prompt": "w0", "completion": "w1"}
+    with pytest.raises(InputError, match="tokenizer has no end token, which each answer needs"):
+        encode_pair(row, tokenizer)
 
 
 def test_valid_tokens_are_counted_as_the_masks_do():

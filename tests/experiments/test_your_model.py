@@ -295,6 +295,7 @@ def bad_home(home):
     save_model(home / "tagger", BertForTokenClassification)
     save_model(home / "three", BertForSequenceClassification, num_labels=3)
     save_model(home / "unnamed", BertForSequenceClassification)
+    save_model(home / "number", BertForSequenceClassification, num_labels=1)
     save_model(home / "words", BertModel, vocabulary=99)
     shutil.copytree(home / "encoder", home / "silent", ignore=shutil.ignore_patterns("token*"))
     table = pd.read_csv(home / "my.csv")
@@ -316,6 +317,12 @@ def bad_home(home):
         bad("data", "one.csv", "all training rows have the label 'good'; expected two"),
         bad("data", "scores.csv", "labels good, bad, the data decimal numbers; expected the same"),
         bad("data", "few.csv", "expected a few dozen groups"),
+        (
+            {"max_rows": 9, "batch_size": 2},
+            r"has 9 training rows \(max_rows is 9\); expected at least 10, 5 for each class",
+        ),
+        bad("epochs", 0.1, "give the training rows 1 step, .* expected more epochs or smaller"),
+        bad("teacher", "number", "predicts a number, on a scale that its folder does not tell"),
         bad("teacher", "nowhere", "teacher is .*expected minilm, mpnet"),
         bad("teacher", "tagger", "is a BertForTokenClassification, which has no head for text"),
         bad("teacher", "three", "has the labels LABEL_0, LABEL_1, LABEL_2, the data bad, good"),

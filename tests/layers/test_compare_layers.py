@@ -8,7 +8,7 @@ import pytest
 import torch
 from support.tiny_models import tiny_bert, tiny_opt
 from support.tiny_tokenizers import word_tokenizer
-from transformers import RobertaConfig, RobertaModel
+from transformers import RobertaConfig, RobertaModel, ViTConfig, ViTModel
 
 from geodistill.errors import InputError
 from geodistill.geometry import (
@@ -228,11 +228,15 @@ def test_the_models_are_left_as_they_were():
     [
         ({"texts": []}, r"texts is 0: expected a list of at least 4"),
         ({"texts": "w2 w3"}, r"texts is one string"),
-        ({"texts": ["w2", " ", "w3", "w4"]}, r"texts: number 1 is empty"),
-        ({"tokenizer_a": None}, r"tokenizer_a is None"),
+        ({"texts": ["w2", " ", "w3", "w4"]}, r"texts: number 1 is ' ', expected a text"),
+        ({"texts": ["w2", "w5", None, "w4"]}, r"texts: number 2 is None, expected a text"),
+        ({"tokenizer_a": None}, r"tokenizer_a is None: expected the tokenizer of model_a itself"),
+        ({"tokenizer_b": "bert"}, r"tokenizer_b is 'bert': expected the tokenizer of model_b"),
+        ({"layers_a": 1}, r"layers_a is 1, model_a has .*: expected a list of some of them"),
+        ({"layers_a": [0.5]}, r"layers_a is \[0.5\], model_a has layers 0"),
         ({"layers_b": [1, 3]}, r"layers_b is \[1, 3\], model_b has layers 0 \(embeddings\) to 2"),
         ({"layers_a": [-4]}, r"layers_a is \[-4\], model_a has layers 0"),
-        ({"layers_a": []}, r"layers_a is \[\], model_a has layers 0 .*: expected some of them"),
+        ({"layers_a": []}, r"layers_a is \[\], model_a has layers 0 .*: expected a list of some"),
         ({"pooling": "word"}, r"pooling is 'word': expected token or text"),
         ({"permutations": 0}, r"permutations 0"),
     ],
@@ -245,6 +249,11 @@ def test_what_cannot_be_compared_is_refused(settings, words):
 def test_other_models_and_vocabularies_are_refused():
     with pytest.raises(InputError, match="model_b is a Linear: expected an encoder or decoder"):
         compared(tiny_bert(1), torch.nn.Linear(2, 2))
+    images = ViTModel(
+        ViTConfig(hidden_size=8, num_hidden_layers=1, num_attention_heads=2, image_size=16)
+    )
+    with pytest.raises(InputError, match="model_b is a ViTModel, which reads no tokens"):
+        compared(tiny_bert(1), images)
     with pytest.raises(InputError, match=r"model_b embeds 50 tokens, its tokenizer gives id 9\d"):
         compared(tiny_bert(1), tiny_opt(2, vocabulary=50))
 

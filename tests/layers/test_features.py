@@ -96,6 +96,13 @@ def test_files_of_features_from_the_command(pair, tmp_path):
     ):
         with pytest.raises(InputError, match=message):
             run(*words)
+    for kind in (">f4", "f2", "g", "i2"):
+        np.save(b, np.arange(12).reshape(4, 3).astype(kind))
+        (rows,) = load_features(b).values()
+        assert rows.tolist() == [[0, 1, 2], [3, 4, 5], [6, 7, 8], [9, 10, 11]]
+    np.save(b, np.array([["x", "y"]] * 4))
+    with pytest.raises(InputError, match=r"student.npy holds an array of <U1; expected numbers"):
+        load_features(b)
     (tmp_path / "bad.npy").write_bytes(b"no array")
     with pytest.raises(InputError, match=r"bad.npy cannot be read"):
         run(a, tmp_path / "bad.npy")

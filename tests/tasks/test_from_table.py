@@ -96,6 +96,22 @@ def test_missing_labels_and_empty_texts_are_counted(tmp_path):
     frame.loc[7, "review"] = "  "
     with pytest.raises(InputError, match=r"1 rows have an empty text, the first is row 8"):
         load(tmp_path, frame)
+    chats = table()
+    chats["review"] = [[{"role": "user", "content": text}] for text in chats["review"]]
+    with pytest.raises(InputError, match=r"\d+ rows have a list in place of a text, the first"):
+        load_table(write(tmp_path, chats, "jsonl"), texts="review", label="kind")
+    with pytest.raises(InputError, match="holds no rows"):
+        load(tmp_path, table()[:0])
+    with pytest.raises(InputError, match="has no column ''"):
+        load(tmp_path, table(), label="")
+
+
+def test_blanks_around_a_label_make_no_other_class(tmp_path):
+    frame = table()
+    frame.loc[::3, "kind"] += " "
+    data, reference = load(tmp_path, frame), load(tmp_path, table())
+    assert data.label_names == reference.label_names == ("bad", "good")
+    assert data.train["label"][:] == reference.train["label"][:]
 
 
 def test_a_label_that_training_never_sees_is_refused(tmp_path):

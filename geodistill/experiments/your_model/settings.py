@@ -27,6 +27,8 @@ ARMS = {
 TUNING_SEED = 100
 """Of the runs that choose a learning rate; compared runs have the seeds below it."""
 _EXPECTED = {int: "a whole number", float: "a number", str: "a text", tuple: "a list"}
+_PATHS = ("data", "teacher", "student", "out")
+"""Settings that may name a file or a folder, "~" for the home folder."""
 _RANGES = {
     "weight": (0, math.inf), "seeds": (1, TUNING_SEED), "epochs": (0.01, math.inf),
     "teacher_epochs": (1, math.inf), "batch_size": (1, math.inf), "max_length": (4, math.inf),
@@ -38,6 +40,7 @@ def _checked(field: Any, value: Any) -> Any:
     """The value, paths as text and lists as tuples; InputError for one of another type."""
     kind = type(field.default)
     value = os.fspath(value) if isinstance(value, os.PathLike) else value
+    value = os.path.expanduser(value) if field.name in _PATHS and isinstance(value, str) else value
     value = tuple(value) if isinstance(value, list) else value
     fits = isinstance(value, (int, float) if kind is float else kind) and type(value) is not bool
     if fits and kind is tuple:

@@ -12,6 +12,7 @@ import pandas as pd
 from torch import Tensor
 
 from geodistill.distill import FeatureDistillationTrainer
+from geodistill.errors import InputError
 from geodistill.experiments.run_store import Run
 from geodistill.experiments.your_model.settings import YourModelSettings
 from geodistill.files import Progress
@@ -103,6 +104,22 @@ class DistillationTask(ABC):
     @abstractmethod
     def save_rest(self, folder: Path, inputs: Inputs, setup: Any) -> str:
         """Write what `from_pretrained` needs beside weights; what a user must know, or nothing."""
+
+
+def warmup_batches(n_steps: int) -> int:
+    """In how many batches of a student's training the weight of its term is measured.
+
+    The term is off in them: a quarter of the steps, at most 16.
+
+    Raises:
+        InputError: a single step, in which no term would act.
+    """
+    if n_steps < 2:
+        raise InputError(
+            "epochs and batch_size give the training rows 1 step, which only measures the weight "
+            "of a term; expected more epochs or smaller batches"
+        )
+    return max(1, min(16, n_steps // 4))
 
 
 def batch_row(n_rows: float, unit: str, teacher: Any) -> PlanRow:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from geodistill.distill.collate import pad
+from geodistill.errors import InputError
 from geodistill.experiments.classification.cached_outputs import cached_features
 from geodistill.experiments.classification.evaluate import task_scores
 from geodistill.experiments.classification.grid import ClassificationGrid
@@ -37,6 +38,8 @@ from geodistill.tasks.base import SPLITS
 
 N_SAMPLE = 200
 """Training rows on whose features the teacher's directions are measured."""
+FOLDS = 5
+"""Of the training rows, by which the linear model on words is tuned."""
 DOMINANT_CLASS, FEW_OF_A_CLASS, MANY_CUT = 0.8, 10, 0.05
 
 
@@ -50,6 +53,12 @@ class TextClassification(DistillationTask):
         """Read data, tokenizer and configurations."""
         data, runs = read_inputs(settings)
         sizes = {split: settings.rows_used(len(getattr(data, split))) for split in SPLITS}
+        least = FOLDS * max(len(data.label_names), 1)
+        if sizes["train"] < least:
+            raise InputError(
+                f"{settings.data} has {sizes['train']} training rows (max_rows is "
+                f"{settings.max_rows}); expected at least {least}, {FOLDS} for each class"
+            )
         return Inputs(data, data.data_hash, runs, runs.steps, data.metric, sizes, data.label_names)
 
     def prepare(

@@ -36,6 +36,7 @@ from geodistill.experiments.your_model.task import (
     PlanRow,
     Split,
     batch_row,
+    warmup_batches,
 )
 from geodistill.files import Progress, error_summary
 from geodistill.tasks import load_instructions
@@ -80,7 +81,7 @@ class TextGeneration(DistillationTask):
             max_length=settings.max_length,
             max_new_tokens=settings.max_new_tokens,
             student=settings.student,
-            weight_warmup_batches=max(1, min(16, steps // 4)),
+            weight_warmup_batches=warmup_batches(steps),
         )
         return Inputs(data, data.data_hash, runs, steps, "rougeL", sizes, n_long=n_long)
 

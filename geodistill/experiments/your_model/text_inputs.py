@@ -14,6 +14,7 @@ from geodistill.experiments.classification.setup import base_model
 from geodistill.experiments.classification.students import student_dims
 from geodistill.experiments.classification.teacher import check_max_length
 from geodistill.experiments.your_model.settings import YourModelSettings
+from geodistill.experiments.your_model.task import warmup_batches
 from geodistill.files import first_line
 from geodistill.tasks import (
     CLASSIFICATION_TASKS,
@@ -89,7 +90,7 @@ def read_runs(
         n_train=n_rows,
         steps=steps,
         weight_multiplier=settings.weight,
-        weight_warmup_batches=max(1, min(16, steps // 4)),
+        weight_warmup_batches=warmup_batches(steps),
         teacher=TeacherSettings(
             base, 0.0 if has_head else settings.teacher_epochs, max_train=n_rows
         ),
@@ -147,6 +148,11 @@ def number_labels(
         InputError: other labels, or names such as LABEL_0 that do not tell which is which.
     """
     labels, of_teacher = data.label_names, [names[index] for index in sorted(names)]
+    if len(of_teacher) == 1:
+        raise InputError(
+            f"teacher {teacher!r} predicts a number, on a scale that its folder does not tell; "
+            "expected a classifier, or an encoder without a head, which is fine-tuned"
+        )
     if labels == tuple(map(str, range(len(of_teacher)))) and not {*labels} & {*of_teacher}:
         return data  # the numbers themselves
     number_of = {name.casefold(): index for index, name in enumerate(of_teacher)}

@@ -185,6 +185,10 @@ def test_two_values_of_one_score_name_the_column_that_differs(tmp_path):
         scores_of(tmp_path / "x.csv")
     _, scores = scores_of(tmp_path / "x.csv", columns={"task": "Where"})
     assert scores == pytest.approx(EXPECTED)
+    clusters = "method,item,doc,accuracy\nkd,1,a,0.5\nkd,1,b,0.6\nkd,2,c,1\n"
+    (tmp_path / "x.csv").write_text(clusters)
+    with pytest.raises(InputError, match=r"task=NAME or seed=NAME \(the table has none"):
+        scores_of(tmp_path / "x.csv")  # not "task=source": no column has that name
     columns = pd.DataFrame({"kd": [0.1, 0.2], "new": [0.2, 0.3], "series": ["a", "b"]})
     columns.to_csv(tmp_path / "x.csv", index=False)
     with pytest.raises(InputError, match="seed=series or fold=series or item="):

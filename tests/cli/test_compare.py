@@ -338,6 +338,23 @@ def test_sensitivity_analyses_are_an_option_and_use_what_both_sides_have(tmp_pat
     )
 
 
+def test_rank_tests_say_whether_they_agree_with_the_verdict(tmp_path):
+    """A gain in every task, and one that a single task makes while seven lose a little."""
+    gains = {"kd": [0.0] * 8, "every": [0.05] * 8, "single": [0.8] + [-0.01] * 7}
+    noise = np.random.default_rng(0)
+    rows = [
+        (method, task, seed, 0.1 + gain + 0.001 * noise.standard_normal())
+        for method, by_task in gains.items()
+        for task, gain in enumerate(by_task)
+        for seed in range(4)
+    ]
+    columns = ["method", "task", "seed", "accuracy"]
+    pd.DataFrame(rows, columns=columns).to_csv(tmp_path / "x.csv", index=False)
+    text = run_compare(tmp_path / "x.csv", "--baseline", "kd", "--sensitivity")
+    assert "every: the signed-rank test over tasks agrees with the verdict, better" in text
+    assert "single: the signed-rank test over tasks disagrees with the verdict, better" in text
+
+
 def test_the_command_refuses_a_column_without_a_name(path):
     with pytest.raises(InputError, match="--column 'method': expected OURS=THEIRS"):
         run_compare(path, "--baseline", "kd", "--column", "method")

@@ -12,7 +12,7 @@ from geodistill.analysis import simulate_items
 from geodistill.analysis.stats import sensitivity
 from geodistill.analysis.stats.bootstrap import two_way_bootstrap
 from geodistill.analysis.stats.compare import compare
-from geodistill.analysis.stats.coverage import SimulationTruth, interval_coverage
+from geodistill.analysis.stats.coverage import INTERVALS, SimulationTruth, interval_coverage
 from geodistill.analysis.stats.crossed_anova import (
     Components,
     cluster_df,
@@ -25,26 +25,14 @@ from geodistill.analysis.stats.power import Design, components_from_sd, mcnemar_
 from geodistill.analysis.stats.verdict import p_equivalent, required_design, verdict
 
 pytestmark = pytest.mark.montecarlo
+crossed, over_items, over_seeds = (
+    INTERVALS[name] for name in ("primary", "items only", "seeds only")
+)
 
 
 @pytest.fixture
 def rng():
     return np.random.default_rng(7)
-
-
-def crossed(table):
-    result = estimate([table])
-    return result.low, result.high
-
-
-def over_items(table):
-    result = sensitivity.paired_t_items(table)
-    return result.low, result.high
-
-
-def over_seeds(table):
-    result = sensitivity.paired_t_seeds(table)
-    return result.low, result.high
 
 
 def test_variance_is_the_truth_on_average(rng):
@@ -184,16 +172,12 @@ def test_partial_conjunction_rarely_counts_too_many():
     assert np.mean(np.array(counts) > 1) < 0.05 + 3 * binomial_error(0.05, n)
 
 
-def comparison(items, **change):
-    """A comparison of a simulated table, with other numbers put into it."""
-    return replace(compare(items, "new", "kd"), **change)
-
-
 def test_the_required_design_decides(rng):
     # The promise, tried: with the planned seeds few verdicts are inconclusive.
     truth = SimulationTruth(effect=0.02, seed=0.05, item=0.2, residual=0.3)
     parts = Components(0.05**2, 0.2**2 / 400, 0.3**2 / 400, 399)
-    start = comparison(simulate_items({"kd": 0.0, "new": 0.0}), components=parts, n_items=400)
+    start = compare(simulate_items({"kd": 0.0, "new": 0.0}), "new", "kd")
+    start = replace(start, components=parts, n_items=400)
     design = required_design(start, 0.06)
 
     def open_share(n_seeds):
@@ -209,7 +193,7 @@ def test_the_required_design_decides(rng):
 def test_equivalence_is_rarely_claimed_at_the_margin():
     rng, n = np.random.default_rng(5), repeats(300, 2000)
     truth = SimulationTruth(effect=0.05, seed=0.02, item=0.1, residual=0.1)
-    start = comparison(simulate_items({"kd": 0.0, "new": 0.0}))
+    start = compare(simulate_items({"kd": 0.0, "new": 0.0}), "new", "kd")
     results = [estimate([truth.draw(rng, 5, 100)]) for _ in range(n)]
     claimed = [p_equivalent(replace(start, **vars(r)), 0.05) <= 0.05 for r in results]
     assert 0.005 < np.mean(claimed) < 0.06 + 3 * binomial_error(0.05, n)

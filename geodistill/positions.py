@@ -5,6 +5,7 @@ from __future__ import annotations
 import weakref
 from typing import Any
 
+import torch
 from torch import nn
 
 NO_LIMIT = 1 << 40
@@ -30,6 +31,26 @@ def max_positions(model: Any) -> int:
     if model not in _limits:
         _limits[model] = min(_position_rows(model), default=NO_LIMIT)
     return _limits[model]
+
+
+def max_tokens(model: Any) -> int:
+    """`max_positions`; of a model with rotary positions, what its configuration says."""
+    configured = getattr(model.config, "max_position_embeddings", None) or NO_LIMIT
+    return min(max_positions(model), int(configured))
+
+
+def max_tokens_of(config: Any) -> int:
+    """`max_tokens` of the text model that a configuration describes, without its weights.
+
+    Example:
+        >>> from transformers import RobertaConfig
+        >>> max_tokens_of(RobertaConfig(max_position_embeddings=514))
+        512
+    """
+    from transformers import AutoModel
+
+    with torch.device("meta"):
+        return max_tokens(AutoModel.from_config(config))  # type: ignore[no-untyped-call]
 
 
 def _position_rows(model: nn.Module) -> list[int]:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from geodistill.errors import InputError
-from geodistill.positions import NO_LIMIT, max_positions
+from geodistill.positions import max_tokens
 
 _REFUSED_UNKNOWN, _REPORTED_UNKNOWN = 0.5, 0.1
 
@@ -105,7 +105,7 @@ def tokenize(
                 f"tokenizer_{side} is {tokenizer!r}: expected the tokenizer of model_{side} "
                 "itself, as AutoTokenizer.from_pretrained gives it"
             )
-    limit = min(_limit(*pair) for pair in zip(models, tokenizers, strict=True))
+    limit = min(*map(max_tokens, models), *(t.model_max_length for t in tokenizers))
     full = [t(list(texts), verbose=False)["input_ids"] for t in tokenizers]
     cut = [t(list(texts), truncation=True, max_length=limit)["input_ids"] for t in tokenizers]
     tokenized = []
@@ -119,12 +119,6 @@ def tokenize(
     lengths = [[len(ids) for ids in side] for side in (*full, *cut)]
     truncated = sum(a > c or b > d for a, b, c, d in zip(*lengths, strict=True))
     return (tokenized[0], tokenized[1]), truncated
-
-
-def _limit(model: Any, tokenizer: Any) -> int:
-    """Tokens to which texts are cut: with rotary positions, those of the configuration."""
-    configured = getattr(model.config, "max_position_embeddings", None) or NO_LIMIT
-    return int(min(tokenizer.model_max_length, max_positions(model), configured))
 
 
 @contextmanager

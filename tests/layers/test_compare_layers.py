@@ -8,7 +8,7 @@ import pytest
 import torch
 from support.tiny_models import tiny_bert, tiny_opt
 from support.tiny_tokenizers import word_tokenizer
-from transformers import RobertaConfig, RobertaModel, ViTConfig, ViTModel
+from transformers import LlamaConfig, RobertaConfig, RobertaModel, ViTConfig, ViTModel
 
 from geodistill.errors import InputError
 from geodistill.geometry import (
@@ -22,7 +22,7 @@ from geodistill.geometry import (
 )
 from geodistill.layers import compare_layers
 from geodistill.layers.statistics import pvalue_columns
-from geodistill.positions import max_positions
+from geodistill.positions import max_positions, max_tokens, max_tokens_of
 
 WORDS = [f"w{i}" for i in range(2, 100)]
 TOKENIZER = word_tokenizer(WORDS)
@@ -394,7 +394,9 @@ def test_positions_are_those_that_the_model_takes():
         intermediate_size=32, max_position_embeddings=34,
     )  # fmt: skip
     roberta = RobertaModel(config)
-    assert max_positions(roberta) == 32
+    assert max_positions(roberta) == max_tokens(roberta) == max_tokens_of(config) == 32
+    rotary = LlamaConfig(max_position_embeddings=48, num_hidden_layers=1, vocab_size=9)
+    assert max_tokens_of(rotary) == 48
     assert max_positions(tiny_opt(1, positions=16)) == 16
     assert max_positions(tiny_bert(1)) == 32
     for n_tokens, works in ((32, True), (33, False)):

@@ -17,6 +17,7 @@ from geodistill.errors import InputError
 from geodistill.experiments.classification.settings import ClassificationSettings, TeacherSettings
 from geodistill.experiments.training import fit, torch_threads, training_arguments
 from geodistill.files import atomic_folder, disk_full, first_line
+from geodistill.positions import max_tokens_of
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -120,7 +121,7 @@ def check_n_labels(model: str, n_labels: int, task: str, role: str = "teacher.mo
 
 def check_max_length(settings: ClassificationSettings, config: Any) -> None:
     """Raise InputError for texts that are longer than the teacher's positions."""
-    positions = getattr(config, "max_position_embeddings", None) or settings.max_length
+    positions = max_tokens_of(config)
     if settings.max_length > positions:
         raise InputError(
             f"max_length is {settings.max_length}; expected at most {positions}, which is what the "

@@ -13,6 +13,7 @@ from geodistill.distill.collate import to_device
 from geodistill.distill.teacher_cache import cache_key
 from geodistill.errors import InputError
 from geodistill.files import Progress, no_progress
+from geodistill.positions import max_tokens
 
 Example = dict[str, Any]
 """A prompt with its answer, as `tasks.prompts.encode_pair` encodes it."""
@@ -73,8 +74,8 @@ def generate(
 
 
 def _check_positions(model: Any, longest: int, max_new_tokens: int) -> None:
-    positions = getattr(model.config, "max_position_embeddings", None)
-    if positions is not None and longest + max_new_tokens > positions:
+    positions = max_tokens(model)
+    if longest + max_new_tokens > positions:
         raise InputError(
             f"the longest prompt has {longest} tokens; with {max_new_tokens} new ones it exceeds "
             f"the model's {positions} positions: leave it out, or lower max_new_tokens"

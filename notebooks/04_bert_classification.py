@@ -177,6 +177,14 @@ if "full" in LEVELS:
     show_levels(study, LEVELS, "accuracy")
 
 # %% [markdown]
+# Would any pull on the features do? Three controls have the same trials and their own best weight: the
+# teacher's rows in another order, its features before fine-tuning, and a pull towards equal variance that
+# knows no teacher. Beside them stand a learned projection and training on labels alone.
+
+# %% tags=["hide-input"]
+show_gains(study, "full-others", "C4a", kd_of="full")
+
+# %% [markdown]
 # ## Is it geometry? Spectrum and alignment
 #
 # The squared Procrustes distance is the sum of two parts: one compares the singular values of teacher and

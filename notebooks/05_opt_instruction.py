@@ -182,6 +182,14 @@ if {"references", "full"} <= {*LEVELS}:
     show_levels(study, LEVELS, "exact_match", {"computed": lookups["exact_match"].max()})
 
 # %% [markdown]
+# Would any pull on the features do? Two controls have the same trials and their own best weight: the
+# teacher's rows in another order, and a pull towards equal variance that knows no teacher. Beside them
+# stand a learned projection and training on answers alone, the given ones and the teacher's.
+
+# %% tags=["hide-input"]
+show_gains(study, "full-others", "C5", kd_of="full")
+
+# %% [markdown]
 # Exact match is not the only score, and the training prompts not the only ones: likelihood, and wordings and
 # families of instructions that no student was trained on.
 

@@ -221,21 +221,23 @@ def show_metrics(study: StoredSections, section: str, metrics: Mapping[str, str]
     )
 
 
-def show_gains(study: StoredSections, section: str, key: str) -> None:
-    """The gain over KD of every other method of a section; nothing if it is incomplete.
+def show_gains(study: StoredSections, section: str, key: str, kd_of: str = "") -> None:
+    """The gain over KD of every other method of a section, on equal seeds; nothing if incomplete.
 
     Args:
         study: the stored sections.
         section: its name.
         key: of the claim whose unit and margin count.
+        kd_of: name of the section that has KD; by default the same one.
     """
-    if study.is_complete(section):
-        items = study[section].pooled
-        others = [method for method in items["method"].unique() if method != KD]
-        others.sort(key=lambda method: (method != PARTS[-1], method))
+    names = dict.fromkeys([section, kd_of or section])
+    if study.is_complete(*names):
+        others = sorted({*study[section].pooled["method"]} - {KD})
+        others.sort(key=lambda method: (method != PARTS[-1], "+" not in method))
+        items = pd.concat([study[name].pooled for name in names])
         gains = [compare(items, method, KD) for method in others]
         name = f"{study.study}-{section}"
-        show_forest(gains, find_test(key), name, study.provenance(section))
+        show_forest(gains, find_test(key), name, study.provenance(*names))
 
 
 def _label(method: object) -> str:

@@ -277,7 +277,7 @@ def test_all_formats_show_the_same_numbers(path, tmp_path):
 def test_latex_escapes(path):
     text = latex(compare_all(read_scores(path, "kd"), "kd"))
     assert r"cka\_1" in text
-    assert r"95\% interval" in text
+    assert r"95 \% interval" in text
     assert not re.search(r"(?<!\\)%", text)
     assert text.isascii()
 

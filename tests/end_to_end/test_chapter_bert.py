@@ -22,6 +22,7 @@ FROM_SECTIONS = {
     "classification-verdicts": ["full"],
     "classification-levels": LEVELS,
     "classification-levels-figure": LEVELS,
+    "classification-full-others": ["full", "full-others"],
     "classification-two-by-two": ["full"],
     "classification-leave-one-task-out": ["full"],
     "classification-metrics": ["full"],
@@ -52,6 +53,8 @@ def test_complete_sections_show_the_simulated_effects(simulated_results, monkeyp
         gain = estimate(shown[name], "kd+procrustes", "kd")
         assert abs(gain - gains["procrustes"]) < 2
     assert abs(estimate(shown["classification-quarter"], "kd+cka", "kd") - gains["cka"]) < 2
+    isotropy = estimate(shown["classification-full-others"], "kd+isotropy", "kd")
+    assert abs(isotropy - gains["isotropy"]) < 4  # of five seeds
     ahead_of_spectrum = estimate(shown["classification-five-tests"], "kd+procrustes", "kd+spectrum")
     assert abs(ahead_of_spectrum - gains["procrustes"] + gains["spectrum"]) < 2
     assert verdict(page, "KD + Procrustes vs KD") == "better"

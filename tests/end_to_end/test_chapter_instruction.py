@@ -15,6 +15,7 @@ FROM_SECTIONS = {
     "instruction-verdicts": ["full"],
     "instruction-levels": LEVELS,
     "instruction-levels-figure": LEVELS,
+    "instruction-full-others": ["full", "full-others"],
     "outcomes": ["full"],
     "instruction-two-by-two": ["full"],
     "instruction-metrics": ["full"],

@@ -48,7 +48,7 @@ def report_table(report: ComparisonReport) -> pd.DataFrame:
             {
                 "method": row.comparison.method,
                 "task": row.comparison.task,
-                f"{unit.name} ({row.comparison.level:.0%} interval)": (
+                f"{unit.name} ({100 * row.comparison.level:g} % interval)": (
                     unit.format_difference(row.comparison)
                 ),
                 "n": _size(row.comparison),

@@ -26,7 +26,7 @@ class Unit:
 
     def format(self, value: float) -> str:
         """A number with its sign."""
-        return f"{value * self.factor:+.{self.digits}f}"
+        return f"{value * self.factor:+z.{self.digits}f}"
 
     def format_interval(self, comparison: Comparison) -> str:
         """The ends of the interval."""
@@ -63,7 +63,7 @@ def comparison_table(comparisons: Sequence[Comparison], margin: float, unit: Uni
             {
                 "comparison": comparison_label(c.method, c.baseline),
                 "task": c.task,
-                f"{unit.name} ({c.level:.0%} interval)": unit.format_difference(c),
+                f"{unit.name} ({100 * c.level:g} % interval)": unit.format_difference(c),
                 p_name: format_p(c.p_adjusted),
                 "P(better)": f"{c.p_better:.2f}",
                 "verdict": verdict(c, margin).word,
@@ -94,7 +94,7 @@ def comparison_caption(comparisons: Sequence[Comparison], margin: float, unit: U
     runs = {run_id for c in comparisons for run_id in c.run_ids}
     return (
         f"{seeds} seeds; {items} test items{where} from {clusters} sources. Test: {tests}. "
-        f"Correction: {'; '.join(corrections)}. Intervals: {comparisons[0].level:.0%}, not "
+        f"Correction: {'; '.join(corrections)}. Intervals: {100 * comparisons[0].level:g} %, not "
         f"adjusted. Margin: {margin * unit.factor:g} ({unit.name}). {len(runs)} runs."
     )
 

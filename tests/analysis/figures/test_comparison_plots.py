@@ -149,7 +149,7 @@ def test_forest_draws_each_interval_in_the_methods_colour(ax, comparisons):
 def test_table_and_caption_say_what_was_done(comparisons):
     table = comparison_table(comparisons, 0.01, POINTS)
     assert table["verdict"].tolist() == ["better", "inconclusive"]
-    shown = float(table["points (95% interval)"][0].split()[0])
+    shown = float(table["points (95 % interval)"][0].split()[0])
     assert shown == pytest.approx(100 * comparisons[0].estimate, abs=0.051)
     text = comparison_caption(comparisons, 0.01, POINTS)
     assert text.startswith("5 seeds; 80 test items of 2 tasks from 40 sources. Test: paired")

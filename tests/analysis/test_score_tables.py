@@ -121,6 +121,15 @@ def test_what_is_left_out_is_counted(long, tmp_path):
         ("-nll", False),
         ("score ↓", True),
         ("Index ↑", False),
+        ("1 \N{MINUS SIGN} accuracy", True),
+        ("\N{MINUS SIGN}RMSE", False),
+        ("1\N{EN DASH}F1", True),
+        ("1\N{NON-BREAKING HYPHEN}accuracy", True),
+        ("1.0 - accuracy", True),
+        ("1 - token accuracy", True),
+        ("1 - eval/accuracy", True),
+        ("mean_test_neg_log_loss", False),
+        ("Rouge\N{NON-BREAKING HYPHEN}L", False),
     ],
 )
 def test_directions_are_known_by_name(long, tmp_path, metric, sign_flipped):
@@ -128,7 +137,8 @@ def test_directions_are_known_by_name(long, tmp_path, metric, sign_flipped):
 
 
 def test_an_unknown_direction_is_asked_for(long, tmp_path):
-    for metric in (None, "zeal", "toxicity_score", "brier_skill_score"):
+    reversing = ("one minus f1", "inverse accuracy", "drop in accuracy", "accuracy decline")
+    for metric in (None, "zeal", "toxicity_score", "brier_skill_score", *reversing):
         with pytest.raises(InputError, match="is unknown: choose --higher or --lower"):
             read(long, tmp_path, metric=metric)
     assert read(long, tmp_path, metric="zeal", higher_is_better=False).sign_flipped

@@ -8,6 +8,7 @@ from support.paired_items import classified_items
 from geodistill.analysis.stats.collapse import collapsed_share, find_collapsed
 from geodistill.analysis.stats.compare import compare
 from geodistill.analysis.stats.single_level import compare_over_items
+from geodistill.errors import InputError
 
 
 def run(label, prediction, run_id="a", task="t", method="kd", seed=0):
@@ -123,6 +124,8 @@ def test_items_that_do_not_tell_have_no_collapsed_run():
     items = run(*classes(0)).drop(columns="prediction").assign(score=1.0)
     assert find_collapsed(items).empty
     assert collapsed_share(items) == 0.0
+    with pytest.raises(InputError, match="items lack run_id; the columns are task, method, seed"):
+        find_collapsed(items.drop(columns="run_id"))
 
 
 def with_dead_runs(items, method, seeds):

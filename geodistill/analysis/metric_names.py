@@ -26,7 +26,12 @@ LOWER = {
     "crps", "squarederror", "wer", "cer", "ter", "fid", "eer", "brier", "kl", "ece", "bitsperbyte",
     "bpb", "bpc", "regret",
 }  # fmt: skip
-_PREFIXES = ("test", "eval", "val", "valid", "validation", "dev", "train", "mean", "avg")
+_PREFIX = re.compile(r"^((test|eval|val|valid|validation|dev|train|mean|avg)[_ .-]\s*)+")
+_DASHES = str.maketrans(dict.fromkeys("−–—‐‑", "-"))
+_REVERSING = {
+    "minus", "inverse", "inverted", "inv", "reverse", "reversed", "reciprocal", "complement",
+    "negated", "flipped", "drop", "decrease", "decline",
+}  # fmt: skip
 
 
 def metric_key(metric: str) -> str:
@@ -38,13 +43,14 @@ def metric_key(metric: str) -> str:
         >>> metric_key("f1_score")
         'f1'
     """
-    last = metric.partition(",")[0].rpartition("/")[2].rpartition(":")[2].lower()
-    for prefix in _PREFIXES:
-        for sign in ("_", " ", "-", "."):
-            last = last.strip().removeprefix(prefix + sign)
-    key = canonical(last)
+    key = canonical(_without_prefix(metric.partition(",")[0]))
     shorter = key.removesuffix("score")
     return shorter if shorter in HIGHER | LOWER else key
+
+
+def _without_prefix(name: str) -> str:
+    """`eval/test_f1` as `f1`."""
+    return _PREFIX.sub("", name.rpartition("/")[2].rpartition(":")[2].lower().strip())
 
 
 def is_bounded(metric: str) -> bool:
@@ -56,7 +62,7 @@ def has_higher_better(metric: str) -> bool:
     """Whether larger values of a metric are better, by its name or the last word of it.
 
     Raises:
-        InputError: a metric that is not known.
+        InputError: a metric that is not known, or whose name has a word that may reverse it.
 
     Example:
         >>> has_higher_better("macro_f1"), has_higher_better("neg_log_loss")
@@ -64,16 +70,18 @@ def has_higher_better(metric: str) -> bool:
         >>> has_higher_better("brier_score"), has_higher_better("1 - AUC")
         (False, False)
     """
-    name = metric.partition(",")[0].lower()
+    name = metric.partition(",")[0].lower().translate(_DASHES).strip()
     if arrow := re.search("[↑↓]", name):
         return arrow[0] == "↑"
-    flipped = metric_key(re.sub(r"^(1|100)?\s*-\s*", "", name))
-    if re.match(r"(1|100)?\s*-", name) and flipped in HIGHER | LOWER:  # not "1-shot accuracy"
-        return flipped in LOWER
-    if negated := re.fullmatch(r"neg(?:ative)?[_ -](.+)", name):  # as scikit-learn writes errors
-        return not has_higher_better(negated[1])
-    last_word = canonical(re.split(r"[\W_]", name)[-1])
-    for key in (metric_key(metric), "" if last_word == "score" else last_word):
+    if sign := re.match(r"(1(\.0*)?|100)?\s*-\s*", name):  # but not that of "1-shot accuracy"
+        rest = name[sign.end() :]
+        if not sign[1] or sign[0].endswith(" ") or metric_key(rest) in HIGHER | LOWER:
+            return not has_higher_better(rest)
+    if negated := re.fullmatch(r"neg(?:ative)?[_ -](.+)", _without_prefix(name)):
+        return not has_higher_better(negated[1])  # as scikit-learn writes errors
+    words = [canonical(word) for word in re.split(r"[\W_]", name)]
+    last_word = "" if words[-1] == "score" or _REVERSING & set(words) else words[-1]
+    for key in (metric_key(metric), last_word):
         if key in HIGHER | LOWER:
             return key in HIGHER
     raise InputError(

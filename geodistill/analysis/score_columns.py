@@ -29,6 +29,8 @@ _OTHER_NAMES = {
     "cluster": "source group document doc user subject",
 }
 ROLES = tuple(_OTHER_NAMES)
+NAMES = ("method", "task", "item", "cluster")
+"""Roles whose values are names, also where they spell numbers."""
 _ALIASES = {role: (role, *names.split()) for role, names in _OTHER_NAMES.items()}
 _NEVER_METHODS = ("task", "item", "metric", "label", "prediction")
 _NUMBERED = ("fold", "seed")  # roles whose other names hold texts elsewhere: split=test, rep=blue
@@ -54,13 +56,18 @@ def canonical(name: object) -> str:
 
 
 def is_name(column: object) -> bool:
-    """Whether a column's name is one of those that stand for methods or tasks.
+    """Whether a column's name is one of those that stand for columns of names.
 
     Example:
-        >>> is_name("Model"), is_name("dataset"), is_name("accuracy")
+        >>> is_name("Model"), is_name("question_id"), is_name("accuracy")
         (True, True, False)
     """
-    return canonical(column) in (*_ALIASES["method"], *_ALIASES["task"])
+    return role_of(column) in NAMES
+
+
+def role_of(column: object) -> str:
+    """The role of which a column's name is one, whatever it holds; "" if there is none."""
+    return next((role for role in ROLES if canonical(column) in _ALIASES[role]), "")
 
 
 def is_bookkeeping(name: object) -> bool:
@@ -200,6 +207,30 @@ def clean_names(values: "pd.Series[Any]") -> "pd.Series[str]":
 def _clean_name(name: object) -> str:
     text = str(int(name)) if isinstance(name, float) and name.is_integer() else str(name)
     return re.sub(r"[\x00-\x1f\x7f-\x9f]", lambda m: f"\\x{ord(m[0]):02x}", text.strip())
+
+
+def refuse_absent_columns(frame: pd.DataFrame, names: Iterable[str], what: str = "items") -> None:
+    """Raise InputError if a table lacks columns.
+
+    Args:
+        frame: the table.
+        names: of the columns.
+        what: the table holds.
+    """
+    if absent := [name for name in names if name not in frame]:
+        raise InputError(
+            f"{what} lack {', '.join(absent)}; the columns are {', '.join(map(str, frame))}"
+        )
+
+
+def as_names(names: str | float | Iterable[object]) -> list[str]:
+    """One name or several as a list of texts.
+
+    Example:
+        >>> as_names("kd"), as_names([1, 2])
+        (['kd'], ['1', '2'])
+    """
+    return [str(name) for name in ([names] if isinstance(names, (str, int, float)) else names)]
 
 
 def join(names: Iterable[object], most: int = 20) -> str:

@@ -5,14 +5,14 @@ import gzip
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 from pandas.api.types import is_object_dtype
 
-from geodistill.analysis.score_columns import is_name, join
+from geodistill.analysis.score_columns import is_name, join, role_of
 from geodistill.analysis.stored_results import load_items
 from geodistill.errors import InputError
 from geodistill.files import first_line
@@ -20,24 +20,32 @@ from geodistill.files import first_line
 _HARNESS_TEXTS = ("target", "filter", "doc_hash", "prompt_hash", "target_hash")
 
 
-def load_table(path: Path) -> pd.DataFrame:
+def load_table(path: Path, names: Collection[str] = ()) -> pd.DataFrame:
     """The table in a file, in a folder of JSON files of one run each, or in stored results.
 
     Texts are read as they are written: a method may be called `null` or `NA`.
 
     Args:
         path: .csv, .tsv, .json, .jsonl (each also as .gz) or .parquet, or a folder.
+        names: columns of texts, beside those whose names say so: in CSV 01 and 1 are two there.
 
     Raises:
-        InputError: no such file, another kind of file, one that cannot be read or holds no rows.
+        InputError: no such file, another kind of file, one that cannot be read or holds no rows;
+            names that are rounded numbers.
     """
-    frame = _load_folder(path) if path.is_dir() else _load_file(path)
+    frame = _load_folder(path) if path.is_dir() else _load_file(path, names)
     if frame.empty:
         raise InputError(f"{path} holds no rows")
+    for name in frame.select_dtypes("float"):
+        if (is_name(name) or name in names) and (frame[name].abs() >= 2**53).any():
+            raise InputError(
+                f"{path}: numbers of column {name} are too large to be read exactly beside missing "
+                "ones: write them as texts"
+            )
     return frame.rename(columns=str)
 
 
-def _load_file(path: Path) -> pd.DataFrame:
+def _load_file(path: Path, names: Collection[str] = ()) -> pd.DataFrame:
     if not path.is_file():
         raise InputError(f"no file at {path}")
     ending = "".join(path.suffixes[-2:]) if path.suffix == ".gz" else path.suffix
@@ -46,7 +54,7 @@ def _load_file(path: Path) -> pd.DataFrame:
         endings = ", ".join(_READERS)
         raise InputError(f"{path} is {path.suffix or 'without ending'}; expected {endings} or .gz")
     try:
-        return reader(path)
+        return _read_text(path, names) if reader is _read_text else reader(path)
     except InputError:
         raise
     except UnicodeDecodeError as error:
@@ -57,22 +65,24 @@ def _load_file(path: Path) -> pd.DataFrame:
         raise InputError(f"{path} cannot be read: {first_line(error)}") from error
 
 
-def _read_text(path: Path) -> pd.DataFrame:
+def _read_text(path: Path, texts: Collection[str] = ()) -> pd.DataFrame:
     """Fields separated by whichever separator is most frequent in the first line."""
     with _open(path) as lines:
         header = next(lines, "")
     separator = max((",", ";", "\t"), key=header.count)
-    names = Counter(name.strip() for name in next(csv.reader([header], delimiter=separator), []))
+    fields = next(csv.reader([header], delimiter=separator), [])
+    names = Counter(name.strip() for name in fields)
     if repeated := [name for name, count in names.items() if name and count > 1]:
         raise InputError(f"{path} has several columns called {join(repeated)}: rename all but one")
     decimal = "," if separator == ";" else "."
     options: dict[str, Any] = {"sep": separator, "decimal": decimal, "encoding": "utf-8-sig"}
     options |= {"keep_default_na": False, "na_values": [""], "low_memory": False}
+    # In columns of names 1.10 and 1.1 are two.
+    options["dtype"] = {name: str for name in fields if is_name(name) or name.strip() in texts}
     frame: pd.DataFrame = pd.read_csv(path, **options)
-    numbers = [str(name) for name in frame.select_dtypes(["float", "bool"]) if is_name(name)]
-    if numbers and isinstance(frame.index, pd.RangeIndex):  # 1.10 and 1.1 are two names
-        texts = pd.read_csv(path, **options, usecols=numbers, dtype=str)
-        frame = frame.assign(**{name: texts[name] for name in numbers})
+    for name in options["dtype"]:
+        if role_of(name) in ("item", "cluster"):  # numbers as pandas writes them beside gaps
+            frame[name] = frame[name].str.replace(r"^(-?\d+)\.0$", r"\1", regex=True)
     if frame.shape[1] == 1:
         raise InputError(
             f"{path} has one column, {header.strip()!r}: expected fields separated by commas, "
@@ -96,7 +106,7 @@ def _open(path: Path) -> Any:
 
 def _read_lines(path: Path) -> pd.DataFrame:
     """One JSON object per line; samples of an evaluation harness have the task in the file name."""
-    options: dict[str, Any] = {"lines": True, "dtype": False}
+    options: dict[str, Any] = {"lines": True, "dtype": False, "encoding": "utf-8-sig"}
     frame: pd.DataFrame = pd.read_json(path, **options)
     if {"doc_id", "target", "filtered_resps"} <= set(frame):
         task = re.sub(r"^samples_|_\d{4}-\d\d-\d\dT.*$|\.jsonl.*$", "", path.name)
@@ -117,6 +127,12 @@ def _read_json(path: Path) -> pd.DataFrame:
         return pd.DataFrame(_harness_rows(content))
     if isinstance(content, dict) and {"task_name", "scores"} <= set(content):
         return pd.DataFrame(_embedding_rows(content, method=path.parents[1].name))
+    if isinstance(content, dict) and "data" in content and {"columns", "schema"} & set(content):
+        return pd.DataFrame(content["data"], columns=content.get("columns"))
+    if isinstance(content, dict) and _are_rows(content):  # as pandas writes orient="index"
+        return pd.DataFrame(list(content.values()))
+    if isinstance(content, dict) and content and all(map(_are_rows, content.values())):
+        return pd.DataFrame(content)  # as pandas writes it without an `orient`
     if isinstance(content, dict) and all(isinstance(value, list) for value in content.values()):
         return pd.DataFrame(content)
     if isinstance(content, list) and all(isinstance(row, dict) for row in content):
@@ -124,6 +140,17 @@ def _read_json(path: Path) -> pd.DataFrame:
     if isinstance(content, dict):
         return pd.json_normalize([content])
     raise InputError(f"{path} holds a {type(content).__name__}; expected a list of objects")
+
+
+def _are_rows(content: object) -> bool:
+    """Whether a JSON object holds one value per row number."""
+    return isinstance(content, dict) and bool(content) and all(map(str.isdecimal, content))
+
+
+def _read_parquet(path: Path) -> pd.DataFrame:
+    frame = pd.read_parquet(path)
+    named = any(name is not None for name in frame.index.names)
+    return frame.reset_index() if named else frame
 
 
 def _harness_rows(content: dict[str, Any]) -> Iterator[dict[str, object]]:
@@ -187,5 +214,5 @@ _READERS: dict[str, Callable[[Path], pd.DataFrame]] = {
     ".tsv": _read_text,
     ".json": _read_json,
     ".jsonl": _read_lines,
-    ".parquet": pd.read_parquet,
+    ".parquet": _read_parquet,
 }

@@ -71,7 +71,8 @@ def one_row_per_score(
     frame, folds = folds_as_seeds(frame, columns)
     if folds:
         task = frame["task"] if "task" in frame else pd.Series("all", frame.index)
-        n_folds = int(frame.groupby(task)["fold"].nunique().min())
+        frame = frame.assign(n_folds=frame.groupby(task)["fold"].transform("nunique"))
+        n_folds = int(frame["n_folds"].min())
         taken["seed"] = (
             f"{taken.pop('fold', folds)}: folds of cross-validation (K = {n_folds}), which share "
             "training data"

@@ -17,9 +17,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
-from pandas.api.types import is_float_dtype, is_numeric_dtype
 
 from geodistill.analysis import score_columns as roles
 from geodistill.analysis import score_shapes as shapes
@@ -33,10 +31,9 @@ from geodistill.analysis.metric_names import (
 )
 from geodistill.analysis.score_columns import join
 from geodistill.analysis.score_files import load_table
+from geodistill.analysis.score_rows import clean_rows, refuse_other_coding
+from geodistill.analysis.stats.collapse import is_free_text, is_scale
 from geodistill.errors import InputError
-
-MAX_SCORE, MIN_SCORE = 1e70, 1e-9
-"""Fourth powers of larger scores overflow; differences of smaller ones count as rounding."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +42,7 @@ class ScoreTable:
 
     Attributes:
         frame: `run_id, task, method, seed, score`, with items also `item, source`, of
-            cross-validation `fold`; higher scores are better.
+            cross-validation `fold, n_folds`; higher scores are better.
         metric: its name in the file.
         sign_flipped: whether lower is better in the file, so that signs were reversed.
         metric_from_labels: name of the metric to compute from `label, prediction`, where it is no
@@ -72,13 +69,13 @@ class ScoreTable:
 
 
 def read_scores(
-    path: Path,
+    path: str | Path,
     baseline: str,
     columns: Mapping[str, str] | None = None,
     metric: str | None = None,
     higher_is_better: bool | None = None,
-    tasks: Sequence[str] = (),
-    methods: Sequence[str] = (),
+    tasks: str | Sequence[str] = (),
+    methods: str | Sequence[str] = (),
 ) -> ScoreTable:
     """The scores in a file, or of the finished, clean runs in a results folder.
 
@@ -95,7 +92,7 @@ def read_scores(
     Raises:
         InputError: an unknown kind of file, a task or method without rows, columns that are missing
             or ambiguous, a metric of unknown direction, values that are no numbers, or two values
-            of one score.
+            of one score; an item with two labels, or predictions that are none of the labels.
 
     Example:
         >>> from pathlib import Path
@@ -106,8 +103,12 @@ def read_scores(
         >>> scores.metric, scores.n_rows, scores.taken["method"]
         ('Accuracy', 2, 'column Model: kd, new')
     """
-    columns = columns or {}
-    frame, name_by_role = roles.assign_roles(load_table(path), columns, baseline, path)
+    path, columns = Path(path), columns or {}
+    tasks, methods = roles.as_names(tasks), roles.as_names(methods)
+    if methods and set(methods) == {baseline}:
+        raise InputError(f"methods names the baseline {baseline!r} alone; expected others too")
+    table = load_table(path, [columns[role] for role in roles.NAMES if role in columns])
+    frame, name_by_role = roles.assign_roles(table, columns, baseline, path)
     notes = shapes.describe_unfinished(frame)
     frame, taken = shapes.one_row_per_score(
         frame, name_by_role, columns, baseline, metric, methods, path
@@ -115,7 +116,11 @@ def read_scores(
     original = set(frame)
     frame, name = _choose_values(frame, metric, name_by_role.get("value", "value"), path)
     sign_flipped = not (has_higher_better(name) if higher_is_better is None else higher_is_better)
-    frame, left_out = _clean(frame, path, {*name_by_role, *taken})
+    known_roles = {*name_by_role, *taken}
+    if "fold" in frame and "seed" not in name_by_role:  # a repetition may be the seed
+        known_roles -= {"seed"}
+    frame, left_out, notes_on_methods = clean_rows(frame, path, known_roles, baseline)
+    notes += notes_on_methods
     if not tasks and (means := shapes.is_mean_over_tasks(frame["task"])).any():
         left_out[f"of a mean over tasks ({join(frame.loc[means, 'task'].unique())})"] = int(
             means.sum()
@@ -182,16 +187,12 @@ def _choose_values(
         return frame.assign(value=frame[wanted]), str(wanted)
     if "value" in frame:
         return frame, metric or value_name
-    if {"label", "prediction"} <= set(frame):
-        label, prediction = roles.comparable(frame["label"], frame["prediction"])
-        frame = frame.assign(label=label, prediction=prediction)
-        key, correct = metric_key(metric or "accuracy"), (label == prediction).astype(float)
-        if key in FROM_LABELS and "item" in frame:
-            return frame.assign(value=(0.0 * correct).where(label.notna())), str(metric)
-        if key in CORRECTNESS:
-            return frame.assign(value=correct.where(label.notna())), metric or "accuracy"
     names = roles.score_candidates(frame)
     known = [name for name in others if metric_key(name) in HIGHER | LOWER]
+    if {"label", "prediction"} <= set(frame):
+        frame, name = _score_by_labels(frame, metric, bool(known), path)
+        if name:
+            return frame, name
     if metric or not (names or known):
         absent = f"no metric {metric!r}" if metric else "no column with values"
         raise InputError(
@@ -206,6 +207,47 @@ def _choose_values(
     return frame.assign(value=frame[name]), name
 
 
+def _score_by_labels(
+    frame: pd.DataFrame, metric: str | None, has_scores: bool, path: Path
+) -> tuple[pd.DataFrame, str]:
+    """The table with a `value` from labels and predictions, and the metric; "" if they give none.
+
+    Without a named metric it is the accuracy, but of texts and of numbers on a scale only where no
+    column has scores.
+    """
+    label, prediction = roles.comparable(frame["label"], frame["prediction"])
+    frame = frame.assign(label=label, prediction=prediction)
+    key, correct = metric_key(metric or "accuracy"), (label == prediction).astype(float)
+    if metric is None:
+        on_scale = is_scale(label, prediction)
+        if has_scores and (on_scale or _has_free_texts(frame)):
+            return frame, ""
+        if on_scale:
+            raise InputError(
+                f"{path}: labels and predictions are numbers on a scale, which are not equal or "
+                "unequal: choose --metric pearson or spearman, or name a column of scores by it"
+            )
+    if key in FROM_LABELS and "item" in frame:
+        if key not in ("pearson", "spearman"):
+            refuse_other_coding(frame, path)
+        return frame.assign(value=(0.0 * correct).where(label.notna())), str(metric)
+    if key in CORRECTNESS:
+        if key not in ("em", "exactmatch"):  # of texts, of which none may match
+            refuse_other_coding(frame, path)
+        return frame.assign(value=correct.where(label.notna())), metric or "accuracy"
+    return frame, ""
+
+
+def _has_free_texts(frame: pd.DataFrame) -> bool:
+    """Whether no task has classes as labels."""
+    task = frame["task"] if "task" in frame else pd.Series("all", frame.index)
+    run = [name for name in ("method", "seed") if name in frame]
+    return all(
+        is_free_text(rows["label"], rows["prediction"], rows.groupby(run).size().max())
+        for _, rows in frame.groupby(task)
+    )
+
+
 def _one_metric(frame: pd.DataFrame, metric: str | None, path: Path) -> tuple[pd.DataFrame, str]:
     known = sorted(frame["metric"].dropna().astype(str).unique())
     if metric is None and len(known) > 1:
@@ -216,84 +258,3 @@ def _one_metric(frame: pd.DataFrame, metric: str | None, path: Path) -> tuple[pd
     if "value" not in frame:
         raise InputError(f"{path} has a column metric and none for its value: {join(frame)}")
     return frame[frame["metric"].astype(str) == name], str(name)
-
-
-def _clean(frame: pd.DataFrame, path: Path, known: set[str]) -> tuple[pd.DataFrame, dict[str, int]]:
-    """Rows with a finite score, each once; and the number of rows left out, by reason."""
-    roles_of_rows = ("task", "seed", *(() if "item" in frame else ("fold",)), "item")
-    absent = [role for role in roles_of_rows if role not in known]
-    frame = _with_names(frame)
-    values = roles.to_numbers(frame["value"], path)
-    keys = [name for name in ("task", "method", "seed", "item") if name in frame]
-    others = [name for name in frame if name not in (*roles.ROLES, "source")]
-    other_columns = frame[[name for name in others if not frame[name].equals(frame["value"])]]
-    columns = [*keys, "source", "label", "prediction", "fold", "answer", "exact_match"]
-    frame = frame.filter(columns).assign(score=values)
-    named = frame[keys].notna().all(axis=1)
-    unlabelled = pd.Series(False, index=frame.index)
-    if {"label", "prediction"} <= set(frame):
-        unlabelled = values.isna() & (frame["label"].isna() | frame["prediction"].isna())
-    finite = np.isfinite(values)
-    valid = frame[named & finite]
-    largest = valid["score"].abs().max()
-    if largest > MAX_SCORE or 0 < largest < MIN_SCORE:
-        raise InputError(
-            f"{path}: the largest score is {largest:g}; expected a unit in which it lies between "
-            f"{MIN_SCORE:g} and {MAX_SCORE:g}"
-        )
-    cell = valid.groupby(keys, sort=False).ngroup()  # each name is read once
-    repeated = cell.duplicated()
-    if repeated.any():
-        first = valid["score"].groupby(cell, sort=False).transform("first")
-        other = valid[valid["score"] != first]
-        _refuse_conflict(other, valid, keys, absent, other_columns, path)
-    unique = valid[~repeated]
-    left_out = {
-        "without a method, task, seed or item": int((~named).sum()),
-        "without a label or a prediction": int((named & unlabelled).sum()),
-        "without a finite value": int((named & ~finite & ~unlabelled).sum()),
-        "repeated": len(valid) - len(unique),
-    }
-    run = unique.groupby(["task", "method", "seed"], sort=False).ngroup()
-    runs = unique.loc[~run.duplicated(), ["task", "method", "seed"]].astype(str)
-    ids = runs["task"] + "/" + runs["method"] + "/" + runs["seed"]
-    return unique.assign(run_id=ids.to_numpy()[run]).reset_index(drop=True), left_out
-
-
-def _with_names(frame: pd.DataFrame) -> pd.DataFrame:
-    """The table with a task and a seed in each row, clean names, and the `source` of each item."""
-    for role, default in (("task", "all"), ("seed", 0)):
-        if role not in frame:
-            frame = frame.assign(**{role: default})
-    if is_float_dtype(frame["seed"]) and (frame["seed"].dropna() % 1 == 0).all():
-        frame = frame.assign(seed=frame["seed"].astype("Int64"))
-    names = ["task", "method", *(name for name in ("item", "cluster") if name in frame)]
-    names += [] if is_numeric_dtype(frame["seed"]) else ["seed"]
-    frame = frame.assign(**{name: roles.clean_names(frame[name]) for name in names})
-    if "item" in frame:
-        item = frame["item"]  # one without a cluster is its own, whatever the clusters' names
-        frame["source"] = frame["cluster"].fillna("item " + item) if "cluster" in frame else item
-    return frame
-
-
-def _refuse_conflict(
-    different: pd.DataFrame,
-    rows: pd.DataFrame,
-    keys: list[str],
-    absent: list[str],
-    others: pd.DataFrame,
-    path: Path,
-) -> None:
-    """Raise InputError if a score has two values, with the column that tells its rows apart."""
-    if different.empty:
-        return
-    values = different.iloc[0][keys]
-    same = others.loc[rows.index[(rows[keys] == values).all(axis=1)]].select_dtypes(exclude="float")
-    differing = [name for name in same if same[name].nunique() > 1]
-    hint = "keep one"
-    if absent:
-        options = " or ".join(f"{role}={differing[0] if differing else 'NAME'}" for role in absent)
-        hint += f", or name the column that tells them apart by --column {options}"
-        hint += "" if differing else " (the table has none: add it)"
-    where = ", ".join(f"{name} {value}" for name, value in values.items())
-    raise InputError(f"{path} has two different values for {where}: {hint}")

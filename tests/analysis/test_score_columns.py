@@ -353,6 +353,43 @@ def test_names_that_spell_numbers_stay_as_they_are_written(tmp_path, names):
     )
 
 
+def test_items_and_columns_named_as_names_stay_as_they_are_written(tmp_path):
+    items = ["01", "1", "2.1", "2.10", "1000000000000000001", "1000000000000000002", ""]
+    lines = [f"{m},{i},0.{k}" for m in ("1.1", "1.10") for k, i in enumerate(items)]
+    (tmp_path / "x.csv").write_text("\n".join(["variant,item,accuracy", *lines]) + "\n")
+    scores = read_scores(tmp_path / "x.csv", "1.1", {"method": "variant"})
+    assert set(scores.frame["item"]) == set(items[:-1])
+    assert set(scores.frame["method"]) == {"1.1", "1.10"}
+
+
+def test_an_item_has_one_name_in_every_format(tmp_path):
+    """Also as pandas writes it where another one is missing."""
+    (tmp_path / "x.csv").write_text("method,item,accuracy\nkd,1,0\nkd,2,1\nnew,1.0,1\nnew,2.0,1\n")
+    assert set(read_scores(tmp_path / "x.csv", "kd").frame["item"]) == {"1", "2"}
+    rows = [{"method": "kd", "item": item, "accuracy": 1.0} for item in (1, 2, None)]
+    (tmp_path / "x.json").write_text(json.dumps(rows))
+    assert set(read_scores(tmp_path / "x.json", "kd").frame["item"]) == {"1", "2"}
+    rows[0]["item"] = 10**18 + 1
+    for name, text in (("x.json", json.dumps(rows)), ("x.jsonl", "\n".join(map(json.dumps, rows)))):
+        (tmp_path / name).write_text(text)
+        with pytest.raises(InputError, match=r"column item are too large .*: write them as texts"):
+            read_scores(tmp_path / name, "kd")
+
+
+@pytest.mark.parametrize("orient", ["columns", "index", "split", "table", "records"])
+def test_tables_as_pandas_writes_them(tmp_path, orient):
+    TABLE.to_json(tmp_path / "x.json", orient=orient)
+    assert scores_of(tmp_path / "x.json")[1] == pytest.approx(EXPECTED)
+
+
+def test_an_index_with_names_and_a_byte_order_mark_are_read(tmp_path):
+    TABLE.set_index(["Model", "Seed"]).to_parquet(tmp_path / "x.parquet")
+    text = TABLE.to_json(orient="records", lines=True)
+    (tmp_path / "x.jsonl").write_text(text, encoding="utf-8-sig")
+    for name in ("x.parquet", "x.jsonl"):
+        assert scores_of(tmp_path / name)[1] == pytest.approx(EXPECTED)
+
+
 def test_seeds_are_the_same_with_blanks_and_as_text(tmp_path):
     (tmp_path / "x.csv").write_text("method,seed,accuracy\nkd,a,0.5\nnew,a ,0.6\n")
     assert set(read_scores(tmp_path / "x.csv", "kd").frame["seed"]) == {"a"}

@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 
 from geodistill.analysis.score_tables import read_scores
+from geodistill.analysis.stats.collapse import find_collapsed
 from geodistill.errors import InputError
 
 KEYS = ["task", "method", "seed", "item"]
@@ -97,7 +98,8 @@ def test_what_is_left_out_is_counted(long, tmp_path):
     scores = read(pd.concat([spoilt, spoilt.iloc[[5, 6]]]), tmp_path, "x.parquet")
     assert scores.n_rows == 26
     assert len(scores.frame) == 21
-    assert list(scores.left_out.values()) == [1, 0, 2, 2]
+    assert list(scores.left_out.values()) == [1, 0, 1, 1, 2]
+    assert scores.notes[0].startswith("infinite scores of kd are left out (1): if these runs div")
 
 
 @pytest.mark.parametrize(
@@ -121,6 +123,15 @@ def test_what_is_left_out_is_counted(long, tmp_path):
         ("-nll", False),
         ("score ↓", True),
         ("Index ↑", False),
+        ("1 \N{MINUS SIGN} accuracy", True),
+        ("\N{MINUS SIGN}RMSE", False),
+        ("1\N{EN DASH}F1", True),
+        ("1\N{NON-BREAKING HYPHEN}accuracy", True),
+        ("1.0 - accuracy", True),
+        ("1 - token accuracy", True),
+        ("1 - eval/accuracy", True),
+        ("mean_test_neg_log_loss", False),
+        ("Rouge\N{NON-BREAKING HYPHEN}L", False),
     ],
 )
 def test_directions_are_known_by_name(long, tmp_path, metric, sign_flipped):
@@ -128,7 +139,8 @@ def test_directions_are_known_by_name(long, tmp_path, metric, sign_flipped):
 
 
 def test_an_unknown_direction_is_asked_for(long, tmp_path):
-    for metric in (None, "zeal", "toxicity_score", "brier_skill_score"):
+    reversing = ("one minus f1", "inverse accuracy", "drop in accuracy", "accuracy decline")
+    for metric in (None, "zeal", "toxicity_score", "brier_skill_score", *reversing):
         with pytest.raises(InputError, match="is unknown: choose --higher or --lower"):
             read(long, tmp_path, metric=metric)
     assert read(long, tmp_path, metric="zeal", higher_is_better=False).sign_flipped
@@ -185,3 +197,83 @@ def test_one_score_given_twice_and_differently(long, tmp_path):
 def test_scores_too_large_or_too_small_to_square_are_refused(long, tmp_path, size):
     with pytest.raises(InputError, match="expected a unit in which it lies between 1e-09 and 1e"):
         read(long.assign(value=size * (1 + long["value"])), tmp_path, metric="nll")
+
+
+def test_a_method_without_a_finite_score_is_named(long, tmp_path):
+    both = long.assign(value=long["value"].where(long["method"] == "kd"))
+    assert read(both, tmp_path).notes == ("left out, since no row has a finite score: cka",)
+    with pytest.raises(InputError, match="no row of 'kd' has a finite score"):
+        read(long.assign(value=long["value"].where(long["method"] != "kd")), tmp_path)
+
+
+def test_names_may_be_given_alone_or_as_numbers(long, tmp_path):
+    numbered = long.assign(task=long["task"].map({"a": 1, "b": 2}))
+    assert set(read(numbered, tmp_path, tasks=[1]).frame["task"]) == {"1"}
+    same(read(long, tmp_path, methods="cka"), long)
+    path = tmp_path / "x.csv"
+    same(read_scores(str(path), "kd", metric="accuracy"), long)
+    with pytest.raises(InputError, match="methods names the baseline 'kd' alone"):
+        read(long, tmp_path, methods=["kd"])
+
+
+@pytest.mark.parametrize(
+    ("columns", "options"),
+    [({"repeat": "r"}, "seed=repeat$"), ({"part": "p"}, "task=part or seed=part or item=part$")],
+)
+def test_a_repetition_of_folds_is_named_as_the_seed(tmp_path, columns, options):
+    (name, letter), index = next(iter(columns.items())), range(20)
+    frame = pd.DataFrame({"method": ["kd", "cka"] * 10, "fold": [i // 2 % 5 for i in index]})
+    frame = frame.assign(
+        value=np.linspace(0, 1, 20), **{name: [f"{letter}{i // 10}" for i in index]}
+    )
+    with pytest.raises(InputError, match=f"tells them apart by --column {options}"):
+        read(frame, tmp_path)
+
+
+def generated(long):
+    """Free texts beside a reference of each item, with the overlap as a column."""
+    reference = "summary of " + long["item"].astype(str)
+    answer = reference.where(long.index % 3 == 0, "some words on " + long["item"].astype(str))
+    overlap = np.random.default_rng(1).random(len(long))
+    return long.drop(columns="value").assign(reference=reference, response=answer, rougeL=overlap)
+
+
+@pytest.mark.parametrize("metric", [None, "rougeL"])
+def test_free_texts_are_neither_classes_nor_scores(long, tmp_path, metric):
+    frame = generated(long)
+    scores = read(frame, tmp_path, metric=metric)
+    assert scores.metric == "rougeL"
+    assert scores.frame["score"].tolist() == pytest.approx(frame["rougeL"].tolist())
+    assert not find_collapsed(scores.frame)["collapsed"].any()
+    matches = read(frame.drop(columns="rougeL"), tmp_path, metric="exact_match").frame["score"]
+    assert matches.sum() == len(frame) / 3
+
+
+def test_numbers_on_a_scale_have_no_accuracy(long, tmp_path):
+    frame = long.drop(columns="value").assign(target=long["item"] / 2, pred=long["seed"] / 4)
+    with pytest.raises(
+        InputError, match=r"numbers on a scale.*choose --metric pearson or spearman"
+    ):
+        read(frame, tmp_path, metric=None)
+    errors = frame.assign(mae=(frame["target"] - frame["pred"]).abs())
+    assert read(errors, tmp_path, metric=None).metric == "mae"
+
+
+@pytest.mark.parametrize("metric", [None, "mcc"])
+@pytest.mark.parametrize("coding", [("neg", "pos"), ("False", "True"), (3, 4)])
+def test_predictions_in_another_coding_are_refused(long, tmp_path, coding, metric):
+    label, guess = long["item"] % 2, long["value"].astype(int)
+    other = guess.map(dict(enumerate(coding))).astype(object)
+    frame = long.drop(columns="value").assign(label=label, prediction=guess)
+    frame["prediction"] = frame["prediction"].astype(object).mask(frame["method"] == "cka", other)
+    with pytest.raises(
+        InputError, match=r"predictions of cka in a \(.*\) are none of the labels \(0, 1"
+    ):
+        read(frame, tmp_path, metric=metric)
+
+
+def test_an_item_with_two_labels_is_two_items(long, tmp_path):
+    labels = [0, 1, 0] * 7 + [1, 1, 0]  # shuffled in the last run
+    frame = long.drop(columns="value").assign(label=labels, prediction=[0, 1] * 12)
+    with pytest.raises(InputError, match="item 0 of b has the labels 0 and 1: expected one label"):
+        read(frame, tmp_path)

@@ -17,7 +17,7 @@ from geodistill.analysis.report.matching import (
 from geodistill.analysis.report.robustness import describe_influence
 from geodistill.analysis.report.rows import ReportRow, with_verdicts
 from geodistill.analysis.report.units import Margins, Scale, infer_scale
-from geodistill.analysis.score_columns import join
+from geodistill.analysis.score_columns import as_names, join
 from geodistill.analysis.score_tables import ScoreTable
 from geodistill.analysis.stats.compare import Comparison
 from geodistill.analysis.stats.verdict import NO_TEST
@@ -65,12 +65,12 @@ class ComparisonReport:
 def compare_all(
     scores: ScoreTable,
     baseline: str,
-    primary: Sequence[str] = (),
+    primary: str | Sequence[str] = (),
     margin: Margins = None,
     *,
     unit: str | None = None,
     over_tasks: bool = False,
-    collapsed_at: Sequence[str | float] = (),
+    collapsed_at: str | float | Sequence[str | float] = (),
 ) -> ComparisonReport:
     """Every other method against `baseline`, pooled over tasks and task by task.
 
@@ -100,13 +100,13 @@ def compare_all(
         >>> [(row.comparison.method, row.verdict.word) for row in report.rows]
         [('new', 'better')]
     """
-    methods = _other_methods(scores.frame, baseline, primary, "primary")
+    primary = list(dict.fromkeys(as_names(primary)))
+    methods = _other_methods(scores, baseline, primary, "primary")
     scores = with_collapse_rule(scores, collapsed_at)
     scale = infer_scale(scores, baseline, margin, unit)
     scaled = scale.divide(scores)
     if over_tasks:
         scaled = tasks_as_items(scaled)
-    primary = list(dict.fromkeys(primary))
     ordered = [*primary, *(method for method in methods if method not in primary)]
     pairs, pooled, failed = _compare_pairs(scaled, ordered, baseline)
     by_task: list[Comparison] = []
@@ -161,7 +161,7 @@ def _compare_pairs(
 
 def compare_pooled(scores: ScoreTable, method: str, baseline: str) -> Comparison:
     """One method against the baseline over all shared tasks, as in `compare_all`."""
-    _other_methods(scores.frame, baseline, [method], "method")
+    _other_methods(scores, baseline, [method], "method")
     return match_pair(scores, method, baseline).compare()
 
 
@@ -177,22 +177,24 @@ def matched_rows(report: ComparisonReport, method: str, baseline: str) -> pd.Dat
 
 
 def _other_methods(
-    frame: pd.DataFrame, baseline: str, named: Sequence[str], option: str
+    scores: ScoreTable, baseline: str, named: Sequence[str], option: str
 ) -> list[str]:
     """All methods but the baseline, after a check of those that an option names."""
-    known = frame["method"].unique().tolist()
+    known = scores.frame["method"].unique().tolist()
     for name, value in (("baseline", baseline), *((option, method) for method in named)):
         if value not in known:
-            same = [method for method in known if method.lower() == value.lower()]
+            same = [method for method in known if method.lower() == str(value).lower()]
             hint = f"; did you mean {same[0]!r}?" if same else ""
             raise InputError(
                 f"{name} {value!r} is no method of the rows; they hold {join(known)}{hint}"
             )
     methods = [method for method in known if method != baseline]
     if not methods:
+        lost = join(f"{n:,} {reason}" for reason, n in scores.left_out.items() if n)
         raise InputError(
             f"the rows hold {baseline} alone: nothing to compare it with; expected several methods "
             "in one column (name it by --column method=NAME) or in one column each"
+            + (f"; rows left out: {lost}" if lost else "")
         )
     if baseline in named:
         raise InputError(f"{option} {baseline!r} is the baseline itself")

@@ -7,12 +7,18 @@ from typing import Any
 
 import pandas as pd
 
+from geodistill.analysis.metric_names import is_bounded
 from geodistill.analysis.report.format import Unit
 from geodistill.analysis.report.matching import scored_rows
 from geodistill.analysis.report.units import parse_number, split_task
-from geodistill.analysis.score_columns import join
+from geodistill.analysis.score_columns import as_names, join, refuse_absent_columns
 from geodistill.analysis.score_tables import ScoreTable
-from geodistill.analysis.stats.collapse import DEFAULT_RULE, collapsed_runs, find_collapsed
+from geodistill.analysis.stats.collapse import (
+    DEFAULT_RULE,
+    ONE_ANSWER_RULE,
+    collapsed_runs,
+    find_collapsed,
+)
 from geodistill.errors import InputError
 
 
@@ -31,6 +37,9 @@ def level_table(
         One row per task and method, in the order of the runs: `task, method, runs, mean, median,
         collapsed`, the last the number of runs, missing where it is not known.
 
+    Raises:
+        InputError: a column of `runs` is missing.
+
     Example:
         >>> import pandas as pd
         >>> from geodistill.analysis import level_table
@@ -39,6 +48,7 @@ def level_table(
         >>> level_table(runs, "accuracy")[["runs", "mean", "median"]].iloc[0].tolist()
         [3.0, 0.6, 0.8]
     """
+    refuse_absent_columns(runs, ("run_id", "task", "method", metric), "runs")
     runs = runs.dropna(subset=[metric])
     if collapsed is not None and len(collapsed):
         runs = runs.merge(collapsed[["run_id", "task", "collapsed"]], "left", ["run_id", "task"])
@@ -60,7 +70,9 @@ def score_levels(scores: ScoreTable) -> pd.DataFrame:
     return level_table(runs, "score", collapsed_runs(frame))
 
 
-def with_collapse_rule(scores: ScoreTable, collapsed_at: Sequence[str | float]) -> ScoreTable:
+def with_collapse_rule(
+    scores: ScoreTable, collapsed_at: str | float | Sequence[str | float]
+) -> ScoreTable:
     """The table with a column `collapsed`, if a score is named for it; the rule among `taken`.
 
     Args:
@@ -69,21 +81,28 @@ def with_collapse_rule(scores: ScoreTable, collapsed_at: Sequence[str | float]) 
             whose mean is this or worse has collapsed. Without any, `find_collapsed` decides.
 
     Raises:
-        InputError: a score that is not a finite number, or of an unknown task.
+        InputError: a score that is not a finite number, beyond 1 of a metric in 0..1, or of an
+            unknown task.
     """
-    if not collapsed_at:
+    options = as_names(collapsed_at)
+    if not options:
         rule = "unknown without labels; choose a score by --collapsed-at"
-        if len(find_collapsed(scores.frame.head(1))):
-            rule = DEFAULT_RULE
+        if len(runs := find_collapsed(scores.frame)):
+            rule = DEFAULT_RULE if runs["floor"].notna().any() else ONE_ANSWER_RULE
         return replace(scores, taken={**scores.taken, "collapsed": rule})
     rows = scored_rows(scores)
     tasks = rows["task"].unique().tolist()
     bounds: dict[str, float] = {}
-    for option in map(str, collapsed_at):
+    for option in options:
         names, text = split_task("--collapsed-at", option, tasks)
         if not math.isfinite(number := parse_number(text)):
             raise InputError(
                 f"--collapsed-at is {option}: expected a score, or one of a task, TASK=SCORE"
+            )
+        if abs(number) > 1 and is_bounded(scores.metric) and rows["score"].abs().max() <= 1:
+            raise InputError(
+                f"--collapsed-at is {option}, but {scores.metric} lies in 0 to 1: expected a score "
+                "in the unit of the table, such as 0.5"
             )
         bounds |= dict.fromkeys(names, number)
     sign = -1 if scores.sign_flipped else 1

@@ -179,7 +179,16 @@ def tasks_as_items(scores: ScoreTable) -> ScoreTable:
     """The table with one score per method, seed and task, the task as the item.
 
     Seeds that some method lacks in some task are averaged over: then tasks alone vary.
+
+    Raises:
+        InputError: there is one task alone.
     """
+    tasks = scores.frame["task"].unique()
+    if len(tasks) < 2:
+        raise InputError(
+            f"a comparison over tasks needs two or more; the rows hold {join(tasks)} alone (name "
+            "their column by --column task=NAME)"
+        )
     keys = ["method", "task", "seed"]
     runs = scored_rows(scores).groupby(keys, sort=False)["score"].mean().reset_index()
     n_methods, n_tasks = runs["method"].nunique(), runs["task"].nunique()

@@ -93,6 +93,7 @@ def infer_scale(
     of_baseline = scores.frame[scores.frame["method"] == baseline]
     means = of_baseline["score"].abs().groupby(of_baseline["task"]).mean()
     notes: list[str] = []
+    _refuse_other_unit(scores, unit)
     if unit is None:
         unit, notes = _infer_unit(scores, baseline, means)
     divisors = dict.fromkeys(scores.frame["task"].unique().tolist(), 1.0)
@@ -129,6 +130,7 @@ def _infer_unit(
     """One of `UNITS`, and notes on it."""
     values = scores.frame["score"]
     if is_bounded(scores.metric):
+        _refuse_different_runs(scores.frame, scores.metric)
         _refuse_different_scales(scores.frame, scores.metric)
         if values.abs().max() <= 1:
             return "fraction", []
@@ -154,6 +156,36 @@ def _infer_unit(
         )
         return "relative", notes
     return "raw", notes
+
+
+def _refuse_other_unit(scores: ScoreTable, unit: str | None) -> None:
+    """Raise InputError if scores cannot be in the unit that is named for them."""
+    sizes, bounded = scores.frame["score"].abs(), is_bounded(scores.metric)
+    size = sizes.max() if bounded else sizes.mean()  # some error rates of items are above 1
+    if unit == "fraction" and size > 1:
+        expected = "scores in 0 to 1; choose --unit percent or raw"
+    elif unit == "percent" and bounded and size <= 1:
+        expected = "scores in 0 to 100; choose --unit fraction or raw"
+    else:
+        return
+    raise InputError(
+        f"unit is {unit!r}, but {scores.metric} goes up to {size:.3g}: expected {expected}"
+    )
+
+
+def _refuse_different_runs(frame: pd.DataFrame, metric: str) -> None:
+    """Raise InputError if one run of a method lies in 0..1 and another is far above it."""
+    runs = frame["score"].abs().groupby([frame[name] for name in ("task", "method", "seed")])
+    sizes = runs.max().reset_index()
+    small, large = sizes[sizes["score"].between(0, 1, "right")], sizes[sizes["score"] > 1]
+    pairs = small.merge(large, on=["task", "method"])
+    far = pairs[pairs["score_y"] > SUSPECT_RATIO * pairs["score_x"]]
+    for task, method, seed, score, other_seed, other in far.head(1).itertuples(index=False):
+        raise InputError(
+            f"{metric} of {task}: {method} has {score:.3g} with seed {seed} and {other:.3g} with "
+            f"seed {other_seed}: expected one scale; if it is one, say which by --unit percent or "
+            "raw"
+        )
 
 
 def _refuse_different_scales(frame: pd.DataFrame, metric: str) -> None:

@@ -7,10 +7,13 @@ import numpy as np
 import pandas as pd
 from pandas.api.types import is_numeric_dtype
 
+from geodistill.analysis.score_columns import refuse_absent_columns
+
 WITHIN, ONE_ANSWER, PEARSON = 0.02, 0.97, 0.1
+ONE_ANSWER_RULE = f"{ONE_ANSWER:.0%} or more equal predictions"
 DEFAULT_RULE = (
     f"accuracy at most {100 * WITHIN:g} points above that of the most frequent label (on a scale: "
-    f"correlation at most {PEARSON:g}), or {ONE_ANSWER:.0%} or more equal predictions"
+    f"correlation at most {PEARSON:g}), or {ONE_ANSWER_RULE}"
 )
 TOLERATED = 0.1
 """Share of a baseline's runs that may collapse; beyond it, there is no test against it."""
@@ -29,7 +32,8 @@ def find_collapsed(
     Answers are the column `prediction`, or the text `answer` where items have no label. A run has
     collapsed if one answer is too frequent, or if its accuracy is hardly above the floor: that of
     always giving the most frequent label. Where labels are numbers on a scale, there are no
-    classes, and a run has collapsed if its predictions hardly correlate with the labels.
+    classes, and a run has collapsed if its predictions hardly correlate with the labels. Where
+    labels are texts written freely (`is_free_text`), only equal answers tell.
 
     Args:
         items: `run_id, task, method, seed`; and `label, prediction`, or `exact_match, answer`.
@@ -37,12 +41,15 @@ def find_collapsed(
         one_answer: share of equal answers, in 0..1, from which it has.
         pearson: correlation up to which it has, on a scale.
         floors: accuracy of the best trivial answer by task; by default that of the most frequent
-            label, and none for tasks without labels.
+            label, and none for tasks without labels or with free texts as labels.
 
     Returns:
         One row per run and task: `run_id, task, method, seed`, `score` (accuracy or correlation),
         `floor` (nan: none), `one_answer` (the largest share of equal answers), `collapsed`. No row
         where the items have neither pair of columns.
+
+    Raises:
+        InputError: one of the first four columns is missing.
 
     Example:
         >>> import pandas as pd
@@ -53,10 +60,14 @@ def find_collapsed(
         [[0.5, 0.5, 1.0, True]]
     """
     key, lines = ["run_id", "task", "method", "seed"], []
+    refuse_absent_columns(items, key)
     rows = items[key].assign(**_answers(items))
     rows = rows[rows["answer"].notna()]
     for task, of_task in rows.groupby("task", sort=False):
-        scale = _is_scale(of_task)
+        scale, labels = is_scale(of_task["label"], of_task["answer"]), of_task["label"]
+        largest = of_task["run_id"].value_counts().max()
+        if is_free_text(labels, of_task["answer"], largest):
+            of_task = of_task.assign(label=np.nan)
         for _, run in of_task.groupby("run_id", sort=False):
             floor = (floors or {}).get(str(task), _floor(run["label"]))
             line = {**run[key].iloc[0].to_dict(), "one_answer": _largest_share(run["answer"])}
@@ -95,12 +106,19 @@ def _answers(items: pd.DataFrame) -> dict[str, Any]:
     return columns
 
 
-def _is_scale(rows: pd.DataFrame) -> bool:
-    """Whether labels and predictions are numbers on a scale: not all of them are integers."""
-    columns = [rows[name] for name in ("label", "answer")]
-    if not all(is_numeric_dtype(column) for column in columns):
+def is_scale(label: "pd.Series[Any]", answer: "pd.Series[Any]") -> bool:
+    """Whether labels and answers are numbers on a scale: not all of them are integers."""
+    sides = (label, answer)
+    if not all(is_numeric_dtype(side) for side in sides):
         return False
-    return any(bool((column % 1 > 0).any()) for column in columns)
+    return any(bool((side % 1 > 0).any()) for side in sides)
+
+
+def is_free_text(label: "pd.Series[Any]", answer: "pd.Series[Any]", n_items: int) -> bool:
+    """Whether labels are no classes but texts: most items have their own, or no answer is one."""
+    if label.isna().all() or all(is_numeric_dtype(side) for side in (label, answer)):
+        return False
+    return label.nunique() > n_items / 2 or not answer.isin(label.dropna().unique()).any()
 
 
 def _floor(label: "pd.Series[Any]") -> float:

@@ -153,7 +153,7 @@ def compare_family(
             1995) for secondary questions.
 
     Raises:
-        InputError: as `compare`, or no pair at all.
+        InputError: as `compare`; no pair at all, or one twice.
 
     Example:
         >>> from geodistill.analysis import compare_family, simulate_items
@@ -162,9 +162,13 @@ def compare_family(
         >>> [result.p_holm < 0.05 for result in family], family[0].correction
         ([True, False], 'Holm over 2')
     """
+    pairs = [(method, baseline) for method, baseline in pairs]
+    if len(set(pairs)) < max(1, len(pairs)):
+        raise InputError(
+            f"a family of comparisons needs at least one (method, baseline) pair, and each once; "
+            f"got {pairs}"
+        )
     comparisons = [compare(items, method, baseline) for method, baseline in pairs]
-    if not comparisons:
-        raise InputError("a family of comparisons needs at least one (method, baseline) pair")
     return adjust_family(comparisons, correction)
 
 

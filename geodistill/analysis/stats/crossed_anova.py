@@ -261,8 +261,10 @@ def t_estimate(mean: float, parts: Components, n_seeds: float, level: float = 0.
     """The t interval and test of a mean difference with these variance components.
 
     Raises:
-        InputError: the variance is 0.
+        InputError: the variance is 0, or a level outside (0, 1).
     """
+    if not 0 < level < 1:
+        raise InputError(f"level is {level}; it must lie between 0 and 1, such as 0.95")
     variance = parts.variance(n_seeds)
     if variance <= 1e-24 * max(1.0, mean**2):
         raise InputError(

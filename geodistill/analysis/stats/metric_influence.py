@@ -9,10 +9,12 @@ Resampling Plans*, ch. 6), so the primary analysis applies to it.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+from pandas.api.types import is_numeric_dtype
 
 from geodistill.analysis.stats.crossed_anova import Array
 from geodistill.errors import InputError
@@ -171,16 +173,28 @@ def score_by_influence(items: pd.DataFrame, name: str) -> pd.DataFrame:
         name: of the metric: "matthews", "f1", "pearson" or "spearman".
 
     Raises:
-        InputError: an unknown metric, or items without labels or predictions.
+        InputError: an unknown metric, items without labels or predictions, or texts where the
+            metric needs numbers.
     """
     if name not in METRICS:
         raise InputError(f"unknown metric {name!r}; known, higher better: {', '.join(METRICS)}")
     absent = [column for column in ("label", "prediction") if column not in items]
     if absent:
         raise InputError(f"{name} needs label and prediction; the items lack {', '.join(absent)}")
+    if name in ("pearson", "spearman"):
+        for column in ("label", "prediction"):
+            _refuse_texts(items[column], name)
     metric, scores = METRICS[name], np.zeros(len(items))
     for index in items.groupby(["task", "method", "seed"]).indices.values():
         label, prediction = (items[c].to_numpy()[index] for c in ("label", "prediction"))
         value = metric.values(label, prediction, np.ones((1, len(index))))[0]
         scores[index] = value + metric.influence(label, prediction)
     return items.assign(score=scores)
+
+
+def _refuse_texts(values: "pd.Series[Any]", name: str) -> None:
+    """InputError if some values are no numbers: texts would be ranked by their letters."""
+    texts = values[pd.to_numeric(values, errors="coerce").isna()]
+    if len(texts) or not is_numeric_dtype(values):
+        first = next(iter(texts), values.iloc[0])
+        raise InputError(f"{name} needs numbers as {values.name}; got {first!r}")

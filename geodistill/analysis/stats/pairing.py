@@ -5,7 +5,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+from pandas.api.types import infer_dtype, is_numeric_dtype
 
+from geodistill.analysis.score_columns import refuse_absent_columns
 from geodistill.analysis.stats.crossed_anova import Array, cluster_df, collapse_clusters
 from geodistill.errors import InputError
 
@@ -87,6 +89,8 @@ def paired_differences(
     Raises:
         InputError: as `contrast`.
     """
+    if method == baseline:
+        raise InputError(f"method {method!r} is the baseline itself; expected another")
     return contrast(items, {method: 1.0, baseline: -1.0}, tasks, min_seeds)
 
 
@@ -105,14 +109,10 @@ def contrast(
         min_seeds: number of shared seeds that is required.
 
     Raises:
-        InputError: a missing column, an unknown method or task, too few shared seeds, different
-            items, or an item with two sources.
+        InputError: a missing column or a gap in one, an unknown method or task, too few shared
+            seeds, different items, or an item with two sources.
     """
-    absent = [column for column in ITEM_COLUMNS if column not in items]
-    if absent:
-        raise InputError(
-            f"items lack {', '.join(absent)}; the columns are {', '.join(map(str, items))}"
-        )
+    _check_items(items)
     items = items[list(ITEM_COLUMNS)]  # long texts slow every selection of rows
     names = tuple(sorted(items["task"].unique())) if tasks is None else tuple(tasks)
     scores = {task: {m: _scores(items, task, m) for m in weights} for task in names}
@@ -139,6 +139,23 @@ def contrast(
     rows = items[items["method"].isin(weights)]
     clusters = {task: _clusters(rows, task, table) for task, table in tables.items()}
     return _line_up(tables, clusters, len(set.union(*run_seeds)) - len(seeds))
+
+
+def _check_items(items: pd.DataFrame) -> None:
+    """InputError if a column is missing, has gaps, or mixes texts and numbers."""
+    refuse_absent_columns(items, ITEM_COLUMNS)
+    for name in ITEM_COLUMNS[:-1]:
+        if gaps := int(items[name].isna().sum()):
+            raise InputError(
+                f"items have no {name} in {gaps} rows; expected one in each (an item without a "
+                "cluster is its own source)"
+            )
+    kinds = {name: infer_dtype(items[name]) for name in ("seed", "score")}
+    if kinds["seed"].startswith("mixed") or not is_numeric_dtype(items["score"]):
+        raise InputError(
+            f"items have a column seed of type {kinds['seed']} and a column score of type "
+            f"{kinds['score']}; expected seeds of one type, and numbers as scores"
+        )
 
 
 def _line_up(
@@ -209,10 +226,11 @@ def _scores(items: pd.DataFrame, task: str, method: str) -> pd.DataFrame:
         raise InputError(
             f"{task}/{method} has an item twice under one seed; keep one run per seed"
         ) from error
-    gaps = int(scores.isna().sum().sum())
+    gaps = scores.size - int(np.isfinite(scores).sum().sum())
     if gaps:
         raise InputError(
-            f"{task}/{method} lacks {gaps} of {scores.size} scores: each seed needs every item"
+            f"{task}/{method} lacks {gaps} of {scores.size} scores: each seed needs every item, "
+            "with a finite score"
         )
     return scores
 

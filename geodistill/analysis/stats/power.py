@@ -60,14 +60,19 @@ class Design:
     alpha: float = 0.05
 
     def __post_init__(self) -> None:
-        if self.seeds < 2 or self.items < 2 or self.tests < 1:
-            raise InputError(
-                f"a design needs 2 or more seeds and items and 1 or more tests; got {self.seeds} "
-                f"seeds, {self.items} items, {self.tests} tests"
-            )
+        if self.measured < 1:
+            raise InputError(f"measured is {self.measured}; expected 1 or more items")
+        self._check_size(self.seeds, self.items)
         for name in ("power", "alpha"):
             if not 0 < getattr(self, name) < 1:
                 raise InputError(f"{name} is {getattr(self, name)}; it must lie between 0 and 1")
+
+    def _check_size(self, seeds: int, items: int) -> None:
+        if seeds < 2 or items < 2 or self.tests < 1:
+            raise InputError(
+                f"a design needs 2 or more seeds and items and 1 or more tests; got {seeds} "
+                f"seeds, {items} items, {self.tests} tests"
+            )
 
     def se(self, seeds: int, items: int) -> float:
         """Standard error of the mean difference with so many seeds and items."""
@@ -78,6 +83,7 @@ class Design:
 
         By the noncentral F distribution of t²: scipy's noncentral t returns nan far out.
         """
+        self._check_size(seeds, items)
         df = self.components.df(seeds, items / self.measured)
         critical = stats.t.ppf(1 - self.alpha / (2 * self.tests), df)
         return float(stats.ncf.sf(critical**2, 1, df, (gain / self.se(seeds, items)) ** 2))

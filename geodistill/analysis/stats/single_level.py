@@ -61,12 +61,14 @@ def compare_over_seeds(metrics: pd.DataFrame, method: str, baseline: str) -> Com
 
     Args:
         metrics: `run_id, task, method, seed, score`, one row per run; higher scores are better.
-            With a column `fold`, seeds are folds of cross-validation.
+            With a column `fold`, seeds are folds of cross-validation, and K is the number of
+            folds here, or given as `n_folds` where some are missing.
         method: to compare.
         baseline: that it is compared with.
 
     Raises:
-        InputError: a task with fewer than two shared seeds, or differences that do not vary.
+        InputError: a task with fewer than two shared seeds, half of the folds or fewer in every
+            task, or differences that do not vary.
     """
     by_method = metrics.pivot(index=["task", "seed"], columns="method", values="score")
     differences = (by_method[method] - by_method[baseline]).dropna()
@@ -84,7 +86,16 @@ def compare_over_seeds(metrics: pd.DataFrame, method: str, baseline: str) -> Com
     variance = float((by_seed.sum() ** 2).sum()) * n_effective
     parts, test = Components(variance, 0.0, 0.0, df_item=1.0), "paired t over seeds"
     if "fold" in metrics:
-        n_folds = int(metrics.groupby("task")["fold"].nunique().min())
+        if "n_folds" not in metrics:
+            counts = metrics.groupby("task")["fold"].transform("nunique")
+            metrics = metrics.assign(n_folds=counts)
+        n_folds = int(metrics["n_folds"].min())
+        n_shared = metrics.groupby("task")["fold"].nunique()
+        if (2 * n_shared <= metrics.groupby("task")["n_folds"].first()).all():
+            raise InputError(
+                f"{method} and {baseline} share {n_shared.max()} of {n_folds} folds: expected the "
+                "same split for both"
+            )
         parts = FoldsOnly(variance, 0.0, 0.0, df_item=1.0, folds=n_folds)
         test = "paired t over folds, corrected for their shared training data (Nadeau and Bengio)"
     return _comparison(

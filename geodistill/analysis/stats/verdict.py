@@ -86,7 +86,7 @@ def verdict(comparison: Comparison, margin: float, alpha: float = 0.05) -> Verdi
         alpha: level of each test, in (0, 1).
 
     Raises:
-        InputError: a margin that is not above 0 and finite.
+        InputError: a margin that is not above 0 and finite, or an alpha outside (0, 1).
 
     Example:
         >>> from geodistill.analysis import compare, simulate_items, verdict
@@ -94,10 +94,7 @@ def verdict(comparison: Comparison, margin: float, alpha: float = 0.05) -> Verdi
         >>> verdict(compare(items, "new", "kd"), margin=0.01).word
         'better'
     """
-    if not 0 < margin < float("inf"):
-        raise InputError(
-            f"margin is {margin}; it must be above 0 and finite, in the unit of the score"
-        )
+    _check_rule(margin, alpha)
     p_tost = p_equivalent(comparison, margin)
     if comparison.baseline_collapsed > TOLERATED:
         return Verdict(NO_TEST, p_tost)
@@ -118,12 +115,16 @@ def required_design(comparison: Comparison, margin: float, alpha: float = 0.05) 
         margin: smallest difference that matters, above 0, in the unit of the score.
         alpha: level of each test, in (0, 1).
 
+    Raises:
+        InputError: as `verdict`.
+
     Example:
         >>> from geodistill.analysis import compare, required_design, simulate_items
         >>> items = simulate_items({"kd": 0.0, "new": 0.0})
         >>> print(required_design(compare(items, "new", "kd"), margin=0.06))
         563 items with these seeds, or 16 seeds × 320 items (more seeds alone: not enough)
     """
+    _check_rule(margin, alpha)
     parts, seeds, items = comparison.components, comparison.n_seeds, comparison.n_items
 
     def enough(n_seeds: int, times: float) -> bool:
@@ -136,3 +137,12 @@ def required_design(comparison: Comparison, margin: float, alpha: float = 0.05) 
     scaled = smallest_sufficient(lambda n: enough(n, n / seeds), seeds, MAX_FACTOR * seeds)
     both = None if scaled is None else (scaled, -(-items * scaled // seeds))
     return RequiredDesign(more_seeds, more_items, both)
+
+
+def _check_rule(margin: float, alpha: float) -> None:
+    if not 0 < margin < float("inf"):
+        raise InputError(
+            f"margin is {margin}; it must be above 0 and finite, in the unit of the score"
+        )
+    if not 0 < alpha < 1:
+        raise InputError(f"alpha is {alpha}; it must lie between 0 and 1, such as 0.05")

@@ -146,6 +146,17 @@ def test_two_seeds_are_warned_of_and_every_answer_says_to_what_it_generalises(tm
     assert "Nadeau and Bengio" in methods_paragraph(result)[2]
 
 
+def test_what_cannot_be_compared_is_named_with_the_way_out(tmp_path):
+    alone = report(means(), tmp_path, primary="a")  # one name as a text
+    assert [row.comparison.method for row in alone.rows] == ["a", "b"]
+    assert alone.rows[0].comparison.family == 1
+    with pytest.raises(InputError, match=r"over tasks needs two or more; the rows hold t alone"):
+        report(table(), tmp_path, over_tasks=True)
+    nameless = means().assign(method=lambda rows: rows["method"].where(rows["method"] == "kd"))
+    with pytest.raises(InputError, match=r"hold kd alone.*rows left out: 10 without a method"):
+        report(nameless, tmp_path)
+
+
 NAMES = ("opt[base]", "opt[instruct]", "new[/red]", "a_b*c|d", "$x$ & <i>", ":smile: 100%")
 
 

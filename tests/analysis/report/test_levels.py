@@ -46,6 +46,11 @@ def test_where_nothing_is_known_of_collapse_there_is_no_column():
     assert "collapsed" not in format_levels(table, POINTS)
 
 
+def test_runs_without_a_column_are_refused():
+    with pytest.raises(InputError, match="runs lack f1; the columns are run_id, task, method, acc"):
+        level_table(runs(), "f1")
+
+
 @pytest.fixture
 def scores(tmp_path):
     """A table in which three of five baseline runs predict one class."""

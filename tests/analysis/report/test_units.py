@@ -115,6 +115,32 @@ def test_methods_on_two_scales_are_refused_or_suspected(tmp_path):
     assert any("new's mean is 101 times kd's" in note for note in unknown.notes)
 
 
+def test_a_unit_that_the_scores_cannot_have_is_refused(tmp_path):
+    frame = errors({"t": 0.5}, {"t": 1.1}).rename(columns={"rmse": "accuracy"})
+    with pytest.raises(InputError, match=r"unit is 'percent', but accuracy .* or raw$"):
+        report(frame, tmp_path, unit="percent")
+    with pytest.raises(InputError, match="--collapsed-at is 50, but accuracy lies in 0 to 1"):
+        report(frame, tmp_path, collapsed_at=50)
+    assert report(frame, tmp_path, collapsed_at=0.1).scores.taken["collapsed"].startswith("accur")
+    percent = frame.assign(accuracy=100 * frame["accuracy"])
+    with pytest.raises(
+        InputError, match=r"unit is 'fraction', but .* choose --unit percent or raw"
+    ):
+        report(percent, tmp_path, unit="fraction")
+    small = errors({"t": 0.5}, {"t": 1.1}).rename(columns={"rmse": "wer"})  # in per cent
+    assert report(small, tmp_path, unit="percent").unit.name == "points"
+
+
+def test_seeds_of_one_method_on_two_scales_are_refused(tmp_path):
+    frame = errors({"t": 0.5}, {"t": 1.1}).rename(columns={"rmse": "accuracy"})
+    frame.loc[3, "accuracy"] *= 100
+    with pytest.raises(InputError, match=r"new has 0\.55 with seed 0 and 55 with seed 1: expected"):
+        report(frame, tmp_path)
+    percent = frame.assign(accuracy=[60.0, 70.0] * 6)
+    percent.loc[3, "accuracy"] = 0.0  # a run that got nothing right
+    assert report(percent, tmp_path).unit.name == "points"
+
+
 def test_a_margin_of_the_whole_range_is_refused(tmp_path):
     frame = errors({"t": 0.5}, {"t": 1.1}).rename(columns={"rmse": "accuracy"})
     for margin in (1, "t=2"):

@@ -8,6 +8,7 @@ from support.paired_items import classified_items
 from geodistill.analysis.stats.collapse import collapsed_share, find_collapsed
 from geodistill.analysis.stats.compare import compare
 from geodistill.analysis.stats.single_level import compare_over_items
+from geodistill.errors import InputError
 
 
 def run(label, prediction, run_id="a", task="t", method="kd", seed=0):
@@ -92,6 +93,17 @@ def test_texts_are_judged_by_equal_answers_and_by_a_floor_that_is_given():
     assert not find_collapsed(items, floors={"t0": 0.03})["collapsed"].item()
 
 
+@pytest.mark.parametrize(("labels", "collapsed"), [(2, True), (100, False)])
+def test_labels_that_most_items_have_for_themselves_are_no_classes(labels, collapsed):
+    """60 of 100 right are below the largest of two classes, and unlike 1 of 100 references."""
+    label = pd.Series(np.arange(100) % labels).astype(str).where(np.arange(100) < 30, "reference 0")
+    prediction = label.where(np.arange(100) % 5 < 3, "0")
+    if labels == 100:
+        label = "reference " + pd.Series(np.arange(100)).astype(str)
+        prediction = label.where(np.arange(100) < 1, "other " + label)
+    assert find_collapsed(run(label, prediction))["collapsed"].item() is collapsed
+
+
 def test_each_run_and_task_is_judged_by_itself_whatever_the_index():
     good, dead = classes(30), classes(0)
     items = pd.concat(
@@ -112,6 +124,8 @@ def test_items_that_do_not_tell_have_no_collapsed_run():
     items = run(*classes(0)).drop(columns="prediction").assign(score=1.0)
     assert find_collapsed(items).empty
     assert collapsed_share(items) == 0.0
+    with pytest.raises(InputError, match="items lack run_id; the columns are task, method, seed"):
+        find_collapsed(items.drop(columns="run_id"))
 
 
 def with_dead_runs(items, method, seeds):

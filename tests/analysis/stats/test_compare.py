@@ -170,3 +170,34 @@ def test_bad_input_is_named(rng):
         compare(rows.drop(columns=["source", "score"]), "m", "kd")
     with pytest.raises(InputError, match="one pair of trained models is judged by the items alone"):
         compare(rows[rows["seed"] == 1], "m", "kd")
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "message"),
+    [
+        ("seed", np.nan, "items have no seed in 1 rows; expected one in each"),
+        ("source", None, "items have no source in 1 rows"),
+        ("score", np.inf, "movie/kd lacks 1 of 24 scores: .*with a finite score"),
+        ("score", "0.5", "column score of type mixed; expected .* numbers as scores"),
+        ("seed", "0", "column seed of type mixed-integer and .* expected seeds of one type"),
+    ],
+)
+def test_a_gap_or_a_text_in_the_items_is_named(rng, column, value, message):
+    rows = two_methods(drawn(rng, 3, 8), rng).astype({column: object})
+    rows = rows.sort_values("method", kind="stable", ignore_index=True)
+    rows.loc[0, column] = value
+    if value is np.inf:
+        rows = rows.astype({"score": float})
+    with pytest.raises(InputError, match=message):
+        compare(rows, "m", "kd")
+
+
+def test_pairs_and_levels_that_make_no_test_are_refused(rng):
+    rows = two_methods(drawn(rng, 3, 8), rng)
+    with pytest.raises(InputError, match="method 'kd' is the baseline itself"):
+        compare(rows, "kd", "kd")
+    with pytest.raises(InputError, match=r"and each once; got \[\('m', 'kd'\), \('m', 'kd'\)\]"):
+        compare_family(rows, [("m", "kd"), ("m", "kd")])
+    for level in (0.0, 1.0, 95, float("nan")):
+        with pytest.raises(InputError, match=r"level is .*; it must lie between 0 and 1"):
+            compare(rows, "m", "kd", level=level)

@@ -138,5 +138,9 @@ def test_bad_input_is_named():
         InputError, match=r"f1 needs labels and predictions of 0 and 1; got \[0, 1, 2"
     ):
         score_by_influence(items.assign(label=items["label"] + 1), "f1")
+    texts = items.assign(label=items["label"].map({0: "bad", 1: "good"}))
+    for metric in ("pearson", "spearman"):
+        with pytest.raises(InputError, match=f"{metric} needs numbers as label; got '(good|bad)'"):
+            score_by_influence(texts, metric)
     with pytest.raises(InputError, match="101 classes"):
         METRICS["matthews"].influence(np.arange(101), np.arange(101))

@@ -1,6 +1,7 @@
 """Plans against closed forms and other libraries."""
 
 import math
+from dataclasses import replace
 
 import pytest
 from scipy import stats
@@ -144,3 +145,11 @@ def test_the_noisiest_pilot_counts():
 
     parts, measured = pilot_components([Pilot(1.0), Pilot(3.0), Pilot(2.0)])
     assert (parts.seed, measured) == (9.0, 10)
+
+
+def test_sizes_without_a_variance_are_refused():
+    with pytest.raises(InputError, match="measured is 0; expected 1 or more items"):
+        replace(design(), measured=0)
+    for seeds, items in ((1, 100), (5, 1)):
+        with pytest.raises(InputError, match=f"got {seeds} seeds, {items} items"):
+            design().power_at(0.01, seeds, items)

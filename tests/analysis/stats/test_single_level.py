@@ -90,6 +90,20 @@ def test_folds_share_training_data():
     assert result.p > 1.5 * stats.ttest_rel(scores[1], scores[0]).pvalue
 
 
+def test_k_is_that_of_the_split_also_where_a_fold_is_missing():
+    d = np.random.default_rng(1).normal(0.5, 1.0, 5)
+    rows = [
+        {"method": m, "seed": f, "fold": f, "score": i * d[f], "task": "t", "run_id": f"{m}{f}"}
+        for i, m in enumerate(("kd", "m"))
+        for f in range(5)
+    ]
+    frame = pd.DataFrame(rows).assign(n_folds=5)
+    result = compare_over_seeds(frame[frame["fold"] < 4], "m", "kd")
+    assert result.se == pytest.approx(np.sqrt(d[:4].var(ddof=1) * (1 / 4 + 1 / 4)))
+    with pytest.raises(InputError, match="m and kd share 5 of 10 folds: expected the same split"):
+        compare_over_seeds(frame.assign(n_folds=10), "m", "kd")
+
+
 def test_the_folds_of_each_task_are_its_own():
     """Two tasks of five folds with names of their own are no cross-validation of ten folds."""
     d = np.random.default_rng(0).normal(0.5, 1.0, (2, 5))  # by task and fold

@@ -145,3 +145,16 @@ def test_a_design_that_is_enough_is_its_own_answer_and_one_out_of_reach_is_none(
     edge = t * (1 / reach) ** 0.5  # what the largest design reported reaches
     assert required_design(comparison(0.1, parts=parts), 1.0001 * edge).seeds > 0.99 * reach
     assert required_design(comparison(0.1, parts=parts), 0.9999 * edge).seeds is None
+
+
+@pytest.mark.parametrize("rule", [verdict, required_design])
+@pytest.mark.parametrize(
+    ("margin", "alpha", "message"),
+    [
+        (float("nan"), 0.05, "margin is nan"), (0.0, 0.05, "margin is 0"), (-1, 0.05, "margin is"),
+        (1.0, 5, "alpha is 5; it must lie between 0 and 1"), (1.0, 0.0, "alpha is 0"),
+    ],
+)  # fmt: skip
+def test_margins_and_levels_that_make_no_rule_are_refused(rule, margin, alpha, message):
+    with pytest.raises(InputError, match=message):
+        rule(comparison(0.1), margin, alpha)

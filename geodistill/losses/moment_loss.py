@@ -79,6 +79,7 @@ class MomentLoss(FeatureLoss):
 
     products: tuple[str, ...] = ("xx", "yy", "xy")
     needs_rows = False
+    _relates_rows = True
 
     def __init__(
         self,
@@ -108,9 +109,10 @@ class MomentLoss(FeatureLoss):
             InputError: unusable features or mask, or widths other than those of past batches.
         """
         rows = Rows(*flat_rows(teacher, student, mask, NAMES))
-        self.warn_if_dominated(lambda: (chunk[1:] for chunk in rows.chunks()))
+        batch_alone = self.group is None and not (self.training and self.decay)
+        one_row = batch_alone and len(rows) == 1
+        self.warn_of_rows(lambda: (chunk[1:] for chunk in rows.chunks()), one_row=one_row)
         with torch.autocast(rows.y.device.type, enabled=False):
-            batch_alone = self.group is None and not (self.training and self.decay)
             # Of few rows the n × n sums are cheaper; on a GPU rows need fewer launches.
             many = rows.chunk if rows.y.is_cuda else max(teacher.shape[-1], student.shape[-1])
             if batch_alone and (self.needs_rows or len(rows) < many):

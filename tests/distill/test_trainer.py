@@ -513,6 +513,23 @@ def test_exactly_one_teacher(tmp_path):
         distiller(tmp_path, tiny_bert(1), SENTENCES)
     with pytest.raises(InputError, match="teacher_model and teacher_cache: both given"):
         distiller(tmp_path, tiny_bert(1), SENTENCES, teacher, teacher_cache=cache)
+    with pytest.raises(
+        InputError, match="teacher_model is 'bert': expected a module, such as Auto"
+    ):
+        distiller(tmp_path, tiny_bert(1), SENTENCES, "bert", logit_loss=None)
+    with pytest.warns(UserWarning, match="a teacher is given, and nothing is learned from it"):
+        distiller(tmp_path, tiny_bert(1), SENTENCES, teacher, logit_loss=None)
+
+
+def test_two_terms_may_share_a_loss_but_not_a_memory(tmp_path):
+    student, teacher = tiny_bert(1), tiny_bert(2)
+    for loss in (shared := CKALoss(decay=0.9), ShuffledRows(shared)):
+        terms = [FeatureTerm(1, 1, shared), FeatureTerm(2, 2, loss)]
+        with pytest.raises(
+            InputError, match=r"CKALoss\[1-1\] and .*\[2-2\] share one CKALoss with decay.* its own"
+        ):
+            distiller(tmp_path, student, SENTENCES, teacher, terms)
+    distiller(tmp_path, student, SENTENCES, teacher, [term(alone := CKALoss()), term(alone)])
 
 
 @pytest.mark.parametrize(

@@ -489,8 +489,16 @@ def test_student_and_teacher_keep_no_trace_of_the_training(tmp_path, model, data
     assert torch.equal(one.logits, other.logits)
 
 
-def test_without_teacher_and_terms_it_is_the_plain_trainer(tmp_path):
-    one, other = tiny_opt(1), tiny_opt(1)
+def prompt_tuned():
+    peft = pytest.importorskip("peft")
+    torch.manual_seed(0)
+    config = peft.PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=3)
+    return peft.get_peft_model(tiny_opt(1), config)
+
+
+@pytest.mark.parametrize("student", [lambda: tiny_opt(1), prompt_tuned])
+def test_without_teacher_and_terms_it_is_the_plain_trainer(tmp_path, student):
+    one, other = student(), student()
     FeatureDistillationTrainer(
         model=one, args=arguments(tmp_path), train_dataset=ANSWERS, data_collator=collate
     ).train()
@@ -500,7 +508,7 @@ def test_without_teacher_and_terms_it_is_the_plain_trainer(tmp_path):
     ).train()
     # Up to rounding: the plain trainer computes the head for every token.
     assert moved(weights(one), weights(other)) < 1e-5
-    assert moved(weights(one), weights(tiny_opt(1))) > 1e-3
+    assert moved(weights(one), weights(student())) > 1e-3
 
 
 # ---- bad input ----

@@ -16,8 +16,15 @@ from filelock import FileLock
 from torch import Tensor
 
 from geodistill import files
-from geodistill.distill.cache_arguments import check_new, check_top_k, rows_of, stored_layers
-from geodistill.distill.cache_arrays import allocate, write_examples, write_rows
+from geodistill.distill.cache_arrays import (
+    allocate,
+    check_new,
+    check_top_k,
+    rows_of,
+    stored_layers,
+    write_examples,
+    write_rows,
+)
 from geodistill.distill.checks import check_length
 from geodistill.distill.checksums import DECODER_INPUTS, input_checksums, inputs_to_check
 from geodistill.distill.collate import to_device

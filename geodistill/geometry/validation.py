@@ -59,7 +59,7 @@ def valid_rows(
     x: Tensor, y: Tensor, mask: Tensor | None, names: tuple[str, str] = PAIR
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     """`flatten_valid_rows`, and the indices (k,) of these rows; None if all count."""
-    x, y, index = _kept_rows(x, y, mask, names)
+    x, y, index = _rows_that_count(x, y, mask, names)
     check_finite((x, y), names)
     return x, y, index
 
@@ -69,12 +69,12 @@ def logit_rows(
 ) -> tuple[Tensor, Tensor]:
     """`flatten_valid_rows` of logits, whose squares may overflow: masked ones may be the dtype's
     smallest number."""
-    x, y, _ = _kept_rows(x, y, mask, names)
+    x, y, _ = _rows_that_count(x, y, mask, names)
     check_finite((x, y), names, order=torch.inf)
     return x, y
 
 
-def _kept_rows(
+def _rows_that_count(
     x: Tensor, y: Tensor, mask: Tensor | None, names: tuple[str, str]
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     """The rows that count, in at least float32, and their indices."""

@@ -33,9 +33,9 @@ def load_terms(terms: nn.Module, folder: Path) -> None:
         return
     with safe_open(path, "pt") as file:
         stored = (file.metadata() or {}).get("terms")  # files of earlier versions have none
-    if stored is not None and stored != (given := _described(terms)):
+    if stored is not None and stored != (described := _described(terms)):
         raise InputError(
-            f"{path} is of other terms: it is of {stored}, and given are {given or 'none'}; "
+            f"{path} is of other terms: it is of {stored}, and given are {described or 'none'}; "
             "expected the same terms, or a new training from the checkpoint's weights"
         )
     try:

@@ -133,7 +133,7 @@ def _scores_few_positions(trainer: Any, student: nn.Module, inputs: Mapping[str,
     """
     custom = trainer.label_smoother is not None or trainer.compute_loss_func is not None
     peft = getattr(student, "active_peft_config", None)
-    prompt = getattr(peft, "is_prompt_learning", False) and peft.peft_type != "PREFIX_TUNING"
+    prompt = peft is not None and peft.is_prompt_learning and peft.peft_type != "PREFIX_TUNING"
     return (
         not custom
         and not prompt  # whose virtual tokens come before those of the inputs

@@ -16,13 +16,21 @@ from filelock import FileLock
 from torch import Tensor
 
 from geodistill import files
-from geodistill.distill.cache_arrays import allocate, write_examples, write_rows
+from geodistill.distill.cache_arrays import (
+    allocate,
+    check_new,
+    check_top_k,
+    rows_of,
+    stored_layers,
+    write_examples,
+    write_rows,
+)
 from geodistill.distill.checks import check_length
 from geodistill.distill.checksums import DECODER_INPUTS, input_checksums, inputs_to_check
 from geodistill.distill.collate import to_device
 from geodistill.distill.feature_term import Layer, loss_mask
 from geodistill.distill.hooks import run_teacher
-from geodistill.distill.models.features import check_layer, find_module, last_layer
+from geodistill.distill.models.features import last_layer
 from geodistill.distill.models.heads import has_token_labels, lm_head, takes_labels, text_shape
 from geodistill.distill.teacher_cache import TeacherCache
 from geodistill.distill.teacher_outputs import TeacherOutputs
@@ -66,8 +74,9 @@ def build_cache(
 
     Raises:
         InputError: the disk is too small or fills up; no such layer; top_k out of range; features
-            beyond float16's range; token_counts that do not match the batches; texts longer than
-            the teacher's positions; a folder with other files.
+            beyond float16's range; token_counts that do not match the batches; rows that are
+            missing, out of range or given twice; texts longer than the teacher's positions; a
+            folder with other files.
 
     Example:
         >>> from tempfile import TemporaryDirectory
@@ -81,8 +90,9 @@ def build_cache(
         (6, 48)
     """
     if top_k:
-        _check_top_k(teacher, top_k)
-    builder = _Builder(teacher.eval(), token_counts, _stored_layers(teacher, layers), top_k)
+        check_top_k(teacher, top_k)
+    folder, counts = Path(folder), [int(count) for count in token_counts]
+    builder = _Builder(teacher.eval(), counts, stored_layers(teacher, layers), top_k)
     remaining = iter(batches)
     first = next(remaining, None)
     if first is None:
@@ -107,22 +117,6 @@ def build_cache(
     return TeacherCache(folder)
 
 
-def _check_top_k(teacher: Any, top_k: int) -> None:
-    head = lm_head(teacher)
-    if head is None:
-        raise InputError(
-            f"top_k is {top_k}, a {type(teacher).__name__} gives no logit per token: expected 0"
-        )
-    if not 0 < top_k < len(head.weight):
-        raise InputError(f"top_k is {top_k}; expected 0 to {len(head.weight) - 1}")
-
-
-def _stored_layers(teacher: Any, layers: Iterable[Layer]) -> list[Layer]:
-    """Numbers from 0 and full paths, under which the features are stored."""
-    named = [check_layer(teacher, layer, "teacher") for layer in layers]
-    return [x if isinstance(x, int) else find_module(teacher, x, "teacher")[0] for x in named]
-
-
 @dataclass(frozen=True)
 class _Builder:
     """What to store: outputs of one teacher, valid tokens of each example, layers, top k."""
@@ -135,6 +129,7 @@ class _Builder:
     def forward(self, batch: Batch) -> tuple[TeacherOutputs, Tensor]:
         """The teacher's outputs and their valid positions (b, t), the same for every layer."""
         check_length(batch, self.teacher, "teacher")
+        n_examples = len(rows_of(batch))
         of_tokens = text_shape(batch) is not None and has_token_labels(batch, self.teacher)
         if of_tokens and not takes_labels(self.teacher):
             raise InputError(
@@ -146,7 +141,7 @@ class _Builder:
         out = run_teacher(self.teacher, batch, self.layers, logits=logits)
         masks = [*out.masks.values(), *([] if out.logits_mask is None else [out.logits_mask])]
         if not masks:
-            ones = torch.ones(len(batch["row"]), 1, dtype=torch.bool)
+            ones = torch.ones(n_examples, 1, dtype=torch.bool)
             masks = [ones if text_shape(batch) is None else loss_mask(batch, self.teacher)]
         if not all(torch.equal(mask, masks[0]) for mask in masks):
             raise InputError(
@@ -225,12 +220,14 @@ class _Builder:
         progress: files.Progress,
     ) -> None:
         """Write every array, and the manifest last."""
-        n, done = len(self.token_counts), 0
+        n = len(self.token_counts)
+        written = np.zeros(n, dtype=bool)
         offsets = np.concatenate([[0], np.cumsum(self.token_counts)])
         arrays: dict[str, np.memmap] = {}
         for batch in batches:
+            examples = rows_of(batch).tolist()
+            check_new(examples, written)
             out, mask = self.forward(batch)
-            examples = batch["row"].tolist()
             if not arrays:
                 per_token = has_token_labels(batch, self.teacher) or out.logits_mask is not None
                 arrays = self._allocate(folder, out, per_token, progress)
@@ -243,8 +240,8 @@ class _Builder:
             write_examples(arrays, self._valid_outputs(out, mask, per_token), examples, offsets)
             valid = None if {*DECODER_INPUTS} & {*names} else self._valid_tokens(batch)
             checksums[examples] = input_checksums(batch, names, valid).numpy(force=True)
-            done += len(examples)
-            on_batch(done, n)
+            written[examples] = True
+            on_batch(done := int(written.sum()), n)
         if done != n:
             raise InputError(f"token_counts has {n} examples, the batches hold {done}")
         np.save(folder / "offsets.npy", offsets)

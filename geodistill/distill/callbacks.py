@@ -32,7 +32,10 @@ def count_labels(inputs: Mapping[str, Any], shifted: bool) -> Tensor:
         labels = labels[..., 1:]
     count = (labels != -100).sum()
     if not count:
-        raise InputError("all labels of a batch are -100; leave examples without answer out")
+        raise InputError(
+            "all labels of a batch are -100; leave examples without answer out, or with "
+            "task_weight=0, which needs no labels, the column `labels`"
+        )
     return count
 
 

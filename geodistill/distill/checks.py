@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from geodistill.distill import cross_tokenizer, logit_checks
-from geodistill.distill.feature_term import FeatureTerm, Layer, check_weights
+from geodistill.distill.feature_term import FeatureTerm, Layer, TermModule, check_weights
 from geodistill.distill.models.features import check_layer
 from geodistill.distill.models.heads import (
     base_of,
@@ -22,6 +22,7 @@ from geodistill.distill.teacher_cache import TeacherCache
 from geodistill.distill.training import ranks
 from geodistill.errors import InputError
 from geodistill.losses.base import check_module
+from geodistill.losses.moment_loss import MomentLoss
 from geodistill.positions import max_positions
 
 _logger = logging.getLogger(__name__)
@@ -53,6 +54,9 @@ def check_needs(trainer: Any, teacher_tokenizer: Any) -> None:
     teacher, cache = trainer.teacher_model, trainer.teacher_cache
     student = trainer.accelerator.unwrap_model(trainer.model)
     check_weights(task_weight=trainer.task_weight, logit_weight=trainer.logit_weight)
+    check_memories(trainer.term_modules)
+    if teacher is not None:
+        check_module(teacher, "teacher_model", "AutoModelForCausalLM.from_pretrained(name)")
     check_scheduler(trainer.optimizer, trainer.lr_scheduler, trainer.terms)
     check_best_metric(trainer)
     if trainer.distils:
@@ -75,9 +79,29 @@ def check_needs(trainer: Any, teacher_tokenizer: Any) -> None:
             logit_checks.check_logits(trainer.logit_loss, teacher, cache, student, padded=padded)
         if teacher is not None and teacher_tokenizer is None and not trainer.mismatch:
             check_embeddings(teacher, student)
+    elif not trainer.wrapped and (teacher is not None or cache is not None):
+        warnings.warn(
+            "a teacher is given, and nothing is learned from it: expected terms or logit_loss, or "
+            "neither teacher_model nor teacher_cache",
+            stacklevel=4,
+        )
     if teacher is not None:
         share_label_rule(teacher, student)
         teacher.to(trainer.args.device).eval().requires_grad_(False)
+
+
+def check_memories(terms: Sequence[TermModule]) -> None:
+    """Raise InputError for terms that would add their batches to one memory of past batches."""
+    owners: dict[int, str] = {}
+    for term in terms:
+        for loss in term.loss.modules():
+            if not (isinstance(loss, MomentLoss) and loss.decay):
+                continue
+            if (owner := owners.setdefault(id(loss), term.name)) != term.name:
+                raise InputError(
+                    f"terms: {owner} and {term.name} share one {type(loss).__name__} with decay, "
+                    "which would mix their past batches: expected a loss of its own for each"
+                )
 
 
 def check_best_metric(trainer: Any) -> None:
@@ -129,7 +153,6 @@ def check_teacher(teacher: Any, cache: TeacherCache | None, student: Any) -> Non
         if not isinstance(cache, TeacherCache):
             raise InputError(f"teacher_cache is {cache!r}: expected TeacherCache(folder)")
         return
-    check_module(teacher, "teacher_model", "AutoModelForCausalLM.from_pretrained(name)")
     frozen = {id(parameter) for parameter in teacher.parameters()}
     trained = {name: p for name, p in student.named_parameters() if p.requires_grad}
     shared = [name for name, p in trained.items() if id(p) in frozen]

@@ -1,8 +1,10 @@
 """Padded batches, for a student and for a teacher with another tokenizer."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from numbers import Integral
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
@@ -55,21 +57,23 @@ def pad(examples: Sequence[Example], pad_id: int, teacher_pad_id: int = 0) -> di
         and `teacher_labels` of the teacher's own length.
 
     Raises:
-        InputError: pad_id is not a number, as of a tokenizer without padding token; labels of
-            different kinds.
+        InputError: no examples; pad_id is not a number, as of a tokenizer without padding token;
+            labels of different kinds.
 
     Example:
         >>> pad([{"input_ids": [5, 6, 7]}, {"input_ids": [8]}], pad_id=0)["input_ids"].tolist()
         [[5, 6, 7], [8, 0, 0]]
     """
-    if not isinstance(pad_id, int):
+    if not examples:
+        raise InputError("examples is empty: expected at least one example")
+    if not isinstance(pad_id, int | np.integer):
         raise InputError(
             f"pad_id is {pad_id}: expected a token id; a tokenizer without padding token may use "
             "its end token (tokenizer.pad_token = tokenizer.eos_token)"
         )
 
     def stack(name: str, fill: int) -> Tensor:
-        rows = [torch.as_tensor(example[name], dtype=torch.long) for example in examples]
+        rows = [_as_long(example[name]) for example in examples]
         return pad_sequence(rows, batch_first=True, padding_value=fill)
 
     fills = {name: 0 for name in examples[0] if _is_per_token(name, examples)}
@@ -99,7 +103,16 @@ def _is_per_token(name: str, examples: Sequence[Example]) -> bool:
 def _are_integers(values: Any) -> bool:
     if isinstance(values, Tensor):
         return values.dim() == 1 and not values.is_floating_point()
-    return isinstance(values, list) and all(isinstance(value, int) for value in values)
+    if isinstance(values, np.ndarray):
+        return values.ndim == 1 and values.dtype.kind in "iub"
+    return isinstance(values, list | tuple) and all(isinstance(x, Integral) for x in values)
+
+
+def _as_long(values: Any) -> Tensor:
+    """Integers (t,) as a tensor; a read-only array, as `datasets` gives it, is copied."""
+    return torch.as_tensor(
+        values.astype(np.int64) if isinstance(values, np.ndarray) else values, dtype=torch.long
+    )
 
 
 def _example_labels(labels: Sequence[Any]) -> Tensor:
@@ -110,7 +123,7 @@ def _example_labels(labels: Sequence[Any]) -> Tensor:
     """
     try:
         if all(_are_integers(label) for label in labels):
-            rows = [torch.as_tensor(label, dtype=torch.long) for label in labels]
+            rows = [_as_long(label) for label in labels]
             return pad_sequence(rows, batch_first=True, padding_value=-100)
         return torch.stack([torch.as_tensor(label) for label in labels])
     except (RuntimeError, TypeError, ValueError):
@@ -149,7 +162,7 @@ def count_valid_tokens(examples: Sequence[Example], *, shifts_labels: bool = Tru
         [2]
     """
     return [
-        sum(label != -100 for label in e["labels"][int(shifts_labels) :])
+        sum(int(label) != -100 for label in e["labels"][int(shifts_labels) :])
         if _is_per_token("labels", [e])
         else len(e["input_ids"])
         for e in examples

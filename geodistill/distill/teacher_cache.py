@@ -55,10 +55,26 @@ class TeacherCache:
             self._offsets = np.load(self.folder / "offsets.npy", allow_pickle=False)
             if "inputs" in self.manifest:
                 self._inputs = np.load(self.folder / "inputs.npy", allow_pickle=False)
-        except (OSError, ValueError, TypeError, EOFError) as error:  # what truncated files raise
+            self._check_lengths()
+        except (
+            OSError,
+            ValueError,
+            TypeError,
+            EOFError,
+            IndexError,
+        ) as error:  # what truncated files raise
             raise InputError(
                 f"teacher cache {folder} is damaged ({error}); build it again"
             ) from error
+
+    def _check_lengths(self) -> None:
+        """Raise ValueError unless each array has the rows that the offsets tell."""
+        inputs = {"inputs": self._inputs} if "inputs" in self.manifest else {}
+        for name, array in {**self._arrays, **inputs}.items():
+            whole_texts = name == "logits" and not self.manifest.get("token_logits", False)
+            n = len(self) if whole_texts or name == "inputs" else int(self._offsets[-1])
+            if len(array) != n:
+                raise ValueError(f"{name}.npy has {len(array)} rows, offsets.npy tells {n}")
 
     def __len__(self) -> int:
         return len(self._offsets) - 1

@@ -271,9 +271,9 @@ class FeatureDistillation(_Base):
             checkpoints.save_terms(self.terms, Path(output_dir))
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
-        super()._load_optimizer_and_scheduler(checkpoint)
-        if checkpoint is not None and len(self.terms):
+        if checkpoint is not None:  # first: the optimizer's error would not name other terms
             checkpoints.load_terms(self.terms, Path(checkpoint))
+        super()._load_optimizer_and_scheduler(checkpoint)
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         """The trainer's own, with teacher, losses, weights, scores and what to cite."""

@@ -59,13 +59,30 @@ def valid_rows(
     x: Tensor, y: Tensor, mask: Tensor | None, names: tuple[str, str] = PAIR
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     """`flatten_valid_rows`, and the indices (k,) of these rows; None if all count."""
+    x, y, index = _rows_that_count(x, y, mask, names)
+    check_finite((x, y), names)
+    return x, y, index
+
+
+def logit_rows(
+    x: Tensor, y: Tensor, mask: Tensor | None, names: tuple[str, str]
+) -> tuple[Tensor, Tensor]:
+    """`flatten_valid_rows` of logits, whose squares may overflow: masked ones may be the dtype's
+    smallest number."""
+    x, y, _ = _rows_that_count(x, y, mask, names)
+    check_finite((x, y), names, order=torch.inf)
+    return x, y
+
+
+def _rows_that_count(
+    x: Tensor, y: Tensor, mask: Tensor | None, names: tuple[str, str]
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """The rows that count, in at least float32, and their indices."""
     x, y, index = flat_rows(x, y, mask, names)
     if index is not None:
         x, y = x[index], y[index]
     dtype = row_dtype(x, y)
-    x, y = x.to(dtype), y.to(dtype)
-    check_finite((x, y), names)
-    return x, y, index
+    return x.to(dtype), y.to(dtype), index
 
 
 def flat_rows(
@@ -146,7 +163,18 @@ def _check_shapes(
             f"mask has shape {tuple(mask.shape)}: expected {tuple(x.shape[:-1])}, "
             f"one entry for each row of {names[0]} (True = keep)"
         )
-    return mask.bool()
+    return _as_booleans(mask)
+
+
+def _as_booleans(mask: Tensor) -> Tensor:
+    """A mask of 0 and 1 as booleans; other integers, such as labels, would keep other rows."""
+    keep = mask.bool()
+    if mask.dtype != torch.bool and bool((strange := keep & (mask != 1)).any()):
+        raise InputError(
+            f"mask holds {int(mask[strange][0])}: expected booleans, or 1 for rows that count and "
+            "0 for the others (of labels: mask=labels != -100)"
+        )
+    return keep
 
 
 _CHANNELS = (
@@ -180,11 +208,11 @@ def _check_kept(any_row: bool, mask: Tensor, names: tuple[str, str]) -> None:
         )
 
 
-def check_finite(tensors: Sequence[Tensor], names: Sequence[str]) -> None:
-    """Raise InputError where values are NaN or infinite, or their squares overflow."""
+def check_finite(tensors: Sequence[Tensor], names: Sequence[str], order: float = 2) -> None:
+    """Raise InputError where values are NaN or infinite, or their norm (of squares) overflows."""
     # A finite norm has finite terms and is cheaper than a check of each. One check for all tensors:
     # a GPU synchronises at each.
-    norms = [torch.linalg.vector_norm(tensor.detach()) for tensor in tensors]
+    norms = [torch.linalg.vector_norm(tensor.detach(), order) for tensor in tensors]
     if math.isfinite(sum(norms)):
         return
     for tensor, norm, name in zip(tensors, norms, names, strict=True):
@@ -192,7 +220,7 @@ def check_finite(tensors: Sequence[Tensor], names: Sequence[str]) -> None:
         if bad := int((~finite).sum()):
             raise InputError(
                 f"{name} holds {bad} NaN or infinite values of {tensor.numel()}: "
-                "expected finite features"
+                "expected finite ones"
             )
         if not torch.isfinite(norm):
             raise InputError(

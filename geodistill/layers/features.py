@@ -51,8 +51,8 @@ def compare_features(
         unit: what a row is, for the column `pooling`.
 
     Raises:
-        InputError: features of another shape, with different numbers of rows, fewer than four, or
-            that are not finite.
+        InputError: features that are no arrays of numbers, of another shape, with different numbers
+            of rows, fewer than four, or that are not finite; too few permutations or rows.
 
     Example:
         >>> rows = torch.randn(50, 6, generator=torch.Generator().manual_seed(0))
@@ -60,6 +60,11 @@ def compare_features(
         >>> round(float(table.query("measure == 'cka'")["value"].item()), 6)
         1.0
     """
+    if permutations < 1 or max_permuted_rows < MIN_ROWS:
+        raise InputError(
+            f"permutations is {permutations}, max_permuted_rows {max_permuted_rows}: expected at "
+            f"least 1 and {MIN_ROWS}"
+        )
     a, b = _checked("features_a", features_a), _checked("features_b", features_b)
     rows_a, rows_b = (torch.cat(list(layers.values()), 1) for layers in (a, b))
     n = len(rows_a)
@@ -81,14 +86,27 @@ def compare_features(
 
 def _checked(name: str, features: Features) -> dict[int | str, Tensor]:
     """The layers as float32 or float64 tensors on the CPU."""
+    if not isinstance(features, Mapping):
+        raise InputError(
+            f"{name} is a {type(features).__name__}: expected a dict of one array (rows, width) "
+            "per layer, such as {'layer 1': array}"
+        )
     if not features:
         raise InputError(f"{name} is empty: expected one array (rows, width) per layer")
     layers: dict[int | str, Tensor] = {}
     n = None
     for layer, values in features.items():
-        rows = torch.as_tensor(values).detach().cpu()
+        try:
+            rows = torch.as_tensor(values).detach().cpu()
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise InputError(
+                f"{name}, {layer}: a {type(values).__name__} that is no array of numbers "
+                f"({first_line(error)}); expected a tensor or a NumPy array (rows, width)"
+            ) from error
+        if rows.is_complex():
+            raise InputError(f"{name}, {layer}: dtype {rows.dtype}; expected real numbers")
         rows = rows.to(torch.promote_types(rows.dtype, torch.float32))
-        if rows.dim() != 2 or rows.is_complex():
+        if rows.dim() != 2 or not rows.shape[1]:
             raise InputError(
                 f"{name}, {layer}: shape {tuple(rows.shape)}; expected (rows, width), one row per "
                 "example: average over positions, or reshape"

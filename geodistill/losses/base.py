@@ -33,6 +33,11 @@ from geodistill.geometry.validation import flatten_valid_rows
 from geodistill.losses.compiled import Opaque, opaque
 
 NAMES = ("teacher", "student")
+_ONE_ROW = (
+    "a batch of one row has no geometry, so that nothing is learned from it: expected more rows, "
+    "by a larger batch (per_device_train_batch_size) or pooling='all', or decay=0.9 where the loss "
+    "has it"
+)
 
 
 class FeatureLoss(Opaque, ABC):
@@ -56,6 +61,7 @@ class FeatureLoss(Opaque, ABC):
     scale: Scale = "frobenius"
     _calls, _next_check, _has_warned = 0, 1, False
     _has_teacher = True
+    _relates_rows = False  # though without `center`
 
     @opaque
     def forward(self, student: Tensor, teacher: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -74,17 +80,21 @@ class FeatureLoss(Opaque, ABC):
         with torch.autocast(y.device.type, enabled=False):
             dtype = y.dtype
             x, y = self.prepare(x, y)
-            self.warn_if_dominated(lambda: [(x, y) if self._has_teacher else (y,)])
+            one_row = len(y) == 1 and (self.center or self._relates_rows)
+            self.warn_of_rows(lambda: [(x, y) if self._has_teacher else (y,)], one_row=one_row)
             value = self.compare(row_moments(x, y, center=self.center, scale=self.scale))
             return value.to(dtype)
 
-    def warn_if_dominated(self, chunks: Callable[[], Iterable[tuple[Tensor, ...]]]) -> None:
-        """Warn once if a few rows or one direction have almost all of the variance.
+    def warn_of_rows(
+        self, chunks: Callable[[], Iterable[tuple[Tensor, ...]]], *, one_row: bool
+    ) -> None:
+        """Warn once of one row, or if few rows or one direction have almost all of the variance.
 
         Calls 1, 100, 10,000 and so on are examined, each at less than the cost of a call.
 
         Args:
             chunks: gives the rows (k, d_t) of the teacher and (k, d_s) of the student, in parts.
+            one_row: whether the loss is of one row, though it compares rows with one another.
         """
         if self._has_warned:
             return
@@ -93,7 +103,7 @@ class FeatureLoss(Opaque, ABC):
             return
         self._next_check *= 100
         with torch.no_grad():
-            message = dominance(chunks())
+            message = _ONE_ROW if one_row else dominance(chunks())
         if message:
             self._has_warned = True
             warnings.warn(f"{type(self).__name__}: {message}", stacklevel=6)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import log_softmax, logsigmoid, mse_loss
 
 from geodistill.errors import InputError
-from geodistill.geometry.validation import flatten_valid_rows
+from geodistill.geometry.validation import check_finite, logit_rows, row_dtype
 
 Kind = Literal["forward", "reverse", "skew"]
 SKEW = 0.1  # weight of the teacher in the mixture
@@ -138,18 +138,31 @@ class BernoulliKLLoss(LogitLoss):
 class SquaredErrorLoss(LogitLoss):
     """Mean squared difference of student and teacher outputs: the logit loss of a regression task.
 
+    Computed in at least float32.
+
     Example:
         >>> float(SquaredErrorLoss()(torch.tensor([[1.0], [3.0]]), torch.tensor([[0.0], [1.0]])))
         2.5
     """
 
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
-        """The loss, a scalar, of outputs (..., d) of one shape."""
+        """The loss, a scalar, of outputs (..., d) of one shape.
+
+        Raises:
+            InputError: outputs of two shapes, not floating point or not finite.
+        """
+        names = ("student", "teacher")
+        for outputs, name in zip((student, teacher), names, strict=True):
+            if not outputs.is_floating_point():
+                raise InputError(f"{name} has dtype {outputs.dtype}: expected floating point")
         if student.shape != teacher.shape:
             raise InputError(
                 f"student outputs have shape {tuple(student.shape)}, the teacher's "
                 f"{tuple(teacher.shape)}: expected one shape"
             )
+        dtype = row_dtype(student, teacher)
+        student, teacher = student.to(dtype), teacher.to(dtype)
+        check_finite((student, teacher), names)
         return mse_loss(student, teacher)
 
 
@@ -190,7 +203,7 @@ def _checked(temperature: float) -> float:
 def _paired(teacher: Tensor, student: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
     """Valid rows of both; InputError unless they have one width."""
     names = ("teacher_logits", "student_logits")
-    x, y = flatten_valid_rows(teacher, student, mask, names)
+    x, y = logit_rows(teacher, student, mask, names)
     if y.shape[-1] != x.shape[-1]:
         raise InputError(
             f"student_logits have {y.shape[-1]} classes, teacher_logits {x.shape[-1]}: expected "

@@ -79,6 +79,7 @@ class MomentLoss(FeatureLoss):
 
     products: tuple[str, ...] = ("xx", "yy", "xy")
     needs_rows = False
+    _relates_rows = True
 
     def __init__(
         self,
@@ -108,9 +109,10 @@ class MomentLoss(FeatureLoss):
             InputError: unusable features or mask, or widths other than those of past batches.
         """
         rows = Rows(*flat_rows(teacher, student, mask, NAMES))
-        self.warn_if_dominated(lambda: (chunk[1:] for chunk in rows.chunks()))
+        batch_alone = self.group is None and not (self.training and self.decay)
+        one_row = batch_alone and len(rows) == 1
+        self.warn_of_rows(lambda: (chunk[1:] for chunk in rows.chunks()), one_row=one_row)
         with torch.autocast(rows.y.device.type, enabled=False):
-            batch_alone = self.group is None and not (self.training and self.decay)
             # Of few rows the n × n sums are cheaper; on a GPU rows need fewer launches.
             many = rows.chunk if rows.y.is_cuda else max(teacher.shape[-1], student.shape[-1])
             if batch_alone and (self.needs_rows or len(rows) < many):
@@ -165,8 +167,7 @@ class MomentLoss(FeatureLoss):
         """The decayed sums, none at the start; raises InputError if the widths changed."""
         if not (self.training and self.decay and hasattr(self, "past_n")):
             return {}
-        names = ("n", "mean_x", "mean_y", "size_x", "size_y", *self.products)
-        past = {name: self.get_buffer(f"past_{name}").to(x) for name in names}
+        past = {name: self.get_buffer(f"past_{name}").to(x) for name in self._memory}
         widths, past_widths = (len(x), len(y)), (len(past["mean_x"]), len(past["mean_y"]))
         if widths != past_widths:
             raise InputError(
@@ -175,12 +176,20 @@ class MomentLoss(FeatureLoss):
             )
         return {n: v if n.startswith("mean") else v * self.decay for n, v in past.items()}
 
+    @property
+    def _memory(self) -> tuple[str, ...]:
+        """The sums of past batches that this loss needs."""
+        return ("n", "mean_x", "mean_y", "size_x", "size_y", *self.products)
+
     def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any) -> None:
-        """Register the saved sums: before the first batch they have no buffers."""
-        for key, value in state_dict.items():
-            name = key.removeprefix(prefix)
-            if key == prefix + name and name.startswith("past_"):
-                self.register_buffer(name, torch.empty_like(value))
+        """Register the saved sums: before the first batch they have no buffers.
+
+        Those of a loss of other sums, or with decay for one without, stay unexpected keys.
+        """
+        saved = {name: state_dict.get(f"{prefix}past_{name}") for name in self._memory}
+        if self.decay and all(value is not None for value in saved.values()):
+            for name, value in saved.items():
+                self.register_buffer(f"past_{name}", torch.empty_like(value))
         super()._load_from_state_dict(state_dict, prefix, *args)
 
 

@@ -173,15 +173,23 @@ class FlexLoss(FeatureLoss):
 
     center = False
     scale = None
+    _relates_rows = True
     units: Tensor
 
     def __init__(self, units: Tensor) -> None:
         super().__init__()
+        if not isinstance(units, Tensor):
+            raise InputError(
+                f"units is {units!r}: expected a torch.Tensor of indices (d_student,), as by "
+                "FlexLoss.fit(gradients, d_student)"
+            )
         if units.ndim != 1 or units.dtype != torch.long or not len(units):
             raise InputError(
                 f"units has shape {tuple(units.shape)} and dtype {units.dtype}: "
                 "expected indices (d_student,) of torch.long"
             )
+        if units.min() < 0:
+            raise InputError(f"units holds {int(units.min())}: expected indices from 0 on")
         self.register_buffer("units", units)
 
     @classmethod
@@ -222,7 +230,13 @@ def _check_student_width(d_student: int, teacher: Tensor) -> None:
 def _project(projection: nn.Module, rows: Tensor) -> Tensor:
     """Apply the projection in the precision of its parameters, if it has any."""
     parameter = next(projection.parameters(), rows)
-    projected: Tensor = projection(rows.to(parameter.dtype))
+    try:
+        projected: Tensor = projection(rows.to(parameter.dtype))
+    except RuntimeError as error:
+        raise InputError(
+            f"projection cannot map the student's rows of width {rows.shape[-1]} ({error}): "
+            "expected a module for this width"
+        ) from error
     return projected.to(rows.dtype)
 
 

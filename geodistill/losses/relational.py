@@ -30,7 +30,7 @@ class RelationalLoss(FeatureLoss):
         angle: weight of the angles, ≥ 0.
 
     Raises:
-        InputError: a negative weight, or both 0.
+        InputError: a weight that is negative or not finite, or both 0.
 
     Example:
         >>> x = torch.randn(8, 4, generator=torch.Generator().manual_seed(0))
@@ -40,12 +40,13 @@ class RelationalLoss(FeatureLoss):
 
     center = False
     scale = None
+    _relates_rows = True
 
     def __init__(self, distance: float = 1.0, angle: float = 2.0) -> None:
         super().__init__()
-        if min(distance, angle) < 0 or distance + angle <= 0:
+        if not (all(0 <= w < math.inf for w in (distance, angle)) and distance + angle > 0):
             raise InputError(
-                f"distance = {distance}, angle = {angle}: expected weights ≥ 0, not both 0"
+                f"distance = {distance}, angle = {angle}: expected finite weights ≥ 0, not both 0"
             )
         self.distance, self.angle = distance, angle
 

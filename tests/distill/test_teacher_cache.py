@@ -31,7 +31,7 @@ from support.tiny_models import (
 from transformers import BertForTokenClassification
 
 from geodistill.distill import FeatureDistillationTrainer, TeacherCache, build_cache
-from geodistill.distill.collate import batches_by_length
+from geodistill.distill.collate import batches_by_length, count_valid_tokens, pad
 from geodistill.distill.feature_term import loss_mask
 from geodistill.distill.teacher_cache import cache_key
 from geodistill.distill.teacher_outputs import TeacherOutputs, topk_with_tail
@@ -214,6 +214,10 @@ def edit_manifest(folder, **changes):
     path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
 
 
+def shorten(path):
+    np.save(path, np.load(path)[:-1])
+
+
 DAMAGE = {
     "manifest": lambda folder: cut(folder / "manifest.json"),
     "manifest of a list": lambda folder: (folder / "manifest.json").write_text("[]"),
@@ -224,6 +228,10 @@ DAMAGE = {
     "array": lambda folder: cut(folder / "features_1.npy"),
     "header": lambda folder: (folder / "logits.npy").write_bytes(b"\x93NU"),
     "missing": lambda folder: (folder / "offsets.npy").unlink(),
+    "fewer rows": lambda folder: shorten(folder / "features_1.npy"),
+    "fewer examples": lambda folder: shorten(folder / "logits.npy"),
+    "fewer inputs": lambda folder: shorten(folder / "inputs.npy"),
+    "no offsets": lambda folder: np.save(folder / "offsets.npy", np.zeros(0, dtype=np.int64)),
 }
 
 
@@ -646,6 +654,63 @@ def test_a_tokenizer_without_a_token_for_padding_is_told():
         next(batches_by_length(ANSWERS, 2, None))
 
 
+@pytest.mark.parametrize("kind", [np.array, tuple, torch.tensor])
+def test_columns_of_any_kind_are_padded_as_lists_are(kind):
+    """As `datasets` gives them with_format("numpy") or ("torch")."""
+    lists = [
+        {"input_ids": [5, 6, 7, 0], "attention_mask": [1, 1, 1, 0], "token_type_ids": [0, 1, 1, 0],
+         "labels": [-100, -100, 7, 8]},
+        {"input_ids": [8, 9], "attention_mask": [1, 1], "token_type_ids": [0, 1],
+         "labels": [-100, 9]},
+    ]  # fmt: skip
+    given = [{name: kind(values) for name, values in row.items()} for row in lists]
+    batch, expected = pad(given, 3), pad(lists, np.int64(3))
+    assert batch.keys() == expected.keys() == lists[0].keys()
+    assert all(torch.equal(batch[name], expected[name]) for name in expected)
+    assert batch["attention_mask"].tolist() == [[1, 1, 1, 0], [1, 1, 0, 0]]
+    assert batch["labels"].tolist() == [[-100, -100, 7, 8], [-100, 9, -100, -100]]
+    counts = count_valid_tokens(given)
+    assert counts == [2, 1]
+    assert [type(count) for count in counts] == [int, int]
+
+
+def test_no_example_gives_no_batch():
+    with pytest.raises(InputError, match="examples is empty: expected at least one"):
+        pad([], 0)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"layers": 1}, r"layers is 1: expected a list of layers, such as \[1\]"),
+        ({"layers": "layer.1"}, r"layers is 'layer.1': expected a list of layers, such as \['lay"),
+        ({"rows": None}, "a batch has no column `row`: expected the index of each example"),
+        ({"rows": [0, -1]}, "row is -1 in a batch, and token_counts has 2 examples: expected 0 to"),
+        ({"rows": [0, 2]}, "row is 2 in a batch, and token_counts has 2 examples"),
+        ({"rows": [1, 1]}, "row 1 comes twice in the batches: expected each example once"),
+        ({"batches": 2}, "row 0 comes twice in the batches"),
+        ({"counts": [3]}, "row is 1 in a batch, and token_counts has 1 examples"),
+    ],
+)
+def test_arguments_that_do_not_fit_the_examples_are_refused(tmp_path, change, message):
+    given = {"layers": (1,), "rows": [0, 1], "batches": 1, "counts": [3, 3], **change}
+    batch = {"input_ids": torch.tensor([[5, 6, 7], [8, 9, 2]])}
+    batch |= {} if given["rows"] is None else {"row": torch.tensor(given["rows"])}
+    with pytest.raises(InputError, match=message):
+        build_cache(
+            tiny_bert(2), [batch] * given["batches"], given["counts"], tmp_path / "c",
+            layers=given["layers"], progress=no_progress,
+        )  # fmt: skip
+    assert not (tmp_path / "c").exists()
+
+
+def test_a_folder_may_be_a_string_and_counts_an_array(tmp_path):
+    cache = classifier_cache(str(tmp_path / "c"), counts=torch.tensor(LENGTHS))
+    assert len(cache.array("features_1")) == sum(LENGTHS)
+    again = classifier_cache(str(tmp_path / "c"), counts=np.array(LENGTHS), on_batch=pytest.fail)
+    assert len(again) == len(LENGTHS)
+
+
 def test_features_beyond_float16_are_refused(tmp_path):
     teacher = tiny_bert(2)
     with torch.no_grad():
@@ -657,6 +722,8 @@ def test_features_beyond_float16_are_refused(tmp_path):
 def test_more_outcomes_than_the_vocabulary_has(tmp_path):
     with pytest.raises(InputError, match="top_k is 100; expected 0 to 99"):
         language_cache(tmp_path / "c", top_k=100)
+    with pytest.raises(InputError, match="top_k is True; expected 0 to 99"):
+        language_cache(tmp_path / "c", top_k=True)
 
 
 def test_a_key_depends_on_every_part_and_on_their_borders():

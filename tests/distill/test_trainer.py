@@ -489,8 +489,16 @@ def test_student_and_teacher_keep_no_trace_of_the_training(tmp_path, model, data
     assert torch.equal(one.logits, other.logits)
 
 
-def test_without_teacher_and_terms_it_is_the_plain_trainer(tmp_path):
-    one, other = tiny_opt(1), tiny_opt(1)
+def prompt_tuned():
+    peft = pytest.importorskip("peft")
+    torch.manual_seed(0)
+    config = peft.PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=3)
+    return peft.get_peft_model(tiny_opt(1), config)
+
+
+@pytest.mark.parametrize("student", [lambda: tiny_opt(1), prompt_tuned])
+def test_without_teacher_and_terms_it_is_the_plain_trainer(tmp_path, student):
+    one, other = student(), student()
     FeatureDistillationTrainer(
         model=one, args=arguments(tmp_path), train_dataset=ANSWERS, data_collator=collate
     ).train()
@@ -500,7 +508,7 @@ def test_without_teacher_and_terms_it_is_the_plain_trainer(tmp_path):
     ).train()
     # Up to rounding: the plain trainer computes the head for every token.
     assert moved(weights(one), weights(other)) < 1e-5
-    assert moved(weights(one), weights(tiny_opt(1))) > 1e-3
+    assert moved(weights(one), weights(student())) > 1e-3
 
 
 # ---- bad input ----
@@ -513,6 +521,23 @@ def test_exactly_one_teacher(tmp_path):
         distiller(tmp_path, tiny_bert(1), SENTENCES)
     with pytest.raises(InputError, match="teacher_model and teacher_cache: both given"):
         distiller(tmp_path, tiny_bert(1), SENTENCES, teacher, teacher_cache=cache)
+    with pytest.raises(
+        InputError, match="teacher_model is 'bert': expected a module, such as Auto"
+    ):
+        distiller(tmp_path, tiny_bert(1), SENTENCES, "bert", logit_loss=None)
+    with pytest.warns(UserWarning, match="a teacher is given, and nothing is learned from it"):
+        distiller(tmp_path, tiny_bert(1), SENTENCES, teacher, logit_loss=None)
+
+
+def test_two_terms_may_share_a_loss_but_not_a_memory(tmp_path):
+    student, teacher = tiny_bert(1), tiny_bert(2)
+    for loss in (shared := CKALoss(decay=0.9), ShuffledRows(shared)):
+        terms = [FeatureTerm(1, 1, shared), FeatureTerm(2, 2, loss)]
+        with pytest.raises(
+            InputError, match=r"CKALoss\[1-1\] and .*\[2-2\] share one CKALoss with decay.* its own"
+        ):
+            distiller(tmp_path, student, SENTENCES, teacher, terms)
+    distiller(tmp_path, student, SENTENCES, teacher, [term(alone := CKALoss()), term(alone)])
 
 
 @pytest.mark.parametrize(

@@ -277,6 +277,45 @@ def test_sft_with_lora_trains_the_adapter_by_the_term(tmp_path):
     assert all("lora" in name for name in changed)
 
 
+# ---- GRPO ----
+
+
+@pytest.mark.parametrize("loss_type", ["dapo", "grpo"])
+def test_grpo_under_accumulation_is_trls_own_and_takes_terms(tmp_path, loss_type):
+    """Its loss is the micro-batch's part of the step's, which nothing may divide again."""
+
+    class GRPO(FeatureDistillation, trl.GRPOTrainer):
+        pass
+
+    given = settings(
+        tmp_path, gradient_accumulation_steps=2, per_device_train_batch_size=2, num_generations=2,
+        max_completion_length=4, loss_type=loss_type, max_steps=1, learning_rate=0.5,
+    )  # fmt: skip
+    del given["max_length"]
+
+    def trained(kind, **more):
+        student = model(1)
+        trainer = kind(
+            model=student,
+            reward_funcs=lambda completion_ids, **_: [
+                float(sum(ids) % 7) for ids in completion_ids
+            ],
+            args=trl.GRPOConfig(**given),
+            train_dataset=PAIRS.select_columns("prompt"),
+            processing_class=tokenizer(),
+            **more,
+        )
+        trainer.train()
+        return trainer, student
+
+    (_, own), (_, plain) = trained(trl.GRPOTrainer), trained(GRPO)
+    assert moved(weights(own), weights(plain)) < 1e-7
+    assert moved(weights(own), weights(model(1))) > 1e-4
+    trainer, student = trained(GRPO, teacher_model=model(2, width=48), terms=[term()])
+    assert 0 < logged(trainer, "loss/ProcrustesLoss[-1--1]")[0] < 2
+    assert moved(weights(own), weights(student)) > 1e-4
+
+
 # ---- generalised knowledge distillation ----
 
 

@@ -50,10 +50,22 @@ def test_values_are_those_of_the_arrays_and_names_are_kept_in_order(pair):
     assert mapping["p_map"].iloc[0] == pytest.approx(1 / 50)
 
 
+def test_too_few_permutations_or_rows_are_refused(pair):
+    for settings in ({"permutations": 0}, {"max_permuted_rows": 2}):
+        with pytest.raises(InputError, match=r"permutations is .* expected at least 1 and 4"):
+            compare_features(*pair, **settings)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         (lambda a: {}, "features_b is empty"),
+        (lambda a: [a], "features_b is a list: expected a dict of one array"),
+        (lambda a: a, "features_b is a Tensor: expected a dict"),
+        (lambda a: {"x": np.array([["a"]] * 80)}, "features_b, x: a ndarray that is no array of"),
+        (lambda a: {"x": "abc"}, "features_b, x: a str that is no array of numbers"),
+        (lambda a: {"x": a + 1j}, "features_b, x: dtype torch.complex.*; expected real numbers"),
+        (lambda a: {"x": a[:, :0]}, r"features_b, x: shape \(80, 0\); expected"),
         (lambda a: {"x": a[:40]}, "features_a has 80 rows and features_b 40: expected the same"),
         (lambda a: {"x": a.reshape(80, 4, 2)}, r"features_b, x: shape \(80, 4, 2\); expected"),
         (lambda a: {"x": a, "y": a[:9]}, "features_b, y: 9 rows, other layers have 80"),

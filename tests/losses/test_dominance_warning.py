@@ -94,6 +94,26 @@ def test_dominance_that_begins_later_is_seen_at_a_later_check():
     assert len(messages(loss, mild, outliers(mild))) == 1
 
 
+@pytest.mark.parametrize(
+    ("loss", "count"),
+    [
+        *((loss, 1) for loss in LOSSES if not getattr(loss, "decay", None)),
+        (losses.ProjectionLoss(12, 12), 1),
+        (losses.FlexLoss(torch.arange(12)), 1),
+        (losses.ProcrustesLoss(center=False), 1),
+        (losses.ProcrustesLoss(decay=0.9), 0),  # whose past batches have more rows
+        (losses.CosineLoss(), 0),
+        (losses.PatientLoss(), 0),
+    ],
+)
+def test_one_row_is_warned_of_unless_a_loss_can_learn_from_it(loss, count):
+    loss = copy.deepcopy(loss)
+    words = messages(loss, normal(1, 12), normal(1, 12, seed=1), calls=3)
+    assert len(words) == count
+    assert all("a batch of one row has no geometry" in text for text in words)
+    assert messages(copy.deepcopy(loss), normal(2, 12), normal(2, 12, seed=1)) == []
+
+
 def test_a_wrapped_loss_and_a_network_around_it_warn_once():
     teacher, student = outliers(normal(100, 12)), normal(100, 12, seed=1)
     wrapped = losses.ShuffledRows(losses.ProcrustesLoss())

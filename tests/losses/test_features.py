@@ -228,6 +228,7 @@ def test_degenerate_features_have_finite_values_and_gradients(name: str) -> None
 @pytest.mark.parametrize(
     "name", [n for n in NAMES if n not in ("cka-debiased", "cosine", "patient")]
 )
+@pytest.mark.filterwarnings("ignore:.*a batch of one row")
 def test_one_row_has_no_geometry_and_no_gradient(name: str) -> None:
     y = Y[:1].clone().requires_grad_()
     loss = in_double(name)
@@ -519,8 +520,16 @@ def test_flex_takes_the_units_with_the_largest_gradients_and_correlates() -> Non
             lambda: ShuffledRows(ProcrustesLoss),
             r"loss is <class .*: expected a module, such as Proc",
         ),
-        (lambda: RelationalLoss(0, 0), "distance = 0, angle = 0: expected weights"),
-        (lambda: RelationalLoss(-1), "distance = -1, angle = 2.0: expected weights"),
+        (lambda: RelationalLoss(0, 0), "distance = 0, angle = 0: expected finite weights"),
+        (lambda: RelationalLoss(-1), "distance = -1, angle = 2.0: expected finite weights"),
+        (lambda: RelationalLoss(float("nan")), "distance = nan, angle = 2.0: expected finite"),
+        (lambda: RelationalLoss(1, math.inf), "distance = 1, angle = inf: expected finite"),
+        (lambda: FlexLoss([0, 1]), r"units is \[0, 1\]: expected a torch.Tensor of indices"),
+        (lambda: FlexLoss(torch.tensor([2, -1])), "units holds -1: expected indices from 0 on"),
+        (
+            lambda: CosineLoss(nn.Sequential(nn.Linear(5, 7)).double())(Y, X),
+            "projection cannot map the student's rows of width 4 .*: expected a module for this",
+        ),
         (lambda: FlexLoss.fit(X, 8), "d_student is 8: expected 1 to the teacher's width 7"),
         (lambda: FlexLoss.fit(X / 0, 3), "gradients holds"),
         (lambda: FlexLoss(torch.tensor([0.5])), r"units has shape \(1,\) and dtype torch.float32"),

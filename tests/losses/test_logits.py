@@ -140,11 +140,34 @@ def test_half_precision_is_computed_in_float32() -> None:
         (lambda: KLDivergenceLoss()(STUDENT, TEACHER[:1]), r"teacher_logits has rows \(1, 5\)"),
         (lambda: KLDivergenceLoss()(STUDENT / 0, TEACHER), "student_logits holds"),
         (lambda: KLDivergenceLoss()(STUDENT, TEACHER, 0 * MASK), "keeps no row"),
+        (
+            lambda: BernoulliKLLoss()(STUDENT, -TEACHER / 0),
+            r"teacher_logits holds .*: expected fin",
+        ),
+        (lambda: SquaredErrorLoss()(STUDENT, TEACHER * math.nan), "teacher holds 60 NaN or infini"),
+        (lambda: SquaredErrorLoss()(STUDENT.long(), TEACHER), "student has dtype torch.int64: exp"),
     ],
 )
 def test_refusals(call: object, message: str) -> None:
     with pytest.raises(InputError, match=message):
         call()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_masked_class_counts_for_nothing(kind: str) -> None:
+    masked = torch.full_like(STUDENT[..., :1], torch.finfo(torch.float32).min)
+    student = torch.cat([STUDENT, masked], -1).float().detach().requires_grad_()
+    value = KLDivergenceLoss(kind)(student, torch.cat([TEACHER, masked], -1).float())
+    value.backward()
+    assert float(value) == pytest.approx(float(KLDivergenceLoss(kind)(STUDENT, TEACHER)), rel=1e-5)
+    assert student.grad is not None
+    assert torch.isfinite(student.grad).all()
+    assert student.grad[..., -1].abs().max() == 0
+
+
+def test_squares_of_half_precision_do_not_overflow() -> None:
+    far = torch.tensor([[600.0], [0.0]])
+    assert float(SquaredErrorLoss()(far.half(), torch.zeros(2, 1).half())) == 180_000
 
 
 @pytest.mark.parametrize("temperature", [1.0, 2.5])

@@ -204,6 +204,16 @@ def test_masks_and_autocast_with_decay() -> None:
     assert float(value) == pytest.approx(float(expected), abs=1e-5)
 
 
+@pytest.mark.parametrize("other", [FeatureGramLoss(decay=0.9), ProcrustesLoss()])
+def test_a_state_of_another_loss_is_refused(other: MomentLoss) -> None:
+    """Sums that are lacking, or that no decay asked for."""
+    loss = ProcrustesLoss(decay=0.9)
+    loss(normal(20, 3), normal(20, 4, seed=1))
+    with pytest.raises(RuntimeError, match=r"Unexpected key\(s\) in state_dict: .*past_"):
+        other.load_state_dict(loss.state_dict())
+    assert not dict(other.named_buffers())
+
+
 def test_rows_that_are_all_equal_have_no_geometry_over_past_batches_either() -> None:
     loss = ProcrustesLoss(decay=1.0)
     for start in (0, 30):

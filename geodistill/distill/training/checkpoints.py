@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
+from geodistill.distill.feature_term import TermModule
 from geodistill.errors import InputError
 
 TERMS_FILE = "feature_terms.safetensors"
@@ -22,7 +23,7 @@ _NEEDED = ("trainer_state.json", "optimizer.pt", "scheduler.pt")
 
 def save_terms(terms: nn.Module, folder: Path) -> None:
     """Save parameters, memories and warm-ups of the terms in a checkpoint."""
-    save_file(terms_state(terms), folder / TERMS_FILE)
+    save_file(terms_state(terms), folder / TERMS_FILE, {"terms": _described(terms)})
 
 
 def load_terms(terms: nn.Module, folder: Path) -> None:
@@ -30,11 +31,30 @@ def load_terms(terms: nn.Module, folder: Path) -> None:
     path = folder / TERMS_FILE
     if not path.is_file():  # `resumable` has checked that nothing is to be restored
         return
+    with safe_open(path, "pt") as file:
+        stored = (file.metadata() or {}).get("terms")  # files of earlier versions have none
+    if stored is not None and stored != (described := _described(terms)):
+        raise InputError(
+            f"{path} is of other terms: it is of {stored}, and given are {described or 'none'}; "
+            "expected the same terms, or a new training from the checkpoint's weights"
+        )
     try:
         terms.load_state_dict(load_file(path))
     except RuntimeError as error:
         reason = " ".join(str(error).split())
         raise InputError(f"{path} is of other terms: {reason}") from error
+
+
+def _described(terms: nn.Module) -> str:
+    """The terms with all that decides what their parameters and memories are of."""
+    described = []
+    for module in terms.children():
+        assert isinstance(module, TermModule)
+        options = {name: getattr(module.loss, name, None) for name in ("center", "scale", "decay")}
+        options |= {name: getattr(module.term, name) for name in ("pooling", "drop_outliers")}
+        shown = ", ".join(f"{name}={value}" for name, value in options.items() if value is not None)
+        described.append(f"{module.name} ({shown})")
+    return ", ".join(described)
 
 
 def terms_state(terms: nn.Module) -> dict[str, Tensor]:

@@ -132,8 +132,11 @@ def _scores_few_positions(trainer: Any, student: nn.Module, inputs: Mapping[str,
     as a router's loss, stays.
     """
     custom = trainer.label_smoother is not None or trainer.compute_loss_func is not None
+    peft = getattr(student, "active_peft_config", None)
+    prompt = peft is not None and peft.is_prompt_learning and peft.peft_type != "PREFIX_TUNING"
     return (
         not custom
+        and not prompt  # whose virtual tokens come before those of the inputs
         and trainer._loss_shifts_labels
         and trainer.model_accepts_loss_kwargs
         and "shift_labels" not in inputs

@@ -65,8 +65,9 @@ def item_share(
 ) -> tuple[float | Tensor, Tensor | None]:
     """A micro-batch's share of the step's items, and its number of labels where they are counted.
 
-    Removes the number of generated tokens from the inputs of TRL's trainer, which would divide by
-    it: the task loss is a mean over the micro-batch.
+    Removes the number of generated tokens from the inputs of TRL's DistillationTrainer, which would
+    divide by it: the task loss is a mean over the micro-batch. GRPO's loss is the micro-batch's
+    part of the step's loss already, and needs the number.
 
     Args:
         trainer: that trains.
@@ -74,6 +75,8 @@ def item_share(
         text: the same with labels, as `as_text` gives it.
         n_items: labels of the accumulated batch; None where micro-batches count alike.
     """
+    if "num_items_in_batch" in inputs and not trainer.wrapped:
+        return 1.0, None
     # The numbers may be those of all ranks, whose gradients are then averaged.
     joined = trainer.args.world_size if trainer.args.average_tokens_across_devices else 1
     n_generated = inputs.pop("num_items_in_batch", None)

@@ -4,6 +4,7 @@ import warnings
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from support.tiny_models import arguments, collate, distiller, moved, sentences, tiny_bert, weights
 from torch import nn
 from transformers import Trainer
@@ -11,7 +12,13 @@ from transformers import Trainer
 from geodistill.distill import FeatureTerm
 from geodistill.distill.training import checkpoints
 from geodistill.errors import InputError
-from geodistill.losses import CKALoss, ProcrustesLoss, ProjectionLoss, ShuffledRows
+from geodistill.losses import (
+    CKALoss,
+    FeatureGramLoss,
+    ProcrustesLoss,
+    ProjectionLoss,
+    ShuffledRows,
+)
 
 DATA = sentences([6, 4, 5, 6], seed=1)
 
@@ -138,6 +145,39 @@ def test_a_plain_trainers_checkpoint_serves_terms_without_a_state(tmp_path):
     assert trainer.state.global_step == 4
     with pytest.raises(InputError, match=r"feature_terms.safetensors is missing"):
         resumed(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("terms", "given"),
+    [
+        ([FeatureTerm(1, -1, ProcrustesLoss(decay=0.9))], r"ProcrustesLoss\[1--1\] \(center=True"),
+        ([FeatureTerm(-1, -1, ProcrustesLoss())], r"ProcrustesLoss\[-1--1\] .*, scale=frob"),
+        ([FeatureTerm(-1, -1, FeatureGramLoss(decay=0.9))], r"FeatureGramLoss\[-1--1\] "),
+        ([FeatureTerm(-1, -1, ProcrustesLoss(decay=0.9), pooling="mean")], "pooling=mean"),
+        ([FeatureTerm(-1, -1, ProcrustesLoss(decay=0.9, center=False))], "center=False"),
+        ([], "none"),
+    ],
+)
+def test_memories_of_other_terms_are_refused(tmp_path, terms, given):
+    first = [FeatureTerm(-1, -1, ProcrustesLoss(decay=0.9))]
+    trainer_in(tmp_path, first, save_strategy="steps", save_steps=2, steps=2).train()
+    same = trainer_in(tmp_path, [FeatureTerm(-1, -1, ProcrustesLoss(decay=0.9))], steps=2)
+    checkpoints.load_terms(same.terms, tmp_path / "checkpoint-2")
+    assert torch.equal(same.terms[0].loss.past_xy, first[0].loss.past_xy)
+    told = rf"of other terms: .*ProcrustesLoss\[-1--1\] \(center=True.* and given are .*{given}"
+    with pytest.raises(InputError, match=told):
+        trainer_in(tmp_path, terms).train(resume_from_checkpoint=str(tmp_path / "checkpoint-2"))
+
+
+def test_terms_whose_parameters_were_trained_cannot_be_left_out(stored):
+    with pytest.raises(InputError, match=r"is of ProjectionLoss\[-1--1\].* given are none"):
+        trainer_in(stored, [], steps=5).train(resume_from_checkpoint=True)
+
+
+def test_a_checkpoint_of_an_earlier_version_is_taken(stored):
+    path = stored / "checkpoint-4" / "feature_terms.safetensors"
+    save_file(load_file(path), path)  # without the names
+    assert len(losses(resumed(stored))) == 5
 
 
 def test_a_checkpoint_of_other_terms_is_refused(stored):

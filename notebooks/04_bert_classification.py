@@ -178,8 +178,8 @@ if "full" in LEVELS:
 
 # %% [markdown]
 # Would any pull on the features do? Three controls have the same trials and their own best weight: the
-# teacher's rows in another order, its features before fine-tuning, and a pull towards equal variance that
-# knows no teacher. Beside them stand a learned projection and training on labels alone.
+# teacher's rows in another order, its features before fine-tuning, and a pull towards equal variance
+# without any teacher. Beside them stand a learned projection and training on labels alone.
 
 # %% tags=["hide-input"]
 show_gains(study, "full-others", "C4a", kd_of="full")

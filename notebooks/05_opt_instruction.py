@@ -183,7 +183,7 @@ if {"references", "full"} <= {*LEVELS}:
 
 # %% [markdown]
 # Would any pull on the features do? Two controls have the same trials and their own best weight: the
-# teacher's rows in another order, and a pull towards equal variance that knows no teacher. Beside them
+# teacher's rows in another order, and a pull towards equal variance without any teacher. Beside them
 # stand a learned projection and training on answers alone, the given ones and the teacher's.
 
 # %% tags=["hide-input"]

@@ -178,9 +178,9 @@ def test_the_plan_counts_rows_and_runs(distilled, home):
 
 def test_the_cost_of_a_test_is_that_of_the_rows_used(settings):
     task, batch = text_classification.TextClassification(), SimpleNamespace(batch_size=32)
-    inputs = task.read(replace(settings, max_rows=9))
+    inputs = task.read(replace(settings, max_rows=12, batch_size=4))
     seconds = task.test_seconds(inputs, SimpleNamespace(settings=batch), None, step=1.0)
-    assert seconds == pytest.approx(9 / 32 / 3)
+    assert seconds == pytest.approx(12 / 32 / 3)
 
 
 def test_every_arm_tries_the_same_rates_and_takes_its_best(distilled, settings):

@@ -7,7 +7,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from inspect import signature
-from typing import Any, get_args
+from operator import index
+from typing import Any, SupportsIndex, get_args
 
 import torch
 from torch import Tensor, nn
@@ -70,6 +71,11 @@ class FeatureTerm:
     def __post_init__(self) -> None:
         for name in ("teacher_layer", "student_layer"):
             layer = getattr(self, name)
+            if isinstance(layer, SupportsIndex) and not isinstance(
+                layer, bool
+            ):  # numpy's integers, as in a layer map
+                layer = index(layer)
+                object.__setattr__(self, name, layer)
             if not isinstance(layer, int | str) or isinstance(layer, bool) or layer == "":
                 raise InputError(
                     f"{name} is {layer!r}; expected an integer, -1 for the last, or the path of a "

@@ -2,6 +2,8 @@
 
 import math
 
+import numpy as np
+import pandas as pd
 import pytest
 import torch
 from torch import nn
@@ -75,7 +77,14 @@ def test_terms_out_of_range(settings, words):
         FeatureTerm(-1, -1, ProcrustesLoss(), **settings)
 
 
-@pytest.mark.parametrize("layers", [("", -1), (-1, 0.5)])
+def test_a_row_of_a_layer_map_names_layers():
+    (row,) = pd.DataFrame({"layer_a": [2], "layer_b": [-1]}).itertuples(index=False)
+    of_map = FeatureTerm(np.int64(row.layer_a), row.layer_b, ProcrustesLoss())
+    assert (of_map.teacher_layer, of_map.student_layer) == (2, -1)
+    assert type(of_map.teacher_layer) is int
+
+
+@pytest.mark.parametrize("layers", [("", -1), (-1, 0.5), (True, 1)])
 def test_a_layer_is_a_number_or_a_path(layers):
     with pytest.raises(InputError, match=r"_layer is .*; expected an integer, -1 for the last, or"):
         FeatureTerm(*layers, ProcrustesLoss())

@@ -71,12 +71,10 @@ class FeatureTerm:
     def __post_init__(self) -> None:
         for name in ("teacher_layer", "student_layer"):
             layer = getattr(self, name)
-            if isinstance(layer, SupportsIndex) and not isinstance(
-                layer, bool
-            ):  # numpy's integers, as in a layer map
-                layer = index(layer)
-                object.__setattr__(self, name, layer)
-            if not isinstance(layer, int | str) or isinstance(layer, bool) or layer == "":
+            is_number = isinstance(layer, SupportsIndex) and not isinstance(layer, bool)
+            if is_number:
+                object.__setattr__(self, name, index(layer))  # also numpy's, as of a layer map
+            elif not isinstance(layer, str) or layer == "":
                 raise InputError(
                     f"{name} is {layer!r}; expected an integer, -1 for the last, or the path of a "
                     "module, such as 'encoder.layer.5'"

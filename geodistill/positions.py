@@ -1,4 +1,4 @@
-"""How many tokens a text model takes: asked of its tables of positions."""
+"""How many tokens a text model takes and how many it knows: asked of its tables."""
 
 from __future__ import annotations
 
@@ -51,6 +51,15 @@ def max_tokens_of(config: Any) -> int:
 
     with torch.device("meta"):
         return max_tokens(AutoModel.from_config(config))  # type: ignore[no-untyped-call]
+
+
+def num_embeddings(model: Any) -> int | None:
+    """The number of different tokens that a model embeds; None if it reads no tokens."""
+    try:
+        embeddings = model.get_input_embeddings()
+    except (AttributeError, NotImplementedError):  # plain modules, speech
+        return None
+    return getattr(embeddings, "num_embeddings", None)
 
 
 def _position_rows(model: nn.Module) -> list[int]:

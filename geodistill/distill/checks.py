@@ -23,7 +23,7 @@ from geodistill.distill.training import ranks
 from geodistill.errors import InputError
 from geodistill.losses.base import check_module
 from geodistill.losses.moment_loss import MomentLoss
-from geodistill.positions import max_positions
+from geodistill.positions import max_positions, num_embeddings
 
 _logger = logging.getLogger(__name__)
 _UNSUPPORTED = {
@@ -192,21 +192,13 @@ def check_embeddings(teacher: Any, student: Any) -> None:
 
     For models whose tokenizers are unknown: one tokenizer cannot serve both.
     """
-    sizes = [_num_embeddings(model) for model in (teacher, student)]
+    sizes = [num_embeddings(model) for model in (teacher, student)]
     if None not in sizes and sizes[0] != sizes[1]:
         raise InputError(
             f"the teacher embeds {sizes[0]} tokens, the student {sizes[1]}, and nothing shows that "
             "they share a tokenizer: expected teacher_tokenizer and processing_class (the same one "
             "if they do), or examples with teacher_input_ids"
         )
-
-
-def _num_embeddings(model: Any) -> int | None:
-    try:
-        embeddings = model.get_input_embeddings()
-    except (AttributeError, NotImplementedError):  # no model of texts
-        return None
-    return getattr(embeddings, "num_embeddings", None)
 
 
 def check_scheduler(optimizer: Any, scheduler: Any, terms: nn.Module) -> None:

@@ -48,14 +48,9 @@ def principal_directions(embeddings: Tensor, width: int) -> Tensor:
 
 
 def check_size(layers: int, width: int, head_width: int, teacher_width: int) -> None:
-    """Raise InputError unless `layers` is 1 or more and the width is possible (`check_width`)."""
+    """Raise InputError unless `width` is a multiple of `head_width`, at most `teacher_width`."""
     if layers < 1:
         raise InputError(f"layers is {layers}; expected 1 or more")
-    check_width(width, head_width, teacher_width)
-
-
-def check_width(width: int, head_width: int, teacher_width: int) -> None:
-    """Raise InputError unless `width` is a multiple of `head_width`, at most `teacher_width`."""
     if width < head_width or width % head_width:
         raise InputError(f"width is {width}; expected a multiple of {head_width}, one head's width")
     if width > teacher_width:

@@ -56,13 +56,8 @@ class TeacherCache:
             if "inputs" in self.manifest:
                 self._inputs = np.load(self.folder / "inputs.npy", allow_pickle=False)
             self._check_lengths()
-        except (
-            OSError,
-            ValueError,
-            TypeError,
-            EOFError,
-            IndexError,
-        ) as error:  # what truncated files raise
+        # what truncated files raise
+        except (OSError, ValueError, TypeError, EOFError, IndexError) as error:
             raise InputError(
                 f"teacher cache {folder} is damaged ({error}); build it again"
             ) from error

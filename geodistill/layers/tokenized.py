@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from geodistill.errors import InputError
-from geodistill.positions import max_tokens
+from geodistill.positions import max_tokens, num_embeddings
 
 _REFUSED_UNKNOWN, _REPORTED_UNKNOWN = 0.5, 0.1
 
@@ -105,7 +105,7 @@ def tokenize(
                 f"tokenizer_{side} is {tokenizer!r}: expected the tokenizer of model_{side} "
                 "itself, as AutoTokenizer.from_pretrained gives it"
             )
-    limit = min(*map(max_tokens, models), *(t.model_max_length for t in tokenizers))
+    limit = min(*map(max_tokens, models), *(int(t.model_max_length) for t in tokenizers))
     full = [t(list(texts), verbose=False)["input_ids"] for t in tokenizers]
     cut = [t(list(texts), truncation=True, max_length=limit)["input_ids"] for t in tokenizers]
     tokenized = []
@@ -137,7 +137,7 @@ def _check_model(model: Any, name: str) -> None:
     kind = type(model).__name__
     if not (hasattr(model, "config") and hasattr(model, "base_model")):
         raise InputError(f"{name} is a {kind}: expected an encoder or decoder of transformers")
-    if not hasattr(model.get_input_embeddings(), "num_embeddings"):
+    if num_embeddings(model) is None:
         raise InputError(
             f"{name} is a {kind}, which reads no tokens: expected a model of texts (for images "
             "there are image_features and compare_features)"

@@ -66,16 +66,16 @@ def prompt_and_completion(row: Row, tokenizer: PreTrainedTokenizerBase) -> tuple
         tokenizer: of the model that is trained.
 
     Raises:
-        InputError: a tokenizer without end token; or the template refuses the turns (some allow no
-            system message), or does not write the answer right after the prompt.
+        InputError: a tokenizer without end token and template; or the template refuses the turns
+            (some allow no system message), or does not write the answer right after the prompt.
     """
-    if tokenizer.eos_token is None:
-        raise InputError(
-            "tokenizer has no end token, which each answer needs: expected one with an eos_token "
-            "(tokenizer.eos_token = tokenizer.sep_token)"
-        )
     turns = row.get("turns")
     if not turns or not getattr(tokenizer, "chat_template", None):
+        if tokenizer.eos_token is None:
+            raise InputError(
+                "tokenizer has no end token, which each answer needs: expected one with an "
+                "eos_token (tokenizer.eos_token = tokenizer.sep_token)"
+            )
         return row["prompt"] + "\n", row["completion"] + tokenizer.eos_token
     from jinja2 import TemplateError
 
@@ -207,7 +207,7 @@ def encode_texts(
         raise InputError(f"texts is {texts!r}: expected a list of texts or of pairs of texts")
     if labels is not None and len(labels) != len(texts):
         raise InputError(f"labels has {len(labels)} entries for {len(texts)} texts")
-    columns = {} if labels is None else {"labels": list(labels)}
+    labels = None if labels is None else list(labels)  # of a Series by position
     tokenizers = {"input_ids": tokenizer}
     if teacher_tokenizer is not None:
         tokenizers["teacher_input_ids"] = teacher_tokenizer
@@ -223,6 +223,7 @@ def encode_texts(
             for name, by in tokenizers.items()
         }
         n_truncated += any(len(example[name]) < len(full[name]) for name in tokenizers)
-        example |= {name: values[index] for name, values in columns.items()}
+        if labels is not None:
+            example["labels"] = labels[index]
         examples.append({**example, "row": index})
     return examples, n_truncated

@@ -439,6 +439,11 @@ def test_an_answer_needs_an_end_token():
     row = {"item": "a", "source": "a", "prompt": "w0", "completion": "w1"}
     with pytest.raises(InputError, match="tokenizer has no end token, which each answer needs"):
         encode_pair(row, tokenizer)
+    chats = of_bytes(CHATML)  # whose template writes the end
+    chat = {**row, "turns": [{"role": "user", "content": "w0"}]}
+    example = encode_pair(chat, chats)
+    chats.eos_token = None
+    assert encode_pair(chat, chats) == example
 
 
 def test_valid_tokens_are_counted_as_the_masks_do():

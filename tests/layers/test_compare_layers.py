@@ -8,7 +8,15 @@ import pytest
 import torch
 from support.tiny_models import tiny_bert, tiny_opt
 from support.tiny_tokenizers import word_tokenizer
-from transformers import LlamaConfig, RobertaConfig, RobertaModel, ViTConfig, ViTModel
+from transformers import (
+    LlamaConfig,
+    RobertaConfig,
+    RobertaModel,
+    ViTConfig,
+    ViTModel,
+    Wav2Vec2Config,
+    Wav2Vec2Model,
+)
 
 from geodistill.errors import InputError
 from geodistill.geometry import (
@@ -254,6 +262,14 @@ def test_other_models_and_vocabularies_are_refused():
     )
     with pytest.raises(InputError, match="model_b is a ViTModel, which reads no tokens"):
         compared(tiny_bert(1), images)
+    speech = Wav2Vec2Model(
+        Wav2Vec2Config(
+            hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16,
+            conv_dim=(8,), conv_stride=(5,), conv_kernel=(5,), num_conv_pos_embedding_groups=2,
+        )
+    )  # fmt: skip
+    with pytest.raises(InputError, match="model_b is a Wav2Vec2Model, which reads no tokens"):
+        compared(tiny_bert(1), speech)
     with pytest.raises(InputError, match=r"model_b embeds 50 tokens, its tokenizer gives id 9\d"):
         compared(tiny_bert(1), tiny_opt(2, vocabulary=50))
 

@@ -29,8 +29,9 @@ from geodistill.experiments.run_store import Evaluation
 if TYPE_CHECKING:
     from datasets import Dataset
 
-STRENGTHS = [0.01, 0.1, 1.0, 10.0, 100.0]
-"""Inverse strengths of the penalty (`C`), of which five-fold cross-validation takes the best."""
+STRENGTHS, FOLDS = [0.01, 0.1, 1.0, 10.0, 100.0], 5
+"""Inverse strengths of the penalty (`C`), of which cross-validation with so many folds takes the
+best."""
 
 
 def evaluate_baseline(setup: ClassificationSetup, method: str, train_subset: Dataset) -> Evaluation:
@@ -64,8 +65,8 @@ def evaluate_baseline(setup: ClassificationSetup, method: str, train_subset: Dat
 def _linear_model(*, classes: bool) -> GridSearchCV:
     """Logistic or ridge regression, its penalty chosen on the labelled examples alone."""
     if classes:
-        return GridSearchCV(LogisticRegression(max_iter=2000), {"C": STRENGTHS}, cv=5)
-    return GridSearchCV(Ridge(), {"alpha": [1 / strength for strength in STRENGTHS]}, cv=5)
+        return GridSearchCV(LogisticRegression(max_iter=2000), {"C": STRENGTHS}, cv=FOLDS)
+    return GridSearchCV(Ridge(), {"alpha": [1 / strength for strength in STRENGTHS]}, cv=FOLDS)
 
 
 def _constant(setup: ClassificationSetup, train_subset: Dataset) -> tuple[Any, Any]:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from geodistill.distill.collate import pad
 from geodistill.errors import InputError
+from geodistill.experiments.classification.baselines import FOLDS
 from geodistill.experiments.classification.cached_outputs import cached_features
 from geodistill.experiments.classification.evaluate import task_scores
 from geodistill.experiments.classification.grid import ClassificationGrid
@@ -38,8 +39,6 @@ from geodistill.tasks.base import SPLITS
 
 N_SAMPLE = 200
 """Training rows on whose features the teacher's directions are measured."""
-FOLDS = 5
-"""Of the training rows, by which the linear model on words is tuned."""
 DOMINANT_CLASS, FEW_OF_A_CLASS, MANY_CUT = 0.8, 10, 0.05
 
 

@@ -58,12 +58,12 @@ def test_evaluation_knows_the_terms_and_the_geometry_kept(tmp_path):
             model.eval()(**batch, output_hidden_states=True).hidden_states[-1][mask]
             for model in (tiny_bert(1), tiny_bert(2, width=48))
         )
-    found = trainer.evaluate()
-    assert found["eval_loss/ProcrustesLoss[2--1]"] == pytest.approx(
+    metrics = trainer.evaluate()
+    assert metrics["eval_loss/ProcrustesLoss[2--1]"] == pytest.approx(
         float(procrustes(y, x)), rel=1e-4
     )
     kept = geometry_kept(procrustes_distance, x, y)
-    assert found["eval_geometry_kept"] == pytest.approx(kept, rel=1e-4)
+    assert metrics["eval_geometry_kept"] == pytest.approx(kept, rel=1e-4)
     assert abs(kept) > 0.01
     assert len(labels) == 4
 

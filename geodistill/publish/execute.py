@@ -86,15 +86,14 @@ def execute(run: NotebookRun) -> None:
 
     Raises:
         InputError: a wrong parameter, before anything runs.
-        NotebookError: a failed cell or a dead kernel.
+        NotebookError: a failed cell, or a kernel that died or did not start.
     """
     notebook = read_source(run.source)
     check_parameters(notebook, run.name, run.parameters)
     key = run.key()  # before the run: an edit during it makes the result outdated, not wrong
     run.in_progress.parent.mkdir(parents=True, exist_ok=True)
-    jupytext.write(notebook, run.in_progress)
     try:
-        _run_papermill(run)
+        _run_in_new_kernel(run, notebook)
     except (PapermillExecutionError, DeadKernelError) as error:
         message = _failure(run.name, error)
         raise NotebookError(f"{message}; the cells so far are in {run.in_progress}") from error
@@ -108,6 +107,23 @@ def execute(run: NotebookRun) -> None:
         executed.metadata["papermill"].pop(local_path, None)
     nbformat.write(executed, run.in_progress)  # type: ignore[no-untyped-call]
     run.in_progress.replace(run.target)
+
+
+def _run_in_new_kernel(run: NotebookRun, notebook: NotebookNode, starts: int = 2) -> None:
+    """Run a notebook; a kernel that does not answer, as another took its port, is started again."""
+    jupytext.write(notebook, run.in_progress)
+    try:
+        _run_papermill(run)
+    except DeadKernelError:  # it answered, and died in a cell
+        raise
+    except RuntimeError as error:
+        if starts == 1:
+            raise NotebookError(
+                f"notebook {run.name}: its kernel did not start ({error}); is memory left, and do "
+                f"other kernels start?"
+            ) from error
+        log(f"{run.name}: its kernel did not start ({error}); trying once more")
+        _run_in_new_kernel(run, notebook, starts - 1)
 
 
 def _run_papermill(run: NotebookRun) -> None:
@@ -254,7 +270,7 @@ def run_notebook(
 
     Raises:
         InputError: unknown name, parameter or profile.
-        NotebookError: a failed cell or a dead kernel.
+        NotebookError: a failed cell, or a kernel that died or did not start.
     """
     project = project or project_of_notebook(name)
     source = project.find_notebook(name)

@@ -315,6 +315,35 @@ def test_a_dead_kernel_is_a_failure(tmp_path):
     assert not list(project.executed("smoke").glob("*.ipynb"))
 
 
+@pytest.mark.parametrize("broken_starts", [1, 2])
+def test_a_kernel_that_does_not_start_is_started_again(tmp_path, monkeypatch, capfd, broken_starts):
+    """Two kernels that start at one time can choose the same port; one then never answers."""
+    project = tiny_project(tmp_path, _01_one=notebook("One", SAY))
+    starts, real = [], papermill.execute_notebook
+
+    def start(*arguments, **options):
+        starts.append(1)
+        if len(starts) > broken_starts:
+            return real(*arguments, **options)
+        with monkeypatch.context() as patched:
+            silent = lambda *_, **__: [sys.executable, "-c", "pass"]  # noqa: E731
+            patched.setattr("jupyter_client.manager.KernelManager.format_kernel_cmd", silent)
+            return real(*arguments, **options)
+
+    monkeypatch.setattr(papermill, "execute_notebook", start)
+    parameters = {"profile": "smoke"}
+    run = NotebookRun(project, *project.sources(), parameters, tmp_path / "out" / "01_one.ipynb")
+    if broken_starts == 1:
+        execute(run)
+        assert printed(run.target) == "ran as smoke 0\n"
+    else:
+        with pytest.raises(NotebookError, match=r"01_one: its kernel did not start \(Kernel died"):
+            execute(run)
+        assert not run.target.exists()
+    assert "01_one: its kernel did not start (Kernel died" in capfd.readouterr().out
+    assert len(starts) == 2
+
+
 def finished_notebook(**metadata: object) -> nbformat.NotebookNode:
     cell = nbformat.v4.new_code_cell("1", metadata={"papermill": {"status": "completed"}})
     return nbformat.v4.new_notebook(cells=[cell], metadata={"papermill": metadata})

@@ -135,7 +135,7 @@ def weights_for(weights: Any, method: str, tuned: Mapping[str, float] | None) ->
         tuned: weight by term, from the tuning section.
 
     Raises:
-        InputError: there is no weight for the method's term.
+        UnplannedError: there is no weight for the method's term.
 
     Example:
         >>> weights_for([5, 20], "kd+gram", None), weights_for([5, 20], "kd", None)
@@ -152,7 +152,10 @@ def weights_for(weights: Any, method: str, tuned: Mapping[str, float] | None) ->
         weights if isinstance(weights, Mapping) else {k: [v] for k, v in (tuned or {}).items()}
     )
     if term not in by_term:
-        raise InputError(f"there is no weight for {method}; the protocol must give it one")
+        raise UnplannedError(
+            f"there is no weight for {method}: the protocol gives none, or its runs collapsed at all "
+            "that were tried"
+        )
     return [float(weight) for weight in by_term[term]]
 
 
@@ -161,7 +164,7 @@ def best_settings(
 ) -> dict[str, Any]:
     """The values at which the mean score is best; of ties the smaller ones.
 
-    Values at which any run collapsed are not eligible.
+    Values at which any run collapsed are not eligible; there are none if that leaves no value.
 
     Args:
         runs: of one method: the columns, score, collapsed.
@@ -170,13 +173,12 @@ def best_settings(
         where: names method and section in the message.
 
     Raises:
-        UnplannedError: runs collapsed at all values, or the best value of a column is the smallest
-            or largest tried and no limit.
+        UnplannedError: the best value of a column is the smallest or largest tried and no limit.
     """
     groups = runs.groupby(columns)
     means = groups["score"].mean().round(9)[~groups["collapsed"].any()]
     if means.empty:
-        raise UnplannedError(f"{where} has collapsed runs at all values of {', '.join(columns)}")
+        return {}
     table = means.reset_index().sort_values("score", ascending=False, kind="stable")
     best = {column: table[column].iloc[0].item() for column in columns}
     for column, value in best.items():

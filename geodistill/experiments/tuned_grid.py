@@ -148,22 +148,25 @@ class TunedGrid(ABC):
     def choose_weights(self, *sections: str) -> dict[str, float]:
         """The weight of each term with the best mean score over tasks and seeds.
 
+        A term has none if runs collapsed at all weights.
+
         Args:
             *sections: names of tuning sections, judged as one.
 
         Raises:
-            UnplannedError: a section is not complete, or a term has no eligible weight
+            UnplannedError: a section is not complete, or the best weight lies at the edge
                 (`best_settings`).
         """
         runs = self.run_scores(self.tuning_rows(*sections)).rename(columns={"factor": "weight"})
         runs = runs[runs["method"].map(term_of) != ""]
         limits = self.protocol()["limits"]
-        return {
+        best = {
             term_of(str(method)): best_settings(
                 tried, ["weight"], limits, f"{method} in {_named(sections)}"
-            )["weight"]
+            )
             for method, tried in runs.groupby("method")
         }
+        return {term: values["weight"] for term, values in best.items() if values}
 
     def choose_settings(self, *sections: str) -> dict[str, dict[str, Any]]:
         """By task, the settings at which logit distillation alone has the best mean score.
@@ -182,12 +185,12 @@ class TunedGrid(ABC):
     def _best_by_task(
         self, runs: pd.DataFrame, sections: Sequence[str]
     ) -> dict[str, dict[str, Any]]:
-        varied, limits, settings = self._varied(*sections), self.protocol()["limits"], {}
-        for task, tried in runs[runs["method"] == BASE].groupby("task"):
-            if not tried.groupby(varied)["collapsed"].any().all():
-                where = f"{BASE} on {task} in {_named(sections)}"
-                settings[str(task)] = best_settings(tried, varied, limits, where)
-        return settings
+        varied, limits, where = self._varied(*sections), self.protocol()["limits"], _named(sections)
+        best = {
+            str(task): best_settings(tried, varied, limits, f"{BASE} on {task} in {where}")
+            for task, tried in runs[runs["method"] == BASE].groupby("task")
+        }
+        return {task: values for task, values in best.items() if values}
 
     def gated_tasks(self, tasks: Sequence[str]) -> list[str]:
         """The tasks where KD, at its best settings, clears the baselines by the protocol's `gate`.

@@ -73,6 +73,7 @@ TUNED = {
         "term-tuning-edges",
         "term-tuning-pca",
         "term-tuning-quarter",
+        "term-tuning-quarter-edges",
         "term-tuning-cola",
     ],
     "instruction": [
@@ -111,7 +112,7 @@ def of_split(grid, split):
     return [name for name, splits in names.items() if splits == {split}]
 
 
-@pytest.mark.parametrize(("study", "n_tuning", "n_test"), [("classification", 17, 7),
+@pytest.mark.parametrize(("study", "n_tuning", "n_test"), [("classification", 18, 7),
                                                            ("instruction", 14, 9)])  # fmt: skip
 def test_tuning_seeds_and_the_validation_split_go_together(simulated, study, n_tuning, n_test):
     grid = simulated[study]

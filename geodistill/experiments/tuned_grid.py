@@ -49,21 +49,24 @@ class TunedGrid(ProtocolGrid):
     def choose_weights(self, *sections: str) -> dict[str, float]:
         """The weight of each term with the best mean score over tasks and seeds.
 
+        A term has none if runs collapsed at all weights.
+
         Args:
             *sections: names of tuning sections, judged as one.
 
         Raises:
-            UnplannedError: a section is not complete, or a term has no eligible weight
+            UnplannedError: a section is not complete, or the best weight lies at the edge
                 (`best_settings`).
         """
         runs = self.run_scores(self.tuning_rows(*sections)).rename(columns={"factor": "weight"})
         runs = runs[runs["method"].map(term_of) != ""]
-        return {
+        best = {
             term_of(str(method)): best_settings(
                 tried, ["weight"], self._limits(), f"{method} in {_named(sections)}"
-            )["weight"]
+            )
             for method, tried in runs.groupby("method")
         }
+        return {term: values["weight"] for term, values in best.items() if values}
 
     def choose_settings(self, *sections: str) -> dict[str, dict[str, Any]]:
         """By task, the settings at which logit distillation alone has the best mean score.
@@ -181,7 +184,7 @@ def best_settings(
 ) -> dict[str, Any]:
     """The values at which the mean score is best; of ties the smaller ones.
 
-    Values at which any run collapsed are not eligible.
+    Values at which any run collapsed are not eligible; there are none if that leaves no value.
 
     Args:
         runs: of one method: the columns, score, collapsed.
@@ -190,13 +193,12 @@ def best_settings(
         where: names method and section in the message.
 
     Raises:
-        UnplannedError: runs collapsed at all values, or the best value of a column is the smallest
-            or largest tried and no limit.
+        UnplannedError: the best value of a column is the smallest or largest tried and no limit.
     """
     groups = runs.groupby(columns)
     means = groups["score"].mean().round(9)[~groups["collapsed"].any()]
     if means.empty:
-        raise UnplannedError(f"{where} has collapsed runs at all values of {', '.join(columns)}")
+        return {}
     table = means.reset_index().sort_values("score", ascending=False, kind="stable")
     best = {column: table[column].iloc[0].item() for column in columns}
     for column, value in best.items():

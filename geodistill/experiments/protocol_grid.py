@@ -153,8 +153,8 @@ def weights_for(weights: Any, method: str, tuned: Mapping[str, float] | None) ->
     )
     if term not in by_term:
         raise UnplannedError(
-            f"there is no weight for {method}: the protocol gives none, or its runs collapsed at all "
-            "that were tried"
+            f"there is no weight for {method}: the protocol gives none, or its runs collapsed at "
+            "all that were tried"
         )
     return [float(weight) for weight in by_term[term]]
 

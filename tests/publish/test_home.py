@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import xml.etree.ElementTree as ElementTree
 
 import numpy as np
@@ -121,6 +122,21 @@ def test_the_answer_has_the_main_number_its_qualifiers_and_every_test(complete, 
     cells = table[2].split(" | ")
     assert cells[0] == "| A Gram term adds … to KD"
     assert [cell.partition(" (")[0] for cell in cells[1:]] == [f"{gram:+.1f}" for gram in grams]
+
+
+def test_the_answer_has_the_gain_at_a_quarter_of_the_training(
+    complete, settings, simulated_results, tmp_path, monkeypatch
+):
+    shutil.copytree(complete, tmp_path, dirs_exist_ok=True)
+    copy_sections(simulated_results, tmp_path, "classification", ["quarter"])
+    monkeypatch.setenv("GEODISTILL_RESULTS", str(tmp_path))
+    judge = Judge(lambda line: None)
+    words = home.answer(judge, home.read_settings(judge))
+    items = pd.read_parquet(tmp_path / "classification/quarter/items.parquet")
+    levels = 100 * items[items["task"] != "stsb"].groupby("method")["score"].mean()
+    gain, over_best = (levels["kd+procrustes"] - levels[name] for name in ("kd", "kd+pca"))
+    assert f"With a quarter of the training (KD {levels['kd']:.1f} %) it adds {gain:+.1f} (" in words
+    assert f"points; against the best alternative, {over_best:+.1f} (" in words
 
 
 def test_before_the_longer_runs_the_answer_says_how_far_kd_still_rises(complete, settings):

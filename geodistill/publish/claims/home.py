@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from textwrap import fill
 from typing import Any
@@ -63,11 +63,11 @@ def answer(judge: Judge, settings: Sequence[Setting]) -> str:
         settings: as `read_settings` gives them.
     """
     paragraphs, further_tests = [], {}
+    by_label = {setting.label: setting for setting in settings}
     for spec in claims_file()["settings"]:
-        setting = next((s for s in settings if s.label == spec["label"]), None)
+        setting = by_label.get(spec["label"])
         if setting is not None and spec.get("section") == "full":
-            longer = next((s for s in settings if s.label == spec.get("longer")), None)
-            paragraphs += _study_answer(judge, spec, setting, longer)
+            paragraphs += _study_answer(judge, spec, setting, by_label)
             further_tests[setting.label] = _further_tests(judge, spec["study"])
     if further_tests:
         paragraphs.insert(0, f"{finding(settings)}.")
@@ -79,9 +79,10 @@ def answer(judge: Judge, settings: Sequence[Setting]) -> str:
 
 
 def _study_answer(
-    judge: Judge, spec: dict[str, Any], setting: Setting, longer: Setting | None
+    judge: Judge, spec: dict[str, Any], setting: Setting, by_label: Mapping[str, Setting]
 ) -> list[str]:
     """The main result of a complete study, and what qualifies it."""
+    longer, shorter = (by_label.get(spec.get(name, "")) for name in ("longer", "shorter"))
     sections, gain, best = judge.sections(spec["study"]), setting.gain, setting.over_best
     lead = (
         f"**{setting.label}: a Procrustes term takes {setting.score} from {_level(setting, KD)} to "
@@ -96,6 +97,12 @@ def _study_answer(
     for task, name in spec.get("transfer", {}).items():
         c = compare(items[items["task"] == task], PROCRUSTES, KD)
         qualified.append(f"On {name} it adds {POINTS.format_difference(c)} points.")
+    if shorter is not None:
+        qualified.append(
+            f"With a quarter of the training (KD {_level(shorter, KD)} %) it adds "
+            f"{POINTS.format_difference(shorter.gain)} points; against the best alternative, "
+            f"{POINTS.format_difference(shorter.over_best)}."
+        )
     if longer is not None:
         qualified.append(
             f"With twice the training KD reaches {_level(longer, KD)} %, and the term adds "

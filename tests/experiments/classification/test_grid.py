@@ -120,10 +120,7 @@ def test_a_weight_at_which_a_run_collapsed_is_not_eligible():
     scores = {0.5: [70, 70], 2: [74, 74], 8: [80, 90], 32: [60, 60]}
     assert best(tried("weight", scores), "weight") == {"weight": 8}
     assert best(tried("weight", scores, collapsed=[8]), "weight") == {"weight": 2}
-    with pytest.raises(
-        UnplannedError, match=r"^kd\+gram in section s has collapsed runs at all val"
-    ):
-        best(tried("weight", scores, collapsed=[*scores]), "weight")
+    assert best(tried("weight", scores, collapsed=[*scores]), "weight") == {}
 
 
 EDGES = [
@@ -335,6 +332,20 @@ def test_a_collapsed_run_costs_a_weight_its_choice(grid):
     write(grid, "terms", measure=collapses)
     with pytest.raises(UnplannedError, match=r"best weight of kd\+cka in section terms is 0.5, at"):
         grid.choose_weights("terms")
+
+
+def test_a_term_that_collapses_at_every_weight_has_none(grid):
+    def always_collapses(planned):
+        metrics, items = measure(planned)
+        return (classes(0.5) if planned.method == "kd+cka" else metrics), items
+
+    write(grid, "trivial", "kd-tuning")
+    write(grid, "terms", measure=always_collapses)
+    assert grid.choose_weights("terms") == {"gram": 2.0}
+    with pytest.raises(
+        UnplannedError, match=r"^there is no weight for kd\+cka: .*collapsed at all"
+    ):
+        grid.runs("full")
 
 
 @pytest.mark.parametrize(("section", "missing"), [("trivial", 12), ("kd-tuning", 54)])

@@ -135,7 +135,9 @@ def test_the_answer_has_the_gain_at_a_quarter_of_the_training(
     items = pd.read_parquet(tmp_path / "classification/quarter/items.parquet")
     levels = 100 * items[items["task"] != "stsb"].groupby("method")["score"].mean()
     gain, over_best = (levels["kd+procrustes"] - levels[name] for name in ("kd", "kd+pca"))
-    assert f"With a quarter of the training (KD {levels['kd']:.1f} %) it adds {gain:+.1f} (" in words
+    assert (
+        f"With a quarter of the training (KD {levels['kd']:.1f} %) it adds {gain:+.1f} (" in words
+    )
     assert f"points; against the best alternative, {over_best:+.1f} (" in words
 
 

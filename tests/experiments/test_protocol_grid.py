@@ -113,7 +113,7 @@ def of_split(grid, split):
 
 
 @pytest.mark.parametrize(("study", "n_tuning", "n_test"), [("classification", 18, 7),
-                                                           ("instruction", 15, 9)])  # fmt: skip
+                                                           ("instruction", 16, 9)])  # fmt: skip
 def test_tuning_seeds_and_the_validation_split_go_together(simulated, study, n_tuning, n_test):
     grid = simulated[study]
     protocol = grid.protocol()

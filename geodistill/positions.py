@@ -1,4 +1,4 @@
-"""How many tokens a text model takes and how many it knows: asked of its tables."""
+"""How many tokens a text model takes and how many it knows, read from its tables."""
 
 from __future__ import annotations
 

@@ -130,12 +130,13 @@ def weights_for(weights: Any, method: str, tuned: Mapping[str, float] | None) ->
     """The weights at which a method is run; a method without a term is run once.
 
     Args:
-        weights: those of the section: a list, a list by term, or the name of a tuning section.
+        weights: those of the section: a list, a list by term, or the names of tuning sections.
         method: name of the method.
-        tuned: weight by term, from the tuning section.
+        tuned: weight by term, from the tuning sections.
 
     Raises:
-        UnplannedError: there is no weight for the method's term.
+        InputError: the list by term has no weight for the method's term.
+        UnplannedError: the tuning sections gave it none.
 
     Example:
         >>> weights_for([5, 20], "kd+gram", None), weights_for([5, 20], "kd", None)
@@ -148,15 +149,16 @@ def weights_for(weights: Any, method: str, tuned: Mapping[str, float] | None) ->
         return [1.0]
     if isinstance(weights, list):
         return [float(weight) for weight in weights]
-    by_term = (
-        weights if isinstance(weights, Mapping) else {k: [v] for k, v in (tuned or {}).items()}
-    )
-    if term not in by_term:
+    if isinstance(weights, Mapping):
+        if term not in weights:
+            raise InputError(f"there is no weight for {method}; the protocol must give it one")
+        return [float(weight) for weight in weights[term]]
+    if tuned is None or term not in tuned:
         raise UnplannedError(
-            f"there is no weight for {method}: the protocol gives none, or its runs collapsed at "
-            "all that were tried"
+            f"there is no weight for {method}: section {weights} did not tune it, or its runs "
+            "collapsed at every weight"
         )
-    return [float(weight) for weight in by_term[term]]
+    return [float(tuned[term])]
 
 
 def best_settings(

@@ -94,7 +94,7 @@ def execute(run: NotebookRun) -> None:
     run.in_progress.parent.mkdir(parents=True, exist_ok=True)
     try:
         _run_in_new_kernel(run, notebook)
-    except (PapermillExecutionError, DeadKernelError) as error:
+    except (PapermillExecutionError, RuntimeError) as error:
         message = _failure(run.name, error)
         raise NotebookError(f"{message}; the cells so far are in {run.in_progress}") from error
     executed: NotebookNode = nbformat.read(run.in_progress, as_version=4)  # type: ignore[no-untyped-call]
@@ -109,24 +109,19 @@ def execute(run: NotebookRun) -> None:
     run.in_progress.replace(run.target)
 
 
-def _run_in_new_kernel(run: NotebookRun, notebook: NotebookNode, starts: int = 2) -> None:
+def _run_in_new_kernel(run: NotebookRun, notebook: NotebookNode) -> None:
     """Run a notebook; a kernel that does not answer, as another took its port, is started again."""
-    jupytext.write(notebook, run.in_progress)
     try:
-        _run_papermill(run)
+        _run_papermill(run, notebook)
     except DeadKernelError:  # it answered, and died in a cell
         raise
     except RuntimeError as error:
-        if starts == 1:
-            raise NotebookError(
-                f"notebook {run.name}: its kernel did not start ({error}); is memory left, and do "
-                f"other kernels start?"
-            ) from error
         log(f"{run.name}: its kernel did not start ({error}); trying once more")
-        _run_in_new_kernel(run, notebook, starts - 1)
+        _run_papermill(run, notebook)
 
 
-def _run_papermill(run: NotebookRun) -> None:
+def _run_papermill(run: NotebookRun, notebook: NotebookNode) -> None:
+    jupytext.write(notebook, run.in_progress)
     # Else a kernel named python3 in the user's home folder replaces that of this environment.
     os.environ["JUPYTER_PREFER_ENV_PATH"] = "1"
     os.environ[CALLER] = str(Path.cwd())
@@ -147,7 +142,8 @@ def _run_papermill(run: NotebookRun) -> None:
 def _failure(name: str, error: Exception) -> str:
     """Log the traceback, unless the message alone says what to do; return one line."""
     if not isinstance(error, PapermillExecutionError):
-        return f"notebook {name}: its kernel died ({error})"
+        failure = "died" if isinstance(error, DeadKernelError) else "did not start, twice"
+        return f"notebook {name}: its kernel {failure} ({error})"
     where = f"notebook {name}, cell {error.cell_index}"
     message = first_line(Exception(error.evalue or ""))
     if error.ename in ("InputError", "AssetError"):

@@ -307,11 +307,17 @@ def test_weights_are_a_list_a_list_by_term_or_those_of_a_tuning_section():
         assert weights_for(weights, "kd", {"gram": 5.0}) == [1.0]
 
 
-@pytest.mark.parametrize(("weights", "tuned"), [("tuning", {"cka": 5.0}), ({"cka": [5]}, None),
-                                                ({"cka": [5]}, {"gram": 5.0})])  # fmt: skip
-def test_a_term_without_a_weight_is_refused(weights, tuned):
-    with pytest.raises(UnplannedError, match=r"^there is no weight for kd\+gram: the protocol gi"):
-        weights_for(weights, "kd+gram", tuned)
+@pytest.mark.parametrize("tuned", [None, {"gram": 5.0}])
+def test_a_term_without_a_weight_is_refused(tuned):
+    with pytest.raises(
+        InputError, match=r"^there is no weight for kd\+gram; the protocol must give"
+    ) as refused:
+        weights_for({"cka": [5]}, "kd+gram", tuned)
+    assert not isinstance(refused.value, UnplannedError), "the section would count as incomplete"
+    with pytest.raises(
+        UnplannedError, match=r"^there is no weight for kd\+gram: section tuning did not tune it"
+    ):
+        weights_for("tuning", "kd+gram", {"cka": 5.0})
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 import json
 import re
-import shutil
 import xml.etree.ElementTree as ElementTree
 
 import numpy as np
@@ -125,10 +124,9 @@ def test_the_answer_has_the_main_number_its_qualifiers_and_every_test(complete, 
 
 
 def test_the_answer_has_the_gain_at_a_quarter_of_the_training(
-    complete, settings, simulated_results, tmp_path, monkeypatch
+    simulated_results, tmp_path, monkeypatch
 ):
-    shutil.copytree(complete, tmp_path, dirs_exist_ok=True)
-    copy_sections(simulated_results, tmp_path, "classification", ["quarter"])
+    copy_sections(simulated_results, tmp_path, "classification", ["full", "baselines", "quarter"])
     monkeypatch.setenv("GEODISTILL_RESULTS", str(tmp_path))
     judge = Judge(lambda line: None)
     words = home.answer(judge, home.read_settings(judge))

@@ -53,7 +53,7 @@ def write_study(study):
 def copy_sections(written, folder, study, names):
     """Copy some sections of a study, and those on which they rest, from one folder to another."""
     for name in {*names}.union(*(basis(study, name) for name in names)):
-        shutil.copytree(written / study / name, folder / study / name, dirs_exist_ok=True)
+        shutil.copytree(written / study / name, folder / study / name)
 
 
 def basis(study, name):

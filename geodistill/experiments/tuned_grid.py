@@ -97,6 +97,12 @@ class TunedGrid(ABC):
         tuned = self.choose_weights(*_split_names(weights)) if isinstance(weights, str) else None
         tuning = _split_names(spec.get("settings_from", ""))
         settings = self.choose_settings(*tuning) if tuning else {}
+        untuned = [task for task in tasks if task not in settings] if tuning else []
+        if untuned:
+            raise UnplannedError(
+                f"section {name} has no settings for {', '.join(untuned)}: {_named(tuning)} did "
+                f"not tune {BASE} there, or its runs collapsed at every setting; leave the task out"
+            )
         return list(self._cross(name, spec, tasks, tuned, settings))
 
     def n_planned(self, name: str) -> int:

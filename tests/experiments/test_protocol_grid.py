@@ -284,6 +284,19 @@ def test_tuning_sections_named_together_are_judged_as_one(written, tmp_path, mon
     assert weights == {8.0}
 
 
+def test_a_task_whose_settings_nobody_tuned_is_refused(written, tmp_path, monkeypatch):
+    """It would run with settings that no protocol names."""
+    monkeypatch.setenv("GEODISTILL_RESULTS", str(tmp_path))
+    shutil.copytree(written / "instruction", tmp_path / "instruction")
+    grid = GRIDS["instruction"]
+    items = pd.DataFrame({"item": ["a"], "source": ["a"], "score": [1.0]})
+    for name in ("kd-tuning", "kd-tuning-slower"):  # no better than the lookup: all collapsed
+        scores = {"exact_match": 0.1, "lookup_exact_match": 0.1}
+        write_section(grid, name, lambda planned, scores=scores: (scores, items))
+    with pytest.raises(UnplannedError, match="section kd-length has no settings for computed: sec"):
+        grid.runs("kd-length")
+
+
 # ---- protocols ----
 
 

@@ -41,6 +41,7 @@ max_length = 96
 max_new_tokens = 32
 max_rows = 0
 workers = 2
+scheduler = ""
 out = ""
 
 # %% tags=["hide-input"]
@@ -94,12 +95,21 @@ if profile == "smoke":
 # | `weight`, `teacher_layer`, `student_layer` | the weight of the terms, as a multiple of the ratio of gradient norms; the numbers of the hidden states, `-1` for the last (generation: only that) |
 # | `seeds`, `learning_rates` | number of runs per arm; the rates that each arm tries on validation |
 # | `epochs`, `batch_size`, `max_length`, `max_new_tokens`, `max_rows` | `epochs` 1.5 is a quick look here; `max_length` is of a text, or of a prompt with its answer; `max_rows` 0 takes all rows |
-# | `workers` | processes, one compute thread each |
+# | `workers`, `scheduler` | processes on this machine, one compute thread each; or the address of a Dask scheduler, whose workers make the runs |
 # | `out` | folder of the student; runs are kept in `<out>-runs`, and the same command resumes there. Without it nothing is kept |
 #
 # From Python it is one function, `distill_your_model(YourModelSettings(data="reviews.csv", ...))`. For
 # images, use the trainer, as the examples in [the handbook](../book/trainers) do, and run
 # `geodistill compare` on the scores.
+#
+# On several machines, a Dask cluster makes the runs (`pip install '.[cluster]'`). Its workers must see data,
+# models and `out` by the same paths:
+#
+# ```
+# dask scheduler                                  # on one machine
+# dask worker tcp://host:8786 --nthreads 1        # on each machine, once per core
+# geodistill notebook your_model -p scheduler tcp://host:8786 -p data reviews.csv -p out student
+# ```
 
 # %% tags=["hide-input"]
 settings = YourModelSettings(
@@ -124,6 +134,7 @@ settings = YourModelSettings(
     max_new_tokens=max_new_tokens,
     max_rows=max_rows,
     workers=workers,
+    scheduler=scheduler,
     out=out or f"{scratch.name}/student",
 )
 

@@ -9,10 +9,9 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
-import socket
 import threading
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
@@ -21,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from geodistill.errors import InputError
+from geodistill.experiments.cluster import connect, on_cluster
 from geodistill.experiments.provenance import is_changed, provenance
 from geodistill.experiments.run_store import (
     Run,
@@ -35,8 +35,6 @@ from geodistill.paths import results_dir
 
 RUN_KB = 15
 """Stored kilobytes of a run with a thousand test items, as measured."""
-CONNECT_SECONDS = 10
-"""To wait for a Dask scheduler."""
 
 
 @dataclass(frozen=True)
@@ -131,9 +129,11 @@ def run_study(
             refuse_changed(study.path, is_changed())
         try:
             if pending and scheduler:
-                with _connect(scheduler) as client:  # first: the preparation may take minutes
+                with connect(scheduler) as client:  # first: the preparation may take minutes
                     study.prepare(pending, progress)
-                    yield from _on_cluster(client, pending, study.path)
+                    for job, run in on_cluster(client, pending, partial(_name_errors, make_run)):
+                        write_run(study.path, run)
+                        yield job
             elif pending:
                 study.prepare(pending, progress)
                 yield from in_processes(pending, workers, partial(_make_and_store, study.path))
@@ -219,68 +219,3 @@ def make_run(job: Job) -> Run:
     if run.run_id != job.run_id:
         raise InputError(f"run {run.run_id} came out of the job of {job.run_id}")
     return replace(run, provenance=made_by)
-
-
-def _connect(address: str) -> Any:
-    """A client of a Dask scheduler.
-
-    Raises:
-        InputError: none answers at the address.
-    """
-    from distributed import Client
-    from distributed.comm.addressing import parse_address, parse_host_port
-
-    try:
-        host_and_port = parse_host_port(parse_address(address)[1])
-        socket.create_connection(host_and_port, CONNECT_SECONDS).close()  # before an event loop
-        return Client(address, timeout=CONNECT_SECONDS)  # type: ignore[no-untyped-call]
-    except (OSError, ValueError, TypeError) as error:  # none there, no address, TLS without keys
-        raise InputError(
-            f"scheduler is {address!r}; no Dask scheduler answers there, "
-            "expected an address such as tcp://host:8786"
-        ) from error
-
-
-def _on_cluster(client: Any, jobs: Sequence[Job], folder: Path) -> Iterator[Job]:
-    """The runs come back and are stored here: the workers need no common disk.
-
-    `distributed` gives the run of a dead worker to another one, a few times. The jobs that killed
-    every worker are named in an InputError at the end.
-    """
-    crashed = yield from _submit(client, jobs, folder)
-    if len(crashed) > 1:  # a worker that dies puts all its runs under suspicion: one by one
-        suspects, crashed = crashed, []
-        for job in suspects:
-            crashed += yield from _submit(client, [job], folder)
-    if crashed:
-        raise InputError(
-            f"{', '.join(job.label for job in crashed)}: every Dask worker that was given it died "
-            "(of too little memory?); the other runs are stored, the same command tries it again"
-        )
-
-
-def _submit(client: Any, jobs: Sequence[Job], folder: Path) -> Generator[Job, None, list[Job]]:
-    """Stores each run as it comes; returns the jobs whose workers died too often."""
-    from distributed import KilledWorker
-    from distributed import as_completed as completed
-
-    futures = {client.submit(_name_errors, make_run, job, key=job.run_id): job for job in jobs}
-    crashed = []
-    # Fetched as soon as it is there: `future.result()` waits, and all others with it, for a result
-    # that was lost with its worker meanwhile.
-    results = completed(futures, with_results=True, raise_errors=False)  # type: ignore[no-untyped-call]
-    for future, result in results:
-        job = futures.pop(future)
-        del future  # the scheduler forgets the run: not made again when its worker dies
-        if isinstance(result, Run):
-            write_run(folder, result)
-            yield job
-        elif not isinstance(result, tuple):  # cancelled
-            raise InputError(
-                "the Dask scheduler went away; finished runs are kept, the same command continues"
-            )
-        elif isinstance(result[1], KilledWorker):
-            crashed.append(job)
-        else:
-            raise result[1].with_traceback(result[2])
-    return crashed

@@ -468,9 +468,9 @@ NO_SCHEDULERS = ["tcp://127.0.0.1:9", "nonsense", "foo:bar", "http://127.0.0.1:9
 
 @pytest.mark.parametrize("address", NO_SCHEDULERS)
 def test_no_scheduler_at_an_address_is_told_before_anything_is_prepared(log, monkeypatch, address):
-    from geodistill.experiments import runner
+    from geodistill.experiments import cluster
 
-    monkeypatch.setattr(runner, "CONNECT_SECONDS", 1)
+    monkeypatch.setattr(cluster, "CONNECT_SECONDS", 1)
     told = f"scheduler is {address!r}; no Dask scheduler answers there, expected an address such as"
     with pytest.raises(InputError, match=re.escape(told)):
         list(run_study(tiny_study(log), workers=1, progress=print, scheduler=address))

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from contextlib import nullcontext
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -20,7 +21,7 @@ from transformers import (
 
 from geodistill.analysis.stored_results import read_stored
 from geodistill.errors import InputError
-from geodistill.experiments import runner
+from geodistill.experiments import cluster, runner
 from geodistill.experiments.run_store import locked
 from geodistill.experiments.your_model import (
     YourModelSettings,
@@ -236,6 +237,37 @@ def test_an_interrupted_distillation_goes_on_to_the_same_weights(
     assert answer.sentence == distilled[0].sentence
     first = weights(distilled[0].folder)
     assert all(torch.equal(w, first[name]) for name, w in weights(tmp_path / "student").items())
+
+
+def test_a_cluster_makes_the_same_student(settings, distilled, tmp_path, monkeypatch):
+    from distributed import LocalCluster
+
+    def run(*arguments):
+        pytest.fail("a run in this process")
+
+    monkeypatch.setattr(text_classification, "run_classification", run)  # not in the workers
+    options = {"threads_per_worker": 1, "dashboard_address": None, "silence_logs": 50}
+    with LocalCluster(n_workers=2, **options) as two_processes:
+        address = two_processes.scheduler_address
+        answer = quietly(replace(settings, scheduler=address, out=str(tmp_path / "student")))
+    assert answer.sentence == distilled[0].sentence
+    first = weights(distilled[0].folder)
+    assert all(torch.equal(w, first[name]) for name, w in weights(tmp_path / "student").items())
+
+
+def test_a_cluster_that_does_not_see_the_folder_is_refused_before_any_work(settings, monkeypatch):
+    def client(address):
+        return nullcontext(SimpleNamespace(run=lambda work, folder: {"tcp://there:1": False}))
+
+    monkeypatch.setattr(cluster, "connect", client)
+    message = r"scheduler tcp://a:1 has workers that do not see .*: tcp://there:1; expected a disk"
+    monkeypatch.setattr(text_classification.TextClassification, "prepare", None)
+    with pytest.raises(InputError, match=message):
+        quietly(replace(settings, scheduler="tcp://a:1"))
+    nobody = nullcontext(SimpleNamespace(run=lambda work, folder: {}))
+    monkeypatch.setattr(cluster, "connect", lambda address: nobody)
+    with pytest.raises(InputError, match="scheduler tcp://a:1 has no worker; start some with"):
+        quietly(replace(settings, scheduler="tcp://a:1"))
 
 
 def test_a_finished_distillation_trains_nothing(distilled, settings, monkeypatch):

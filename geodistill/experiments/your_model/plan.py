@@ -34,7 +34,8 @@ def plan_table(
         student, step = _time_step(task, setup)
         seconds = inputs.steps * step + task.test_seconds(inputs, setup, student, step)
     n_runs = len(settings.arms) * (settings.seeds + n_rates * (n_rates > 1))
-    minutes = 1.2 * n_runs * seconds / 60 / max(1, settings.workers)
+    minutes = 1.2 * n_runs * seconds / 60 / settings.n_parallel
+    of_one = " of one worker of the cluster" if settings.scheduler else ""
     gigabytes = psutil.Process().memory_info().rss / 2**30
     teacher, odd_teacher = task.teacher_row(setup)
     rows = [
@@ -49,7 +50,7 @@ def plan_table(
             f"{_count(settings.seeds, 'seed')}",
             "one seed: nothing is known about another" if settings.seeds == 1 else "",
         ),
-        ("cost", f"about {minutes:.1f} min; each process has {gigabytes:.1f} GB now", ""),
+        ("cost", f"about {minutes:.1f} min{of_one}; each process has {gigabytes:.1f} GB now", ""),
     ]
     return pd.DataFrame(rows, columns=["what", "taken", "odd"])
 

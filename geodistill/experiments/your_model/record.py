@@ -20,7 +20,7 @@ def record_of(settings: YourModelSettings, data_hash: str) -> dict[str, Any]:
     """What makes a student another one, as JSON reads it back.
 
     Args:
-        settings: but for `out`, `workers` and `seeds`.
+        settings: but for `out`, `workers`, `scheduler` and `seeds`.
         data_hash: is joined with the hash of the models' files as `content`.
 
     Raises:
@@ -33,7 +33,7 @@ def record_of(settings: YourModelSettings, data_hash: str) -> dict[str, Any]:
     record: dict[str, Any] = asdict(settings) | {
         "content": sha256("\n".join(parts).encode()).hexdigest()[:12]
     }
-    for name in ("out", "workers", "seeds"):
+    for name in ("out", "workers", "scheduler", "seeds"):
         del record[name]
     record = json.loads(json.dumps(record))
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):

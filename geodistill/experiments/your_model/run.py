@@ -16,6 +16,7 @@ import pandas as pd
 from geodistill.analysis.stored_results import pivot_metrics, read_stored
 from geodistill.distill.training.report import card_section
 from geodistill.errors import refuse_several_processes
+from geodistill.experiments.cluster import check_common_folder
 from geodistill.experiments.protocol_grid import PlannedRun
 from geodistill.experiments.run_store import Run, locked
 from geodistill.experiments.runner import Job, Study, pending_jobs, run_study
@@ -67,13 +68,15 @@ def distill_your_model(
         >>> answer = distill_your_model(settings)  # doctest: +SKIP
         >>> print(answer.sentence)  # doctest: +SKIP
     """
-    refuse_several_processes("make every run", instead=", and workers=N")
+    refuse_several_processes("make every run", instead=", and workers=N or scheduler")
     silence_libraries()
     task = TASKS[settings.task]
     inputs = task.read(settings)
     record = record_of(settings, inputs.data_hash)
     folder = settings.runs_folder / record["content"]  # other texts or models have another one
     with locked(folder, "out"):
+        if settings.scheduler:
+            check_common_folder(settings.scheduler, folder)
         setup = _setup(settings, folder, "validation", progress)
         show_plan(plan_table(task, settings, inputs, setup))
         best_rates = dict.fromkeys(settings.arms, settings.learning_rates[0])
@@ -116,7 +119,8 @@ def _make_runs(
     folder: Path, settings: YourModelSettings, planned: Sequence[PlannedRun], progress: Progress
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Make the runs that are missing, with a line for each and the time left; rows and items."""
-    log = no_progress if settings.workers else progress  # other processes print nothing
+    elsewhere = settings.workers or settings.scheduler  # other processes print nothing
+    log = no_progress if elsewhere else progress
     jobs = []
     for run in planned:
         label = f"{folder.name}, {run.method}, seed {run.seed}"
@@ -127,9 +131,12 @@ def _make_runs(
     study = Study(str(folder), jobs, prepare=lambda pending, progress: None)
     n_pending, started = len(pending_jobs(study)), time.perf_counter()
     with torch_threads(1):  # floating-point sums depend on it
-        for n_made, job in enumerate(run_study(study, workers=settings.workers, progress=log), 1):
+        runs_made = run_study(
+            study, workers=settings.workers, progress=log, scheduler=settings.scheduler
+        )
+        for n_made, job in enumerate(runs_made, 1):
             left = n_pending - n_made
-            rounds = [math.ceil(n / max(1, settings.workers)) for n in (n_made, left)]
+            rounds = [math.ceil(n / settings.n_parallel) for n in (n_made, left)]
             minutes = (time.perf_counter() - started) / rounds[0] * rounds[1] / 60
             progress(f"{job.label}; {left} of this stage left, about {minutes:.1f} min")
     tables = [read_stored(folder / f"{name}.parquet") for name in ("rows", "items")]

@@ -91,6 +91,8 @@ class YourModelSettings:
         max_rows: most rows used of each split; 0 for all.
         workers: processes, one compute thread each; 0 for none but this one. With any, a script
             that distils needs `if __name__ == "__main__":`.
+        scheduler: address of a Dask scheduler, whose workers then make the runs; empty for none.
+            They must see `out`, `data` and the models by the same paths as this machine.
         out: folder of the student. Runs are kept beside it, in `<out>-runs`.
 
     Raises:
@@ -123,6 +125,7 @@ class YourModelSettings:
     max_new_tokens: int = 32
     max_rows: int = 0
     workers: int = 0
+    scheduler: str = ""
     out: str = "student"
 
     def __post_init__(self) -> None:
@@ -147,6 +150,11 @@ class YourModelSettings:
     def rows_used(self, n_rows: int) -> int:
         """How many of a split's rows are used."""
         return min(self.max_rows or n_rows, n_rows)
+
+    @property
+    def n_parallel(self) -> int:
+        """How many runs are made at one time; 1 for a cluster, whose size is not known here."""
+        return 1 if self.scheduler else max(1, self.workers)
 
     @property
     def runs_folder(self) -> Path:

@@ -69,8 +69,8 @@ wide = pad(narrow, (0, 300))  # as wide as the teacher
 similarity, preserved = float(cka(x, wide)), geometry_kept(procrustes_distance, x, wide)
 display(
     Markdown(
-        f"**The answer**: a learned projection can be at zero loss with only {100 * distorted:.0f} % of the geometry kept. CKA "
-        f"cannot, but at CKA = {similarity:.4f} only {100 * preserved:.0f} % may be kept. A small Procrustes distance ensures a "
+        f"**The answer**: a learned projection can be at zero loss with only {100 * distorted:.0f} % of the geometry kept. A CKA "
+        f"loss of zero implies equal geometry, but at CKA = {similarity:.4f} as little as {100 * preserved:.0f} % may be kept. A small Procrustes distance ensures a "
         "small Gram distance at every width and rank; the converse does not hold."
     )
 )
@@ -144,8 +144,8 @@ show(fig, alt=alt, caption=caption, source="live", name="three-students")
 # D_P^2 = \min_{Q} \lVert X - YQ\rVert_F^2 = \lVert X\rVert_F^2 + \lVert Y\rVert_F^2 - 2\lVert X^\top Y\rVert_* ,
 # $$ (eq-procrustes)
 #
-# where $\lVert\cdot\rVert_*$, the *nuclear norm*, is the sum of the singular values. (If $d_s > d_t$, the teacher is
-# padded with zero columns.) The **feature Gram distance** compares the inner products themselves, **CKA**
+# where $\lVert\cdot\rVert_*$, the *nuclear norm*, is the sum of the singular values. (If $d_s \le d_t$, $Q$ has
+# orthonormal rows; if $d_s > d_t$, the teacher is padded with zero columns.) The **feature Gram distance** compares the inner products themselves, **CKA**
 # {cite:p}`kornblith2019similarity` is the cosine between the two matrices, of centred features, and the **projection
 # distance** {cite:p}`romero2015fitnets,sun2019pkd` allows any linear map from the student to the teacher:
 #
@@ -223,8 +223,9 @@ IFrame("../_static/geometry.html", "100%", 660, extras=[f'title="{title}" style=
 # \text{geometry kept} = \frac{D_{\text{chance}} - D}{D_{\text{chance}} - D_{\text{ceiling}}} ,
 # $$ (eq-kept)
 #
-# where the *ceiling* is the floor of the theorem and the *chance level* is the distance of that best student with its
-# rows shuffled. Neither depends on the student, so a collapsed student is not rewarded.
+# where $D_{\text{ceiling}}$ is the smallest distance that the width allows, the theorem's bound, and
+# $D_{\text{chance}}$ the mean distance of that best student with its rows shuffled. Both depend on the teacher and the
+# student's width alone, so a collapsed student is not rewarded.
 
 # %%
 teacher = unit(power_law(400, 64, 1.0, seed))  # variances 1/k, roughly as in trained networks
@@ -450,14 +451,15 @@ record_verdict("C1", verdict, detail="CKA, at zero loss", note=note)
 #
 # CKA and Procrustes have the same best student, but how strong is the pull towards it? Let a student as wide as the
 # teacher have the teacher's principal directions, with singular values $t_i + \delta_i$ in place of
-# $t_i = \sqrt{\lambda_i}$. The gradient along direction $i$ is linear in $\delta_i$, with the coefficient
+# $t_i = \sqrt{\lambda_i}$. If $\sum_i t_i\delta_i = \sum_i t_i^3\delta_i = 0$, the gradient along direction $i$ is linear in
+# $\delta_i$, with the coefficient
 #
 # $$
 # 2 \;\text{for}\; D_P^2, \qquad 8\lambda_i \;\text{for}\; D_{FG}^2, \qquad 4\lambda_i\mathrm{PR}_X \;\text{for}\; 1 - \mathrm{CKA},
 # $$ (eq-rates)
 #
-# and Procrustes pulls on a direction that the student lacks with the force $2t_i$, the others not at all.
-# ({prf:ref}`thm-gradients` has all gradients, and narrower students. It is known that CKA weighs directions by their
+# and Procrustes has a gradient of size $2t_i$ along a direction that the student lacks, while that of the others
+# vanishes. ({prf:ref}`thm-gradients` has all gradients, other $\delta$, and narrower students. It is known that CKA weighs directions by their
 # squared variance {cite:p}`cloos2024differentiable`; the rates and missing directions are ours.)
 
 
@@ -471,7 +473,7 @@ def pull(loss: torch.nn.Module, student: torch.Tensor) -> torch.Tensor:
 # %%
 t = torch.tensor([0.6, 0.3, 0.09, 0.01]).sqrt()  # the teacher's singular values
 basis = from_spectra(12, [1.0] * 4, [1.0]).teacher  # centred and orthonormal
-delta = 1e-6 * torch.linalg.qr(torch.stack([t, t**3, t**0], 1))[0][:, 2]  # keeps the norm
+delta = 1e-6 * torch.linalg.qr(torch.stack([t, t**3, t**0], 1))[0][:, 2]  # both sums are 0
 lacking = unit(basis * torch.cat([t[:3], torch.tensor([1e-3])]))  # hardly has the last direction
 losses = (ProcrustesLoss(), FeatureGramLoss(), CKALoss())
 rates = [pull(loss, basis * (t + delta)) / delta for loss in losses]
@@ -484,8 +486,8 @@ assert abs(force[0] - 2 * t[3]) < 0.01
 assert max(force[1:]) < 0.01 * force[0]
 
 # %% [markdown]
-# Near the optimum, Procrustes is as well conditioned as a loss can be; Gram and CKA take $\lambda_1/\lambda_i$ times
-# longer for direction $i$. [The synthetic chapter](03_synthetic) shows this in training.
+# Near the optimum, Procrustes is as well conditioned as a loss can be; under gradient descent, Gram and CKA take
+# $\lambda_1/\lambda_i$ times longer for direction $i$. [The synthetic chapter](03_synthetic) shows this in training.
 #
 # ## Result 5: Procrustes has two parts, and controls
 #
@@ -498,8 +500,8 @@ assert max(force[1:]) < 0.01 * force[0]
 # D_P^2 = \underbrace{(2 - 2F_{\text{spec}})}_{\text{spectrum}} + \underbrace{2\,(F_{\text{spec}} - F)}_{\text{alignment}} .
 # $$ (eq-parts)
 #
-# The first is zero exactly where the spectra agree, and is the minimum of $D_P^2$ over all rotations of the rows of
-# $Y$ in example space.
+# The first is zero exactly where the spectra agree, and is the minimum of $D_P^2$ over all orthogonal maps of
+# example space, $Y \mapsto RY$.
 # :::
 #
 # The *spectrum* part is invariant to row permutation; the *alignment* part asks whether the same rows carry the
@@ -534,8 +536,9 @@ for name, y in (("the teacher's", teacher), ("flat", unit(torch.linalg.qr(teache
 #
 # ## Does geometry matter for a task?
 #
-# $D_P^2$ is the fraction of a random linear readout's variance that the best-rotated student fails to reproduce, if it is no
-# wider than the teacher ({prf:ref}`thm-readout`, after {cite:t}`harvey2024metrics`). A score can also be low while the
+# $D_P^2$ is the mean squared error of a random linear readout imitated on the best-rotated student, relative to the
+# readout's variance, if the student is no wider than the teacher ({prf:ref}`thm-readout`, after
+# {cite:t}`harvey2024metrics`). It can exceed 1, because the student is not rescaled. A score can also be low while the
 # function is intact: one row that moves to infinity is enough {cite:p}`davari2022` ({prf:ref}`prop-outlier`), so look
 # for tokens with huge activations first.
 #
@@ -550,8 +553,8 @@ display(
         f"- Near zero, CKA and Gram tolerate a loss of variance that is spread over many directions: {100 * tau:.0f} % of "
         f"it, over {directions[-1]}, takes CKA from 1 to {1 - curves['cka'][-1]:.4f} and the Procrustes distance from 0 to "
         f"{curves['procrustes'][-1]:.2f}.\n"
-        f"- Near the optimum Procrustes pulls on all of a student's directions equally. Gram and CKA pull {weaker:.0f} "
-        f"times less on one with {100 * float(t[3]) ** 2:.0f} % of the variance than on one with "
+        f"- Near the optimum Procrustes pulls on all of a student's directions equally. For the same deviation, "
+        f"the gradient of Gram and CKA is {weaker:.0f} times smaller on one with {100 * float(t[3]) ** 2:.0f} % of the variance than on one with "
         f"{100 * float(t[0]) ** 2:.0f} %.\n"
         f"- Report *geometry kept*: it corrects for width and sample size. At width {d} the Procrustes distance lies "
         f"between {floor:.2f}, the best, and {chance:.2f}, by chance.\n"

@@ -106,8 +106,8 @@ display(
 # exactly 0. (CKA: the literature, as cited above. Gram, projection and Procrustes: ours.)
 # :::
 #
-# The *nuclear rank* $R$ is another effective rank: 1 for a single direction, $d$ for a flat spectrum of $d$ directions,
-# never below the participation ratio. Six rows have 720 orders, few enough to try them all:
+# The *nuclear rank* of $X$, $\lVert X\rVert_*^2$, is another effective rank: 1 for a single direction, $d$ for a flat spectrum
+# of $d$ directions, never below the participation ratio. $R$ is the smaller of the two sides'. Six rows have 720 orders, few enough to try them all:
 
 # %%
 x, y = power_law(6, 4, 1, seed=0), power_law(6, 3, 1, seed=1)
@@ -123,9 +123,9 @@ assert abs(every["debiased"].mean()) < 1e-12
 
 # %% [markdown]
 # In practice: CKA by chance falls as $1/n$ and depends on *participation ratios*; the fidelity falls only as
-# $1/\sqrt n$ and depends on the *nuclear rank*, the larger number, so of all four the Procrustes distance needs the
-# most rows. The Gram distance hardly depends on $n$; for unrelated features it measures their ranks. The projection
-# fits everything once $\operatorname{rank}Y = n-1$.
+# $1/\sqrt n$ and depends on the *nuclear rank*, which is at least the participation ratio of the same features. So
+# Procrustes usually needs more rows than CKA. The Gram distance hardly depends on $n$; for unrelated features it
+# measures their ranks. The projection depends on the full rank, and fits everything once $\operatorname{rank}Y = n-1$.
 #
 # ## The same on random features
 #
@@ -260,7 +260,9 @@ show(fig, alt=alt, caption=caption, source="live", name="after-training")
 # the true one, and more steps do not help. Cross-fitting errs in the other direction, and by more, since its rotation
 # is fitted to half of the rows. The jackknife needs several times more rows than columns. No method that sees only one
 # batch matches `decay=`. Its price is noisier gradients, and past batches from an older student. Take 0.9, or 0.97 if a
-# batch has fewer rows than half the student's columns, and no more than you need.
+# batch has fewer rows than half the student's columns; larger values add noise. (Two
+# [earlier sections](07_earlier_studies), `memory` and `batch-memory`, trained BERT students with it; the two studies
+# use none.)
 #
 # ## The batch you need
 #
@@ -270,7 +272,7 @@ show(fig, alt=alt, caption=caption, source="live", name="after-training")
 # n \ge 1 + \frac{R}{x^2} .
 # $$ (eq-rows)
 #
-# The bound never asks for too few rows; the figure shows by how much it exceeds the measured number. Measure $R$ of
+# On average the bound never asks for too few rows; the figure shows by how much it exceeds the measured number. Measure $R$ of
 # your features with `nuclear_rank` of `geodistill.experiments.finite_samples`, on any large sample.
 
 # %%

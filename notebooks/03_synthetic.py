@@ -152,8 +152,8 @@ caption = f"Exact losses of one teacher (seed {seed}) and {len(shrink)} students
 show(fig, alt=alt, caption=caption, source="live", name="slope")
 
 # %% [markdown]
-# The prediction: if the teacher's directions are unequal, CKA and Gram reduce the student to the dominant
-# direction and stay there for long; if they are equal, no small direction can be lost.
+# The prediction: if the teacher's directions are unequal, CKA and Gram first fit the dominant direction and stay
+# there for long; if they are equal, no small direction can be lost.
 #
 # ## Seven losses, seven teachers
 #
@@ -215,9 +215,10 @@ show(
 )
 
 # %% [markdown]
-# ## Two moments, two distances
+# ## Two checkpoints, two distances
 #
-# Outcomes during and after training may differ, so we look at two moments. We judge by two distances, since each
+# Outcomes during and after training may differ, so we look at two checkpoints: 1 % of the loss left, and the last
+# step. We judge by two distances, since each
 # favours its own loss: when 1 % of its loss is left, a Procrustes student as wide as the teacher has a tenth of its
 # initial distance, so by $D_P$ it has necessarily kept nine tenths, which is the protocol's threshold. Here a geometry
 # is **lost** if by both distances the 95 % interval over seeds lies below nine tenths of what the width allows, and
@@ -272,12 +273,13 @@ assert [teacher for objective, teacher in lost if objective == "cka"] == sorted(
 assert [objective for objective, _ in lost].count("orthogonal-projection") == len(lost) - 2 == 3
 
 # %% [markdown]
-# The learned projection loses geometry at both moments, by both distances: every invertible distortion of the teacher
+# The learned projection loses geometry at both checkpoints, by both distances: every invertible distortion of the teacher
 # is a minimum. The spectrum part, a control, never preserves it. Of the other losses, none
 # has lost it at the end. With 1 % of the loss
 # left, the outcome for CKA, Gram and the orthogonal projection depends on the distance. Teacher by teacher, CKA has
 # then lost it by both distances on the two with unequal directions, the orthogonal projection on three of the others,
-# Gram on none. Procrustes and the PCA target preserve it throughout.
+# Gram on none. So the prediction held for CKA, and for Gram by $D_P$ alone. Procrustes and the PCA target preserve it
+# throughout.
 #
 # ## Pair by pair
 #
@@ -385,7 +387,7 @@ display(
         "- By $D_P$, CKA, Gram and the orthogonal projection keep less of it *on the way* than Procrustes, and recover it if "
         f"the training is long enough: {shares}. By both distances it is lost only for CKA with "
         "unequal directions, and for the orthogonal projection with nearly equal ones.\n"
-        "- A low value of a loss says nothing about geometry unless we know its slope where the geometry is lost: with "
+        "- A low loss need not mean that the geometry is kept: with "
         f"unequal directions and 1 % of the loss left, CKA has kept {on_unequal['cka']:.2f}."
     )
 )
@@ -393,7 +395,7 @@ display(
 # %% [markdown]
 # **What would change our mind.** These students have no network, no data to generalise to and no task. Another
 # optimiser takes another path: numbers at a fixed step depend on Adam as well as on the loss; at the minimum they do
-# not. Whether the small directions matter for a task is the question of the chapters on [BERT](04_bert_classification)
+# not, except for the learned projection, whose minima differ in geometry. Whether the small directions matter for a task is the question of the chapters on [BERT](04_bert_classification)
 # and [instructions](05_opt_instruction).
 #
 # ## Exercises
@@ -458,8 +460,8 @@ display(
 # :::{solution} ex-synthetic-width
 # :class: dropdown
 #
-# Only the unconstrained map: it stretches what remains. An orthogonal map from 48 to 32 dimensions drops 16 directions,
-# but both sides have unit norm, so variance in the spare directions is lacking elsewhere: the best map is left with
+# Only the unconstrained map: it stretches what remains. An orthogonal map from $d_s$ to $d_t < d_s$ dimensions
+# drops $d_s - d_t$ directions, but both sides have unit norm, so variance in the spare directions is lacking elsewhere: the best map is left with
 # $(1 - \sqrt{1 - \eta})^2 \approx \eta^2/4$, near zero while the geometry is not the teacher's. Procrustes, which
 # counts the spare directions, has the loss $2 - 2\sqrt{1 - \eta} \approx \eta$.
 #

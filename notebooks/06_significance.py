@@ -119,8 +119,9 @@ display(
 # ## How verdicts are assigned
 #
 # By one ordered rule, fixed before the results. Two tests are two chances of a false alarm. **Holm's
-# correction** {cite}`holm1979` keeps the chance of *any* at 5 %: the smaller p-value is doubled, the
-# larger one is not, and may not come out below the first. Then:
+# correction** {cite}`holm1979` keeps the chance of *any* at 5 %: with $k$ tests the
+# smallest p-value is multiplied by $k$, the next by $k - 1$, and so on, and none may come out below the one
+# before. The example has two tests, each study five. Then:
 #
 # 1. more than one in ten runs of the baseline collapsed, that is, learned nothing: **no test**;
 # 2. the corrected test differs from zero: **better**, or **worse** (*by less than the margin*, where the
@@ -236,8 +237,8 @@ show_table(
 )
 
 # %% [markdown]
-# With 100 items the item noise hides much of the seed noise. With 2,000 the neglected part is all that is left: more
-# test sentences make the interval over items *worse*.
+# With 100 items the item noise hides much of the seed noise. With 2,000, the variance of seeds, which this interval
+# neglects, dominates: more test items *lower* its coverage.
 #
 # ### The closed form
 #
@@ -291,8 +292,8 @@ assert corrected.mean() < 0.935, "corrected: too short at five seeds"
 
 # %% [markdown]
 # The intervals of the naive bootstrap are too wide, unless seeds are nearly all that varies: there they are too
-# narrow. Those of the corrected one are too narrow throughout. The closed form reaches the nominal coverage in
-# every row: it is the primary analysis.
+# narrow. Those of the corrected one are too narrow. The closed form is the closest to 95 % throughout: it is
+# the primary analysis.
 #
 # - **Items of one source** (sentences of one review) are not independent. The *source* is then the item
 #   factor, weighted by its size.
@@ -461,7 +462,7 @@ display(
 # %% [markdown]
 # ## All verdicts
 #
-# Every claim that stored results decide: the ledger on its page takes its verdicts from this cell.
+# This cell evaluates every claim that stored results decide; the [ledger](../book/ledger) shows the verdicts.
 # [The BERT chapter](04_bert_classification) and [the instruction chapter](05_opt_instruction) show the
 # comparisons with their tables.
 

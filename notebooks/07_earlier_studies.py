@@ -41,8 +41,9 @@ table = earlier_sections(data_dir() / "results")
 #   of a prompt's template. A gain there says little about students that can do the task.
 # - **Controls collapsed.** Some controls, at the weight tuned for Procrustes, made students that predict
 #   one class only. To beat such a control is no evidence.
-# - **Any feature match gained.** Except in `short`, a PCA target gained more than the Procrustes term wherever
-#   both ran, and what the two share is not the paper's explanation.
+# - **Any feature match gained.** Except in `short`, a PCA target, whose minimum has the teacher's geometry too,
+#   gained more than the Procrustes term wherever both ran. So the gain is not specific to a loss that is
+#   invariant to rotation.
 # - **Gains came with few updates.** They are largest where training is short; with all labelled
 #   sentences none is shown.
 # - **Tuning was coarse.** Three weights and two seeds per term; KD itself was never tuned.

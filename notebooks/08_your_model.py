@@ -14,7 +14,8 @@
 # # Distil your own model: does a geometry term help yours?
 #
 # The other chapters ask whether a term helps in general. This one asks whether it helps with your teacher
-# and your data; the executed page is the report. It trains students with and without the term, gives both
+# and your data; the executed page is the report. It is quick: to decide, add `-p seeds 5` and the control
+# `kd+procrustes-shuffled` to the arms. It trains students with and without the term, gives both
 # the same tuning, compares them with the test of [the significance chapter](06_significance), and saves a
 # folder that `from_pretrained` loads.
 
@@ -69,7 +70,7 @@ if profile == "smoke":
 # %% [markdown]
 # **You need** a few hundred labelled texts, prompts with answers, or texts alone, and a teacher: a text
 # classifier, an encoder that is fine-tuned first, a causal language model, or a sentence encoder. **Run
-# time**: under five minutes on two cores with the embedded pair; the table below estimates it for yours.
+# time**: about seven minutes on two cores with the embedded pair; the table below estimates it for yours.
 # **You will learn** what a term does to your student, and whether your test can detect it.
 #
 # ## Your data on this page
@@ -139,11 +140,11 @@ settings = YourModelSettings(
 )
 
 # %% [markdown]
-# ## What was taken, and the runs
+# ## Settings in effect, and training
 #
 # Before students are trained, the table shows the resulting settings and warns of anything unusual. A
-# batch with fewer token rows than the teacher has directions tells the term little ([finite
-# samples](02_finite_samples)); if one direction or a few tokens dominate the features, the term compares
+# batch of fewer than $1 + R/x^2$ rows cannot distinguish geometry from chance ([finite
+# samples](02_finite_samples)); more rows than the teacher has directions is a safe rule of thumb. If one direction or a few tokens dominate the features, the term compares
 # nothing else. Then each arm tries every learning rate once, on validation, and is trained with its best
 # one and several seeds. Only these last runs are scored on the test rows.
 
@@ -153,7 +154,7 @@ answer = distill_your_model(
     progress=print,
     show_plan=partial(
         show_table,
-        caption="What was taken, before students are trained.",
+        caption="Settings in effect, before students are trained.",
         source="live",
         name="plan",
     ),
@@ -176,8 +177,8 @@ if answer.report:
 # %% [markdown]
 # The levels put the difference in proportion. A student that is not above both baselines is not worth
 # keeping, whatever the term did to it; a run has collapsed if it hardly beats the most frequent class, or
-# always gives one answer. Geometry kept is 0 at chance and 1 at the best that a student of this width can do: a term that
-# raises it without changing the score has done its work, but the task did not need it.
+# always gives one answer. Geometry kept is 0 at chance and 1 at the best that a student of this width can do: if it rises
+# and the score shows no change, preserving geometry did not matter for this task, or the test is too small to show it.
 
 # %% tags=["hide-input"]
 show_table(

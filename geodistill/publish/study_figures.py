@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import pandas as pd
+from IPython.display import Markdown, display
 from matplotlib import pyplot
 from matplotlib.figure import Figure
 
@@ -171,7 +172,8 @@ def show_parts(study: StoredSections, section: str) -> None:
         study: the stored sections.
         section: name of a complete one.
     """
-    effects = two_by_two(study[section].pooled, *PARTS)
+    items = study[section].pooled
+    effects = two_by_two(items, *PARTS)
     effects["effect"] = ["spectrum part", "alignment part", "both together, beyond their sum"]
     n_seeds, n_items = effects["n_seeds"].min(), effects["n_items"].min()
     show_table(
@@ -181,6 +183,13 @@ def show_parts(study: StoredSections, section: str) -> None:
         name=f"{study.study}-two-by-two",
         **study.provenance(section),
     )
+    alone, other, both = (POINTS.format(compare(items, m, KD).estimate) for m in PARTS[1:])
+    beyond = POINTS.format(effects["estimate"].iloc[2])
+    sentence = (
+        f"Alone, the spectrum part changes KD by {alone} points and the alignment part by {other}; "
+        f"together they change it by {both}, {beyond} beyond their sum."
+    )
+    display(Markdown(sentence))  # type: ignore[no-untyped-call]
 
 
 def show_without_each_task(study: StoredSections, section: str, key: str) -> None:

@@ -10,11 +10,13 @@ from pathlib import Path
 from textwrap import fill
 from typing import Any
 
+import pandas as pd
+
 from geodistill.analysis.figures.style import geodistill_style, method_style
 from geodistill.analysis.report.format import POINTS, markdown_rows
 from geodistill.analysis.stats.compare import Comparison, compare
 from geodistill.analysis.stats.verdict import BETTER, SLIGHTLY_BETTER, verdict
-from geodistill.experiments.methods import term_of
+from geodistill.experiments.methods import CONTROLS, term_of
 from geodistill.experiments.registry import GRIDS
 from geodistill.publish.claims.home_settings import (
     PROCRUSTES,
@@ -32,12 +34,12 @@ FIGURE = Path("book/_static/answer.svg")
 
 
 def finding(settings: Sequence[Setting]) -> str:
-    """One sentence on the settings that count: the title of the figure.
+    """One sentence on the planned tests: the title of the figure.
 
     Args:
         settings: as `read_settings` gives them.
     """
-    counted = [s for s in settings if not s.is_earlier]
+    counted = [s for s in settings if s.kind == "confirmatory"]
     if len(counted) == 1:
         (only,) = counted
         gain, best = (POINTS.format(c.estimate) for c in (only.gain, _best(only)))
@@ -45,8 +47,8 @@ def finding(settings: Sequence[Setting]) -> str:
     gains = sum(_is_better(s.gain) for s in counted)
     ahead = sum(_is_better(s.over_best) for s in counted)
     return (
-        f"A Procrustes term is better than KD in {gains} of {len(counted)} settings, and than the "
-        f"best alternative in {ahead}"
+        f"A Procrustes term is better than KD in {gains} of {len(counted)} studies, and better "
+        f"than the best alternative in {ahead}"
     )
 
 
@@ -96,10 +98,13 @@ def _study_answer(
     qualified = []
     for task, name in spec.get("transfer", {}).items():
         c = compare(items[items["task"] == task], PROCRUSTES, KD)
-        qualified.append(f"On {name} it adds {POINTS.format_difference(c)} points.")
+        qualified.append(f"On {name} the difference is {POINTS.format_difference(c)} points.")
     if shorter is not None:
+        trivial = shorter.best_trivial
+        below = shorter.levels[KD] < shorter.levels.get(trivial, 0)
+        than = f", below {method_style(trivial).label} at {_level(shorter, trivial)} %"
         qualified.append(
-            f"With a quarter of the training (KD {_level(shorter, KD)} %) it adds "
+            f"With a quarter of the training (KD {_level(shorter, KD)} %{than * below}) it adds "
             f"{POINTS.format_difference(shorter.gain)} points; against the best alternative, "
             f"{POINTS.format_difference(shorter.over_best)}."
         )
@@ -129,8 +134,16 @@ def _further_tests(judge: Judge, study: str) -> dict[str, str]:
     for pair, sentence in zip(protocol["family"], protocol["sentences"], strict=True):
         c = compare(pooled, pair["method"], pair["baseline"])
         if (c.method, c.baseline) != (PROCRUSTES, KD):
-            tests[sentence.rstrip(".").replace("[points]", "…")] = POINTS.format_difference(c)
+            words = sentence.rstrip(".").replace("[points]", "…")
+            tests[words] = POINTS.format_difference(c) + _own_gain(pooled, c.baseline)
     return tests
+
+
+def _own_gain(items: pd.DataFrame, control: str) -> str:
+    """What a control alone changes: to beat one that is worse than KD shows nothing."""
+    if term_of(control) not in CONTROLS:
+        return ""
+    return f"; that alone changes KD by {POINTS.format(compare(items, control, KD).estimate)}"
 
 
 def _tests_table(by_study: dict[str, dict[str, str]]) -> str:
@@ -157,7 +170,7 @@ def _cells(setting: Setting) -> tuple[str, ...]:
     trivial = setting.best_trivial
     level = f"{_level(setting, trivial)} ({method_style(trivial).label})" if trivial else "–"
     label = method_style(term_of(setting.over_best.baseline)).label
-    write = POINTS.format_difference if setting.is_earlier else _verdict
+    write = _verdict if setting.kind == "confirmatory" else POINTS.format_difference
     return (
         setting.label,
         write(setting.gain),

@@ -28,7 +28,8 @@ class Setting:
     Attributes:
         label: what was trained, in words.
         score: what the levels are, in words.
-        is_earlier: whether students were too weak for it to count as evidence.
+        kind: "confirmatory", "descriptive", or "earlier", whose students were too weak for it to
+            count as evidence.
         levels: mean score by method, in 0..1; trivial baselines and the teacher are among them.
         gain: of Procrustes over KD.
         alternatives: of `ALTERNATIVES`, over KD.
@@ -37,7 +38,7 @@ class Setting:
 
     label: str
     score: str
-    is_earlier: bool
+    kind: str
     levels: dict[str, float]
     gain: Comparison
     alternatives: tuple[Comparison, ...]
@@ -84,6 +85,12 @@ def _earlier_items(spec: dict[str, Any]) -> pd.DataFrame:
     return as_score(pd.concat(tables, ignore_index=True), spec["score"])
 
 
+def _kind(spec: dict[str, Any]) -> str:
+    if "earlier" in spec:
+        return "earlier"
+    return "confirmatory" if spec["section"] == "full" else "descriptive"
+
+
 def _setting(spec: dict[str, Any], items: pd.DataFrame) -> Setting:
     by_task = items.groupby(["method", "task"])["score"].mean()
     means = by_task.groupby("method").mean()  # tasks count equally, as in `compare`
@@ -93,7 +100,7 @@ def _setting(spec: dict[str, Any], items: pd.DataFrame) -> Setting:
     return Setting(
         spec["label"],
         spec["scored"],
-        "earlier" in spec,
+        _kind(spec),
         levels,
         compare(items, PROCRUSTES, KD),
         tuple(alternatives),

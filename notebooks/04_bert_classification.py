@@ -38,6 +38,7 @@ from geodistill.publish.claims import ledger
 from geodistill.publish.claims.judge import Judge
 from geodistill.publish.display import show_table
 from geodistill.publish.study_figures import (
+    show_batch_rows,
     show_gains,
     show_gate,
     show_length,
@@ -100,8 +101,12 @@ term = FeatureTerm(
 )
 assert (term.pooling, settings.kd_weight, settings.temperature) == ("all", 0.9, 2.0)
 
+# %% tags=["hide-input"]
+tokens_per_text = sum(map(len, setup.train["input_ids"])) / len(setup.train)
+show_batch_rows(setup.probe_features(), settings.batch_size * tokens_per_text)
+
 # %% [markdown]
-# and a trainer takes it as `FeatureDistillationTrainer(..., terms=[term])`; [](../book/trainers) has the
+# A trainer takes the term as `FeatureDistillationTrainer(..., terms=[term])`; [](../book/trainers) has the
 # whole call. Now two students, without and with the term, beside three baselines that train no network:
 # the most frequent label, a linear model on words (TF-IDF), and one on the frozen features of the model
 # from which teacher and student come.

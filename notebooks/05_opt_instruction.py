@@ -33,6 +33,7 @@ from geodistill.analysis.report.format import NATS, POINTS
 from geodistill.analysis.report.tables import as_score, gain_table
 from geodistill.analysis.stats.compare import compare
 from geodistill.experiments.instruction.evaluate import score_answers
+from geodistill.experiments.instruction.feature_metrics import teacher_features
 from geodistill.experiments.instruction.generate import generate
 from geodistill.experiments.instruction.run import run_instruction
 from geodistill.experiments.instruction.settings import InstructionSettings, smoke
@@ -44,6 +45,7 @@ from geodistill.publish.claims.figures import show_groups
 from geodistill.publish.claims.judge import Judge, find_test
 from geodistill.publish.display import show, show_table
 from geodistill.publish.study_figures import (
+    show_batch_rows,
     show_gains,
     show_gate,
     show_length,
@@ -102,6 +104,17 @@ show_table(
 # others as one more outcome. Of the two parts of the squared distance ({eq}`eq-parts`) only the alignment part
 # depends on which row is which. So the spectrum part alone is a **control**: a gain that it shares is not due
 # to the similarity of particular examples. Isotropy of the student's features, without a teacher, is another.
+#
+# Answers are short, so a batch has few rows for the term:
+
+# %% tags=["hide-input"]
+answer_tokens = [sum(label != -100 for label in e["labels"]) for e in setup.train]
+rows_per_batch = settings.batch_size * sum(answer_tokens) / len(answer_tokens)
+show_batch_rows(teacher_features(setup.train_cache), rows_per_batch)
+
+# %% [markdown]
+# Larger batches, or `decay` ([finite samples](02_finite_samples)), may give the term more to say; the study uses
+# neither.
 #
 # ## One student, before and after
 #

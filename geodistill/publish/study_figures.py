@@ -8,6 +8,7 @@ import pandas as pd
 from IPython.display import Markdown, display
 from matplotlib import pyplot
 from matplotlib.figure import Figure
+from torch import Tensor
 
 from geodistill.analysis.figures.style import geodistill_style, method_style
 from geodistill.analysis.report.format import POINTS, comparison_table
@@ -15,6 +16,7 @@ from geodistill.analysis.report.levels import format_levels, level_table
 from geodistill.analysis.stats.collapse import find_collapsed
 from geodistill.analysis.stats.compare import compare
 from geodistill.analysis.stats.contrasts import leave_one_task_out, two_by_two
+from geodistill.experiments.finite_samples import nuclear_rank, sample_size_for
 from geodistill.experiments.methods import BASELINES, INSTRUCTION_REFERENCES
 from geodistill.experiments.stored_sections import StoredSections
 from geodistill.experiments.tuned_grid import TunedGrid
@@ -47,6 +49,23 @@ def show_gate(study: StoredSections, grid: TunedGrid, tasks: Sequence[str]) -> N
         name=f"{study.study}-gate",
         **study.provenance(*sections),
     )
+
+
+def show_batch_rows(features: Tensor, n_rows: float) -> None:
+    """How similar unrelated features look in a batch, in a sentence (chapter 2).
+
+    Args:
+        features: of the teacher, (rows, width), of any large sample.
+        n_rows: that a term compares in a batch, on average.
+    """
+    rank = nuclear_rank(features.double())
+    sentence = (
+        f"A batch has about {n_rows:.0f} rows, and the teacher's features have a nuclear rank of "
+        f"{rank:.0f}: in so few rows unrelated features have a fidelity of up to "
+        f"{min(1.0, (rank / (n_rows - 1)) ** 0.5):.2f}, equal geometries of 1; "
+        f"{sample_size_for(rank, 0.2):,} rows would bring it to 0.20."
+    )
+    display(Markdown(sentence))  # type: ignore[no-untyped-call]
 
 
 def show_length(study: StoredSections, setting: str, metric: str) -> None:

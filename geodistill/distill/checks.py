@@ -29,10 +29,11 @@ _logger = logging.getLogger(__name__)
 _UNSUPPORTED = {
     "SentenceTransformerTrainer": "its batches are columns of several texts: expected the trainer "
     "itself with loss=SentenceEmbeddingLoss(model, ProcrustesLoss())",
-    "ServerDistillationTrainer": "its teacher is on a server, which gives no features: expected "
-    "DistillationTrainer with a teacher_model",
-    "AsyncDistillationTrainer": "its teacher is on a server, which gives no features: expected "
-    "DistillationTrainer with a teacher_model",
+    **dict.fromkeys(
+        ("ServerDistillationTrainer", "AsyncDistillationTrainer"),
+        "its teacher is on a server, which gives no features: expected DistillationTrainer with a "
+        "teacher_model",
+    ),
 }
 
 

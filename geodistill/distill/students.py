@@ -104,12 +104,11 @@ def opt_student(
     layers: int,
     max_positions: int,
     seed: int,
-    tie_embeddings: bool = True,
 ) -> OPTForCausalLM:
     """A small OPT language model with the teacher's vocabulary.
 
-    Its token embeddings are set by `pca_init_embeddings`, the other weights are random: this is the
-    OPT architecture, without Meta's weights.
+    Its token embeddings, which the head shares, are set by `pca_init_embeddings`, the other weights
+    are random: this is the OPT architecture, without Meta's weights.
 
     Args:
         teacher: any causal language model with input embeddings.
@@ -117,7 +116,6 @@ def opt_student(
         layers: number of blocks.
         max_positions: longest sequence in tokens.
         seed: for the randomly initialised weights.
-        tie_embeddings: whether the head shares the embedding matrix; else it starts as a copy.
 
     Raises:
         InputError: the width or the number of layers is not possible.
@@ -141,13 +139,10 @@ def opt_student(
         bos_token_id=teacher.config.bos_token_id,
         eos_token_id=teacher.config.eos_token_id,
         pad_token_id=teacher.config.pad_token_id,
-        tie_word_embeddings=tie_embeddings,
     )
     set_seed(seed)
     student = OPTForCausalLM(config)
     pca_init_embeddings(student, teacher)
-    if not tie_embeddings:
-        student.lm_head.weight.data.copy_(student.model.decoder.embed_tokens.weight)
     return student
 
 

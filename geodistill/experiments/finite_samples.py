@@ -199,7 +199,9 @@ def batch_bias(
         length of the mean gradient over that on all rows; cosine of the two gradients; noise, the
         sd of one batch's gradient over the length on all rows.
     """
-    full_loss, per_row = _loss_and_row_gradients(teacher, student)
+    every_row = student.detach().requires_grad_()
+    full_loss = ProcrustesLoss()(every_row, teacher)
+    (per_row,) = torch.autograd.grad(full_loss, every_row)
     full = student.mT @ per_row
     generator = torch.Generator().manual_seed(0)
     results = []
@@ -221,7 +223,7 @@ def batch_bias(
                 "n": n,
                 "loss": float(loss.mean()),
                 "sd": float(loss.std()),
-                "full_loss": full_loss,
+                "full_loss": float(full_loss.detach()),
                 "gradient_ratio": float(mean.norm() / full.norm()),
                 "cosine": float((mean * full).sum() / mean.norm() / full.norm()),
                 "noise": float(gradient.var(0).sum().sqrt() / full.norm()),
@@ -263,11 +265,3 @@ def loss_after_training(
         optimizer.step()
         schedule.step()
     return float(ProcrustesLoss()(student @ weight.detach(), teacher))
-
-
-def _loss_and_row_gradients(teacher: Tensor, student: Tensor) -> tuple[float, Tensor]:
-    """D_P² of all rows, and its gradient (N, d_s) with respect to the student's rows."""
-    rows = student.detach().requires_grad_()
-    value = ProcrustesLoss()(rows, teacher)
-    (gradient,) = torch.autograd.grad(value, rows)
-    return float(value.detach()), gradient

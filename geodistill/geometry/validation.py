@@ -42,47 +42,36 @@ def paired(
     return x, y, mask
 
 
-def flatten_valid_rows(
-    x: Tensor, y: Tensor, mask: Tensor | None, names: tuple[str, str] = PAIR
-) -> tuple[Tensor, Tensor]:
-    """The rows that count, with leading dimensions flattened: (k, d_x), (k, d_y).
+def valid_rows(
+    x: Tensor,
+    y: Tensor,
+    mask: Tensor | None,
+    names: tuple[str, str] = PAIR,
+    order: float = 2,
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """The rows that count, with leading dimensions flattened, in at least float32.
 
-    In at least float32.
+    Args:
+        x: features (..., n, d_x).
+        y: features (..., n, d_y).
+        mask: rows that count (..., n), True = keep.
+        names: of x and y in messages.
+        order: of the norm that must be finite; infinity for logits, of which masked ones may be the
+            smallest number of their dtype.
+
+    Returns:
+        Rows (k, d_x) and (k, d_y), and their indices (k,); None for these if all rows count.
 
     Raises:
         InputError: as `paired`.
     """
-    return valid_rows(x, y, mask, names)[:2]
-
-
-def valid_rows(
-    x: Tensor, y: Tensor, mask: Tensor | None, names: tuple[str, str] = PAIR
-) -> tuple[Tensor, Tensor, Tensor | None]:
-    """`flatten_valid_rows`, and the indices (k,) of these rows; None if all count."""
-    x, y, index = _rows_that_count(x, y, mask, names)
-    check_finite((x, y), names)
-    return x, y, index
-
-
-def logit_rows(
-    x: Tensor, y: Tensor, mask: Tensor | None, names: tuple[str, str]
-) -> tuple[Tensor, Tensor]:
-    """`flatten_valid_rows` of logits, whose squares may overflow: masked ones may be the dtype's
-    smallest number."""
-    x, y, _ = _rows_that_count(x, y, mask, names)
-    check_finite((x, y), names, order=torch.inf)
-    return x, y
-
-
-def _rows_that_count(
-    x: Tensor, y: Tensor, mask: Tensor | None, names: tuple[str, str]
-) -> tuple[Tensor, Tensor, Tensor | None]:
-    """The rows that count, in at least float32, and their indices."""
     x, y, index = flat_rows(x, y, mask, names)
     if index is not None:
         x, y = x[index], y[index]
     dtype = row_dtype(x, y)
-    return x.to(dtype), y.to(dtype), index
+    x, y = x.to(dtype), y.to(dtype)
+    check_finite((x, y), names, order)
+    return x, y, index
 
 
 def flat_rows(

@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from geodistill.errors import InputError
 from geodistill.geometry.moments import RowMoments, Scale, row_moments
 from geodistill.geometry.outliers import dominance
-from geodistill.geometry.validation import flatten_valid_rows
+from geodistill.geometry.validation import valid_rows
 from geodistill.losses.compiled import Opaque, opaque
 
 NAMES = ("teacher", "student")
@@ -76,7 +76,7 @@ class FeatureLoss(Opaque, ABC):
             InputError: features that do not pair, are not finite or have squares that overflow, or
                 a mask that keeps no row.
         """
-        x, y = flatten_valid_rows(teacher, student, mask, NAMES)
+        x, y, _ = valid_rows(teacher, student, mask, NAMES)
         with torch.autocast(y.device.type, enabled=False):
             dtype = y.dtype
             x, y = self.prepare(x, y)

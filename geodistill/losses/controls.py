@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from geodistill.geometry.formulas import nuclear_overlap, spectra_overlap
 from geodistill.geometry.moments import AnyMoments, RowMoments
 from geodistill.geometry.nuclear import nuclear_norm
-from geodistill.geometry.validation import flatten_valid_rows, widest_dtype
+from geodistill.geometry.validation import valid_rows, widest_dtype
 from geodistill.losses.base import NAMES, FeatureLoss, check_module
 from geodistill.losses.compiled import Opaque, opaque
 from geodistill.losses.moment_loss import Group, MomentLoss
@@ -127,7 +127,7 @@ class ShuffledRows(Opaque):
     @opaque
     def forward(self, student: Tensor, teacher: Tensor, mask: Tensor | None = None) -> Tensor:
         """The loss of student (..., d_s) and shuffled teacher (..., d_t) rows, mask (...)."""
-        x, y = flatten_valid_rows(teacher, student, mask, NAMES)
+        x, y, _ = valid_rows(teacher, student, mask, NAMES)
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + int(self.calls))
         self.calls += 1
         order = torch.randperm(len(x), generator=generator).to(x.device)

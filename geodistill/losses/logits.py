@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import log_softmax, logsigmoid, mse_loss
 
 from geodistill.errors import InputError
-from geodistill.geometry.validation import check_finite, logit_rows, row_dtype
+from geodistill.geometry.validation import check_finite, row_dtype, valid_rows
 
 Kind = Literal["forward", "reverse", "skew"]
 SKEW = 0.1  # weight of the teacher in the mixture
@@ -203,7 +203,7 @@ def _checked(temperature: float) -> float:
 def _paired(teacher: Tensor, student: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
     """Valid rows of both; InputError unless they have one width."""
     names = ("teacher_logits", "student_logits")
-    x, y = logit_rows(teacher, student, mask, names)
+    x, y, _ = valid_rows(teacher, student, mask, names, order=torch.inf)
     if y.shape[-1] != x.shape[-1]:
         raise InputError(
             f"student_logits have {y.shape[-1]} classes, teacher_logits {x.shape[-1]}: expected "

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from geodistill.errors import InputError
 from geodistill.geometry.moments import RowMoments, standardised
-from geodistill.geometry.validation import flatten_valid_rows
+from geodistill.geometry.validation import valid_rows
 from geodistill.losses.base import FeatureLoss, check_module, check_widths
 
 
@@ -60,7 +60,7 @@ class PCATargetLoss(FeatureLoss):
             InputError: unusable features or width.
         """
         name = "teacher_features"
-        x, _ = flatten_valid_rows(teacher_features, teacher_features, mask, (name, name))
+        x, *_ = valid_rows(teacher_features, teacher_features, mask, (name, name))
         x = x.double()
         _check_student_width(d_student, x)
         mean = x.mean(0)
@@ -204,7 +204,7 @@ class FlexLoss(FeatureLoss):
         Raises:
             InputError: unusable gradients or width.
         """
-        rows, _ = flatten_valid_rows(gradients, gradients, mask, ("gradients", "gradients"))
+        rows, *_ = valid_rows(gradients, gradients, mask, ("gradients", "gradients"))
         _check_student_width(d_student, rows)
         return cls(rows.abs().mean(0).topk(d_student).indices.sort().values)
 

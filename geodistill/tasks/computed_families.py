@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from random import Random
 
-from geodistill.tasks.computed_wordings import KINDS, NUMBERS, ORDINALS, WORDINGS, WORDS
+from geodistill.tasks.computed_wordings import KINDS, NUMBERS, ORDINALS, WORDS
 
 LARGEST_ADDEND = 49
 LENGTHS = (3, 4, 5, 6)
@@ -63,12 +63,6 @@ class Family:
         choice, length = divmod(turn, len(self.lengths))
         return self.draw(generator, self.lengths[length], choice)
 
-    def prompt(self, operands: Operands, wording: int) -> str:
-        """The instruction in one of the wordings."""
-        return WORDINGS[self.name][wording].format(
-            items=" ".join(operands.items), **operands.fields
-        )
-
 
 def _words(generator: Random, length: int, turn: int) -> Operands:
     return Operands(tuple(generator.sample(WORDS, length)))
@@ -88,20 +82,21 @@ def _position(generator: Random, length: int, turn: int) -> Operands:
     return Operands(items, {"n": ORDINALS[turn % length]})
 
 
-def _followed(generator: Random, length: int, turn: int) -> Operands:
-    """A word of the list that another one follows."""
-    items = _words(generator, length, turn).items
-    return Operands(items, {"x": items[turn % (length - 1)]})
+def _with_member(
+    index: Callable[[int, int], int],
+) -> Callable[[Random, int, int], Operands]:
+    """A list, and as x its word at an index of turn and length."""
+
+    def draw(generator: Random, length: int, turn: int) -> Operands:
+        items = _words(generator, length, turn).items
+        return Operands(items, {"x": items[index(turn, length)]})
+
+    return draw
 
 
-def _preceded(generator: Random, length: int, turn: int) -> Operands:
-    items = _words(generator, length, turn).items
-    return Operands(items, {"x": items[1 + turn % (length - 1)]})
-
-
-def _member(generator: Random, length: int, turn: int) -> Operands:
-    items = _words(generator, length, turn).items
-    return Operands(items, {"x": items[turn % length]})
+_followed = _with_member(lambda turn, n: turn % (n - 1))  # another word follows it
+_preceded = _with_member(lambda turn, n: 1 + turn % (n - 1))
+_member = _with_member(lambda turn, n: turn % n)
 
 
 def _member_and_new(generator: Random, length: int, turn: int) -> Operands:

@@ -130,5 +130,6 @@ def _row(generator: Random, split: str, family: str, wording: int, turn: int, it
         source = f"computed/{operands.content}"
         if split_of(source, test=TEST, validation=VALIDATION) == split:
             template = f"{family}/{wording}"
-            prompt = rule.prompt(operands, wording)
+            words = WORDINGS[family][wording]
+            prompt = words.format(items=" ".join(operands.items), **operands.fields)
             return pair_row(item, source, template, prompt, rule.answer(operands))

@@ -83,7 +83,10 @@ def rated_texts(name: str) -> tuple[RatedText, ...]:
     check_choice("sentiment set", name, FILES)
     file = assets.path("sentiment") / FILES[name]
     fields = [line.split("\t", 2) for line in file.read_text(encoding="utf-8").splitlines()]
-    rows = [(text_id, float(rating), _clean(text)) for text_id, rating, text in fields]
+    rows = [  # tweets hold entities such as `&amp;`
+        (text_id, float(rating), " ".join(html.unescape(text).split()))
+        for text_id, rating, text in fields
+    ]
     rows = [row for row in rows if normalize_text(row[2])]
     variants = [_variant_key(text) for _, _, text in rows]
     origins = [text_id.split("_")[0] for text_id, _, _ in rows]
@@ -144,8 +147,3 @@ def _variant_key(text: str) -> str:
     """
     words = set(normalize_text(text).split())
     return " ".join(sorted(words - DEGREE_WORDS or words))
-
-
-def _clean(text: str) -> str:
-    """Resolve entities (tweets contain `&amp;`) and collapse white space."""
-    return " ".join(html.unescape(text).split())

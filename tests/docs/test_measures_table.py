@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import geodistill
 from geodistill.geometry import CONVENTIONS, MEASURES
 from geodistill.publish import measures_table
 
@@ -21,8 +20,3 @@ def test_the_page_shows_the_generated_tables() -> None:
 def test_and_the_tables_hold_every_measure() -> None:
     assert measures_table.measures().count("\n") == 1 + len(MEASURES) > 6
     assert measures_table.conventions().count("\n") == 1 + len(CONVENTIONS) == 10
-
-
-def test_the_top_level_has_names_of_geometry() -> None:
-    for name in ("SecondMoments", "MEASURES", "permutation_test", "score_range", "orthogonality"):
-        assert getattr(geodistill, name) is getattr(geodistill.geometry, name)

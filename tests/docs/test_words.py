@@ -36,81 +36,19 @@ GRAMMAR = """
     theirs whole whose
 """
 """No identifier: these words do not say what a variable holds."""
-FORMER_NAMES = """
-    InstructionRoom open_instruction_room OF_ROOM Pupils own_words shots few_shot select_rows
-    NotedLosses TeachersTokens why_other_tokens not_finite comparable_logits bucketed
-    with_tail marked worded SpreadOnTheWay descend Bench null_curves rows_needed
-    link_sources beside_its_like of_same_runs compared_with at_edges Luck luck_table
-    sentences_worth say_factor worth_table share_of_gain teachers_share change_of_gain
-    beyond_baseline kept_and_score rerun_noise Settle settles second_opinions Opinion SecondOpinion
-    over_seeds sign_flips over_items fold_sources say say_each look Look versus on_the_way
-    in_own_metrics answers_beside Calibration against_chance read_out StoredTest decided_by YET
-    in_short Indented refuse_unfinished Truth false_alarms kept_rows head_on_rows principal_start
-    same_depth WatchWindows ClearGradients MATCHES in_words in_order
-"""
-"""No identifier: names of functions and classes that the field has other terms for."""
-FORBIDDEN = {*GRAMMAR.split(), *FORMER_NAMES.split()}
+FORBIDDEN = set(GRAMMAR.split())
 
 PHRASES = [
-    r"harm of its own",
-    r"does harm",
-    r"knows no (?:rows|teacher)",
-    r"where the teacher's rows lie",
-    r"in no confirmatory family",
-    r"committed rows",
     r"(?:is|are|was|were) (?:not )?whole\b",
     r"\bpupils?\b",
     r"\bclassroom\b",
     r"\bluck\b",
     r"\bwhence\b",
-    r"the words go by",
-    r"taste of an item",
-    r"term worth\?",
-    r"figure on its side",
-    r"had too cheaply",
-    r"no share is said",
-    r"rows that meet their own",
-    r"which flatters it",
-    r"more seeds alone would not do",
-    r"is an anecdote",
-    r"throw of the dice",
-    r"the hint, asked again",
-    r"teacher of another kind",
-    r"on how many directions",
-    r"what does the cache hide",
-    r"what the habits",
-    r"a p-value to a word",
-    r"holds them from below",
-    r"best turn\b",
-    r"turned copy",
-    r"pulled back at the rate",
-    r"leaves at full speed",
-    r"tellable",
-    r"what memory mends",
-    r"told or mended",
     r"(?:is|are|was|were|be) told\b(?! apart)",
-    r"less procrustes",
-    r"student of above",
-    r"the very (?:teachers|rows)",
     r"beside (?:its|their) (?:like|kin)",
-    r"score as KD alone does when",
     r"\bowed to\b",
     r"\bnot said\b",
-    r"can already read\b",
-    r"that asks again",
-    r"what procrustes has over",
-    r"from what it has at",
-    r"the teacher is one\b",
-    r"in other readings",
-    r"what a control lacks",
-    r"and in no interval",
-    r"does not fit together",
-    r"changes? a word\b",
-    r"the dial runs",
-    r"formulas as advice",
-    r"always say which way",
     r"\bsee there\b",
-    r"arguments as there",
     r"\bunlike scale",
     r"has no like\b",
     # "one row a text" for "one row per text"
@@ -176,23 +114,8 @@ def test_the_checks_see_names_and_phrases() -> None:
     source = "def open_classroom(told, rows):\n    found, x = rows\n    class Luck: ...\n"
     assert forbidden_names(source) == ["1: open_classroom", "1: told", "2: found", "3: Luck"]
     assert forbidden_names("def founded(fellow, rooms): ...") == []
-    text = "# It holds one row a\n# text, and does harm\n# of its own.\n"
+    text = "# It holds one row a\n# text, by luck,\n# and the rest is not\n# said.\n"
     assert len(forbidden_phrases(text)) == 3
     assert forbidden_phrases("One row per text; call a method; run a notebook.") == []
-    rewritten = """
-        harm of its own|where the teacher's rows lie|knows no rows|in no confirmatory family|
-        rows are whole|the words go by tests|nats a token|luck|
-        how many sentences is a term worth?|turn the figure on its side|
-        a term score as KD alone does when given|is not owed to which|can be had too cheaply|
-        no share is said|rows that meet their own|which flatters it|more seeds alone would not do|
-        is an anecdote|throw of the dice|a student that can already read|
-        a section that asks again|what Procrustes has over its controls|a teacher of another kind|
-        On how many directions|What does the cache hide|The hint, asked again|in other readings|
-        what a control lacks|What the habits|From a p-value to a word|and in no interval|
-        holds them from below|the best turn|is pulled back at the rate|be tellable|
-        What memory mends|What does not fit together is told|none of them changes a word
-    """
-    for phrase in " ".join(rewritten.split()).split("|"):
-        assert forbidden_phrases(phrase), phrase
     assert len(SOURCES) > 100
     assert len(PAGES) > 20

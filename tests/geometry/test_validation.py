@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from geodistill.errors import InputError
-from geodistill.geometry.validation import flatten_valid_rows, paired, single
+from geodistill.geometry.validation import paired, single, valid_rows
 
 X, Y = torch.ones(5, 3), torch.ones(5, 2)
 KEEP = torch.tensor([1, 1, 0, 1, 0])
@@ -46,7 +46,7 @@ def test_each_refusal_names_argument_and_expectation(
     with pytest.raises(InputError, match=message):
         paired(x, y, mask, torch.float64, names)
     with pytest.raises(InputError, match=message):
-        flatten_valid_rows(x, y, mask, names)
+        valid_rows(x, y, mask, names)
 
 
 def test_padding_may_hold_anything() -> None:
@@ -54,7 +54,9 @@ def test_padding_may_hold_anything() -> None:
     assert mask is not None
     assert torch.equal(mask, KEEP.bool())
     assert torch.equal(x.sum(-1), 3.0 * KEEP)
-    rows = flatten_valid_rows(nan_at(X, 2), nan_at(Y, 4), KEEP)
+    *rows, index = valid_rows(nan_at(X, 2), nan_at(Y, 4), KEEP)
+    assert index is not None
+    assert torch.equal(index, KEEP.nonzero()[:, 0])
     assert [tuple(r.shape) for r in rows] == [(3, 3), (3, 2)]
     assert torch.equal(rows[0], torch.ones(3, 3))
 
@@ -63,7 +65,7 @@ def test_a_batch_with_one_empty_member_is_refused_for_measures_but_not_for_rows(
     x, mask = torch.ones(2, 5, 3), torch.stack([KEEP, 0 * KEEP])
     with pytest.raises(InputError, match="keeps no row"):
         paired(x, x, mask, torch.float64)
-    assert len(flatten_valid_rows(x, x, mask)[0]) == 3
+    assert len(valid_rows(x, x, mask)[0]) == 3
 
 
 def test_rows_are_at_least_float32_and_of_one_dtype() -> None:
@@ -72,7 +74,7 @@ def test_rows_are_at_least_float32_and_of_one_dtype() -> None:
         ((torch.float16, torch.float32), torch.float32),
         ((torch.float32, torch.float64), torch.float64),
     ):
-        x, y = flatten_valid_rows(X.to(dtypes[0]), Y.to(dtypes[1]), None)
+        x, y, _ = valid_rows(X.to(dtypes[0]), Y.to(dtypes[1]), None)
         assert x.dtype == y.dtype == expected
 
 
@@ -85,7 +87,7 @@ def test_single_wants_two_dimensions() -> None:
 def test_squares_that_overflow_float32_alone_pass_in_float64() -> None:
     assert torch.equal(single(X * 1e25, "x"), (X * 1e25).double())
     with pytest.raises(InputError, match=r"x has values up to .*squares overflow torch\.float32"):
-        flatten_valid_rows(X * 1e25, X * 1e25, None)
+        valid_rows(X * 1e25, X * 1e25, None)
 
 
 @settings(max_examples=50, deadline=None)
@@ -99,6 +101,6 @@ def test_any_shape_is_either_paired_or_refused(
     x = torch.zeros(shape)
     if 0 in shape or not keep:
         with pytest.raises(InputError):
-            flatten_valid_rows(x, x, mask)
+            valid_rows(x, x, mask)
     else:
-        assert len(flatten_valid_rows(x, x, mask)[0]) == mask.numel()
+        assert len(valid_rows(x, x, mask)[0]) == mask.numel()

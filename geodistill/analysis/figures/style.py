@@ -48,17 +48,8 @@ _LOSSES = {
     "rkd": MethodStyle(GREEN, "<", "RKD"),
     "pkd": MethodStyle(PURPLE, "H", "PKD"),
 }
-_BASES = {
-    "kd": "KD",
-    "ce": "cross-entropy",
-    "sft": "SFT",
-    "skew": "skew KL",
-    "seqkd": "SeqKD",
-}
-METHOD_STYLE: dict[str, MethodStyle] = {
+_PLAIN = {
     "kd": MethodStyle(BLACK, "p", "KD"),
-    "kd, two stages": MethodStyle(BLACK, "d", "KD, two stages"),
-    "kd+procrustes, two stages": MethodStyle(VERMILLION, "8", "KD + Procrustes, two stages"),
     "teacher": MethodStyle("#444444", "*", "teacher"),
     "ce": MethodStyle("#616161", ".", "cross-entropy"),
     "sft": MethodStyle("#616161", "+", "SFT"),
@@ -72,10 +63,15 @@ METHOD_STYLE: dict[str, MethodStyle] = {
     "nearest": MethodStyle("#B0B0B0", "3", "nearest"),
     "frozen": MethodStyle("#CBCBCB", "4", "frozen features, linear model"),
     "start": MethodStyle("#CBCBCB", "s", "untrained start"),
+}
+METHOD_STYLE: dict[str, MethodStyle] = {
+    **_PLAIN,
     **_LOSSES,
     **{
-        f"{base}+{name}": MethodStyle(style.color, style.marker, f"{label} + {style.label}")
-        for base, label in _BASES.items()
+        f"{base}+{name}": MethodStyle(
+            style.color, style.marker, f"{_PLAIN[base].label} + {style.label}"
+        )
+        for base in ("kd", "ce", "sft", "skew", "seqkd")
         for name, style in _LOSSES.items()
     },
 }

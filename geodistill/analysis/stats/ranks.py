@@ -3,8 +3,6 @@
 None of them decides a verdict; they show whether it depends on the scale of the scores.
 """
 
-from dataclasses import dataclass
-
 import numpy as np
 import pandas as pd
 from scipy import stats
@@ -16,22 +14,7 @@ DRAWS = 20_000
 MIN_TASKS = 5  # with fewer, no p of the signed-rank test is below 0.06
 
 
-@dataclass(frozen=True)
-class BayesianSignedRank:
-    """Posterior probabilities of the Bayesian signed-rank test.
-
-    Attributes:
-        worse: that the method is worse by more than the margin.
-        equivalent: that the difference lies inside the margin.
-        better: that it is better by more than the margin.
-    """
-
-    worse: float
-    equivalent: float
-    better: float
-
-
-def bayesian_signed_rank(differences: Array, margin: float) -> BayesianSignedRank:
+def bayesian_signed_rank(differences: Array, margin: float) -> dict[str, float]:
     """The Bayesian signed-rank test (Benavoli, Corani, Demšar and Zaffalon 2017, section 4.2.1).
 
     A Dirichlet process over the differences, with prior weight 0.5 on a difference of 0: each draw
@@ -42,9 +25,13 @@ def bayesian_signed_rank(differences: Array, margin: float) -> BayesianSignedRan
         differences: of each task.
         margin: half width of the region of equivalence, at least 0.
 
+    Returns:
+        Posterior probability that the method is `worse` or `better` by more than the margin, or
+        `equivalent`.
+
     Example:
         >>> result = bayesian_signed_rank(np.array([0.1, 0.2, 0.15, 0.12, 0.3, 0.11]), 0.01)
-        >>> result.better > 0.99
+        >>> result["better"] > 0.99
         True
     """
     values = np.concatenate([[0.0], differences])
@@ -56,7 +43,7 @@ def bayesian_signed_rank(differences: Array, margin: float) -> BayesianSignedRan
         for region in (sums < -2 * margin, inside, sums > 2 * margin)
     ]
     counts = np.bincount(np.argmax(shares, axis=0), minlength=3) / DRAWS
-    return BayesianSignedRank(*(float(share) for share in counts))
+    return dict(zip(("worse", "equivalent", "better"), counts.tolist(), strict=True))
 
 
 def rank_table(means: pd.DataFrame, baseline: str, margin: float) -> pd.DataFrame:
@@ -97,7 +84,7 @@ def rank_table(means: pd.DataFrame, baseline: str, margin: float) -> pd.DataFram
                 "losses": int((d < 0).sum()),
                 "p_friedman": friedman,
                 "p_wilcoxon": wilcoxon,
-                **{f"p_{name}": share for name, share in vars(posterior).items()},
+                **{f"p_{name}": share for name, share in posterior.items()},
             }
         )
     return pd.DataFrame(rows)

@@ -12,7 +12,6 @@ from __future__ import annotations
 import json
 import shutil
 import sys
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -28,7 +27,7 @@ from geodistill.experiments.instruction.setup import select_pairs
 from geodistill.experiments.instruction.train import ProgressCallback, train_on_answers
 from geodistill.experiments.provenance import provenance
 from geodistill.experiments.training import torch_threads
-from geodistill.files import Progress, atomic_file, atomic_folder
+from geodistill.files import Progress, atomic_folder
 from geodistill.paths import data_dir
 from geodistill.tasks import assets, load_instructions
 
@@ -97,7 +96,7 @@ def fit_adapter(settings: AdapterSettings, folder: Path, progress: Progress) -> 
         return evaluate_model(model, tokenizer, validation, settings.max_new_tokens)[0]
 
     with torch_threads(settings.threads):
-        before = _computed_once(work / "before.json", partial(scores, teacher))
+        before = scores(teacher)
         progress(f"before: {before}")
         model, seconds = train_adapter(
             teacher, train, tokenizer.pad_token_id, settings, work / "checkpoints", progress
@@ -115,15 +114,6 @@ def fit_adapter(settings: AdapterSettings, folder: Path, progress: Progress) -> 
     }
     save_adapter(model, result, folder)
     shutil.rmtree(work)
-
-
-def _computed_once(file: Path, compute: Callable[[], dict[str, float]]) -> dict[str, float]:
-    """The scores in a JSON file; computed and stored if there is none."""
-    if not file.is_file():
-        with atomic_file(file) as partial_file:
-            partial_file.write_text(json.dumps(compute()), encoding="utf-8")
-    scores: dict[str, float] = json.loads(file.read_text(encoding="utf-8"))
-    return scores
 
 
 def train_adapter(

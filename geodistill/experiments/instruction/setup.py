@@ -94,16 +94,9 @@ def prepare_instruction(
         for examples in (train, test)
     )
     return InstructionSetup(
-        settings=settings,
-        teacher=teacher,
-        tokenizer=tokenizer,
-        train=train,
-        test=test,
-        extra_eval_sets=extra_eval_sets,
-        train_cache=train_cache,
-        test_cache=test_cache,
-        data_hash=data.data_hash,
-    )
+        settings, teacher, tokenizer, train, test, extra_eval_sets, train_cache, test_cache,
+        data.data_hash,
+    )  # fmt: skip
 
 
 def select_pairs(

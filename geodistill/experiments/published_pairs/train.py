@@ -112,12 +112,9 @@ def _claim_folder(folder: Path, pair: PublishedPair, teacher: Path | None) -> No
         stored = json.loads(file.read_text(encoding="utf-8"))
         for name, value in settings.items():
             if name not in stored or stored[name] != value:
-                value_before = (
-                    repr(stored[name]) if name in stored else "missing, as of an older version"
-                )
                 raise InputError(
-                    f"folder {folder} holds a run of other settings ({name} is {value_before}, not "
-                    f"{value!r}): expected another folder"
+                    f"folder {folder} holds a run of other settings ({name} is "
+                    f"{stored.get(name)!r}, not {value!r}): expected another folder"
                 )
         return
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):

@@ -69,19 +69,14 @@ class TextGeneration(DistillationTask):
         sizes, n_long = _count_pairs(data, settings, tokenizer)
         n_batches = math.ceil(sizes["train"] / settings.batch_size)
         steps = math.ceil(settings.epochs * n_batches)
+        same = ("teacher", "student", "layers", "epochs", "batch_size", "weight", "max_length",
+                "max_new_tokens")  # fmt: skip
         runs = InstructionSettings(
             task=Path(settings.data).stem,
-            teacher=settings.teacher,
             n_train=sizes["train"],
             n_test=sizes["test"],
-            epochs=settings.epochs,
-            batch_size=settings.batch_size,
-            layers=settings.layers,
-            weight=settings.weight,
-            max_length=settings.max_length,
-            max_new_tokens=settings.max_new_tokens,
-            student=settings.student,
             weight_warmup_batches=warmup_batches(steps),
+            **{name: getattr(settings, name) for name in same},
         )
         return Inputs(data, data.data_hash, runs, steps, "rougeL", sizes, n_long=n_long)
 

@@ -98,6 +98,7 @@ class Record:
     note: str = ""
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "run_ids", tuple(self.run_ids))
         find_claim(self.claim)
         if self.verdict not in VERDICTS:
             known = ", ".join(VERDICTS)

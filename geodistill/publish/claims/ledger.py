@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 from html import escape
 from pathlib import Path
+from typing import Any
 
 from geodistill.publish.claims.judge import (
     NOT_YET,
@@ -35,39 +36,20 @@ _HEAD = """````{list-table}
   - Where"""
 
 
-def record_verdict(
-    claim: str,
-    verdict: str,
-    value: float | None = None,
-    low: float | None = None,
-    high: float | None = None,
-    unit: str = "",
-    detail: str = "",
-    rows: str = "",
-    run_ids: Sequence[str] = (),
-    note: str = "",
-) -> None:
+def record_verdict(*args: Any, **fields: Any) -> None:
     """Record a computed verdict and show it in one line; called from a cell of a notebook.
 
     Args:
-        claim: key of a claim.
-        verdict: one of `VERDICTS`, such as "better", "inconclusive" or "holds".
-        value: the measured number, in `unit`.
-        low: lower end of its interval.
-        high: upper end of its interval.
-        unit: of the three numbers.
-        detail: which part of the claim this is, if it has several.
-        rows: folders of the stored results behind it; empty for what the page computes.
-        run_ids: of these results.
-        note: what a reader has to know beside it.
+        *args: of `Record`: claim, verdict, value, low, high.
+        **fields: of `Record`.
 
     Raises:
         InputError: an unknown claim or verdict, or a number that is not finite.
     """
     from IPython.display import display
 
-    record = Record(claim, verdict, value, low, high, unit, detail, rows, tuple(run_ids), note)
-    text = f"Claim {claim}: {_text(record)}"
+    record = Record(*args, **fields)
+    text = f"Claim {record.claim}: {_text(record)}"
     display(  # type: ignore[no-untyped-call]
         {
             "text/html": f'<p class="gd-claim" id="{_anchor(record)}">{escape(text)}</p>',

@@ -371,7 +371,7 @@ def test_finished_stages_are_reused(tmp_path):
     stored = json.loads((tmp_path / "settings.json").read_text())
     del stored["teacher_seed"]
     (tmp_path / "settings.json").write_text(json.dumps(stored))
-    with pytest.raises(InputError, match=r"teacher_seed is missing, as of an older version, not"):
+    with pytest.raises(InputError, match=r"teacher_seed is None, not"):
         train_and_evaluate(SHORT, tiny_models_and_data(SHORT), tmp_path, lines.append)
 
 

@@ -87,16 +87,9 @@ def run_instruction(
             metrics |= feature_metrics(setup, model)
     metrics["lookup_exact_match"] = best_lookup(setup.train, setup.test)
     run = Run(
-        study=study,
-        task=settings.task,
-        method=method,
-        seed=seed,
-        config=run_config(settings, method),
-        data_hash=setup.data_hash,
-        metrics=metrics,
-        items=items,
-        wall_seconds=time.perf_counter() - started,
-    )
+        study, settings.task, method, seed, run_config(settings, method), setup.data_hash, metrics,
+        items, time.perf_counter() - started,
+    )  # fmt: skip
     return run, model
 
 

@@ -35,8 +35,8 @@ def max_positions(model: Any) -> int:
 
 def max_tokens(model: Any) -> int:
     """`max_positions`; of a model with rotary positions, what its configuration says."""
-    configured = getattr(model.config, "max_position_embeddings", None) or NO_LIMIT
-    return min(max_positions(model), int(configured))
+    configured = int(getattr(model.config, "max_position_embeddings", None) or NO_LIMIT)
+    return min(max_positions(model), configured if configured > 0 else NO_LIMIT)  # XLNet's is -1
 
 
 def max_tokens_of(config: Any) -> int:

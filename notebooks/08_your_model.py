@@ -205,7 +205,8 @@ show(
 # %%
 from transformers import AutoTokenizer, pipeline
 
-distilled = pipeline(task, model=str(answer.folder))
+embeds = task == "sentence-similarity"  # for which transformers has no pipeline
+distilled = pipeline("feature-extraction" if embeds else task, model=str(answer.folder))
 tokenizer = AutoTokenizer.from_pretrained(answer.folder)
 f"{distilled.model.num_parameters():,} weights, {len(tokenizer):,} tokens"
 

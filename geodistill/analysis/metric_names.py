@@ -8,7 +8,7 @@ from geodistill.errors import InputError
 CORRECTNESS = {"accuracy", "acc", "correct", "correctness", "em", "exactmatch"}
 FROM_LABELS = {  # computed from all labels and predictions of a run, not means over items
     "mcc": "matthews", "matthews": "matthews", "f1": "f1", "pearson": "pearson",
-    "spearman": "spearman",
+    "spearman": "spearman", "matthewscorrelation": "matthews",
 }  # fmt: skip
 BOUNDED = {
     "accuracy", "acc", "accnorm", "balancedaccuracy", "top1", "top5", "top1accuracy", "correct",
@@ -17,7 +17,7 @@ BOUNDED = {
     "rougel", "rougelsum", "bleu", "chrf", "meteor", "bertscore", "auc", "auroc", "rocauc",
     "aucroc", "auprc", "prauc", "averageprecision", "map", "mrr", "ndcg", "precision", "recall",
     "specificity", "sensitivity", "iou", "miou", "dice", "agreement", "winrate", "passat1",
-    "score", "mainscore",
+    "score", "mainscore", "matthewscorrelation",
 }  # fmt: skip
 HIGHER = BOUNDED | {"loglikelihood", "logprob", "reward", "return", "r2", "psnr", "elo"}
 LOWER = {

@@ -113,6 +113,9 @@ def read_scores(
     frame, taken = shapes.one_row_per_score(
         frame, name_by_role, columns, baseline, metric, methods, path
     )
+    if "value" not in columns and _is_of_labels(frame, metric, name_by_role.get("value", "")):
+        frame = frame.drop(columns="value")
+        del name_by_role["value"]
     original = set(frame)
     frame, name = _choose_values(frame, metric, name_by_role.get("value", "value"), path)
     sign_flipped = not (has_higher_better(name) if higher_is_better is None else higher_is_better)
@@ -147,6 +150,13 @@ def read_scores(
             left_out[reason] = int((~frame[role].isin(names)).sum())
             frame = frame[frame[role].isin(names)].reset_index(drop=True)
     return ScoreTable(frame, name, sign_flipped, from_labels, n_rows, left_out, tuple(notes), taken)
+
+
+def _is_of_labels(frame: pd.DataFrame, metric: str | None, column: str) -> bool:
+    """Whether labels and predictions give the metric, and the column of values is another's."""
+    key = metric_key(metric or "")
+    by_item = {"label", "prediction", "item", "value"} <= set(frame)
+    return by_item and key in FROM_LABELS and metric_key(column) != key
 
 
 def _describe(

@@ -40,17 +40,19 @@ def load_table(
 
     Args:
         path: a .csv, .jsonl or .parquet file, or a folder of `datasets.Dataset.save_to_disk`.
-        texts: column of the text, or the two columns of a pair.
+        texts: column of the text, or the two columns of a pair. Blanks around the names of columns
+            do not count; the cells of a .csv file stay as they are written ("007", "0.50").
         label: column of the class, a word or an integer; blanks around words do not count.
             Decimal numbers, 1.0 included, make a regression; with None, the rows have no label.
+            In a .csv file, whole numbers written otherwise (01, +1) are words.
         group: column that says which rows belong together, such as a review or an author. Rows
-            that share a text are grouped too; a row without a group is its own group.
+            that share a text are grouped too; a row without a group, or with blanks, is its own.
 
     Raises:
-        InputError: no such file or column, a file that can't be read or has no rows, a missing
-            label, an empty text, lists in place of texts, one class or score alone, labels of
-            several types, an infinite score, a split without rows, or a label in validation or
-            test that is not in train.
+        InputError: no such file or column, two columns of one name, a file that can't be read or
+            has no rows, a missing or blank label, an empty text, lists in place of texts, one class
+            or score alone, labels of several types, an infinite score, a split without rows, or a
+            label in validation or test that is not in train.
 
     Example:
         >>> import pandas as pd
@@ -62,7 +64,8 @@ def load_table(
         (('bad', 'good'), 80)
     """
     path = Path(path)
-    texts = [texts] if isinstance(texts, str) else list(texts)
+    texts = [name.strip() for name in ([texts] if isinstance(texts, str) else texts)]
+    label, group = (name if name is None else name.strip() for name in (label, group))
     if not 1 <= len(texts) <= 2:
         raise InputError(f"texts is {texts}: expected one column, or the two of a pair")
     table = _read(path, label)
@@ -105,13 +108,28 @@ def _check_scores(path: Path, scores: pd.Series) -> None:
 
 
 def _read(path: Path, label: str | None) -> pd.DataFrame:
+    """The table with names of columns stripped, and its labels as words or numbers."""
+    is_folder = path.is_dir()
+    table = _read_folder(path, label) if is_folder else _read_file(path)
+    names = [str(name).strip() for name in table.columns]
+    repeated = [name for index, name in enumerate(names) if name in names[:index]]
+    if repeated:
+        raise InputError(
+            f"{path} has two columns {repeated[0]!r}, as blanks around a name do not count; "
+            "expected different names: rename one of them"
+        )
+    table.columns = names
+    if label in names and path.suffix == ".csv" and not is_folder:
+        table[label] = _parse_labels(table[label])
+    return table
+
+
+def _read_file(path: Path) -> pd.DataFrame:
     import pandas as pd
 
-    if path.is_dir():
-        return _read_folder(path, label)
     readers: dict[str, Callable[[Path], pd.DataFrame]] = {
         # The texts "NA" and "003" are texts.
-        ".csv": lambda file: pd.read_csv(file, keep_default_na=False, na_values=[""]),
+        ".csv": lambda file: pd.read_csv(file, dtype=str, keep_default_na=False, na_values=[""]),
         ".jsonl": lambda file: pd.DataFrame([row for _, row in read_jsonl(file)]),
         ".parquet": lambda file: pd.read_parquet(file),
     }
@@ -128,6 +146,22 @@ def _read(path: Path, label: str | None) -> pd.DataFrame:
         raise InputError(f"{path} can't be read: {first_line(error)}{hint}") from error
 
 
+def _parse_labels(cells: pd.Series) -> pd.Series:
+    """Labels of a .csv file: booleans, integers or decimal numbers if all of them are, or words."""
+    import pandas as pd
+
+    words = cells.str.strip()
+    if words.str.lower().isin(["true", "false"]).all():
+        return words.str.lower() == "true"
+    try:
+        if words.str.fullmatch("[+-]?[0-9]+").all():
+            integers = pd.Series([int(word) for word in words], words.index, dtype=object)
+            return integers if (integers.map(str) == words).all() else words
+        return pd.to_numeric(words)
+    except ValueError:  # of to_numeric; int has a limit of digits, too
+        return words
+
+
 def _read_folder(path: Path, label: str | None) -> pd.DataFrame:
     import datasets
 
@@ -138,9 +172,9 @@ def _read_folder(path: Path, label: str | None) -> pd.DataFrame:
     if isinstance(dataset, datasets.DatasetDict):
         raise InputError(f"{path} holds the splits {', '.join(dataset)}; give the folder of one")
     table: pd.DataFrame = dataset.to_pandas()
-    feature = dataset.features.get(label)
-    if isinstance(feature, datasets.ClassLabel):
-        table[label] = [None if index < 0 else feature.int2str(index) for index in table[label]]
+    for name, feature in dataset.features.items():
+        if name.strip() == label and isinstance(feature, datasets.ClassLabel):
+            table[name] = [None if index < 0 else feature.int2str(index) for index in table[name]]
     return table
 
 
@@ -160,7 +194,8 @@ def _rows(
     _refuse_rows(path, empty, "an empty text")
     keys = [[text_key(text) for text in row] for row in words.itertuples(index=False)]
     if group:
-        for row_keys, name, is_missing in zip(keys, table[group], table[group].isna(), strict=True):
+        groups = table[group]
+        for row_keys, name, is_missing in zip(keys, groups, _is_missing(groups), strict=True):
             if not is_missing:
                 row_keys.append(f"source {name}")
     items = [f"{path.stem}/{index}" for index in range(len(table))]
@@ -175,12 +210,17 @@ def _rows(
     ]
 
 
+def _is_missing(column: pd.Series) -> pd.Series:
+    """Which cells are missing or blank."""
+    return column.isna() | (column.astype(str).str.strip() == "")
+
+
 def _stripped(label: object) -> object:
     return label.strip() if isinstance(label, str) else label
 
 
 def _check_labels(path: Path, labels: pd.Series) -> None:
-    _refuse_rows(path, labels.isna(), f"no {labels.name}")
+    _refuse_rows(path, _is_missing(labels), f"no {labels.name}")
     types = sorted({type(value).__name__ for value in labels.tolist()})
     if len(types) > 1 or types[0] not in ("str", "int", "float", "bool"):
         raise InputError(

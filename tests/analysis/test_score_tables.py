@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from geodistill.analysis.report.comparison_report import compare_all
 from geodistill.analysis.score_tables import read_scores
 from geodistill.analysis.stats.collapse import find_collapsed
 from geodistill.errors import InputError
@@ -277,3 +278,33 @@ def test_an_item_with_two_labels_is_two_items(long, tmp_path):
     frame = long.drop(columns="value").assign(label=labels, prediction=[0, 1] * 12)
     with pytest.raises(InputError, match="item 0 of b has the labels 0 and 1: expected one label"):
         read(frame, tmp_path)
+
+
+@pytest.mark.parametrize("metric", ["pearson", "spearman"])
+def test_a_metric_of_labels_is_not_the_mean_of_a_column_of_scores(metric, tmp_path):
+    """Items of a regression have minus the squared error as their score."""
+    rng = np.random.default_rng(0)
+    label = rng.normal(size=60)
+    runs = []
+    for method, noise, shift in (("kd", 1.0, 0.0), ("new", 0.3, 5.0)):
+        for seed in range(3):
+            prediction = label + shift + noise * rng.normal(size=60)
+            run = {"method": method, "seed": seed, "item": np.arange(60).astype(str)}
+            run |= {"label": label, "prediction": prediction, "score": -((prediction - label) ** 2)}
+            runs.append(pd.DataFrame(run))
+    items = pd.concat(runs)
+    items.to_csv(tmp_path / "items.csv", index=False)
+    scores = read_scores(tmp_path / "items.csv", "kd", metric=metric)
+    assert (scores.metric, scores.metric_from_labels) == (metric, metric)
+    report = compare_all(scores, "kd", ["new"])
+    means = {
+        method: np.mean(
+            [r["label"].corr(r["prediction"], method=metric) for _, r in of.groupby("seed")]
+        )
+        for method, of in items.groupby("method")
+    }
+    difference = means["new"] - means["kd"]
+    assert difference > 0.1, "a shift does not change it"
+    assert report.rows[0].comparison.estimate == pytest.approx(difference, abs=1e-6)
+    named = read_scores(tmp_path / "items.csv", "kd", {"value": "score"}, metric=metric)
+    assert named.metric_from_labels == "", "a column that is named counts"

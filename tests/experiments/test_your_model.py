@@ -12,6 +12,7 @@ import pytest
 import torch
 from support.tiny_classification import MINILM, small_config
 from transformers import (
+    AlbertConfig,
     AutoModelForSequenceClassification,
     AutoTokenizer,
     BertForSequenceClassification,
@@ -124,6 +125,7 @@ def test_the_student_in_the_folder_has_the_score_of_its_run(distilled, home, set
 
 
 def test_the_sentence_is_the_difference_of_the_means(distilled):
+    assert "nan" not in distilled[0].levels.to_string()
     answer, _, _ = distilled
     means = 100 * answer.runs.groupby("method")["accuracy"].mean()
     n_items = len(answer.report.scores.frame["item"].unique())
@@ -289,6 +291,7 @@ def bad(field, value, message):
     [
         bad("arms", ("kd", "kd+rkd"), r"method is 'kd\+rkd'; expected one of ce, kd"),
         bad("task", "translation", "task is 'translation'; expected one of text-classification, "),
+        bad("out", ".", r"out is '\.'; expected the name of the student's folder"),
         bad("arms", (), r"arms is \(\); expected one or more different methods"),
         bad("arms", ("kd", "kd"), "expected one or more different methods"),
         bad("seeds", 0, "seeds is 0; expected 1 to 100"),
@@ -296,7 +299,7 @@ def bad(field, value, message):
         bad("weight", float("nan"), "weight is nan; expected 0 or more"),
         bad("teacher_epochs", 0, "teacher_epochs is 0; expected 1 or more"),
         bad("learning_rates", (), r"learning_rates is \(\); expected numbers between"),
-        bad("out", "", "out is ''; expected the student's folder"),
+        bad("out", "", "out is ''; expected the name of the student's folder"),
         bad("out", 7, "out is 7; expected a text, such as 'student'"),
         bad("data", None, "data is None; expected a text"),
         bad("arms", "kd", "arms is 'kd'; expected a list, such as"),
@@ -329,6 +332,23 @@ def bad_home(home):
     save_model(home / "unnamed", BertForSequenceClassification)
     save_model(home / "number", BertForSequenceClassification, num_labels=1)
     save_model(home / "words", BertModel, vocabulary=99)
+    names = {"id2label": {0: "good", 1: "bad"}}
+    several = {**names, "problem_type": "multi_label_classification"}
+    save_model(home / "several", BertForSequenceClassification, **several)
+    save_model(home / "no_padding", BertForSequenceClassification, **names)
+    config = json.loads((home / "no_padding" / "config.json").read_text())
+    (home / "no_padding" / "config.json").write_text(json.dumps({**config, "pad_token_id": None}))
+    small_config(max_position_embeddings=40).save_pretrained(home / "short")
+    wide = small_config()
+    wide.hidden_size = 96
+    wide.save_pretrained(home / "wide")
+    AlbertConfig(
+        vocab_size=30522, embedding_size=16, hidden_size=16, num_attention_heads=2,
+        intermediate_size=32, architectures=["AlbertModel"],
+    ).save_pretrained(home / "albert")  # fmt: skip
+    MINILM.save_pretrained(home / "albert")
+    (home / "folder").mkdir()
+    (home / "link").symlink_to(home / "folder")
     shutil.copytree(home / "encoder", home / "silent", ignore=shutil.ignore_patterns("token*"))
     table = pd.read_csv(home / "my.csv")
     table.assign(kind="good").to_csv(home / "one.csv", index=False)
@@ -360,6 +380,14 @@ def bad_home(home):
         bad("teacher", "three", "has the labels LABEL_0, LABEL_1, LABEL_2, the data bad, good"),
         bad("teacher", "unnamed", "has the labels LABEL_0, LABEL_1, the data bad, good"),
         bad("teacher", "words", "has a tokenizer of .* tokens, its model takes 99"),
+        bad(
+            "teacher", "several", "has problem_type multi_label_classification; expected one label"
+        ),
+        bad("teacher", "no_padding", "has no pad_token_id in its config.json; expected 0, its tok"),
+        bad("teacher", "albert", "has 0 lists of 12 blocks"),
+        bad("student", "short", "max_length is 96; expected at most 40, which is what the student"),
+        bad("student", "wide", "is 96 wide and has no weights; expected at most 48, the teacher's"),
+        bad("out", "link", "link is a link; expected a folder, or the name of a new one"),
         bad("teacher", "silent", "has a tokenizer of 5 tokens, its model takes 30522"),
         bad("student", "words", "has other tokens than the teacher"),
         bad("student", "nowhere", "expected first, uniform, a folder"),
@@ -390,6 +418,20 @@ def test_what_cannot_be_distilled_is_refused_before_any_training(
     assert (bad_home / "other" / "thesis.txt").read_text() == "mine"
 
 
+def test_columns_of_data_that_has_its_own_are_refused(settings):
+    for name in ("text", "label", "group"):
+        defaults = {"text": "text", "label": "label", "group": ""}
+        changed = replace(settings, data="product", **{**defaults, name: "mine"})
+        message = f"{name} is 'mine', but data 'product' has its own columns; leave it out"
+        with pytest.raises(InputError, match=message):
+            read_inputs(changed)
+
+
+def test_an_epoch_is_a_pass_with_its_last_smaller_batch(settings):
+    few = replace(settings, max_rows=33, batch_size=32, epochs=10)
+    assert read_inputs(few)[1].steps == 20
+
+
 def test_texts_longer_than_the_teacher_takes_are_refused(settings, tmp_path):
     long = replace(settings, out=str(tmp_path / "student"), max_length=9_999)
     with pytest.raises(InputError, match="max_length is 9999; expected at most 512"):
@@ -399,9 +441,8 @@ def test_texts_longer_than_the_teacher_takes_are_refused(settings, tmp_path):
 
 def test_a_distillation_that_another_process_makes_is_told_by_its_argument(settings, tmp_path):
     busy = replace(settings, out=str(tmp_path / "student"))
-    record = record_of(busy, read_inputs(busy)[0].data_hash)
-    with (
-        locked(busy.runs_folder / record["content"]),
+    with (  # also one of other data: it would write to the same student's folder
+        locked(busy.runs_folder),
         pytest.raises(InputError, match=r"is in use by process .*name another folder by out"),
     ):
         quietly(busy)
@@ -440,10 +481,73 @@ def test_numbers_are_distilled_and_their_scale_is_said(home, tmp_path):
     means = answer.runs.groupby("method")["pearson"].mean()
     shown = answer.levels.set_index("student")["mean (points)"].astype(float)
     assert shown["KD"] == pytest.approx(100 * means["kd"], abs=0.05)
+    difference = means["kd+procrustes"] - means["kd"]  # not of the squared errors
+    assert answer.report.rows[0].comparison.estimate == pytest.approx(difference, abs=1e-6)
     train = pd.Series(read_inputs(numbers)[0].train["label"], dtype=float)
     scale = f"It predicts (number - {train.mean():.6g}) / {train.std():.6g}."
     assert scale in (answer.folder / "README.md").read_text()
     assert AutoModelForSequenceClassification.from_pretrained(answer.folder).num_labels == 1
+
+
+def test_a_pair_is_read_as_its_tokenizer_gives_it_to_models(home, tmp_path):
+    """Models that know which text a token is of, by plain calls of teacher and student."""
+    table = pd.read_csv(home / "my.csv")
+    table.assign(other=table["review"][::-1].to_numpy()).to_csv(tmp_path / "p.csv", index=False)
+    names = {0: "good", 1: "bad"}
+    save_model(tmp_path / "t", BertForSequenceClassification, id2label=names, initializer_range=0.5)
+    pairs = YourModelSettings(
+        data=str(tmp_path / "p.csv"), text="review, other", label="kind", layers=1, seeds=1,
+        teacher=str(tmp_path / "t"), arms=("kd",), learning_rates=(1e-3,), max_rows=64,
+        out=str(tmp_path / "student"),
+    )  # fmt: skip
+    quietly(pairs)
+    (path,) = pairs.runs_folder.glob("*/test/items.parquet")
+    stored_items = read_stored(path)
+    data = read_inputs(pairs)[0]
+    test = data.test.to_pandas().set_index("item")
+    for method, folder in (("teacher", tmp_path / "t"), ("kd", tmp_path / "student")):
+        items = stored_items[stored_items["method"] == method].set_index("item")
+        rows = test.loc[items.index]
+        model = AutoModelForSequenceClassification.from_pretrained(folder).eval()
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+        texts = [list(rows[column]) for column in data.text_columns]
+        batch = tokenizer(*texts, padding=True, return_tensors="pt")
+        with torch.no_grad():
+            nll = -model(**batch).logits.log_softmax(-1)
+        by_hand = nll.gather(1, torch.tensor(items["label"].to_numpy())[:, None])[:, 0].numpy()
+        assert items["nll"].to_numpy() == pytest.approx(by_hand, abs=1e-4)
+        batch["token_type_ids"].zero_()
+        with torch.no_grad():
+            without = -model(**batch).logits.log_softmax(-1)
+        assert (without - nll).abs().max() > 0.01, "the second text is marked"
+
+
+def test_students_of_a_half_precision_teacher_are_trained_in_single_precision(
+    home, settings, tmp_path
+):
+    teacher = AutoModelForSequenceClassification.from_pretrained(home / "classifier").bfloat16()
+    teacher.save_pretrained(tmp_path / "half")
+    MINILM.save_pretrained(tmp_path / "half")
+    half = replace(
+        settings, teacher=str(tmp_path / "half"), arms=("kd",), seeds=1, learning_rates=(1e-5,),
+        out=str(tmp_path / "student"),
+    )  # fmt: skip
+    quietly(half)
+    student, start = weights(tmp_path / "student"), weights(tmp_path / "half")
+    assert {value.dtype for value in student.values()} == {torch.float32}
+    name = "bert.encoder.layer.0.output.dense.weight"
+    moved = (student[name] != start[name].float()).float().mean()
+    assert moved > 0.9, "small steps are not rounded off"
+
+
+def test_a_student_that_was_removed_from_the_runs_is_made_again(settings, distilled, tmp_path):
+    again = replace(settings, out=str(tmp_path / "student"))
+    first = weights(distilled[0].folder)
+    shutil.copytree(settings.runs_folder, again.runs_folder)
+    for folder in again.runs_folder.glob("*/students"):
+        shutil.rmtree(folder)
+    answer = quietly(again)
+    assert all(torch.equal(w, first[name]) for name, w in weights(answer.folder).items())
 
 
 def test_labels_are_numbered_as_the_teachers_and_stay_the_same_words(home, settings):

@@ -1,6 +1,7 @@
 """Your own sentence encoder: scored by the teacher's neighbours, loadable, refused in one line."""
 
 import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -18,6 +19,7 @@ from geodistill.experiments.your_model import (
     distill_your_model,
     sentence_similarity,
 )
+from geodistill.experiments.your_model.record import record_of
 from geodistill.experiments.your_model.sentence_encoder import SentenceEncoder, pooling_of
 from geodistill.tasks import load_table
 
@@ -121,6 +123,28 @@ def test_references_stand_beside_the_arms(distilled):
     assert means.drop("teacher").between(0.05, 0.95).all()
 
 
+def test_equal_texts_count_once(settings, home, tmp_path):
+    """Which of two equal texts is nearer would be chance."""
+    table = pd.read_csv(home / "my.csv")
+    repeated = pd.concat([table, table[:100], table[:100]])
+    repeated.to_csv(tmp_path / "repeated.csv", index=False)
+    task = sentence_similarity.SentenceSimilarity()
+    inputs = task.read(replace(settings, data=str(tmp_path / "repeated.csv")))
+    texts = [text for name in inputs.sizes for text in getattr(inputs.data, name)["text"]]
+    assert len(texts) == len(set(texts)) == 300
+    setup = task.prepare(inputs, "validation", tmp_path / "runs", lambda line: None)
+    assert "200 repeated texts are left out" in task.data_row(inputs, setup)[2]
+
+
+def test_another_pooling_of_the_teacher_is_another_distillation(settings, home, tmp_path):
+    teacher = shutil.copytree(home / "teacher", tmp_path / "teacher")
+    own = replace(settings, teacher=str(teacher), out=str(tmp_path / "student"))
+    before = record_of(own, "data")["content"]
+    config = teacher / "1_Pooling" / "config.json"
+    config.write_text(config.read_text().replace("true", "false"))
+    assert record_of(own, "data")["content"] != before
+
+
 def test_agreement_is_the_mean_correlation_of_similarities(settings):
     setup = sentence_similarity.SentenceSimilarity()
     inputs = setup.read(settings)
@@ -186,7 +210,7 @@ def test_mean_pooling_leaves_padding_out():
     [
         ({"text": "sentence, other"}, "expected one column"),
         ({"text": "words"}, "has no column 'words'; it has sentence"),
-        ({"max_rows": 20}, "has 20 texts; expected more than 20"),
+        ({"max_rows": 20}, "has 20 different texts; expected more than 20"),
         ({"arms": ("ce",)}, "method is 'ce'; expected one of kd"),
         ({"student": "first", "layers": 9}, "layers"),
         ({"teacher_layer": 7}, "teacher"),

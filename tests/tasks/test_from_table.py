@@ -114,6 +114,72 @@ def test_blanks_around_a_label_make_no_other_class(tmp_path):
     assert data.train["label"][:] == reference.train["label"][:]
 
 
+@pytest.mark.parametrize("kind", WRITERS)
+def test_a_blank_label_is_a_missing_label(tmp_path, kind):
+    frame = table()
+    frame.loc[[4, 9, 11], "kind"] = ["", " ", "\t"]
+    with pytest.raises(InputError, match=r"3 rows have no kind, the first is row 5"):
+        load_table(write(tmp_path, frame, kind), texts="review", label="kind")
+
+
+@pytest.mark.parametrize("cell", ["00007", "0.50", "+490", "1e3", "123456789012345678", " 7"])
+def test_texts_of_a_csv_stay_as_they_are_written(tmp_path, cell):
+    cells = [cell, *(f"{i}.50" for i in range(1, 120))]
+    data = load(tmp_path, table().assign(review=cells))
+    assert {text for split in SPLITS for text in getattr(data, split)["text"]} == set(cells)
+    pair = load(tmp_path, table().assign(author=cells), texts=["review", "author"])
+    assert {text for split in SPLITS for text in getattr(pair, split)["text_2"]} == set(cells)
+
+
+CSV_LABELS = {
+    ("01", "02"): ("01", "02"),
+    ("1", "01"): ("01", "1"),
+    ("+1", "-1"): ("+1", "-1"),
+    ("1", "2", "10"): ("1", "2", "10"),
+    ("-1", " 1"): ("-1", "1"),
+    ("100000000000000001", "100000000000000002"): ("100000000000000001", "100000000000000002"),
+    ("1E5", "1F5"): ("1E5", "1F5"),
+    ("1_0", "2_0"): ("1_0", "2_0"),
+    ("true", "FALSE"): ("False", "True"),
+    ("nan", "1.5"): ("1.5", "nan"),
+    ("1", "2.5", "03"): (),
+    ("1e-3", "+2"): (),
+    ("1.1", "1.2"): (),
+}
+
+
+@pytest.mark.parametrize("cells", CSV_LABELS, ids=str)
+def test_labels_of_a_csv_are_numbers_only_if_that_changes_none_of_them(tmp_path, cells):
+    frame = table().assign(kind=[cells[i % len(cells)] for i in range(120)])
+    data = load(tmp_path, frame)
+    assert data.label_names == CSV_LABELS[cells]
+    assert data.metric == ("accuracy" if data.label_names else "pearson")
+    for item, label in zip(data.train["item"], data.train["label"], strict=True):
+        cell = cells[int(item.split("/")[1]) % len(cells)].strip()
+        if data.label_names:
+            assert data.label_names[label].lower() == cell.lower()
+        else:
+            assert label == float(cell)
+
+
+def test_blanks_around_the_names_of_columns_do_not_count(tmp_path):
+    renamed = {"review": " review", "kind": "kind ", "author": " author "}
+    for kind in WRITERS:
+        plain, blanks = table(), table().rename(columns=renamed)
+        options = {"texts": "review", "label": "kind", "group": "author"}
+        reference = load_table(write(tmp_path, plain, kind), **options)
+        path = write(tmp_path, blanks, kind)
+        assert load_table(path, **options).data_hash == reference.data_hash
+        exact = load_table(path, texts=" review", label="kind ", group=" author ")
+        assert exact.data_hash == reference.data_hash
+    classes = datasets.Dataset.from_pandas(table()).class_encode_column("kind")
+    classes.rename_column("kind", " kind").save_to_disk(tmp_path / "classes")
+    named = load_table(tmp_path / "classes", texts="review", label="kind")
+    assert named.label_names == ("bad", "good")
+    with pytest.raises(InputError, match=r"has two columns 'review', as blanks .+ rename one"):
+        load(tmp_path, table().rename(columns={"author": "review "}))
+
+
 def test_a_label_that_training_never_sees_is_refused(tmp_path):
     original = load(tmp_path, table())
     frame = table()
@@ -160,6 +226,22 @@ def test_rows_without_a_group_are_their_own_and_class_names_are_kept(tmp_path):
     folder.save_to_disk(tmp_path / "classes")
     named = load_table(tmp_path / "classes", texts="review", label="kind")
     assert named.label_names == ("bad", "good")
+
+
+@pytest.mark.parametrize("kind", WRITERS)
+def test_a_row_with_a_blank_group_is_its_own(tmp_path, kind):
+    frame = table().assign(author=[f"a{i}" if i % 2 else ["", " "][i // 2 % 2] for i in range(120)])
+    data = load_table(write(tmp_path, frame, kind), texts="review", label="kind", group="author")
+    assert len({s for split in SPLITS for s in getattr(data, split)["source"]}) == 120
+
+
+def test_groups_of_a_csv_are_compared_as_they_are_written(tmp_path):
+    numbers = [str(10**17 + i // 2) if i > 1 else None for i in range(120)]
+    data = load(tmp_path, table().assign(author=numbers), group="author")
+    assert len({s for split in SPLITS for s in getattr(data, split)["source"]}) == 61
+    codes = [f"{i // 2:03d}" if i % 2 else str(i // 2) for i in range(120)]
+    data = load(tmp_path, table().assign(author=codes), group="author")
+    assert len({s for split in SPLITS for s in getattr(data, split)["source"]}) > 100
 
 
 def test_labels_and_scores_that_cannot_be_learned(tmp_path):

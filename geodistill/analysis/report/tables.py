@@ -75,7 +75,7 @@ def _format_mean(values: "pd.Series[float]") -> str:
     if values.empty:
         return "–"
     mean, n = values.mean(), len(values)
-    if n == 1:
+    if n == 1 or values.nunique() == 1:
         return f"{mean:.3f}"
     low, high = stats.t.interval(0.95, n - 1, mean, values.sem())
     return f"{mean:.3f} ({low:.3f} to {high:.3f})"

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel
+from transformers import AutoModel, PreTrainedModel
 from transformers.utils import logging
 
 from geodistill.errors import InputError
@@ -36,6 +36,12 @@ def check_layers(layers: int, teacher_layers: int) -> None:
     """Raise InputError unless `layers` is in 1..`teacher_layers`."""
     if not 1 <= layers <= teacher_layers:
         raise InputError(f"layers is {layers}; expected 1 to {teacher_layers}, the teacher's")
+
+
+def check_blocks(config: Any) -> None:
+    """Raise InputError unless the model of a configuration has one list of blocks."""
+    with torch.device("meta"):
+        _blocks(AutoModel.from_config(config))  # type: ignore[no-untyped-call]
 
 
 def take_layers(teacher: PreTrainedModel, layers: int | Sequence[int]) -> PreTrainedModel:

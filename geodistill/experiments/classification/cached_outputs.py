@@ -12,6 +12,7 @@ from torch import Tensor
 from geodistill.distill import TeacherCache, build_cache
 from geodistill.distill.collate import batches_by_length, pad
 from geodistill.distill.teacher_cache import cache_key
+from geodistill.experiments.classification.settings import INPUTS
 from geodistill.experiments.training import torch_threads
 from geodistill.files import Progress
 
@@ -39,8 +40,10 @@ def cache_outputs(
         progress: called with a line for each stage.
         folder: of all such outputs.
     """
-    inputs = list(examples.select_columns(["input_ids"]))
-    key = cache_key(*owner, json.dumps([e["input_ids"] for e in inputs]), *map(str, layers))
+    inputs = model_inputs(examples)
+    segments = [json.dumps(e["token_type_ids"]) for e in inputs if "token_type_ids" in e]
+    ids = json.dumps([e["input_ids"] for e in inputs])
+    key = cache_key(*owner, ids, *map(str, layers), *segments)
     with torch_threads(1):  # else the stored sums depend on the process that came first
         return build_cache(
             teacher,
@@ -50,6 +53,11 @@ def cache_outputs(
             layers=tuple(layers),
             progress=progress,
         )
+
+
+def model_inputs(examples: Dataset) -> list[dict[str, Any]]:
+    """What a model reads of tokenised examples, `INPUTS`."""
+    return list(examples.select_columns([n for n in INPUTS if n in examples.column_names]))
 
 
 def cached_features(cache: TeacherCache, examples: Dataset, pad_id: int, index: int = -1) -> Tensor:

@@ -12,6 +12,8 @@ from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
 from torch import Tensor
 
 from geodistill.distill.collate import batches_by_length, to_device
+from geodistill.distill.models.heads import forward_names
+from geodistill.experiments.classification.cached_outputs import model_inputs
 from geodistill.experiments.classification.setup import ClassificationSetup
 from geodistill.experiments.feature_scores import normalized_scores
 from geodistill.experiments.run_store import Evaluation
@@ -77,14 +79,16 @@ def task_scores(setup: ClassificationSetup, logits: Tensor) -> Evaluation:
 def _run(setup: ClassificationSetup, student: Any) -> tuple[Tensor, list[Tensor]]:
     """Logits of every item, and by layer the features of the probe's tokens, (tokens, d)."""
     student.eval()
-    examples = [{"input_ids": ids} for ids in setup.test["input_ids"]]
+    names, _ = forward_names(student)
+    examples = model_inputs(setup.test)
     logits = [torch.empty(0)] * len(examples)
     probe: dict[int, Tensor] = {}
     for batch in batches_by_length(examples, BATCH_SIZE, setup.pad_id):
         rows = batch.pop("row")
         batch = to_device(student, batch)
         mask = batch["attention_mask"].bool()
-        outputs = student(**batch, output_hidden_states=True)
+        reads = {name: x for name, x in batch.items() if name in names or not names}
+        outputs = student(**reads, output_hidden_states=True)
         features = torch.stack(outputs.hidden_states[1:], dim=2)  # (b, t, layer, d)
         of_rows = zip(rows.tolist(), outputs.logits.cpu(), features, mask, strict=True)
         for row, row_logits, sentence, valid in of_rows:

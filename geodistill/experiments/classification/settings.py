@@ -8,6 +8,10 @@ from typing import ClassVar, Literal
 from geodistill.experiments.settings import setting
 
 FIRST, UNIFORM = "first", "uniform"
+EMBEDDED = ("minilm", "mpnet")
+"""Teachers that come with the project as assets."""
+INPUTS = ("input_ids", "token_type_ids")
+"""Columns that models read; the second says to which text of a pair a token belongs."""
 """Students cut out of what the teacher was before fine-tuning: its first layers, or evenly spaced
 ones; any other name is a folder or a name of the hub."""
 INIT_SEED_OFFSET, ORDER_SEED_OFFSET = 1_000, 2_000

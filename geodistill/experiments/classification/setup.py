@@ -17,7 +17,11 @@ from geodistill.distill.students import uniform_layer_map
 from geodistill.distill.teacher_cache import cache_key
 from geodistill.errors import check_choice
 from geodistill.experiments.classification.cached_outputs import cache_outputs, cached_features
-from geodistill.experiments.classification.settings import ClassificationSettings
+from geodistill.experiments.classification.settings import (
+    EMBEDDED,
+    INPUTS,
+    ClassificationSettings,
+)
 from geodistill.experiments.classification.students import build_student, student_dims
 from geodistill.experiments.classification.teacher import (
     check_max_length,
@@ -181,7 +185,7 @@ def prepare_classification(
     root = folder or assets.cache_dir()
     stored = root / "teachers" / f"{task}-{cache_key(recipe)}"
     if settings.teacher.epochs == 0:
-        teacher = load_pretrained(AutoModelForSequenceClassification, base)
+        teacher = load_pretrained(AutoModelForSequenceClassification, base, dtype=torch.float32)
     elif (teacher := load_teacher(stored)) is None:
         progress(f"training the {task} teacher")
         train_teacher(base, n_labels, train, settings.teacher, pad_id, stored)
@@ -204,14 +208,15 @@ def prepare_classification(
 def base_model(settings: ClassificationSettings) -> str:
     """Folder or hub name of the model that the teacher is fine-tuned from."""
     name = settings.teacher.model
-    return str(assets.path(name)) if name in ("minilm", "mpnet") else name
+    return str(assets.path(name)) if name in EMBEDDED else name
 
 
 def load_base(settings: ClassificationSettings) -> Any:
     """The encoder that the teacher is fine-tuned from, without a head, in evaluation mode."""
     from transformers import AutoModel
 
-    return load_pretrained(AutoModel, base_model(settings)).eval().to(default_device())
+    base = load_pretrained(AutoModel, base_model(settings), dtype=torch.float32)
+    return base.eval().to(default_device())
 
 
 def tokenized_splits(
@@ -231,13 +236,17 @@ def tokenized_splits(
         scores = torch.tensor(train["label"], dtype=torch.float64)
         standardise = float(scores.mean()), float(scores.std())
 
+    # The embedded models are fine-tuned here, and read pairs without segments in all stored runs.
+    names = INPUTS[:1] if settings.teacher.model in EMBEDDED else INPUTS
+
     def tokenize(batch: dict[str, list[Any]], rows: list[int]) -> dict[str, Any]:
         texts = [batch[column] for column in columns]
-        ids = tokenizer(*texts, truncation=True, max_length=max_length)["input_ids"]
+        encoded = tokenizer(*texts, truncation=True, max_length=max_length)
         labels = batch.get("label")
         if labels and standardise:
             labels = [(label - standardise[0]) / standardise[1] for label in labels]
-        return {"input_ids": ids, "row": rows} | ({"labels": labels} if labels else {})
+        inputs = {name: encoded[name] for name in names if name in encoded}
+        return {**inputs, "row": rows} | ({"labels": labels} if labels else {})
 
     splits = []
     for name, split in (("train", train), (settings.split, test)):

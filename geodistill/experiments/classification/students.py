@@ -5,12 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
+
+from geodistill.distill.models.layer_selection import check_blocks, check_layers, take_layers
 from geodistill.distill.pretrained import load_pretrained
-from geodistill.distill.students import check_layers, pca_init_embeddings, take_layers
+from geodistill.distill.students import pca_init_embeddings
 from geodistill.errors import InputError
 from geodistill.experiments.classification.settings import FIRST, UNIFORM, ClassificationSettings
 from geodistill.experiments.classification.teacher import check_n_labels
 from geodistill.files import first_line
+from geodistill.positions import max_tokens_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -37,12 +41,23 @@ def student_dims(
     name = settings.student
     if name in (FIRST, UNIFORM):
         check_layers(settings.layers, teacher.num_hidden_layers)
+        check_blocks(teacher)
         return teacher.hidden_size, settings.layers
     config = _load_config(name)
     if config.vocab_size != teacher.vocab_size or not _same_tokens(name, tokenizer):
         raise InputError(
             f"student {name!r} (vocabulary: {config.vocab_size}) has other tokens than "
             f"the teacher (vocabulary: {teacher.vocab_size}); expected the same"
+        )
+    if _has_no_weights(name) and config.hidden_size > teacher.hidden_size:
+        raise InputError(
+            f"student {name!r} is {config.hidden_size} wide and has no weights; expected at most "
+            f"{teacher.hidden_size}, the teacher's width, from whose embeddings its own are made"
+        )
+    if settings.max_length > (positions := max_tokens_of(config)):
+        raise InputError(
+            f"max_length is {settings.max_length}; expected at most {positions}, which is what the "
+            f"student {name!r} takes"
         )
     if n_labels is not None and not _has_no_weights(name):
         check_n_labels(name, n_labels, settings.task, role="student")
@@ -65,7 +80,8 @@ def build_student(
 
     name, n_labels = settings.student, teacher.config.num_labels
     auto: Any = AutoModelForSequenceClassification if with_head else AutoModel
-    options = {"new_head": True, "num_labels": n_labels} if with_head else {}
+    options: dict[str, Any] = {"dtype": torch.float32}  # a half-precision step would be rounded off
+    options |= {"new_head": True, "num_labels": n_labels} if with_head else {}
     set_seed(seed)
     if name in (FIRST, UNIFORM):
         full_model = load_pretrained(auto, base, **options)
@@ -78,7 +94,7 @@ def build_student(
     config = _load_config(name)
     if with_head:
         config.num_labels, config.problem_type = n_labels, teacher.config.problem_type
-    student = auto.from_config(config)
+    student = auto.from_config(config, dtype=torch.float32)
     pca_init_embeddings(student, teacher)
     return student
 

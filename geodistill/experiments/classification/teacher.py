@@ -9,12 +9,17 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
+import torch
 from safetensors import SafetensorError
 
 from geodistill.distill.collate import pad
 from geodistill.distill.pretrained import load_pretrained
 from geodistill.errors import InputError
-from geodistill.experiments.classification.settings import ClassificationSettings, TeacherSettings
+from geodistill.experiments.classification.settings import (
+    INPUTS,
+    ClassificationSettings,
+    TeacherSettings,
+)
 from geodistill.experiments.training import fit, torch_threads, training_arguments
 from geodistill.files import atomic_folder, disk_full, first_line
 from geodistill.positions import max_tokens_of
@@ -45,8 +50,9 @@ def train_teacher(
 
     set_seed(settings.seed)
     model = load_pretrained(
-        AutoModelForSequenceClassification, base, new_head=True, num_labels=n_labels
-    )
+        AutoModelForSequenceClassification, base, new_head=True, num_labels=n_labels,
+        dtype=torch.float32,
+    )  # fmt: skip
     with TemporaryDirectory(prefix="geodistill-") as scratch, torch_threads(TEACHER_THREADS):
         arguments = training_arguments(
             Path(scratch),
@@ -55,7 +61,8 @@ def train_teacher(
             per_device_train_batch_size=settings.batch_size,
             learning_rate=settings.learning_rate,
         )
-        examples = train.select_columns(["input_ids", "labels"])
+        read = (*INPUTS, "labels")
+        examples = train.select_columns([name for name in read if name in train.column_names])
         collate = partial(pad, pad_id=pad_id)
         fit(Trainer(model=model, args=arguments, train_dataset=examples, data_collator=collate))
     try:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
+import unicodedata
 from collections import Counter
+from types import SimpleNamespace
 from typing import Any
 
 import pandas as pd
@@ -18,6 +21,11 @@ from geodistill.experiments.run_store import Evaluation
 
 NGRAM_SIZE = 4
 """Words of the n-grams whose repetition is counted."""
+_WITHOUT_BLANKS = re.compile(
+    "[\u0e00-\u109f\u1780-\u17ff\u3040-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff"
+    "\uf900-\ufaff\U00020000-\U0003ffff]"
+)
+"""A character of Thai, Lao, Tibetan, Burmese, Khmer, Japanese or Chinese."""
 
 
 def evaluate_model(
@@ -28,7 +36,8 @@ def evaluate_model(
     Args:
         model: a causal language model.
         tokenizer: of the model.
-        examples: with `input_ids`, `labels`, `prompt_ids`, `completion`, `item` and `source`.
+        examples: with `input_ids`, `labels`, `prompt_ids`, `completion`, `item`, `source` and
+            perhaps `inserted`, which is taken off the answers that begin with it.
         max_new_tokens: longest answer, in tokens.
 
     Returns:
@@ -37,7 +46,9 @@ def evaluate_model(
     """
     model.eval()
     nll, n_tokens = answer_nll(model, examples, tokenizer.pad_token_id)
-    scores = score_answers(examples, generate(model, tokenizer, examples, max_new_tokens))
+    answers = generate(model, tokenizer, examples, max_new_tokens)
+    pairs = zip(examples, answers, strict=True)
+    scores = score_answers(examples, [text.removeprefix(e.get("inserted", "")) for e, text in pairs])
     items = pd.concat([nll_items(examples, nll, n_tokens), scores], axis=1)
     return {"nll": float(nll.sum() / n_tokens.sum()), **answer_metrics(scores)}, items
 
@@ -136,29 +147,61 @@ def score_answers(
 ) -> pd.DataFrame:
     """One row per answer: score, exact_match, rougeL, words, repetition and answer.
 
-    The score is the exact match, with the ends of both texts stripped.
+    The score is the exact match, with the ends of both texts stripped. Rouge-L compares words of a
+    to z and 0 to 9, in lower case. Where a text has other letters it compares words of any letters,
+    single characters in scripts without blanks; where the reference has no letter or digit, all
+    characters but blanks.
 
     Args:
         examples: whose `completion` is the reference answer.
         answers: one per example.
         stemmer: whether Rouge-L compares Porter stems, as in the evaluations of MiniLLM and
-            DistiLLM; scores with and without stems are not comparable.
+            DistiLLM, and words of a to z and 0 to 9 alone; scores with and without stems are not
+            comparable.
     """
     from rouge_score.rouge_scorer import RougeScorer
 
     scorer = RougeScorer(["rougeL"], use_stemmer=stemmer)
+    by_tokens = {
+        tokens: RougeScorer(["rougeL"], tokenizer=SimpleNamespace(tokenize=tokens))
+        for tokens in (_characters, _unicode_words)
+    }
+
+    def rouge_l(reference: str, answer: str) -> float:
+        chosen = scorer
+        if not stemmer and not any(map(str.isalnum, reference)):
+            chosen = by_tokens[_characters]
+        elif not stemmer and any(c.isalnum() and not c.isascii() for c in reference + answer):
+            chosen = by_tokens[_unicode_words]
+        return float(chosen.score(reference, answer)["rougeL"].fmeasure)
+
     pairs = list(zip([e["completion"] for e in examples], answers, strict=True))
     exact_match = exact_matches(examples, answers)
     return pd.DataFrame(
         {
             "score": exact_match,
             "exact_match": exact_match,
-            "rougeL": [scorer.score(a, b)["rougeL"].fmeasure for a, b in pairs],
+            "rougeL": [rouge_l(a, b) for a, b in pairs],
             "words": [float(len(b.split())) for b in answers],
             "repetition": [repeated_ngram_rate(b) for b in answers],
             "answer": answers,
         }
     )
+
+
+def _characters(text: str) -> list[str]:
+    return list("".join(text.split()))
+
+
+def _unicode_words(text: str) -> list[str]:
+    """Runs of letters, digits and the marks on them; single characters in scripts without blanks.
+
+    Example:
+        >>> _unicode_words("Größe: 5 m²; 北京")
+        ['grösse', '5', 'm2', '北', '京']
+    """
+    text = _WITHOUT_BLANKS.sub(r" \g<0> ", unicodedata.normalize("NFKC", text).casefold())
+    return "".join(c if unicodedata.category(c)[0] in "LMN" else " " for c in text).split()
 
 
 def repeated_ngram_rate(text: str) -> float:

@@ -82,6 +82,20 @@ def _check_positions(model: Any, longest: int, max_new_tokens: int) -> None:
         )
 
 
+def end_tokens(model: Any, tokenizer: Any) -> list[int]:
+    """The ids that end an answer: the tokenizer's, then the others of the model's configuration.
+
+    A chat may end its turns with another token than a text.
+
+    Args:
+        model: a causal language model.
+        tokenizer: of the model.
+    """
+    ends = model.generation_config.eos_token_id
+    others = ends if isinstance(ends, list) else [ends]
+    return list(dict.fromkeys(i for i in (tokenizer.eos_token_id, *others) if i is not None))
+
+
 @torch.no_grad()
 def _generate_batch(
     model: Any, tokenizer: Any, prompts: list[list[int]], max_new_tokens: int, *, sample: bool
@@ -98,7 +112,7 @@ def _generate_batch(
         do_sample=sample,
         **({"temperature": 1.0, "top_p": 1.0, "top_k": 0} if sample else {}),
         pad_token_id=tokenizer.pad_token_id,
-        eos_token_id=tokenizer.eos_token_id,
+        eos_token_id=end_tokens(model, tokenizer),
     )
     texts: list[str] = tokenizer.batch_decode(out[:, length:], skip_special_tokens=True)
     return texts

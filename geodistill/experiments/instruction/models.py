@@ -13,7 +13,7 @@ import torch
 from geodistill.distill.pretrained import load_pretrained
 from geodistill.errors import AssetError, InputError
 from geodistill.experiments.training import default_device, silence_libraries
-from geodistill.files import error_summary, sha256
+from geodistill.files import error_summary, sha256, sha256_once
 from geodistill.paths import data_dir
 from geodistill.tasks import assets
 
@@ -22,18 +22,27 @@ COMPUTED_TEACHER, TRAINER = "opt-computed", "geodistill.experiments.instruction.
 EXPECTED = "expected a folder or hub name of a causal language model with its tokenizer"
 
 
-def teacher_weights(name: str, adapter: str) -> Path | None:
-    """The file in the data folder that tells this teacher from others; None if there is none.
+def weights_hash(name: str, adapter: str) -> str:
+    """What tells the weights of this teacher from others of its name; empty for a hub name.
 
     Args:
         name: of the teacher.
         adapter: folder name under data/adapters, or empty.
     """
+    hashes = [sha256_once(path) for path in _teacher_files(name)]
     if adapter:
-        return data_dir() / "adapters" / adapter / "adapter_model.safetensors"
+        hashes.append(sha256_once(data_dir() / "adapters" / adapter / "adapter_model.safetensors"))
+    return "".join(hashes)
+
+
+def _teacher_files(name: str) -> list[Path]:
+    """Weights and configuration of a teacher in a folder, but of the embedded one, a fixed file."""
+    if name == "smollm2":
+        return []
     if name == COMPUTED_TEACHER:
-        return data_dir() / "teachers" / name / "model.safetensors"
-    return None
+        return [data_dir() / "teachers" / name / "model.safetensors"]
+    suffixes = (".safetensors", ".bin")
+    return sorted(p for p in Path(name).glob("*") if p.suffix in suffixes or p.name == "config.json")
 
 
 def teacher_source(name: str) -> tuple[str, dict[str, Any], str]:
@@ -119,11 +128,14 @@ def write_recipe(weights: Path, recipe: Mapping[str, Any]) -> None:
 
 
 def _check_recorded(weights: Path) -> None:
-    """ValueError unless the weights have the hash of the recipe beside them, if there is one."""
+    """ValueError unless the weights have the hash that `write_recipe` wrote beside them, if any."""
     recipe = weights.with_name("recipe.json")
     if not recipe.is_file():
         return
-    recorded, actual = json.loads(recipe.read_text(encoding="utf-8"))["sha256"], sha256(weights)
+    content = json.loads(recipe.read_text(encoding="utf-8"))
+    if not isinstance(content, dict) or not {"recipe", "sha256"} <= content.keys():
+        return  # a file of the user's own
+    recorded, actual = content["sha256"], sha256(weights)
     if actual != recorded:  # wrong weights may be finite
         raise ValueError(f"{weights.name} has sha256 {actual[:12]}, {recorded[:12]} is recorded")
 

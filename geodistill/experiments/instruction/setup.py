@@ -11,8 +11,8 @@ from geodistill.distill import TeacherCache, build_cache, opt_student, take_laye
 from geodistill.distill.collate import batches_by_length, count_valid_tokens
 from geodistill.distill.teacher_cache import cache_key
 from geodistill.errors import InputError
-from geodistill.experiments.instruction.generate import Example, generate
-from geodistill.experiments.instruction.models import load_student, load_teacher, teacher_weights
+from geodistill.experiments.instruction.generate import Example, end_tokens, generate
+from geodistill.experiments.instruction.models import load_student, load_teacher, weights_hash
 from geodistill.experiments.instruction.settings import (
     FIRST,
     INIT_SEED_OFFSET,
@@ -20,7 +20,7 @@ from geodistill.experiments.instruction.settings import (
     InstructionSettings,
 )
 from geodistill.experiments.training import torch_threads
-from geodistill.files import Progress, no_progress, sha256
+from geodistill.files import Progress, no_progress
 from geodistill.tasks import assets, load_instructions
 from geodistill.tasks.base import InstructionData, Row, hash_to_unit
 from geodistill.tasks.instructions import drop_overlapping
@@ -119,7 +119,7 @@ def select_pairs(
     selected: list[Example] = []
     n_long = 0
     for row in sorted(rows, key=lambda row: hash_to_unit(row["item"])):
-        example = encode_pair(row, tokenizer)
+        example = encode_pair(row, tokenizer, begin=True)
         if len(example["input_ids"]) > max_length:
             n_long += 1
             continue
@@ -146,6 +146,7 @@ def _encode_extra_set(
         tokenizer,
         max_length=settings.max_length + settings.max_new_tokens,
         max_prompt_length=settings.max_length,
+        begin=True,
     )
     n_overlapping = len(rows) - len(unseen)
     progress(
@@ -190,8 +191,7 @@ def cache_teacher_outputs(
 
 def _outputs_key(settings: InstructionSettings, examples: list[Example]) -> str:
     ids = json.dumps([e["input_ids"] for e in examples])
-    file = teacher_weights(settings.teacher, settings.adapter)
-    weights = "" if file is None else sha256(file)
+    weights = weights_hash(settings.teacher, settings.adapter)
     return cache_key(ids, settings.teacher, weights, str(settings.top_k))
 
 
@@ -208,7 +208,9 @@ def teacher_generations(setup: InstructionSetup, progress: Progress = no_progres
     settings = setup.settings
     # The hashes of the teacher's outputs identify its weights, which a name does not.
     outputs = json.dumps(setup.train_cache.manifest.get("sha256"))
-    key = cache_key(_outputs_key(settings, setup.train), str(settings.max_new_tokens), outputs)
+    ends = map(str, end_tokens(setup.teacher, setup.tokenizer)[1:])  # beside the tokenizer's
+    limit = str(settings.max_new_tokens)
+    key = cache_key(_outputs_key(settings, setup.train), limit, outputs, *ends)
     answers = generate(
         setup.teacher,
         setup.tokenizer,

@@ -28,14 +28,17 @@ def record_of(settings: YourModelSettings, data_hash: str) -> dict[str, Any]:
     """
     parts, out = [data_hash], Path(settings.out)
     for folder in map(Path, (settings.teacher, settings.student)):
-        files = sorted(path for path in folder.glob("*") if path.is_file())
-        parts += [str(folder), *(f"{path.name} {sha256_once(path)}" for path in files)]
+        paths = sorted([*folder.glob("*"), *folder.glob("*/config.json")])  # such as 1_Pooling's
+        files = [path for path in paths if path.is_file()]
+        parts += [str(folder), *(f"{p.relative_to(folder)} {sha256_once(p)}" for p in files)]
     record: dict[str, Any] = asdict(settings) | {
         "content": sha256("\n".join(parts).encode()).hexdigest()[:12]
     }
     for name in ("out", "workers", "scheduler", "seeds"):
         del record[name]
     record = json.loads(json.dumps(record))
+    if out.is_symlink():
+        raise InputError(f"out: {out} is a link; expected a folder, or the name of a new one")
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
         if not (out / RECORD).is_file():
             raise InputError(f"out: {out} holds other files; expected a new or empty folder")

@@ -74,9 +74,9 @@ def distill_your_model(
     inputs = task.read(settings)
     record = record_of(settings, inputs.data_hash)
     folder = settings.runs_folder / record["content"]  # other texts or models have another one
-    with locked(folder, "out"):
+    with locked(settings.runs_folder, "out"):
         if settings.scheduler:
-            check_common_folder(settings.scheduler, folder)
+            check_common_folder(settings.scheduler, settings.runs_folder)
         setup = _setup(settings, folder, "validation", progress)
         show_plan(plan_table(task, settings, inputs, setup))
         best_rates = dict.fromkeys(settings.arms, settings.learning_rates[0])
@@ -98,7 +98,11 @@ def distill_your_model(
         ]
         rows, items = _make_runs(folder / "test", settings, planned, progress)
         answer = compare_arms(task, settings, pivot_metrics(rows), items, inputs.metric, best_rates)
-        weights = _student_folder(folder, next(r for r in planned if r.method == answer.arm))
+        chosen = next(run for run in planned if run.method == answer.arm)
+        weights = _student_folder(folder, chosen)
+        if not weights.is_dir():  # removed by hand: the same run makes it again
+            with torch_threads(1):
+                _train(settings, folder, chosen, progress)
         write_student(task, answer, weights, inputs, setup, record)
     return answer
 

@@ -32,6 +32,7 @@ from geodistill.experiments.your_model.task import FEW_ROWS, Inputs, OnTrained, 
 from geodistill.experiments.your_model.text_classification import TextClassification
 from geodistill.experiments.your_model.text_inputs import load_texts, read_runs
 from geodistill.files import Progress
+from geodistill.tasks import ClassificationData
 from geodistill.tasks.base import SPLITS
 
 N_NEIGHBOURS = 10
@@ -64,12 +65,13 @@ class SentenceSimilarity(TextClassification):
                 f"data is {settings.data!r} and text {settings.text!r}, pairs of texts; expected "
                 "one column: an embedding is of one text"
             )
+        data, n_repeated = _without_repeated(data)
         sizes = {split: settings.rows_used(len(getattr(data, split))) for split in SPLITS}
         for split, n in sizes.items():
             if split != "train" and n <= 2 * N_NEIGHBOURS:
                 raise InputError(
-                    f"data is {settings.data!r}, whose {split} split has {n} texts; expected more "
-                    f"than {2 * N_NEIGHBOURS}, to look for the {N_NEIGHBOURS} nearest of each"
+                    f"data is {settings.data!r}, whose {split} split has {n} different texts; "
+                    f"expected more than {2 * N_NEIGHBOURS}, to look for the {N_NEIGHBOURS} nearest"
                 )
         runs, config, width, _ = read_runs(settings, data, n_labels=None)
         if width != config.hidden_size:
@@ -80,7 +82,9 @@ class SentenceSimilarity(TextClassification):
             )
         runs = replace(runs, kd_weight=1.0, teacher=replace(runs.teacher, epochs=0.0))
         pooling_of(base_model(runs))
-        return Inputs(data, data.data_hash, runs, runs.steps, "recall", sizes)
+        return Inputs(
+            data, data.data_hash, runs, runs.steps, "recall", sizes, n_repeated=n_repeated
+        )
 
     def prepare(
         self, inputs: Inputs, split: Split, folder: Path, progress: Progress
@@ -142,8 +146,9 @@ class SentenceSimilarity(TextClassification):
         """The sizes of the splits."""
         sizes = inputs.sizes
         taken = f"{sizes['train']} texts to train, {sizes['validation']} for validation"
-        odd = "few test texts: wide intervals" if sizes["test"] < FEW_ROWS else ""
-        return "data", f"{taken}, {sizes['test']} to test", odd
+        odd = ["few test texts: wide intervals"] if sizes["test"] < FEW_ROWS else []
+        odd += [f"{inputs.n_repeated} repeated texts are left out"] if inputs.n_repeated else []
+        return "data", f"{taken}, {sizes['test']} to test", "; ".join(odd)
 
     def save_rest(self, folder: Path, inputs: Inputs, setup: ClassificationSetup) -> str:
         """The tokenizer."""
@@ -152,6 +157,20 @@ class SentenceSimilarity(TextClassification):
         AutoTokenizer.from_pretrained(base_model(setup.settings)).save_pretrained(folder)
         pooling = {"mean": "the mean over tokens", "cls": "the first token"}[setup.teacher.pooling]
         return f" An embedding is {pooling}, scaled to length one; SentenceTransformer loads it."
+
+
+def _without_repeated(data: ClassificationData) -> tuple[ClassificationData, int]:
+    """The data with each text once in a split, and how many were left out.
+
+    Which of two equal texts is nearer is chance.
+    """
+    (column,), splits = data.text_columns, {name: getattr(data, name) for name in SPLITS}
+    first = {name: ~pd.Series(rows[column][:]).duplicated() for name, rows in splits.items()}
+    distinct = {
+        name: rows.select(first[name].to_numpy().nonzero()[0]) for name, rows in splits.items()
+    }
+    n_repeated = sum(int((~is_first).sum()) for is_first in first.values())
+    return replace(data, **distinct), n_repeated
 
 
 def neighbour_scores(setup: ClassificationSetup, embeddings: Tensor) -> Evaluation:

@@ -142,7 +142,7 @@ class YourModelSettings:
         for name, ok, expected in (
             ("arms", 0 < len(self.arms) == len(set(self.arms)), "one or more different methods"),
             ("learning_rates", rates and all(0 < r < 1 for r in rates), "numbers between 0 and 1"),
-            ("out", self.out, "the student's folder"),
+            ("out", Path(self.out).name not in ("", ".."), "the name of the student's folder"),
         ):
             if not ok:
                 raise InputError(f"{name} is {getattr(self, name)!r}; expected {expected}")

@@ -38,6 +38,7 @@ class Inputs:
         sizes: number of rows used, by split.
         label_names: of the classes, in the order of their numbers; empty if there are none.
         n_long: pairs of prompt and answer that are left out for their length.
+        n_repeated: texts that are left out because their split has them already.
     """
 
     data: Any
@@ -48,6 +49,7 @@ class Inputs:
     sizes: dict[str, int]
     label_names: tuple[str, ...] = ()
     n_long: int = 0
+    n_repeated: int = 0
 
 
 class DistillationTask(ABC):

@@ -17,7 +17,7 @@ from geodistill.experiments.classification.cached_outputs import cached_features
 from geodistill.experiments.classification.evaluate import task_scores
 from geodistill.experiments.classification.grid import ClassificationGrid
 from geodistill.experiments.classification.run import run_classification
-from geodistill.experiments.classification.settings import ClassificationSettings
+from geodistill.experiments.classification.settings import INPUTS, ClassificationSettings
 from geodistill.experiments.classification.setup import (
     ClassificationSetup,
     prepare_classification,
@@ -132,7 +132,7 @@ class TextClassification(DistillationTask):
     def build(self, setup: ClassificationSetup) -> tuple[Any, dict[str, Any]]:
         """A batch of texts."""
         rows = setup.train.select(range(min(setup.settings.batch_size, len(setup.train))))
-        columns = [name for name in ("input_ids", "labels") if name in rows.column_names]
+        columns = [name for name in (*INPUTS, "labels") if name in rows.column_names]
         return setup.build_student(0), pad(list(rows.select_columns(columns)), setup.pad_id)
 
     def test_seconds(

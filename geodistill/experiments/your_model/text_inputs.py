@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -52,6 +53,7 @@ def load_texts(settings: YourModelSettings, *, with_labels: bool = True) -> Clas
         InputError: unusable data.
     """
     if settings.data in CLASSIFICATION_TASKS:
+        refuse_columns(settings, ("text", "label", "group"), f"{settings.data!r} has its own")
         data = load_classification(settings.data)
         if with_labels:
             return data
@@ -65,6 +67,19 @@ def load_texts(settings: YourModelSettings, *, with_labels: bool = True) -> Clas
     texts, group = [name.strip() for name in settings.text.split(",")], settings.group or None
     label = settings.label if with_labels else None
     return load_table(settings.data, texts=texts, label=label, group=group)
+
+
+def refuse_columns(settings: YourModelSettings, names: Sequence[str], reason: str) -> None:
+    """Raise InputError for columns that are named and would not be read.
+
+    Args:
+        settings: name them.
+        names: of the settings that are not read.
+        reason: why not.
+    """
+    for name in names:
+        if (value := getattr(settings, name)) != getattr(YourModelSettings, name):
+            raise InputError(f"{name} is {value!r}, but data {reason} columns; leave it out")
 
 
 def read_runs(
@@ -83,10 +98,10 @@ def read_runs(
     base, config, tokenizer = _load_teacher(settings.teacher)
     has_head = _kind(config).endswith(_HEAD)
     n_rows = settings.rows_used(len(data.train))
-    steps = math.ceil(settings.epochs * n_rows / settings.batch_size)
+    steps = math.ceil(settings.epochs * math.ceil(n_rows / settings.batch_size))
     same = ("student", "layers", "teacher_layer", "student_layer", "batch_size", "max_length")
     runs = ClassificationSettings(
-        task=data.name,
+        task=data.name.lstrip(".") or "data",  # runs whose name begins with "." are unfinished
         n_train=n_rows,
         steps=steps,
         weight_multiplier=settings.weight,
@@ -127,7 +142,29 @@ def _load_teacher(name: str) -> tuple[str, Any, Any]:
             f"teacher {name!r} is a {_kind(config)}, which has no head for text classification; "
             "expected a classifier, or an encoder to fine-tune"
         )
+    _check_head(name, config, tokenizer)
     return base, config, tokenizer
+
+
+def _check_head(name: str, config: Any, tokenizer: Any) -> None:
+    """Raise InputError for a classifier whose outputs on a padded batch are not its labels'."""
+    if getattr(config, "summary_type", None) == "last":
+        raise InputError(
+            f"teacher {name!r} is a {_kind(config)}, which reads the last position of a padded "
+            "text; expected another model"
+        )
+    if not _kind(config).endswith(_HEAD):
+        return
+    if config.problem_type == "multi_label_classification":
+        raise InputError(
+            f"teacher {name!r} has problem_type multi_label_classification; expected one label per "
+            "text (FeatureDistillationTrainer takes several, with BernoulliKLLoss)"
+        )
+    if config.pad_token_id is None:
+        raise InputError(
+            f"teacher {name!r} has no pad_token_id in its config.json; expected "
+            f"{tokenizer.pad_token_id}, its tokenizer's"
+        )
 
 
 def _kind(config: Any) -> str:

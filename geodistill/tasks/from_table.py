@@ -197,7 +197,7 @@ def _rows(
         groups = table[group]
         for row_keys, name, is_missing in zip(keys, groups, _is_missing(groups), strict=True):
             if not is_missing:
-                row_keys.append(f"source {name}")
+                row_keys.append(f"source {_stripped(name)}")
     items = [f"{path.stem}/{index}" for index in range(len(table))]
     columns = {
         "item": items,

@@ -19,6 +19,7 @@ ALPACA = (
 )
 """The prompt template of Stanford Alpaca (Taori et al. 2023), which MiniLLM, DistiLLM and their
 successors use for Dolly and the evaluation sets; a line break is added before the answer."""
+_PROBE = "[answer]"
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,11 @@ def turns_as_text(turns: Sequence[Mapping[str, str]]) -> str:
     return "\n".join(f"{turn['role']}: {turn['content']}" for turn in turns)
 
 
+def goes_through_template(row: Row, tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Whether a row has chat `turns` and the tokenizer a chat template for them."""
+    return bool(row.get("turns") and getattr(tokenizer, "chat_template", None))
+
+
 def prompt_and_completion(row: Row, tokenizer: PreTrainedTokenizerBase) -> tuple[str, str]:
     """The text of the prompt and the text to learn, its end included.
 
@@ -69,8 +75,7 @@ def prompt_and_completion(row: Row, tokenizer: PreTrainedTokenizerBase) -> tuple
         InputError: a tokenizer without end token and template; or the template refuses the turns
             (some allow no system message), or does not write the answer right after the prompt.
     """
-    turns = row.get("turns")
-    if not turns or not getattr(tokenizer, "chat_template", None):
+    if not goes_through_template(row, tokenizer):
         if tokenizer.eos_token is None:
             raise InputError(
                 "tokenizer has no end token, which each answer needs: expected one with an "
@@ -79,12 +84,11 @@ def prompt_and_completion(row: Row, tokenizer: PreTrainedTokenizerBase) -> tuple
         return row["prompt"] + "\n", row["completion"] + tokenizer.eos_token
     from jinja2 import TemplateError
 
-    answer = {"role": "assistant", "content": row["completion"]}
     try:
         prompt = str(
-            tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+            tokenizer.apply_chat_template(row["turns"], tokenize=False, add_generation_prompt=True)
         )
-        text = str(tokenizer.apply_chat_template([*turns, answer], tokenize=False))
+        text = _chat_with(row["completion"], row, tokenizer)
     except TemplateError as error:
         raise InputError(f"{row['item']}: the chat template refuses it ({error})") from error
     if not text.startswith(prompt) or row["completion"].strip() not in text[len(prompt) :]:
@@ -95,15 +99,35 @@ def prompt_and_completion(row: Row, tokenizer: PreTrainedTokenizerBase) -> tuple
     return prompt, text[len(prompt) :]
 
 
-def encode_pair(row: Row, tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
+def _chat_with(answer: str, row: Row, tokenizer: PreTrainedTokenizerBase) -> str:
+    turns = [*row["turns"], {"role": "assistant", "content": answer}]
+    return str(tokenizer.apply_chat_template(turns, tokenize=False))
+
+
+def _inserted_text(row: Row, tokenizer: PreTrainedTokenizerBase, prompt: str, answer: str) -> str:
+    """What the chat template puts between prompt and answer, such as an empty thought."""
+    inserted = _chat_with(_PROBE, row, tokenizer)[len(prompt) :].partition(_PROBE)[0]
+    rest = answer.removeprefix(inserted).lstrip()
+    return inserted if inserted.strip() and rest.startswith(row["completion"].strip()) else ""
+
+
+def encode_pair(
+    row: Row, tokenizer: PreTrainedTokenizerBase, *, begin: bool = False
+) -> dict[str, Any]:
     """One pair in tokens: `input_ids`, `labels` (-100 on the prompt) and `prompt_ids`.
 
-    No special tokens are added: OPT's tokenizer would put a begin token before the answer too.
+    If the chat template puts text between prompt and answer, the answer's labels have it too, and
+    `inserted` is that text as an answer has it, without special tokens.
+
+    No special tokens are added, but for `begin`: OPT's tokenizer would put a begin token before the
+    answer too.
 
     Args:
         row: with `item`, `source`, `prompt` and `completion`, and perhaps `template`; all but the
             prompt are copied.
         tokenizer: of the model that is trained.
+        begin: whether a plain prompt gets the begin token, if the tokenizer's own calls add it.
+            What the template makes of a chat has it already, where the model expects it.
 
     Raises:
         InputError: an empty prompt or answer.
@@ -111,16 +135,29 @@ def encode_pair(row: Row, tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
     for name in ("prompt", "completion"):
         if not row[name].strip():
             raise InputError(f"{row['item']}: {name} is {row[name]!r}; expected a text")
-    prompt, answer = (
-        tokenizer(text, add_special_tokens=False)["input_ids"]
-        for text in prompt_and_completion(row, tokenizer)
-    )
+    texts = prompt_and_completion(row, tokenizer)
+    prompt, answer = (tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts)
+    example = {
+        name: row[name] for name in ("item", "source", "template", "completion") if name in row
+    }
+    if goes_through_template(row, tokenizer):
+        if inserted := _inserted_text(row, tokenizer, *texts):
+            ids = tokenizer(inserted, add_special_tokens=False)["input_ids"]
+            example["inserted"] = tokenizer.decode(ids, skip_special_tokens=True)
+    elif begin:
+        prompt = _begin_tokens(tokenizer) + prompt
     return {
         "input_ids": prompt + answer,
         "labels": [-100] * len(prompt) + answer,
         "prompt_ids": prompt,
-        **{name: row[name] for name in ("item", "source", "template", "completion") if name in row},
+        **example,
     }
+
+
+def _begin_tokens(tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """The begin token, if a plain call of the tokenizer puts it before a text."""
+    token = getattr(tokenizer, "bos_token_id", None)
+    return [] if token is None or tokenizer("x")["input_ids"][:1] != [token] else [token]
 
 
 def encode_pairs(
@@ -130,6 +167,7 @@ def encode_pairs(
     max_length: int,
     max_prompt_length: int,
     teacher_tokenizer: PreTrainedTokenizerBase | None = None,
+    begin: bool = False,
 ) -> tuple[list[dict[str, Any]], LengthCounts]:
     """Prompt-completion pairs in tokens, as `encode_pair` makes them, within limits on length.
 
@@ -141,6 +179,7 @@ def encode_pairs(
         teacher_tokenizer: of a teacher with another tokenizer. Examples then also have
             `teacher_input_ids` and `teacher_labels`, by its own chat template. The limits hold for
             both; an answer truncated for one model alone is not the same text for both.
+        begin: as in `encode_pair`.
 
     Returns:
         The examples, each with its index `row`, and what the limits did.
@@ -158,10 +197,10 @@ def encode_pairs(
     n_pairs = n_truncated = 0
     for row in rows:
         n_pairs += 1
-        example = encode_pair(row, tokenizer)
+        example = encode_pair(row, tokenizer, begin=begin)
         encodings = [example]
         if teacher_tokenizer is not None:
-            encodings.append(encode_pair(row, teacher_tokenizer))
+            encodings.append(encode_pair(row, teacher_tokenizer, begin=begin))
         if any(len(encoding["prompt_ids"]) > max_prompt_length for encoding in encodings):
             continue
         n_truncated += any(len(encoding["input_ids"]) > max_length for encoding in encodings)

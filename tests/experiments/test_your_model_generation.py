@@ -2,7 +2,9 @@
 
 import json
 import random
+import shutil
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -11,6 +13,7 @@ import torch
 from support.own_cache import own_cache
 from support.tiny_models import tiny_opt
 from support.tiny_tokenizers import CHATML, byte_tokenizer
+from tokenizers.processors import TemplateProcessing
 from transformers import AutoModelForCausalLM, AutoTokenizer, BertConfig, BertModel
 
 from geodistill.analysis.stored_results import read_stored
@@ -101,6 +104,86 @@ def test_the_student_in_the_folder_answers_as_its_run_did(distilled, settings, h
         text = tokenizer.decode(out[0, ids.shape[1] :], skip_special_tokens=True)
         assert text == row.answer
         assert row.rougeL == float(text.strip() == pair["completion"])  # answers of one word
+
+
+@pytest.fixture
+def another(home, settings, tmp_path):
+    """Settings with a folder of their own for the teacher, whose tokenizer a function changes."""
+
+    def make(change, lines=()):
+        shutil.copytree(home / "teacher", tmp_path / "teacher")
+        tokenizer = AutoTokenizer.from_pretrained(tmp_path / "teacher")
+        change(tokenizer)
+        tokenizer.save_pretrained(tmp_path / "teacher")
+        text = (home / "mine.jsonl").read_text().splitlines()
+        (tmp_path / "mine.jsonl").write_text("\n".join([*lines, *text[len(lines) :]]))
+        own = {"teacher": str(tmp_path / "teacher"), "data": str(tmp_path / "mine.jsonl")}
+        return replace(settings, student="first", layers=1, **own)
+
+    return make
+
+
+def prepared(settings, folder):
+    task = text_generation.TextGeneration()
+    inputs = task.read(settings)
+    return task, inputs, task.prepare(inputs, "test", folder, lambda line: None)
+
+
+def test_prompts_are_those_of_the_saved_tokenizer(another, tmp_path):
+    """Which may begin a text by a token of its own."""
+
+    def begin(tokenizer):
+        tokenizer.bos_token = "a"
+        tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+            single="a $A", special_tokens=[("a", tokenizer.bos_token_id)]
+        )
+
+    task, inputs, setup = prepared(another(begin), tmp_path)
+    task.save_rest(tmp_path / "saved", inputs, setup)
+    saved = AutoTokenizer.from_pretrained(tmp_path / "saved")
+    prompts = {row["item"]: row["prompt"] for row in inputs.data.test}
+    for example in setup.test:
+        assert example["prompt_ids"] == saved(prompts[example["item"]] + "\n")["input_ids"]
+        assert example["prompt_ids"][0] == saved.bos_token_id
+
+
+CHAT = {"messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "a"}]}
+
+
+@pytest.mark.parametrize(
+    ("n_chats", "expected"),
+    [
+        (0, " A line break follows the prompt, then the answer."),
+        (240, " Prompts are chats and went through the chat template."),
+        (120, "went through the chat template; a line break follows the others, then the answer."),
+    ],
+)
+def test_the_card_says_how_these_prompts_are_given(another, tmp_path, n_chats, expected):
+    chats = [json.dumps(CHAT).replace("hi", f"h{i}") for i in range(n_chats)]
+
+    def chat(tokenizer):
+        tokenizer.chat_template = "{% for m in messages %}{{ m.content }}\n{% endfor %}"
+
+    task, settings = text_generation.TextGeneration(), another(chat, chats)
+    inputs = task.read(settings)
+    setup = SimpleNamespace(tokenizer=AutoTokenizer.from_pretrained(settings.teacher))
+    assert task.save_rest(tmp_path / "saved", inputs, setup).endswith(expected)
+
+
+def test_a_teacher_that_was_trained_further_gives_its_own_outputs(another, tmp_path):
+    settings = another(lambda tokenizer: None)
+    _, _, before = prepared(settings, tmp_path)
+    save_model(tmp_path / "teacher", seed=3)
+    _, _, after = prepared(settings, tmp_path)
+    assert [e["input_ids"] for e in after.train] == [e["input_ids"] for e in before.train]
+    assert before.train_cache.folder != after.train_cache.folder
+    example = after.train[0]
+    with torch.no_grad():
+        logits = after.teacher(torch.tensor([example["input_ids"]])).logits[0]
+    position = example["labels"].index(example["input_ids"][len(example["prompt_ids"])]) - 1
+    expected = logits[position].log_softmax(-1).max()
+    stored_value = after.train_cache.array("top_values")[0].max()
+    assert float(stored_value) == pytest.approx(float(expected), abs=0.01)
 
 
 def test_levels_and_sentence_are_those_of_the_runs(distilled):
@@ -195,6 +278,9 @@ def bad_home(home):
         bad({"student": "nowhere"}, "student is .*expected a folder or hub name of a causal"),
         bad({"student": "short"}, "takes 16 tokens; expected at least 28"),
         bad({"layers": 9, "student": "first"}, "layers is 9; expected 1 to 3, the teacher's"),
+        bad({"text": "question"}, "text is 'question'; expected 'text', the default: for text"),
+        bad({"label": "answer"}, "label is 'answer'; expected 'label', the default: for text gen"),
+        bad({"group": "topic"}, "group is 'topic'; expected '', the default: for text generation"),
         bad({"teacher_layer": 1}, "teacher_layer is 1 and student_layer -1; expected -1 for both"),
     ],
 )  # fmt: skip

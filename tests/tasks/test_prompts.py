@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 from support.tiny_tokenizers import CHATML, byte_tokenizer
+from tokenizers.decoders import ByteLevel
+from tokenizers.processors import TemplateProcessing
 
 from geodistill.errors import InputError
 from geodistill.tasks.prompts import (
@@ -16,6 +18,8 @@ from geodistill.tasks.prompts import (
     turns_as_text,
 )
 
+THOUGHT = "{% if loop.last and m.role == 'assistant' %}<think>\n\n</think>\n\n{% endif %}"
+THINK = CHATML.replace("{{ m.content }}", THOUGHT + "{{ m.content }}")
 NO_SYSTEM = "{% if messages[0].role == 'system' %}{{ raise_exception('no system') }}{% endif %}"
 TURNS = [
     {"role": "system", "content": "Be brief."},
@@ -75,6 +79,53 @@ def test_without_a_template_turns_are_plain_lines() -> None:
 
 def test_a_plain_pair_is_left_alone_by_a_chat_template() -> None:
     assert prompt_and_completion(row(), byte_tokenizer(CHATML)) == ("Who?\n", "Me.</s>")
+
+
+def tokenizer_with_begin(template: str | None = None) -> Any:
+    by = byte_tokenizer(template)
+    by.add_special_tokens({"bos_token": "<s>"})
+    by.backend_tokenizer.post_processor = TemplateProcessing(
+        single="<s> $A </s>", special_tokens=[("<s>", by.bos_token_id), ("</s>", by.eos_token_id)]
+    )
+    return by
+
+
+def test_a_plain_prompt_begins_as_the_tokenizer_s_own_calls_do() -> None:
+    by = tokenizer_with_begin()
+    example = encode_pair(row(), by, begin=True)
+    assert example["prompt_ids"] == by("Who?\n")["input_ids"][:-1]
+    assert text_of(example["input_ids"], by) == "<s>Who?\nMe.</s>"
+    assert [x for x in example["labels"] if x != -100] == example["input_ids"][-4:]
+    assert text_of(encode_pair(row(), by)["input_ids"], by) == "Who?\nMe.</s>"
+    limits = {"max_length": 9, "max_prompt_length": 6}
+    (pair,), _ = encode_pairs([row()], by, **limits, teacher_tokenizer=by, begin=True)
+    assert text_of(pair["teacher_input_ids"], by) == "<s>Who?\nMe."
+    without = byte_tokenizer()
+    without.add_special_tokens({"bos_token": "<s>"})  # which its calls don't add
+    assert encode_pair(row(), without, begin=True) == encode_pair(row(), without)
+
+
+@pytest.mark.parametrize("template", [CHATML, "<s>" + CHATML])
+def test_a_chat_begins_as_the_template_has_it(template: str) -> None:
+    by = tokenizer_with_begin(template)
+    chat = row(turns=TURNS)
+    at_use = by.apply_chat_template(TURNS, add_generation_prompt=True)["input_ids"]
+    assert encode_pair(chat, by, begin=True)["prompt_ids"] == at_use
+
+
+@pytest.mark.parametrize("completion", ["Me.", "think", "<", " Me. "])
+def test_text_that_the_template_puts_before_the_answer_is_learned_and_named(
+    completion: str,
+) -> None:
+    by = byte_tokenizer(THINK)
+    by.backend_tokenizer.decoder = ByteLevel()
+    example = encode_pair(row(completion=completion, turns=TURNS), by)
+    learned = by.decode([x for x in example["labels"] if x != -100])
+    inserted = "<think>\n\n</think>\n\n"
+    assert learned == f"{inserted}{completion}<|im_end|>\n"
+    assert example["inserted"] == inserted
+    by.chat_template = CHATML
+    assert "inserted" not in encode_pair(row(completion=completion, turns=TURNS), by)
 
 
 def test_a_template_that_refuses_or_hides_the_answer_is_an_error() -> None:

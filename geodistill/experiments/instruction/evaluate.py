@@ -48,7 +48,9 @@ def evaluate_model(
     nll, n_tokens = answer_nll(model, examples, tokenizer.pad_token_id)
     answers = generate(model, tokenizer, examples, max_new_tokens)
     pairs = zip(examples, answers, strict=True)
-    scores = score_answers(examples, [text.removeprefix(e.get("inserted", "")) for e, text in pairs])
+    scores = score_answers(
+        examples, [text.removeprefix(e.get("inserted", "")) for e, text in pairs]
+    )
     items = pd.concat([nll_items(examples, nll, n_tokens), scores], axis=1)
     return {"nll": float(nll.sum() / n_tokens.sum()), **answer_metrics(scores)}, items
 
@@ -173,7 +175,8 @@ def score_answers(
             chosen = by_tokens[_characters]
         elif not stemmer and any(c.isalnum() and not c.isascii() for c in reference + answer):
             chosen = by_tokens[_unicode_words]
-        return float(chosen.score(reference, answer)["rougeL"].fmeasure)
+        score: float = chosen.score(reference, answer)["rougeL"].fmeasure
+        return score
 
     pairs = list(zip([e["completion"] for e in examples], answers, strict=True))
     exact_match = exact_matches(examples, answers)

@@ -42,7 +42,9 @@ def _teacher_files(name: str) -> list[Path]:
     if name == COMPUTED_TEACHER:
         return [data_dir() / "teachers" / name / "model.safetensors"]
     suffixes = (".safetensors", ".bin")
-    return sorted(p for p in Path(name).glob("*") if p.suffix in suffixes or p.name == "config.json")
+    return sorted(
+        p for p in Path(name).glob("*") if p.suffix in suffixes or p.name == "config.json"
+    )
 
 
 def teacher_source(name: str) -> tuple[str, dict[str, Any], str]:
@@ -90,7 +92,8 @@ def load_teacher(name: str, adapter: str) -> tuple[Any, Any]:
         ) from error
     if tokenizer.pad_token_id is None:  # as of GPT-2 and Llama; the attention mask marks padding
         tokenizer.pad_token = tokenizer.eos_token
-    model.is_quantized = False  # GGUF weights are dequantised at loading, and may be trained
+    # GGUF weights are dequantised at loading, and may be trained and saved.
+    model.is_quantized, model.hf_quantizer = False, None
     if adapter_folder:
         model = _with_adapter(model, adapter_folder)
     model.train(False)

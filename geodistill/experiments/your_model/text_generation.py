@@ -41,7 +41,7 @@ from geodistill.experiments.your_model.task import (
 from geodistill.files import Progress, error_summary
 from geodistill.tasks import load_instructions
 from geodistill.tasks.base import SPLITS, InstructionData
-from geodistill.tasks.prompts import encode_pair
+from geodistill.tasks.prompts import encode_pair, goes_through_template
 
 N_SAMPLE = 5_000
 """Answer tokens on whose features the teacher's directions are measured."""
@@ -57,6 +57,7 @@ class TextGeneration(DistillationTask):
 
     def read(self, settings: YourModelSettings) -> Inputs:
         """Read data, tokenizer and configurations."""
+        _check_columns(settings)
         config, tokenizer = _load_teacher(settings.teacher)
         if (settings.teacher_layer, settings.student_layer) != (-1, -1):
             raise InputError(
@@ -148,9 +149,24 @@ class TextGeneration(DistillationTask):
     def save_rest(self, folder: Path, inputs: Inputs, setup: InstructionSetup) -> str:
         """The tokenizer; how a prompt is given."""
         setup.tokenizer.save_pretrained(folder)
-        if getattr(setup.tokenizer, "chat_template", None):
-            return " Prompts that were chats went through the chat template."
-        return " A line break follows the prompt, then the answer."
+        rows = (row for split in SPLITS for row in getattr(inputs.data, split))
+        return {
+            (True,): " Prompts are chats and went through the chat template.",
+            (False,): " A line break follows the prompt, then the answer.",
+            (False, True): " Prompts that were chats went through the chat template; a line break "
+            "follows the others, then the answer.",
+        }[tuple(sorted({goes_through_template(row, setup.tokenizer) for row in rows}))]
+
+
+def _check_columns(settings: YourModelSettings) -> None:
+    """Raise InputError for a column of tables: pairs and chats have their own."""
+    for name in ("text", "label", "group"):
+        value, default = getattr(settings, name), getattr(YourModelSettings, name)
+        if value != default:
+            raise InputError(
+                f"{name} is {value!r}; expected {default!r}, the default: for text generation a "
+                "file has prompt and completion, or messages, and is split by prompt"
+            )
 
 
 def _count_pairs(
@@ -159,7 +175,10 @@ def _count_pairs(
     """How many pairs of each split are used, and how many of all are too long."""
     sizes, n_long = {}, 0
     for split in SPLITS:
-        lengths = [len(encode_pair(row, tokenizer)["input_ids"]) for row in getattr(data, split)]
+        lengths = [
+            len(encode_pair(row, tokenizer, begin=True)["input_ids"])
+            for row in getattr(data, split)
+        ]
         n_short = sum(length <= settings.max_length for length in lengths)
         n_long += len(lengths) - n_short
         if not n_short:

@@ -84,7 +84,9 @@ def _study_answer(
     judge: Judge, spec: dict[str, Any], setting: Setting, by_label: Mapping[str, Setting]
 ) -> list[str]:
     """The main result of a complete study, and what qualifies it."""
-    longer, shorter = (by_label.get(spec.get(name, "")) for name in ("longer", "shorter"))
+    longer, shorter, unlabelled = (
+        by_label.get(spec.get(name, "")) for name in ("longer", "shorter", "unlabelled")
+    )
     sections, gain, best = judge.sections(spec["study"]), setting.gain, setting.over_best
     lead = (
         f"**{setting.label}: a Procrustes term takes {setting.score} from {_level(setting, KD)} to "
@@ -119,6 +121,12 @@ def _study_answer(
         *_, full, double = levels
         qualified.append(
             f"KD alone goes from {full:.1f} to {double:.1f} % with twice the training (validation)."
+        )
+    if unlabelled is not None:
+        qualified.append(
+            "With the teacher's logits on all training texts and no label KD reaches "
+            f"{_level(unlabelled, KD)} %, and the term adds "
+            f"{POINTS.format_difference(unlabelled.gain)} points ({unlabelled.gain.n_seeds} seeds)."
         )
     qualified.append(
         "Of its two parts, alignment alone changes KD by "

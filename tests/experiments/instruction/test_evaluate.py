@@ -1,7 +1,10 @@
 """Likelihoods and scores of answers, against slow loops and by hand."""
 
+import random
+
 import pytest
 import torch
+from rouge_score.rouge_scorer import RougeScorer
 from support.tiny_instructions import EXAMPLES, Letters, letters_opt
 
 from geodistill.errors import InputError
@@ -48,6 +51,57 @@ def test_a_stemmer_takes_the_endings_off_and_the_default_leaves_them():
     answers = ["the cat was runs"]
     assert score_answers(examples, answers)["rougeL"].tolist() == [0.25]  # "the" alone
     assert score_answers(examples, answers, stemmer=True)["rougeL"].tolist() == [0.75]  # cat, run
+
+
+@pytest.mark.parametrize(
+    ("reference", "answer", "expected"),
+    [
+        ("да", "да", 1),
+        ("да, 5", "нет, 5", 0.5),
+        ("Größe", "GRO\u0308SSE", 1),  # an o with a mark of its own
+        ("größe", "gr e", 0),
+        ("cafe", "café", 0),
+        ("की", "का", 0),  # one letter with two vowel signs
+        ("北京是首都", "北京", 4 / 7),
+        ("東京タワー", "大阪タワー", 0.6),
+        ("조선 말", "조선 글", 0.5),
+        ("+", "+", 1),
+        ("+ -", "+", 2 / 3),
+        ("👍", "👎", 0),
+        ("C++", "C#", 1),
+        ("don’t", "don't", 1),
+        ("", "", 0),
+    ],
+)
+def test_rouge_reads_texts_in_any_script(reference, answer, expected):
+    score = score_answers([{"completion": reference}], [answer])["rougeL"].item()
+    assert score == pytest.approx(expected)
+    swapped = score_answers([{"completion": answer}], [reference])["rougeL"].item()
+    assert swapped == pytest.approx(expected)
+
+
+def test_rouge_compares_words_if_the_reference_has_any():
+    scores = score_answers([{"completion": "a, b"}, {"completion": "да, а"}], [",", ","])
+    assert scores["rougeL"].tolist() == [0, 0]
+
+
+def test_rouge_of_ascii_words_is_that_of_the_package():
+    draw, scorer = random.Random(0), RougeScorer(["rougeL"])
+    texts = ["a" + "".join(draw.choices("abA1_ ,.-\n", k=12)) for _ in range(400)]
+    scores = score_answers([{"completion": text} for text in texts[:200]], texts[200:])["rougeL"]
+    pairs = zip(texts[:200], texts[200:], strict=True)
+    assert scores.tolist() == [scorer.score(a, b)["rougeL"].fmeasure for a, b in pairs]
+    assert scores.nunique() > 10
+
+
+def test_an_answer_is_scored_without_what_the_template_inserts(model, monkeypatch):
+    monkeypatch.setattr(
+        instruction_evaluate, "generate", lambda *args, **kwargs: ["<t>\n\nab", "a b c", "<t>\n\nx"]
+    )
+    examples = [{**e, "inserted": "<t>\n\n"} for e in EXAMPLES]
+    _, items = evaluate_model(model, Letters(), examples, max_new_tokens=5)
+    assert items["exact_match"].tolist() == [1, 1, 0]
+    assert items["rougeL"].tolist() == [1, 1, 0]
 
 
 def test_an_example_beyond_the_positions_is_refused(model):

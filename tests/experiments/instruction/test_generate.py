@@ -34,6 +34,20 @@ def test_answers_in_batches_with_padding_are_those_of_a_slow_greedy_loop(model):
     assert min(map(len, answers)) < 20  # one ended before the limit
 
 
+def test_answers_end_at_each_end_token_of_the_model(model):
+    """As in chats, whose turns end in another token than texts."""
+    longer = generate(model, Letters(), EXAMPLES, 20)
+    ids = Letters()(longer[0], add_special_tokens=False)["input_ids"]
+    model.generation_config.eos_token_id = [ids[3], END]
+    answer = generate(model, Letters(), EXAMPLES, 20)[0]
+    assert len(answer) == ids.index(ids[3]) + 1 < len(longer[0])  # no special token of `Letters`
+    model.generation_config.eos_token_id = ids[3]  # the tokenizer's ends them too
+    shorter = generate(model, Letters(), EXAMPLES, 20)
+    model.generation_config.eos_token_id = None
+    assert generate(model, Letters(), EXAMPLES, 20) == longer
+    assert shorter[0] == answer
+
+
 def test_samples_follow_from_their_seed_alone(model):
     torch.manual_seed(0)
     first = generate(model, Letters(), EXAMPLES, 8, seed=10)

@@ -1,6 +1,5 @@
 """The models of the instruction study: what is damaged or does not fit is refused early."""
 
-import hashlib
 import json
 from copy import deepcopy
 from dataclasses import replace
@@ -15,6 +14,7 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from transformers import PreTrainedTokenizerFast
 
+from geodistill.distill import take_layers
 from geodistill.errors import AssetError, InputError
 from geodistill.experiments.instruction import models
 from geodistill.experiments.instruction import setup as instruction_setup
@@ -56,8 +56,7 @@ def test_a_damaged_teacher_or_adapter_is_named(monkeypatch, tmp_path):
         load_teacher(str(tmp_path / "teacher"), "other")
     weights = tmp_path / "adapters" / "good" / "adapter_model.safetensors"
     tensors = load_file(weights)
-    recorded = json.dumps({"sha256": hashlib.sha256(weights.read_bytes()).hexdigest()})
-    (weights.parent / "recipe.json").write_text(recorded)
+    models.write_recipe(weights, {"recipe": {"rank": 2}})
     load_teacher(str(tmp_path / "teacher"), "good")
     save_file({name: 2 * t for name, t in tensors.items()}, weights)  # wrong, and finite
     with pytest.raises(InputError, match=r"adapters/good is damaged .*has sha256 .* is recorded"):
@@ -78,6 +77,32 @@ def test_a_damaged_teacher_or_adapter_is_named(monkeypatch, tmp_path):
         AssetError, match=r"teacher .* can't be read from .*expected a folder or hu"
     ):
         load_teacher(str(tmp_path / "teacher"), "")
+
+
+@pytest.mark.parametrize("recipe", [{"lr": 1}, [1], {"sha256": "of the data"}])
+def test_a_recipe_of_the_user_s_own_is_left_alone(tmp_path, recipe):
+    tiny_opt(0).save_pretrained(tmp_path)
+    word_tokenizer(tmp_path)
+    (tmp_path / "recipe.json").write_text(json.dumps(recipe))
+    load_teacher(str(tmp_path), "")
+
+
+def test_a_teacher_trained_further_in_its_folder_has_other_weights(tmp_path, monkeypatch):
+    monkeypatch.setattr(models, "data_dir", lambda: tmp_path)
+    saved_adapter(tmp_path / "adapters" / "good", 32)
+    names = (str(tmp_path / "teacher"), "")
+    tiny_opt(0).save_pretrained(names[0])
+    first = models.weights_hash(*names)
+    tiny_opt(0).save_pretrained(names[0])
+    assert models.weights_hash(*names) == first != models.weights_hash(names[0], "good")
+    tiny_opt(1).save_pretrained(names[0])
+    assert models.weights_hash(*names) != first
+    assert models.weights_hash("a/hub-name", "") == models.weights_hash("smollm2", "") == ""
+
+
+def test_the_embedded_teacher_s_first_layers_are_a_student():
+    teacher, _ = load_teacher("smollm2", "")
+    assert take_layers(teacher, [1]).config.num_hidden_layers == 1
 
 
 def test_a_damaged_gguf_is_named(monkeypatch, tmp_path):

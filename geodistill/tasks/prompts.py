@@ -137,7 +137,7 @@ def encode_pair(
             raise InputError(f"{row['item']}: {name} is {row[name]!r}; expected a text")
     texts = prompt_and_completion(row, tokenizer)
     prompt, answer = (tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts)
-    example = {
+    example: dict[str, Any] = {
         name: row[name] for name in ("item", "source", "template", "completion") if name in row
     }
     if goes_through_template(row, tokenizer):

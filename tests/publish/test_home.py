@@ -127,10 +127,11 @@ def test_the_answer_has_the_main_number_its_qualifiers_and_every_test(complete, 
     assert [float(number) for number in said] == pytest.approx(alone, abs=0.0501)
 
 
-def test_the_answer_has_the_gain_at_a_quarter_of_the_training(
+def test_the_answer_has_the_gains_at_a_quarter_of_the_training_and_without_labels(
     simulated_results, tmp_path, monkeypatch
 ):
-    copy_sections(simulated_results, tmp_path, "classification", ["full", "baselines", "quarter"])
+    sections = ["full", "baselines", "quarter", "text"]
+    copy_sections(simulated_results, tmp_path, "classification", sections)
     monkeypatch.setenv("GEODISTILL_RESULTS", str(tmp_path))
     judge = Judge(lambda line: None)
     shown = home.read_settings(judge)
@@ -142,6 +143,10 @@ def test_the_answer_has_the_gain_at_a_quarter_of_the_training(
         f"With a quarter of the training (KD {levels['kd']:.1f} %) it adds {gain:+.1f} (" in words
     )
     assert f"points; against the best alternative, {over_best:+.1f} (" in words
+    items = pd.read_parquet(tmp_path / "classification/text/items.parquet")
+    levels = 100 * items[items["task"] != "stsb"].groupby("method")["score"].mean()
+    gain = levels["kd+procrustes"] - levels["kd"]
+    assert f"no label KD reaches {levels['kd']:.1f} %, and the term adds {gain:+.1f} (" in words
     weak = [replace(s, levels={**s.levels, "kd": 0.1, "frozen": 0.6}) for s in shown]
     assert "(KD 10.0 %, below frozen features, linear model at 60.0 %)" in home.answer(judge, weak)
 

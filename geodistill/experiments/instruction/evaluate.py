@@ -163,19 +163,19 @@ def score_answers(
     """
     from rouge_score.rouge_scorer import RougeScorer
 
-    scorer = RougeScorer(["rougeL"], use_stemmer=stemmer)
+    standard = RougeScorer(["rougeL"], use_stemmer=stemmer)
     by_tokens = {
         tokens: RougeScorer(["rougeL"], tokenizer=SimpleNamespace(tokenize=tokens))
         for tokens in (_characters, _unicode_words)
     }
 
     def rouge_l(reference: str, answer: str) -> float:
-        chosen = scorer
+        scorer = standard
         if not stemmer and not any(map(str.isalnum, reference)):
-            chosen = by_tokens[_characters]
+            scorer = by_tokens[_characters]
         elif not stemmer and any(c.isalnum() and not c.isascii() for c in reference + answer):
-            chosen = by_tokens[_unicode_words]
-        score: float = chosen.score(reference, answer)["rougeL"].fmeasure
+            scorer = by_tokens[_unicode_words]
+        score: float = scorer.score(reference, answer)["rougeL"].fmeasure
         return score
 
     pairs = list(zip([e["completion"] for e in examples], answers, strict=True))

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import pandas as pd
 from IPython.display import Markdown, display
 from matplotlib import pyplot
 from matplotlib.figure import Figure
-from torch import Tensor
 
 from geodistill.analysis.figures.style import geodistill_style, method_style
 from geodistill.analysis.report.format import POINTS, comparison_table
@@ -16,13 +16,15 @@ from geodistill.analysis.report.levels import format_levels, level_table
 from geodistill.analysis.stats.collapse import find_collapsed
 from geodistill.analysis.stats.compare import compare
 from geodistill.analysis.stats.contrasts import leave_one_task_out, two_by_two
-from geodistill.experiments.finite_samples import nuclear_rank, sample_size_for
 from geodistill.experiments.methods import BASELINES, INSTRUCTION_REFERENCES
 from geodistill.experiments.stored_sections import StoredSections
 from geodistill.experiments.tuned_grid import TunedGrid
 from geodistill.publish.claims.figures import show_forest
 from geodistill.publish.claims.judge import KD, Judge, find_test
 from geodistill.publish.display import show, show_table
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 PARTS = (KD, "kd+spectrum", "kd+alignment", "kd+procrustes")
 """Neither part of the Procrustes term, one of them, the other, both."""
@@ -58,6 +60,8 @@ def show_batch_rows(features: Tensor, n_rows: float) -> None:
         features: of the teacher, (rows, width), of any large sample.
         n_rows: that a term compares in a batch, on average.
     """
+    from geodistill.experiments.finite_samples import nuclear_rank, sample_size_for
+
     rank = nuclear_rank(features.double())
     sentence = (
         f"A batch has about {n_rows:.0f} rows, and the teacher's features have a nuclear rank of "

@@ -11,7 +11,7 @@ FIRST, UNIFORM = "first", "uniform"
 EMBEDDED = ("minilm", "mpnet")
 """Teachers that come with the project as assets."""
 INPUTS = ("input_ids", "token_type_ids")
-"""Columns that models read; the second says to which text of a pair a token belongs."""
+"""Columns that models read: the tokens, and to which text of a pair each belongs."""
 """Students cut out of what the teacher was before fine-tuning: its first layers, or evenly spaced
 ones; any other name is a folder or a name of the hub."""
 INIT_SEED_OFFSET, ORDER_SEED_OFFSET = 1_000, 2_000

@@ -98,11 +98,11 @@ def distill_your_model(
         ]
         rows, items = _make_runs(folder / "test", settings, planned, progress)
         answer = compare_arms(task, settings, pivot_metrics(rows), items, inputs.metric, best_rates)
-        chosen = next(run for run in planned if run.method == answer.arm)
-        weights = _student_folder(folder, chosen)
+        run = next(run for run in planned if run.method == answer.arm)
+        weights = _student_folder(folder, run)
         if not weights.is_dir():  # removed by hand: the same run makes it again
             with torch_threads(1):
-                _train(settings, folder, chosen, progress)
+                _train(settings, folder, run, progress)
         write_student(task, answer, weights, inputs, setup, record)
     return answer
 

@@ -73,7 +73,7 @@ class TextGeneration(DistillationTask):
         same = ("teacher", "student", "layers", "epochs", "batch_size", "weight", "max_length",
                 "max_new_tokens")  # fmt: skip
         runs = InstructionSettings(
-            task=Path(settings.data).stem,
+            task=Path(settings.data).stem.lstrip(".") or "data",
             n_train=sizes["train"],
             n_test=sizes["test"],
             weight_warmup_batches=warmup_batches(steps),

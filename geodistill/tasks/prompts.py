@@ -112,21 +112,22 @@ def _inserted_text(row: Row, tokenizer: PreTrainedTokenizerBase, prompt: str, an
 
 
 def encode_pair(
-    row: Row, tokenizer: PreTrainedTokenizerBase, *, begin: bool = False
+    row: Row, tokenizer: PreTrainedTokenizerBase, *, begin: bool = True
 ) -> dict[str, Any]:
     """One pair in tokens: `input_ids`, `labels` (-100 on the prompt) and `prompt_ids`.
 
     If the chat template puts text between prompt and answer, the answer's labels have it too, and
     `inserted` is that text as an answer has it, without special tokens.
 
-    No special tokens are added, but for `begin`: OPT's tokenizer would put a begin token before the
-    answer too.
+    No other special tokens are added: OPT's tokenizer would put a begin token before the answer
+    too.
 
     Args:
         row: with `item`, `source`, `prompt` and `completion`, and perhaps `template`; all but the
             prompt are copied.
         tokenizer: of the model that is trained.
-        begin: whether a plain prompt gets the begin token, if the tokenizer's own calls add it.
+        begin: whether a plain prompt gets the begin token, if the tokenizer's own calls add it, as
+            a pipeline's do.
             What the template makes of a chat has it already, where the model expects it.
 
     Raises:
@@ -167,7 +168,7 @@ def encode_pairs(
     max_length: int,
     max_prompt_length: int,
     teacher_tokenizer: PreTrainedTokenizerBase | None = None,
-    begin: bool = False,
+    begin: bool = True,
 ) -> tuple[list[dict[str, Any]], LengthCounts]:
     """Prompt-completion pairs in tokens, as `encode_pair` makes them, within limits on length.
 

@@ -92,17 +92,17 @@ def tokenizer_with_begin(template: str | None = None) -> Any:
 
 def test_a_plain_prompt_begins_as_the_tokenizer_s_own_calls_do() -> None:
     by = tokenizer_with_begin()
-    example = encode_pair(row(), by, begin=True)
+    example = encode_pair(row(), by)
     assert example["prompt_ids"] == by("Who?\n")["input_ids"][:-1]
     assert text_of(example["input_ids"], by) == "<s>Who?\nMe.</s>"
     assert [x for x in example["labels"] if x != -100] == example["input_ids"][-4:]
-    assert text_of(encode_pair(row(), by)["input_ids"], by) == "Who?\nMe.</s>"
+    assert text_of(encode_pair(row(), by, begin=False)["input_ids"], by) == "Who?\nMe.</s>"
     limits = {"max_length": 9, "max_prompt_length": 6}
-    (pair,), _ = encode_pairs([row()], by, **limits, teacher_tokenizer=by, begin=True)
+    (pair,), _ = encode_pairs([row()], by, **limits, teacher_tokenizer=by)
     assert text_of(pair["teacher_input_ids"], by) == "<s>Who?\nMe."
     without = byte_tokenizer()
     without.add_special_tokens({"bos_token": "<s>"})  # which its calls don't add
-    assert encode_pair(row(), without, begin=True) == encode_pair(row(), without)
+    assert encode_pair(row(), without) == encode_pair(row(), without, begin=False)
 
 
 @pytest.mark.parametrize("template", [CHATML, "<s>" + CHATML])
@@ -110,7 +110,7 @@ def test_a_chat_begins_as_the_template_has_it(template: str) -> None:
     by = tokenizer_with_begin(template)
     chat = row(turns=TURNS)
     at_use = by.apply_chat_template(TURNS, add_generation_prompt=True)["input_ids"]
-    assert encode_pair(chat, by, begin=True)["prompt_ids"] == at_use
+    assert encode_pair(chat, by)["prompt_ids"] == at_use
 
 
 @pytest.mark.parametrize("completion", ["Me.", "think", "<", " Me. "])

@@ -119,7 +119,7 @@ def select_pairs(
     selected: list[Example] = []
     n_long = 0
     for row in sorted(rows, key=lambda row: hash_to_unit(row["item"])):
-        example = encode_pair(row, tokenizer, begin=True)
+        example = encode_pair(row, tokenizer)
         if len(example["input_ids"]) > max_length:
             n_long += 1
             continue
@@ -146,7 +146,6 @@ def _encode_extra_set(
         tokenizer,
         max_length=settings.max_length + settings.max_new_tokens,
         max_prompt_length=settings.max_length,
-        begin=True,
     )
     n_overlapping = len(rows) - len(unseen)
     progress(

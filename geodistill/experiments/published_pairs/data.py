@@ -60,9 +60,8 @@ def load_from_hub(pair: PublishedPair, teacher: Path | None, progress: Progress)
 def _encode(
     pair: PublishedPair, rows: Iterable[Row], tokenizer: Any
 ) -> tuple[list[Example], LengthCounts]:
-    return encode_pairs(
-        rows, tokenizer, max_length=pair.max_length, max_prompt_length=pair.max_prompt_length
-    )
+    limits = {"max_length": pair.max_length, "max_prompt_length": pair.max_prompt_length}
+    return encode_pairs(rows, tokenizer, **limits, begin=False)  # as the published codes do
 
 
 def _test_rows(name: str, task: str) -> Iterable[Row]:

@@ -175,10 +175,7 @@ def _count_pairs(
     """How many pairs of each split are used, and how many of all are too long."""
     sizes, n_long = {}, 0
     for split in SPLITS:
-        lengths = [
-            len(encode_pair(row, tokenizer, begin=True)["input_ids"])
-            for row in getattr(data, split)
-        ]
+        lengths = [len(encode_pair(row, tokenizer)["input_ids"]) for row in getattr(data, split)]
         n_short = sum(length <= settings.max_length for length in lengths)
         n_long += len(lengths) - n_short
         if not n_short:

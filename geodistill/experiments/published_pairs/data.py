@@ -60,8 +60,10 @@ def load_from_hub(pair: PublishedPair, teacher: Path | None, progress: Progress)
 def _encode(
     pair: PublishedPair, rows: Iterable[Row], tokenizer: Any
 ) -> tuple[list[Example], LengthCounts]:
-    limits = {"max_length": pair.max_length, "max_prompt_length": pair.max_prompt_length}
-    return encode_pairs(rows, tokenizer, **limits, begin=False)  # as the published codes do
+    return encode_pairs(
+        rows, tokenizer, max_length=pair.max_length, max_prompt_length=pair.max_prompt_length,
+        begin=False,  # as the published codes do
+    )  # fmt: skip
 
 
 def _test_rows(name: str, task: str) -> Iterable[Row]:

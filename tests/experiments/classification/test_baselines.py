@@ -186,9 +186,10 @@ def test_frozen_features(setup):
 
 def test_the_teacher(setup):
     logits = []
-    for ids in setup.test["input_ids"]:
+    for row in setup.test:
+        inputs = {name: torch.tensor([row[name]]) for name in ("input_ids", "token_type_ids")}
         with torch.no_grad():
-            logits.append(setup.teacher(torch.tensor([ids])).logits[0].numpy())
+            logits.append(setup.teacher(**inputs).logits[0].numpy())
     logits = np.array(logits, dtype=float)
     if setup.n_classes:
         metrics = check(setup, "teacher", logits - logsumexp(logits, axis=1, keepdims=True))

@@ -10,7 +10,7 @@ import pytest
 import torch
 from sklearn.neighbors import NearestNeighbors
 from support.tiny_classification import MINILM, small_config
-from transformers import AutoModel, AutoTokenizer, BertModel
+from transformers import AutoModel, AutoTokenizer, BertModel, pipeline
 
 from geodistill.analysis.stored_results import read_stored
 from geodistill.errors import InputError
@@ -121,6 +121,13 @@ def test_references_stand_beside_the_arms(distilled):
     ]  # fmt: skip
     assert means["teacher"] == 1
     assert means.drop("teacher").between(0.05, 0.95).all()
+
+
+def test_the_pages_pipeline_loads_the_student(distilled):
+    """There is none called sentence-similarity."""
+    answer, _ = distilled
+    features = pipeline("feature-extraction", model=str(answer.folder))("fine thing")
+    assert np.isfinite(features).all()
 
 
 def test_equal_texts_count_once(settings, home, tmp_path):

@@ -121,6 +121,8 @@ def _read(path: Path, label: str | None) -> pd.DataFrame:
     table.columns = names
     if label in names and path.suffix == ".csv" and not is_folder:
         table[label] = _parse_labels(table[label])
+    elif label in names:
+        table[label] = table[label].infer_objects()
     return table
 
 
@@ -130,7 +132,8 @@ def _read_file(path: Path) -> pd.DataFrame:
     readers: dict[str, Callable[[Path], pd.DataFrame]] = {
         # The texts "NA" and "003" are texts.
         ".csv": lambda file: pd.read_csv(file, dtype=str, keep_default_na=False, na_values=[""]),
-        ".jsonl": lambda file: pd.DataFrame([row for _, row in read_jsonl(file)]),
+        # With gaps, long integers would be rounded as floats.
+        ".jsonl": lambda file: pd.DataFrame([row for _, row in read_jsonl(file)], dtype=object),
         ".parquet": lambda file: pd.read_parquet(file),
     }
     if path.suffix not in readers:

@@ -1,5 +1,6 @@
 """A reader's own table as a task: four formats, one split, and the inputs that are refused."""
 
+import json
 from collections import Counter
 
 import datasets
@@ -242,6 +243,16 @@ def test_groups_of_a_csv_are_compared_as_they_are_written(tmp_path):
     codes = [f"{i // 2:03d}" if i % 2 else str(i // 2) for i in range(120)]
     data = load(tmp_path, table().assign(author=codes), group="author")
     assert len({s for split in SPLITS for s in getattr(data, split)["source"]}) > 100
+
+
+def test_long_integers_of_a_file_with_gaps_are_not_rounded(tmp_path):
+    rows = [
+        {**row, "author": 10**17 + i // 2 if i > 1 else None}
+        for i, row in enumerate(table().drop(columns="author").to_dict("records"))
+    ]
+    (tmp_path / "mine.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    data = load_table(tmp_path / "mine.jsonl", texts="review", label="kind", group="author")
+    assert len({s for split in SPLITS for s in getattr(data, split)["source"]}) == 61
 
 
 def test_labels_and_scores_that_cannot_be_learned(tmp_path):

@@ -24,6 +24,7 @@ task = "product"
 
 # %% tags=["hide-input"]
 import warnings
+from functools import partial
 
 import pandas as pd
 from IPython.display import Markdown, display
@@ -38,6 +39,7 @@ from geodistill.publish.claims import ledger
 from geodistill.publish.claims.judge import Judge
 from geodistill.publish.display import show_table
 from geodistill.publish.study_figures import (
+    mean_level,
     show_batch_rows,
     show_gains,
     show_gate,
@@ -221,15 +223,7 @@ if study.is_complete("full"):
 show_length(study, "steps", "accuracy")
 for name in ("quarter", "text"):
     show_gains(study, name, "C4a")
-
-
-def level(section, method):
-    """Mean test accuracy over the tasks of the comparisons, in per cent."""
-    runs = study[section].runs
-    is_shown = (runs["method"] == method) & runs["task"].isin(study["full"].pooled["task"])
-    return 100 * runs.loc[is_shown, "accuracy"].mean()
-
-
+level = partial(mean_level, study, metric="accuracy")
 if study.is_complete("full", "quarter", "baselines"):
     display(
         Markdown(

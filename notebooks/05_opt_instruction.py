@@ -22,6 +22,8 @@ profile = "laptop"
 seed = 0
 
 # %% tags=["hide-input"]
+from functools import partial
+
 import matplotlib.pyplot as plt
 import pandas as pd
 from IPython.display import Markdown, display
@@ -45,6 +47,7 @@ from geodistill.publish.claims.figures import show_groups
 from geodistill.publish.claims.judge import Judge, find_test
 from geodistill.publish.display import show, show_table
 from geodistill.publish.study_figures import (
+    mean_level,
     show_batch_rows,
     show_gains,
     show_gate,
@@ -283,35 +286,29 @@ if study.is_complete("full", "full-others"):
 #
 # The full length of the study is 15 epochs. Where KD still rises beyond it, a term may only save steps; so a
 # section, added when the main result was known, trains KD, Procrustes and the PCA target twice as long with the
-# settings of the full length. Others train all methods at a quarter of the steps, tuned again, and with the skewed
-# divergence of DistiLLM {cite}`ko2024distillm` in place of KD's; smaller and larger students are shown once they
-# are complete.
+# settings of the full length. Another one trains all methods at a quarter of the steps, tuned again; another three
+# terms with the skewed divergence of DistiLLM {cite}`ko2024distillm` in place of KD's. Smaller and larger students
+# are shown once they are complete.
 
 # %% tags=["hide-input"]
 show_length(study, "epochs", "exact_match")
 for section in ("double", "quarter"):
     show_gains(study, section, "C5")
-
-
-def level(section, method):
-    """Mean test exact match, in per cent."""
-    return f"{100 * study[section].pooled.query('method == @method')['exact_match'].mean():.1f} %"
-
-
+level = partial(mean_level, study, metric="exact_match")
 if study.is_complete("full", "double"):
     gains = [compare(study[n].pooled, "kd+procrustes", "kd").estimate for n in ("full", "double")]
     display(
         Markdown(
-            f"With twice the steps KD reaches {level('double', 'kd')}; with the term a student has "
-            f"{level('full', 'kd+procrustes')} after half as many. The gain goes from "
+            f"With twice the steps KD reaches {level('double', 'kd'):.1f} %; with the term a student has "
+            f"{level('full', 'kd+procrustes'):.1f} % after half as many. The gain goes from "
             f"{POINTS.format(gains[0])} to {POINTS.format(gains[1])} points."
         )
     )
-if study.is_complete("quarter"):
+if study.is_complete("full", "quarter"):
     display(
         Markdown(
-            f"At a quarter of the steps KD reaches {level('quarter', 'kd')}, Procrustes "
-            f"{level('quarter', 'kd+procrustes')}, a PCA target {level('quarter', 'kd+pca')}."
+            f"At a quarter of the steps KD reaches {level('quarter', 'kd'):.1f} %, Procrustes "
+            f"{level('quarter', 'kd+procrustes'):.1f} %, a PCA target {level('quarter', 'kd+pca'):.1f} %."
         )
     )
 SIZED = ("kd+procrustes", "kd+spectrum", "kd+isotropy")

@@ -113,11 +113,10 @@ def read_scores(
     frame, taken = shapes.one_row_per_score(
         frame, name_by_role, columns, baseline, metric, methods, path
     )
-    if "value" not in columns and _is_of_labels(frame, metric, name_by_role.get("value", "")):
+    value_name = name_by_role.get("value", "value")
+    if "value" not in columns and _is_of_labels(frame, metric, value_name):
         frame = frame.drop(columns="value")
-        del name_by_role["value"]
-    original = set(frame)
-    frame, name = _choose_values(frame, metric, name_by_role.get("value", "value"), path)
+    frame, name, from_labels = _choose_values(frame, metric, value_name, path)
     sign_flipped = not (has_higher_better(name) if higher_is_better is None else higher_is_better)
     known_roles = {*name_by_role, *taken}
     if "fold" in frame and "seed" not in name_by_role:  # a repetition may be the seed
@@ -132,8 +131,6 @@ def read_scores(
     if sign_flipped:
         frame["score"] = -frame["score"]
     n_rows = len(frame) + sum(left_out.values())
-    has_values = original & {"value", "metric", name}
-    from_labels = "" if has_values else FROM_LABELS.get(metric_key(name), "")
     taken = _describe(frame, name_by_role, taken)
     taken["value"] = f"{name}; {'lower' if sign_flipped else 'higher'} is better"
     for role, names, reason in (
@@ -187,22 +184,22 @@ def _describe(
 
 def _choose_values(
     frame: pd.DataFrame, metric: str | None, value_name: str, path: Path
-) -> tuple[pd.DataFrame, str]:
-    """The table with the chosen metric as `value`, and the metric's name."""
+) -> tuple[pd.DataFrame, str, str]:
+    """The table with the chosen metric as `value`; its name; what labels give, if they gave it."""
     if "metric" in frame:
-        return _one_metric(frame, metric, path)
+        return *_one_metric(frame, metric, path), ""
     others = [name for name in map(str, frame) if name not in roles.ROLES]
     wanted = shapes.match_column(frame, metric) if metric else None
     if wanted:
-        return frame.assign(value=frame[wanted]), str(wanted)
+        return frame.assign(value=frame[wanted]), str(wanted), ""
     if "value" in frame:
-        return frame, metric or value_name
+        return frame, metric or value_name, ""
     names = roles.score_candidates(frame)
     known = [name for name in others if metric_key(name) in HIGHER | LOWER]
     if {"label", "prediction"} <= set(frame):
         frame, name = _score_by_labels(frame, metric, bool(known), path)
         if name:
-            return frame, name
+            return frame, name, FROM_LABELS.get(metric_key(name), "")
     if metric or not (names or known):
         absent = f"no metric {metric!r}" if metric else "no column with values"
         raise InputError(
@@ -214,7 +211,7 @@ def _choose_values(
             "name their common metric by it)"
         )
     name = known[0] if len(known) == 1 else names[0]
-    return frame.assign(value=frame[name]), name
+    return frame.assign(value=frame[name]), name, ""
 
 
 def _score_by_labels(

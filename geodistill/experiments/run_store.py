@@ -257,7 +257,7 @@ def _iter_runs(folder: Path, known: Collection[str] = ()) -> Iterator[dict[str, 
     # Items without rows belong to a run that was killed between the two.
     for path in sorted((folder / "runs").glob("*.rows.parquet")):
         name = path.name.removesuffix(".rows.parquet")
-        if name in known or name.startswith("."):
+        if name in known:
             continue
         try:
             yield {k: read_stored(path.with_name(f"{name}.{k}.parquet")) for k in TABLES}

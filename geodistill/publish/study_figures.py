@@ -188,6 +188,20 @@ def draw_runs(runs: pd.DataFrame, metric: str) -> Figure:
     return fig
 
 
+def mean_level(study: StoredSections, section: str, method: str, metric: str) -> float:
+    """Mean test score of a method over the tasks of the comparisons, in per cent.
+
+    Args:
+        study: the stored sections.
+        section: name of a complete one; `full` must be complete too.
+        method: its name.
+        metric: the score, in 0..1.
+    """
+    runs = study[section].runs
+    is_meant = (runs["method"] == method) & runs["task"].isin(study["full"].pooled["task"])
+    return float(100 * runs.loc[is_meant, metric].mean())
+
+
 def show_parts(study: StoredSections, section: str) -> None:
     """The effects of the spectrum and the alignment part of Procrustes, and their interaction.
 

@@ -127,8 +127,8 @@ def encode_pair(
             prompt are copied.
         tokenizer: of the model that is trained.
         begin: whether a plain prompt gets the begin token, if the tokenizer's own calls add it, as
-            a pipeline's do.
-            What the template makes of a chat has it already, where the model expects it.
+            a pipeline's do. What the template makes of a chat has it already, where the model
+            expects it.
 
     Raises:
         InputError: an empty prompt or answer.

@@ -170,6 +170,15 @@ def test_nothing_to_collect_makes_no_tables(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_run_of_a_hidden_file_is_a_run(tmp_path):
+    """Data of your own may be `.h.csv`; unfinished files have another ending."""
+    hidden = replace(run_of(0), task=".h")
+    write_run(tmp_path, hidden)
+    merge_runs(tmp_path)
+    assert finished_runs(tmp_path) == {hidden.run_id: 60.0}
+    assert set(stored(tmp_path, "rows")["run_id"]) == {hidden.run_id}
+
+
 @pytest.mark.parametrize("write", [0, 1])
 def test_a_write_that_breaks_leaves_no_half_run(tmp_path, monkeypatch, write):
     """Broken at the items, or at the rows after them: the run is not finished, tables are whole."""

@@ -21,7 +21,7 @@ def run_stored_part(name, folder, monkeypatch):
     cells = read_source(REPOSITORY / "notebooks" / f"{name}.py").cells
     (start,) = [i for i, cell in enumerate(cells) if cell.source.startswith("## The study")]
     parameters = next(cell for cell in cells if "parameters" in cell.metadata.get("tags", []))
-    imports = next(cell for cell in cells if cell.source.startswith("import "))
+    imports = next(cell for cell in cells if cell.source.startswith(("import ", "from ")))
     notebook = nbformat.v4.new_notebook(cells=[parameters, imports, *cells[start:]])
     client = nbclient.NotebookClient(notebook, timeout=None, kernel_name="python3")
     client.execute(cwd=str(REPOSITORY / "notebooks"))

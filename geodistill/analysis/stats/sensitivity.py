@@ -185,7 +185,7 @@ def count_improved_tasks(p_one_sided: Sequence[float]) -> tuple[int, list[float]
     Returns:
         The number, and the p-values of 1, 2, ... tasks.
     """
-    p = np.sort(multipletests(p_one_sided, method="holm")[1])  # the same numbers
+    p = np.sort(multipletests(p_one_sided, method="holm")[1])  # Holm's p-values are these
     return int((p <= 0.05).sum()), p.tolist()
 
 

@@ -12,8 +12,9 @@ from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
 from torch import Tensor
 
 from geodistill.distill.collate import batches_by_length, to_device
-from geodistill.distill.models.heads import forward_names
+from geodistill.distill.models.heads import readable
 from geodistill.experiments.classification.cached_outputs import model_inputs
+from geodistill.experiments.classification.settings import INPUTS
 from geodistill.experiments.classification.setup import ClassificationSetup
 from geodistill.experiments.feature_scores import normalized_scores
 from geodistill.experiments.run_store import Evaluation
@@ -79,7 +80,6 @@ def task_scores(setup: ClassificationSetup, logits: Tensor) -> Evaluation:
 def _run(setup: ClassificationSetup, student: Any) -> tuple[Tensor, list[Tensor]]:
     """Logits of every item, and by layer the features of the probe's tokens, (tokens, d)."""
     student.eval()
-    names, _ = forward_names(student)
     examples = model_inputs(setup.test)
     logits = [torch.empty(0)] * len(examples)
     probe: dict[int, Tensor] = {}
@@ -87,8 +87,9 @@ def _run(setup: ClassificationSetup, student: Any) -> tuple[Tensor, list[Tensor]
         rows = batch.pop("row")
         batch = to_device(student, batch)
         mask = batch["attention_mask"].bool()
-        reads = {name: x for name, x in batch.items() if name in names or not names}
-        outputs = student(**reads, output_hidden_states=True)
+        # Segments are left out if its teacher alone takes them.
+        read = readable(batch, student, frozenset(INPUTS))
+        outputs = student(**read, output_hidden_states=True)
         features = torch.stack(outputs.hidden_states[1:], dim=2)  # (b, t, layer, d)
         of_rows = zip(rows.tolist(), outputs.logits.cpu(), features, mask, strict=True)
         for row, row_logits, sentence, valid in of_rows:

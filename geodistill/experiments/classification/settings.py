@@ -7,11 +7,11 @@ from typing import ClassVar, Literal
 
 from geodistill.experiments.settings import setting
 
-FIRST, UNIFORM = "first", "uniform"
 EMBEDDED = ("minilm", "mpnet")
 """Teachers that come with the project as assets."""
 INPUTS = ("input_ids", "token_type_ids")
 """Columns that models read: the tokens, and to which text of a pair each belongs."""
+FIRST, UNIFORM = "first", "uniform"
 """Students cut out of what the teacher was before fine-tuning: its first layers, or evenly spaced
 ones; any other name is a folder or a name of the hub."""
 INIT_SEED_OFFSET, ORDER_SEED_OFFSET = 1_000, 2_000

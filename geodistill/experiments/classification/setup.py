@@ -177,7 +177,7 @@ def prepare_classification(
     n_labels = max(len(data.label_names), 1)
     tokenizer, config = AutoTokenizer.from_pretrained(base), AutoConfig.from_pretrained(base)
     check_n_labels(base, n_labels, task)
-    check_max_length(settings, config)
+    check_max_length(settings.max_length, config, f"teacher {settings.teacher.model!r}")
     width, layers = student_dims(settings, config, tokenizer, n_labels)
     train, test = tokenized_splits(data, settings, tokenizer, progress)
     pad_id = tokenizer.pad_token_id

@@ -12,9 +12,8 @@ from geodistill.distill.pretrained import load_pretrained
 from geodistill.distill.students import pca_init_embeddings
 from geodistill.errors import InputError
 from geodistill.experiments.classification.settings import FIRST, UNIFORM, ClassificationSettings
-from geodistill.experiments.classification.teacher import check_n_labels
+from geodistill.experiments.classification.teacher import check_max_length, check_n_labels
 from geodistill.files import first_line
-from geodistill.positions import max_tokens_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -54,11 +53,7 @@ def student_dims(
             f"student {name!r} is {config.hidden_size} wide and has no weights; expected at most "
             f"{teacher.hidden_size}, the teacher's width, from whose embeddings its own are made"
         )
-    if settings.max_length > (positions := max_tokens_of(config)):
-        raise InputError(
-            f"max_length is {settings.max_length}; expected at most {positions}, which is what the "
-            f"student {name!r} takes"
-        )
+    check_max_length(settings.max_length, config, f"student {name!r}")
     if n_labels is not None and not _has_no_weights(name):
         check_n_labels(name, n_labels, settings.task, role="student")
     return config.hidden_size, config.num_hidden_layers

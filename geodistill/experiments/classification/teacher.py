@@ -17,7 +17,6 @@ from geodistill.distill.pretrained import load_pretrained
 from geodistill.errors import InputError
 from geodistill.experiments.classification.settings import (
     INPUTS,
-    ClassificationSettings,
     TeacherSettings,
 )
 from geodistill.experiments.training import fit, torch_threads, training_arguments
@@ -126,11 +125,17 @@ def check_n_labels(model: str, n_labels: int, task: str, role: str = "teacher.mo
         )
 
 
-def check_max_length(settings: ClassificationSettings, config: Any) -> None:
-    """Raise InputError for texts that are longer than the teacher's positions."""
+def check_max_length(max_length: int, config: Any, model: str) -> None:
+    """Raise InputError for texts that are longer than a model's positions.
+
+    Args:
+        max_length: longest text, in tokens.
+        config: of the model.
+        model: what and which it is, in words.
+    """
     positions = max_tokens_of(config)
-    if settings.max_length > positions:
+    if max_length > positions:
         raise InputError(
-            f"max_length is {settings.max_length}; expected at most {positions}, which is what the "
-            f"teacher {settings.teacher.model!r} takes"
+            f"max_length is {max_length}; expected at most {positions}, which is what the {model} "
+            "takes"
         )

@@ -152,6 +152,12 @@ class YourModelSettings:
         return min(self.max_rows or n_rows, n_rows)
 
     @property
+    def named_columns(self) -> list[str]:
+        """Which settings name a column of a table, rather than have their default."""
+        names = ("text", "label", "group")
+        return [name for name in names if getattr(self, name) != getattr(type(self), name)]
+
+    @property
     def n_parallel(self) -> int:
         """How many runs are made at one time; 1 for a cluster, whose size is not known here."""
         return 1 if self.scheduler else max(1, self.workers)

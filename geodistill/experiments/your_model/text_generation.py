@@ -57,7 +57,12 @@ class TextGeneration(DistillationTask):
 
     def read(self, settings: YourModelSettings) -> Inputs:
         """Read data, tokenizer and configurations."""
-        _check_columns(settings)
+        for name in settings.named_columns:
+            raise InputError(
+                f"{name} is {getattr(settings, name)!r}; expected "
+                f"{getattr(YourModelSettings, name)!r}, the default: for text generation a "
+                "file has prompt and completion, or messages, and is split by prompt"
+            )
         config, tokenizer = _load_teacher(settings.teacher)
         if (settings.teacher_layer, settings.student_layer) != (-1, -1):
             raise InputError(
@@ -73,7 +78,7 @@ class TextGeneration(DistillationTask):
         same = ("teacher", "student", "layers", "epochs", "batch_size", "weight", "max_length",
                 "max_new_tokens")  # fmt: skip
         runs = InstructionSettings(
-            task=Path(settings.data).stem.lstrip(".") or "data",
+            task=Path(settings.data).stem,
             n_train=sizes["train"],
             n_test=sizes["test"],
             weight_warmup_batches=warmup_batches(steps),
@@ -156,17 +161,6 @@ class TextGeneration(DistillationTask):
             (False, True): " Prompts that were chats went through the chat template; a line break "
             "follows the others, then the answer.",
         }[tuple(sorted({goes_through_template(row, setup.tokenizer) for row in rows}))]
-
-
-def _check_columns(settings: YourModelSettings) -> None:
-    """Raise InputError for a column of tables: pairs and chats have their own."""
-    for name in ("text", "label", "group"):
-        value, default = getattr(settings, name), getattr(YourModelSettings, name)
-        if value != default:
-            raise InputError(
-                f"{name} is {value!r}; expected {default!r}, the default: for text generation a "
-                "file has prompt and completion, or messages, and is split by prompt"
-            )
 
 
 def _count_pairs(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -53,7 +52,11 @@ def load_texts(settings: YourModelSettings, *, with_labels: bool = True) -> Clas
         InputError: unusable data.
     """
     if settings.data in CLASSIFICATION_TASKS:
-        refuse_columns(settings, ("text", "label", "group"), f"{settings.data!r} has its own")
+        for name in settings.named_columns:
+            raise InputError(
+                f"{name} is {getattr(settings, name)!r}, but data {settings.data!r} has its own "
+                "columns; leave it out"
+            )
         data = load_classification(settings.data)
         if with_labels:
             return data
@@ -67,19 +70,6 @@ def load_texts(settings: YourModelSettings, *, with_labels: bool = True) -> Clas
     texts, group = [name.strip() for name in settings.text.split(",")], settings.group or None
     label = settings.label if with_labels else None
     return load_table(settings.data, texts=texts, label=label, group=group)
-
-
-def refuse_columns(settings: YourModelSettings, names: Sequence[str], reason: str) -> None:
-    """Raise InputError for columns that are named and would not be read.
-
-    Args:
-        settings: name them.
-        names: of the settings that are not read.
-        reason: why not.
-    """
-    for name in names:
-        if (value := getattr(settings, name)) != getattr(YourModelSettings, name):
-            raise InputError(f"{name} is {value!r}, but data {reason} columns; leave it out")
 
 
 def read_runs(
@@ -101,7 +91,7 @@ def read_runs(
     steps = math.ceil(settings.epochs * math.ceil(n_rows / settings.batch_size))
     same = ("student", "layers", "teacher_layer", "student_layer", "batch_size", "max_length")
     runs = ClassificationSettings(
-        task=data.name.lstrip(".") or "data",  # runs whose name begins with "." are unfinished
+        task=data.name,
         n_train=n_rows,
         steps=steps,
         weight_multiplier=settings.weight,
@@ -111,7 +101,7 @@ def read_runs(
         ),
         **{name: getattr(settings, name) for name in same},
     )
-    check_max_length(runs, config)
+    check_max_length(runs.max_length, config, f"teacher {base!r}")
     width, n_layers = student_dims(runs, config, tokenizer, n_labels)
     resolve_layer(runs.teacher_layer, config.num_hidden_layers, "teacher")
     resolve_layer(runs.student_layer, n_layers, "student")

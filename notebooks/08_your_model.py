@@ -31,8 +31,8 @@ student = "first"
 layers = 2
 arms = ["kd", "kd+procrustes"]
 weight = 1.0
-teacher_layer = -1
-student_layer = -1
+teacher_layer: object = -1  # a number, or the path of a block
+student_layer: object = -1
 seeds = 3
 learning_rates = [1e-4, 3e-4, 1e-3]
 epochs = 1.5
@@ -89,11 +89,11 @@ if profile == "smoke":
 # | parameter | what it takes |
 # |---|---|
 # | `task` | `text-classification`, of classes or of numbers; `text-generation`; or `sentence-similarity`, embeddings of texts without labels |
-# | `data`, `text`, `label`, `group` | for classification and embeddings a CSV, JSON-lines or Parquet file or a `datasets` folder, and its columns; `text` may be two columns, `a, b`; a label is a word or an integer, decimal numbers make a regression; rows of one `group` stay in one split. For generation JSON lines with `prompt` and `completion`, or with chat `messages`; its students are scored by Rouge-L of their answers. Embeddings read no label; their students are scored by the share of the teacher's ten nearest texts that they find |
+# | `data`, `text`, `label`, `group` | a CSV, JSON-lines or Parquet file, a `datasets` folder, or `owner/name` of the hub, and its columns; splits of its own are kept. `text` may be two columns, `a, b`; a label is a word or an integer, decimal numbers make a regression; rows of one `group` stay in one split. For generation rows have `prompt` and `completion`, or chat `messages`; its students are scored by Rouge-L of their answers. Embeddings read no label; their students are scored by the share of the teacher's ten nearest texts that they find |
 # | `teacher` | a folder or a hub name; a classifier or language model is used as it is, an encoder without a head (`minilm`, `mpnet`) is fine-tuned for `teacher_epochs`, but for embeddings, where it is taken as it is |
 # | `student`, `layers` | `first` or (not for generation) `uniform`, that many of the teacher's layers; or a folder or name of a model of its kind with the teacher's tokenizer |
 # | `arms` | the baseline, the method in question, and others: `kd`, `ce` (labels alone; for generation `sft`, answers alone, and `seqkd`), `kd+procrustes`, `kd+gram`, `kd+cka`, `kd+projection`, `kd+pca`, the two parts of Procrustes, `kd+spectrum` and `kd+alignment`, and the controls `kd+procrustes-shuffled` and `kd+isotropy` |
-# | `weight`, `teacher_layer`, `student_layer` | the weight of the terms, as a multiple of the ratio of gradient norms; the numbers of the hidden states, `-1` for the last (generation: only that) |
+# | `weight`, `teacher_layer`, `student_layer` | the weight of the terms, as a multiple of the ratio of gradient norms; a hidden state by its number, `-1` for the last (generation: only that), or by the path of a block, `encoder.layer.5` |
 # | `seeds`, `learning_rates` | number of runs per arm; the rates that each arm tries on validation |
 # | `epochs`, `batch_size`, `max_length`, `max_new_tokens`, `max_rows` | `epochs` 1.5 is a quick look here; `max_length` is of a text, or of a prompt with its answer; `max_rows` 0 takes all rows |
 # | `workers`, `scheduler` | processes on this machine, one compute thread each; or the address of a Dask scheduler, whose workers make the runs |

@@ -34,7 +34,7 @@ def read_source(path: Path) -> NotebookNode:
 
 
 def declared_parameters(notebook: NotebookNode, name: str) -> dict[str, object]:
-    """The defaults by name in the cell tagged `parameters`; None where a default is computed.
+    """The defaults by name in the cell tagged `parameters`; None if computed, or annotated as `object`.
 
     Raises:
         InputError: not exactly one cell has the tag.
@@ -48,7 +48,8 @@ def declared_parameters(notebook: NotebookNode, name: str) -> dict[str, object]:
             names = [target.id for target in statement.targets if isinstance(target, ast.Name)]
             defaults |= dict.fromkeys(names, _literal(statement.value))
         elif isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name):
-            defaults[statement.target.id] = _literal(statement.value)
+            any_type = ast.unparse(statement.annotation) == "object"
+            defaults[statement.target.id] = None if any_type else _literal(statement.value)
     return defaults
 
 

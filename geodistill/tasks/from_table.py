@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from geodistill.errors import InputError, first_names
-from geodistill.files import first_line
 from geodistill.tasks.base import (
     ClassificationData,
     Row,
     content_hash,
     group_by_shared_keys,
-    split_by_group,
     text_key,
     to_datasets,
 )
-from geodistill.tasks.jsonl import read_jsonl
+from geodistill.tasks.own_data import data_name, is_hub_name, load_splits, read_frame, split_rows
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -36,12 +34,16 @@ def load_table(
     """A classification or regression task, or texts without labels, from a table; split by group.
 
     Its columns are `item`, `source` (the group), `text` (`text_1` and `text_2` for a pair) and
-    `label`; class names are the labels of the training split, sorted.
+    `label`; class names are the labels of the training split, sorted. Data with a train and a test
+    split keep them, but for training rows whose group is in the test split; if no test row has a
+    label, validation is the test split.
 
     Args:
-        path: a .csv, .jsonl or .parquet file, or a folder of `datasets.Dataset.save_to_disk`.
-        texts: column of the text, or the two columns of a pair. Blanks around the names of columns
-            do not count; the cells of a .csv file stay as they are written ("007", "0.50").
+        path: a .csv, .jsonl or .parquet file, a folder that `datasets` wrote, or `owner/name` or
+            `owner/name:subset` of the hub.
+        texts: column of the text, or the two columns of a pair, as a list or with a comma. Blanks
+            around the names of columns do not count; the cells of a .csv file stay as they are
+            written ("007", "0.50").
         label: column of the class, a word or an integer; blanks around words do not count.
             Decimal numbers, 1.0 included, make a regression; with None, the rows have no label.
             In a .csv file, whole numbers written otherwise (01, +1) are words.
@@ -64,11 +66,13 @@ def load_table(
         (('bad', 'good'), 80)
     """
     path = Path(path)
-    texts = [name.strip() for name in ([texts] if isinstance(texts, str) else texts)]
     label, group = (name if name is None else name.strip() for name in (label, group))
+    table, own_splits = _read(path, label)
+    if isinstance(texts, str):
+        texts = [texts] if texts.strip() in table else texts.split(",")
+    texts = [name.strip() for name in texts]
     if not 1 <= len(texts) <= 2:
         raise InputError(f"texts is {texts}: expected one column, or the two of a pair")
-    table = _read(path, label)
     missing = [c for c in (*texts, label, group) if c is not None and c not in table]
     if missing:
         raise InputError(f"{path} has no column {missing[0]!r}; it has {', '.join(table.columns)}")
@@ -79,7 +83,7 @@ def load_table(
     regression = label is not None and table[label].dtype.kind == "f"
     if regression:
         _check_scores(path, table[label])
-    splits = split_by_group(rows, test=TEST, validation=VALIDATION)
+    splits = split_rows(rows, own_splits, test=TEST, validation=VALIDATION)
     for name, split in splits.items():
         if not split:
             raise InputError(
@@ -89,7 +93,7 @@ def load_table(
     has_classes = label is not None and not regression
     label_names = _index_labels(path, splits) if has_classes else ()
     return ClassificationData(
-        name=path.stem,
+        name=data_name(path),
         **to_datasets(splits),
         text_columns=text_columns,
         label_names=label_names,
@@ -107,10 +111,10 @@ def _check_scores(path: Path, scores: pd.Series) -> None:
         raise InputError(f"{path}: all rows have the score {scores.iloc[0]:g}; expected several")
 
 
-def _read(path: Path, label: str | None) -> pd.DataFrame:
-    """The table with names of columns stripped, and its labels as words or numbers."""
-    is_folder = path.is_dir()
-    table = _read_folder(path, label) if is_folder else _read_file(path)
+def _read(path: Path, label: str | None) -> tuple[pd.DataFrame, list[str]]:
+    """The table with names of columns stripped and labels as words or numbers; rows' own splits."""
+    of_datasets = path.is_dir() or is_hub_name(path)
+    table, splits = _rows_of_splits(path, label) if of_datasets else (read_frame(path), [])
     names = [str(name).strip() for name in table.columns]
     repeated = [name for index, name in enumerate(names) if name in names[:index]]
     if repeated:
@@ -119,34 +123,11 @@ def _read(path: Path, label: str | None) -> pd.DataFrame:
             "expected different names: rename one of them"
         )
     table.columns = names
-    if label in names and path.suffix == ".csv" and not is_folder:
+    if label in names and path.suffix.lower() == ".csv" and not of_datasets:
         table[label] = _parse_labels(table[label])
     elif label in names:
         table[label] = table[label].infer_objects()
-    return table
-
-
-def _read_file(path: Path) -> pd.DataFrame:
-    import pandas as pd
-
-    readers: dict[str, Callable[[Path], pd.DataFrame]] = {
-        # The texts "NA" and "003" are texts.
-        ".csv": lambda file: pd.read_csv(file, dtype=str, keep_default_na=False, na_values=[""]),
-        # With gaps, long integers would be rounded as floats.
-        ".jsonl": lambda file: pd.DataFrame([row for _, row in read_jsonl(file)], dtype=object),
-        ".parquet": lambda file: pd.read_parquet(file),
-    }
-    if path.suffix not in readers:
-        raise InputError(f"{path}: expected a folder or a file ending in {', '.join(readers)}")
-    if not path.is_file():
-        raise InputError(f"no file at {path}")
-    try:
-        return readers[path.suffix](path)
-    except InputError:
-        raise
-    except (ValueError, OSError) as error:  # pandas' and pyarrow's errors of form and encoding
-        hint = "; expected UTF-8" if isinstance(error, UnicodeDecodeError) else ""
-        raise InputError(f"{path} can't be read: {first_line(error)}{hint}") from error
+    return table, splits or [""] * len(table)
 
 
 def _parse_labels(cells: pd.Series) -> pd.Series:
@@ -165,20 +146,22 @@ def _parse_labels(cells: pd.Series) -> pd.Series:
         return words
 
 
-def _read_folder(path: Path, label: str | None) -> pd.DataFrame:
+def _rows_of_splits(path: Path, label: str | None) -> tuple[pd.DataFrame, list[str]]:
+    """The rows of all splits of a data set, and the split of each."""
     import datasets
+    import pandas as pd
 
-    try:
-        dataset = datasets.load_from_disk(path)
-    except FileNotFoundError as error:
-        raise InputError(f"{path} is not a folder that datasets wrote") from error
-    if isinstance(dataset, datasets.DatasetDict):
-        raise InputError(f"{path} holds the splits {', '.join(dataset)}; give the folder of one")
-    table: pd.DataFrame = dataset.to_pandas()
-    for name, feature in dataset.features.items():
-        if name.strip() == label and isinstance(feature, datasets.ClassLabel):
-            table[name] = [None if index < 0 else feature.int2str(index) for index in table[name]]
-    return table
+    tables = {}
+    for split, rows in load_splits(path).items():
+        table = rows.with_format("arrow")[:].to_pandas(integer_object_nulls=True)
+        for column, feature in rows.features.items():
+            if column.strip() == label and isinstance(feature, datasets.ClassLabel):
+                names = [None if i < 0 else feature.int2str(i) for i in table[column]]
+                table[column] = names
+        if split != "test" or label is None or label not in table or table[label].notna().any():
+            tables[split] = table
+    splits = [split for split, table in tables.items() for _ in range(len(table))]
+    return pd.concat(tables.values(), ignore_index=True), splits
 
 
 def _rows(
@@ -201,7 +184,7 @@ def _rows(
         for row_keys, name, is_missing in zip(keys, groups, _is_missing(groups), strict=True):
             if not is_missing:
                 row_keys.append(f"source {_stripped(name)}")
-    items = [f"{path.stem}/{index}" for index in range(len(table))]
+    items = [f"{data_name(path)}/{index}" for index in range(len(table))]
     columns = {
         "item": items,
         "source": [items[first] for first in group_by_shared_keys(keys)],

@@ -1,4 +1,4 @@
-"""Instruction data by name: embedded, local copies of public sets, the hub's, a user's file."""
+"""Instruction data by name: embedded, local copies of public sets, the hub's, a reader's own."""
 
 from __future__ import annotations
 
@@ -19,12 +19,19 @@ from geodistill.tasks.base import (
     group_by_shared_keys,
     pair_row,
     split_around_test,
-    split_by_group,
     text_key,
     to_datasets,
     word_ngrams,
 )
 from geodistill.tasks.jsonl import read_jsonl, read_pairs, require_field
+from geodistill.tasks.own_data import (
+    EXPECTED,
+    FILES,
+    data_name,
+    is_hub_name,
+    read_rows,
+    split_rows,
+)
 
 TEST, VALIDATION = 0.1, 0.05
 """Expected shares of a user's prompts in the test and validation splits; `VALIDATION` of T0 too."""
@@ -48,13 +55,15 @@ def load_instructions(name: str | Path) -> InstructionData:
         name: "embedded" (prompts on the human-rated texts), "computed" (families of instructions
             with computed answers), "t0" (pairs of P3); for evaluation only "computed-wordings" and
             "computed-families" (wordings and families that "computed" lacks), "self_instruct",
-            "vicuna", "s_ni" or "u_ni"; "dolly" or "p3:SUBSET" of the hub; or a path that ends in
-            .jsonl. Such a file has one JSON object per line, with `prompt` and `completion` or with
-            chat `messages`, and is split by prompt. If it holds chats, rows have a column `turns`,
-            which is empty for a plain pair.
+            "vicuna", "s_ni" or "u_ni"; "dolly" or "p3:SUBSET" of the hub; or your own: a .jsonl,
+            .csv or .parquet file, a folder that `datasets` wrote, or `owner/name` or
+            `owner/name:subset` of the hub. Its rows have `prompt` and `completion` or chat
+            `messages`; they are split by prompt, unless they have a train and a test split, from
+            which training rows with a prompt of the test split are left out. If there are chats,
+            rows have a column `turns`, which is empty for a plain pair.
 
     Raises:
-        InputError: unknown name, or a malformed line; the error names file and line.
+        InputError: unknown name, or a malformed row; the error names its place.
         AssetError: the set needs `$GEODISTILL_DATA_DIR`, which isn't set, or the hub, which can't
             be reached.
 
@@ -65,16 +74,16 @@ def load_instructions(name: str | Path) -> InstructionData:
         will never purchase apex again.
     """
     name = str(name)
-    if name.lower().endswith(".jsonl"):
-        return _data(name, _user_file(Path(name)))
+    if name in INSTRUCTION_SETS:
+        return _data(name, INSTRUCTION_SETS[name]())
     if name.startswith(hub.P3_PREFIX):
         return _data(name, hub.load_p3(name.removeprefix(hub.P3_PREFIX)))
-    if name not in INSTRUCTION_SETS:
-        raise InputError(
-            f"unknown instruction set {name!r}; known: {', '.join(INSTRUCTION_SETS)}, "
-            f"{hub.P3_PREFIX}SUBSET, or a .jsonl file"
-        )
-    return _data(name, INSTRUCTION_SETS[name]())
+    if Path(name).suffix.lower() in FILES or Path(name).is_dir() or is_hub_name(name):
+        return _data(name, _own(name))
+    raise InputError(
+        f"unknown instruction set {name!r}; known: {', '.join(INSTRUCTION_SETS)}, "
+        f"{hub.P3_PREFIX}SUBSET, {EXPECTED}"
+    )
 
 
 def _data(name: str, splits: Mapping[str, Sequence[Row]]) -> InstructionData:
@@ -85,12 +94,13 @@ def _embedded() -> dict[str, list[Row]]:
     return {split: list(embedded_instructions.rows(split)) for split in SPLITS}
 
 
-def _user_file(path: Path) -> dict[str, list[Row]]:
-    pairs = list(read_pairs(path))
+def _own(name: str) -> dict[str, list[Row]]:
+    marked = list(read_rows(name))
+    pairs = list(read_pairs((place, row) for _, place, row in marked))
     if not pairs:
-        raise InputError(f"{path}: empty, expected a JSON object on each line")
+        raise InputError(f"{name}: empty, expected rows with prompt and completion, or messages")
     groups = group_by_shared_keys([[text_key(pair["prompt"])] for pair in pairs])
-    items = [f"{path.stem}/{pair['line']}" for pair in pairs]
+    items = [f"{data_name(name)}/{pair['line']}" for pair in pairs]
     rows = [
         pair_row(item, items[group], "user", pair["prompt"], pair["completion"])
         for item, group, pair in zip(items, groups, pairs, strict=True)
@@ -98,11 +108,12 @@ def _user_file(path: Path) -> dict[str, list[Row]]:
     if any("turns" in pair for pair in pairs):
         for row, pair in zip(rows, pairs, strict=True):
             row["turns"] = pair.get("turns", [])
-    splits = split_by_group(rows, test=TEST, validation=VALIDATION)
+    own_splits = [split for split, _, _ in marked]
+    splits = split_rows(rows, own_splits, test=TEST, validation=VALIDATION)
     empty = [split for split in SPLITS if not splits[split]]
     if empty:
         raise InputError(
-            f"{path}: {len(rows)} pairs are too few, {empty[0]} has none; they are split by "
+            f"{name}: {len(rows)} pairs are too few, {empty[0]} has none; they are split by "
             f"prompt, of which there are {len(set(groups))}: expected a hundred or more"
         )
     return splits
@@ -116,7 +127,8 @@ def _t0() -> dict[str, list[Row]]:
     """
     folder = _local_folder("t0")
     train, test = (
-        list(read_pairs(folder / f"t0_{part}.jsonl", "template")) for part in ("train", "valid")
+        list(read_pairs(read_jsonl(folder / f"t0_{part}.jsonl"), "template"))
+        for part in ("train", "valid")
     )
     train_prompts = {pair["prompt"] for pair in train}
     new = [pair for pair in test if pair["prompt"] not in train_prompts]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from codecs import BOM_UTF8
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from geodistill.errors import InputError
@@ -12,22 +12,22 @@ from geodistill.tasks.base import Row
 from geodistill.tasks.prompts import ROLES, turns_as_text
 
 
-def read_pairs(path: Path, *required: str) -> Iterator[Row]:
-    """The prompt-completion pairs of a JSONL file, each with its fields and its number `line`.
+def read_pairs(rows: Iterable[tuple[str, Row]], *required: str) -> Iterator[Row]:
+    """The prompt-completion pairs of rows, each with its fields and its number `line`.
 
-    A line with `messages` (`[{"role": ..., "content": ...}, ...]`, roles system, user and
+    A row with `messages` (`[{"role": ..., "content": ...}, ...]`, roles system, user and
     assistant) becomes `turns`, all messages but the last; `prompt`, the same as text; and
     `completion`, the last message, which must be the assistant's.
 
     Args:
-        path: of the file.
-        *required: further fields that each line must have.
+        rows: each after its place, as of `read_jsonl`.
+        *required: further fields that each row must have.
 
     Raises:
-        InputError: no such file, or a line without a prompt, a completion or a required field, or
-            with malformed messages; the error names file and line.
+        InputError: a row without a prompt, a completion or a required field, or with malformed
+            messages; the error names its place.
     """
-    for line, (where, row) in enumerate(read_jsonl(path), start=1):
+    for line, (where, row) in enumerate(rows, start=1):
         if "messages" in row:
             row = {**row, **_pair_from_messages(row["messages"], where)}
         for field in ("prompt", "completion"):

@@ -150,6 +150,20 @@ def test_a_classifier_is_used_as_it_is_with_its_own_order_of_labels(distilled, h
     assert by_hand.mean() == run["score"].mean() > 0.9
 
 
+@pytest.mark.parametrize(
+    ("paths", "numbers"),
+    [
+        (("embeddings", "bert.encoder.layer.0"), (0, 1)),
+        (("encoder.layer.1", "embeddings"), (2, 0)),
+        (("layer.0", "layer.0.output"), (1, 1)),
+    ],
+)
+def test_a_layer_named_by_its_path_is_that_hidden_state(settings, paths, numbers):
+    names = dict(zip(("teacher_layer", "student_layer"), paths, strict=True))
+    _, runs = read_inputs(replace(settings, **names))
+    assert (runs.teacher_layer, runs.student_layer) == numbers
+
+
 def test_what_spoils_a_comparison_is_said(distilled):
     answer, _, _ = distilled
     for arm, label in (("kd", "KD"), ("kd+procrustes", "KD + Procrustes")):
@@ -394,6 +408,8 @@ def bad_home(home):
         bad("layers", 9, "9"),
         bad("teacher_layer", 7, "teacher_layer is 7, the teacher has layers 0"),
         bad("student_layer", 5, "student_layer is 5, the student has layers 0"),
+        bad("teacher_layer", "encoder.layer.9", "teacher_layer is .+, which names 0 modules"),
+        bad("student_layer", "layer.0.intermediate", "whose output is none of the student's hid"),
         bad("out", "other", "other holds other files; expected a new or empty folder"),
         bad("out", "file", "file holds other files; expected a new or empty folder"),
         bad("out", "file/student", r"can't be written \(Not a directory\)"),

@@ -265,7 +265,7 @@ def bad_home(home):
         bad({"arms": ("kd", "ce")}, "method is 'ce'; expected one of sft, seqkd, kd"),
         bad({"max_new_tokens": 0}, "max_new_tokens is 0; expected 1 or more"),
         bad({"data": "product"}, "unknown instruction set 'product'; known: "),
-        bad({"data": "computed-wordings"}, "which has no train split: expected a .jsonl"),
+        bad({"data": "computed-wordings"}, "which has no train split: expected a .csv, .jsonl"),
         bad({"data": "no.jsonl"}, "no.jsonl"),
         bad({"data": "few.jsonl"}, "1 pairs are too few"),
         bad({"data": "torn.jsonl"}, "torn.jsonl, line 1"),

@@ -158,10 +158,12 @@ def test_exactly_one_parameters_cell(tmp_path, cells, count):
 
 def test_declared_parameters_know_annotations_and_computed_defaults(tmp_path):
     text = '# %% tags=["parameters"]\nseed: int = 4\nrate = 0.5\nnames = sorted("ab")\n'
+    text += "layer: object = -1\n"
     project = tiny_project(tmp_path, _01_one=notebook("One", parameters=text))
     declared = declared_parameters(read_source(project.sources()[0]), "one")
-    assert declared == {"seed": 4, "rate": 0.5, "names": None}
-    check_parameters(read_source(project.sources()[0]), "one", {"rate": 1, "names": "x"})
+    assert declared == {"seed": 4, "rate": 0.5, "names": None, "layer": None}
+    values = {"rate": 1, "names": "x", "layer": "encoder.layer.5"}
+    check_parameters(read_source(project.sources()[0]), "one", values)
 
 
 def test_names_are_found_by_unique_parts(tmp_path, monkeypatch):

@@ -181,6 +181,15 @@ def test_blanks_around_the_names_of_columns_do_not_count(tmp_path):
         load(tmp_path, table().rename(columns={"author": "review "}))
 
 
+def test_a_column_whose_name_has_a_comma_is_one_column(tmp_path):
+    frame = table().rename(columns={"review": "title, body"})
+    data = load(tmp_path, frame, texts="title, body")
+    assert data.data_hash == load(tmp_path, table()).data_hash
+    pair = load(tmp_path, table(), texts="review, author")
+    assert pair.text_columns == ("text_1", "text_2")
+    assert pair.data_hash == load(tmp_path, table(), texts=["review", "author"]).data_hash
+
+
 def test_a_label_that_training_never_sees_is_refused(tmp_path):
     original = load(tmp_path, table())
     frame = table()
@@ -245,13 +254,20 @@ def test_groups_of_a_csv_are_compared_as_they_are_written(tmp_path):
     assert len({s for split in SPLITS for s in getattr(data, split)["source"]}) > 100
 
 
-def test_long_integers_of_a_file_with_gaps_are_not_rounded(tmp_path):
+@pytest.mark.parametrize("kind", ["jsonl", "parquet", "folder"])
+def test_long_integers_with_gaps_are_not_rounded(tmp_path, kind):
     rows = [
         {**row, "author": 10**17 + i // 2 if i > 1 else None}
         for i, row in enumerate(table().drop(columns="author").to_dict("records"))
     ]
-    (tmp_path / "mine.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    data = load_table(tmp_path / "mine.jsonl", texts="review", label="kind", group="author")
+    path, dataset = tmp_path / f"mine.{kind}", datasets.Dataset.from_list(rows)
+    if kind == "jsonl":
+        path.write_text("\n".join(map(json.dumps, rows)))
+    elif kind == "parquet":
+        dataset.to_parquet(path)
+    else:
+        dataset.save_to_disk(path)
+    data = load_table(path, texts="review", label="kind", group="author")
     assert len({s for split in SPLITS for s in getattr(data, split)["source"]}) == 61
 
 
@@ -296,9 +312,5 @@ def test_files_that_are_no_tables(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match="is not a folder that datasets wrote"):
         load_table(tmp_path / "empty", texts=["t"])
-    both = datasets.DatasetDict({"train": datasets.Dataset.from_pandas(table())})
-    both.save_to_disk(tmp_path / "splits")
-    with pytest.raises(InputError, match="holds the splits train; give the folder of one"):
-        load_table(tmp_path / "splits", texts=["review"])
     with pytest.raises(InputError, match=r"2 rows in 2 groups leave none for \w+"):
         load(tmp_path, table(2))

@@ -477,7 +477,7 @@ def test_a_file_that_is_missing_or_too_small(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"400 pairs are too few.* of which there are 1: expected"):
         load_instructions(str(_write(tmp_path / "alike.jsonl", alike)))
     file.write_text("")
-    with pytest.raises(InputError, match=r"small\.jsonl: empty, expected a JSON object"):
+    with pytest.raises(InputError, match=r"small\.jsonl: empty, expected rows with prompt"):
         load_instructions(str(file))
 
 

@@ -42,7 +42,7 @@ def student_dims(
         check_layers(settings.layers, teacher.num_hidden_layers)
         check_blocks(teacher)
         return teacher.hidden_size, settings.layers
-    config = _load_config(name)
+    config = load_config(name)
     if config.vocab_size != teacher.vocab_size or not _same_tokens(name, tokenizer):
         raise InputError(
             f"student {name!r} (vocabulary: {config.vocab_size}) has other tokens than "
@@ -86,7 +86,7 @@ def build_student(
         return student
     if not _has_no_weights(name):
         return load_pretrained(auto, name, **options)
-    config = _load_config(name)
+    config = load_config(name)
     if with_head:
         config.num_labels, config.problem_type = n_labels, teacher.config.problem_type
     student = auto.from_config(config, dtype=torch.float32)
@@ -110,7 +110,8 @@ def _same_tokens(name: str, tokenizer: PreTrainedTokenizerBase) -> bool:
     return same
 
 
-def _load_config(name: str) -> Any:
+def load_config(name: str) -> Any:
+    """The configuration of a student that is a folder or a name of the hub."""
     from transformers import AutoConfig
 
     try:

@@ -29,6 +29,8 @@ TUNING_SEED = 100
 _EXPECTED = {int: "a whole number", float: "a number", str: "a text", tuple: "a list"}
 _PATHS = ("data", "teacher", "student", "out")
 """Settings that may name a file or a folder, "~" for the home folder."""
+_LAYERS = ("teacher_layer", "student_layer")
+"""Settings that take the path of a module in place of a number."""
 _RANGES = {
     "weight": (0, math.inf), "seeds": (1, TUNING_SEED), "epochs": (0.01, math.inf),
     "teacher_epochs": (1, math.inf), "batch_size": (1, math.inf), "max_length": (4, math.inf),
@@ -38,7 +40,8 @@ _RANGES = {
 
 def _checked(field: Any, value: Any) -> Any:
     """The value, paths as text and lists as tuples; InputError for one of another type."""
-    kind = type(field.default)
+    kind: Any = type(field.default)
+    kind = str if field.name in _LAYERS and isinstance(value, str) else kind
     value = os.fspath(value) if isinstance(value, os.PathLike) else value
     value = os.path.expanduser(value) if field.name in _PATHS and isinstance(value, str) else value
     value = tuple(value) if isinstance(value, list) else value
@@ -60,10 +63,11 @@ class YourModelSettings:
     Attributes:
         task: "text-classification", of classes or of numbers; "text-generation"; or
             "sentence-similarity", the embeddings of an encoder of texts, without labels.
-        data: for classification and embeddings a .csv, .jsonl or .parquet file or a folder of
-            `datasets`, which are split into train, validation and test by group, or one of
-            `CLASSIFICATION_TASKS`; for generation what `load_instructions` takes, such as a .jsonl
-            file of prompts with completions, or of chat messages, which is split by prompt.
+        data: a .csv, .jsonl or .parquet file, a folder of `datasets`, or `owner/name` or
+            `owner/name:subset` of the hub, which is split into train, validation and test by group
+            unless it has splits; or one of `CLASSIFICATION_TASKS`. For generation its rows are
+            prompts with completions or chat messages, or it is a name that `load_instructions`
+            takes.
         text: column of the text, or for classification the two of a pair with a comma.
         label: of classification, column of the class, a word or an integer; decimal numbers make a
             regression.
@@ -78,7 +82,8 @@ class YourModelSettings:
         arms: the methods to compare, of `ARMS[task]`: the baseline, the one in question, and
             others.
         weight: of the feature terms, as a multiple of the ratio of gradient norms.
-        teacher_layer: that the terms compare, as in `FeatureTerm`; for generation the last, -1.
+        teacher_layer: that the terms compare, a number in `hidden_states` or the path of a block,
+            such as "encoder.layer.5"; for generation the last, -1.
         student_layer: that the terms compare with it; for generation the last, -1.
         seeds: runs of each arm.
         learning_rates: that each arm tries on validation; the best one is used.
@@ -114,8 +119,8 @@ class YourModelSettings:
     layers: int = 2
     arms: tuple[str, ...] = ("kd", "kd+procrustes")
     weight: float = 1.0
-    teacher_layer: int = -1
-    student_layer: int = -1
+    teacher_layer: int | str = -1
+    student_layer: int | str = -1
     seeds: int = 3
     learning_rates: tuple[float, ...] = (1e-4, 3e-4, 1e-3)
     epochs: float = 1.5

@@ -41,6 +41,8 @@ from geodistill.experiments.your_model.task import (
 from geodistill.files import Progress, error_summary
 from geodistill.tasks import load_instructions
 from geodistill.tasks.base import SPLITS, InstructionData
+from geodistill.tasks.own_data import EXPECTED as EXPECTED_DATA
+from geodistill.tasks.own_data import data_name
 from geodistill.tasks.prompts import encode_pair, goes_through_template
 
 N_SAMPLE = 5_000
@@ -78,7 +80,7 @@ class TextGeneration(DistillationTask):
         same = ("teacher", "student", "layers", "epochs", "batch_size", "weight", "max_length",
                 "max_new_tokens")  # fmt: skip
         runs = InstructionSettings(
-            task=Path(settings.data).stem,
+            task=data_name(settings.data),
             n_train=sizes["train"],
             n_test=sizes["test"],
             weight_warmup_batches=warmup_batches(steps),
@@ -177,8 +179,8 @@ def _count_pairs(
                 f"data is {settings.data!r}, whose {split} split has {len(lengths)} pairs, none of "
                 f"them with at most {settings.max_length} tokens; expected a larger max_length"
                 if lengths
-                else f"data is {settings.data!r}, which has no {split} split: expected a .jsonl "
-                "file, embedded or computed"
+                else f"data is {settings.data!r}, which has no {split} split: expected "
+                f"{EXPECTED_DATA}, embedded or computed"
             )
         sizes[split] = settings.rows_used(n_short)
     return sizes, n_long

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from geodistill.distill.feature_term import resolve_layer
+import torch
+
+from geodistill.distill.feature_term import Layer, resolve_layer
+from geodistill.distill.hooks import record_outputs
 from geodistill.errors import InputError, first_names
-from geodistill.experiments.classification.settings import ClassificationSettings, TeacherSettings
+from geodistill.experiments.classification.settings import (
+    FIRST,
+    UNIFORM,
+    ClassificationSettings,
+    TeacherSettings,
+)
 from geodistill.experiments.classification.setup import base_model
-from geodistill.experiments.classification.students import student_dims
+from geodistill.experiments.classification.students import load_config, student_dims
 from geodistill.experiments.classification.teacher import check_max_length
 from geodistill.experiments.your_model.settings import YourModelSettings
 from geodistill.experiments.your_model.task import warmup_batches
@@ -23,6 +32,7 @@ from geodistill.tasks import (
     load_table,
 )
 from geodistill.tasks.base import SPLITS
+from geodistill.tasks.own_data import EXPECTED, is_hub_name
 
 _HEAD, _BODIES = "ForSequenceClassification", ("Model", "ForMaskedLM", "ForPreTraining")
 """How the class of a classifier ends, and that of an encoder that can be given a head."""
@@ -62,14 +72,13 @@ def load_texts(settings: YourModelSettings, *, with_labels: bool = True) -> Clas
             return data
         splits = {name: getattr(data, name).remove_columns("label") for name in SPLITS}
         return replace(data, **splits, label_names=())
-    if not Path(settings.data).exists():
+    if not (Path(settings.data).exists() or is_hub_name(settings.data)):
         raise InputError(
-            f"data is {settings.data!r}: there is no such file; expected a .csv, .jsonl or "
-            f".parquet file, a folder of datasets, or one of {', '.join(CLASSIFICATION_TASKS)}"
+            f"data is {settings.data!r}: there is no such file; expected {EXPECTED}, or one of "
+            f"{', '.join(CLASSIFICATION_TASKS)}"
         )
-    texts, group = [name.strip() for name in settings.text.split(",")], settings.group or None
     label = settings.label if with_labels else None
-    return load_table(settings.data, texts=texts, label=label, group=group)
+    return load_table(settings.data, texts=settings.text, label=label, group=settings.group or None)
 
 
 def read_runs(
@@ -89,7 +98,7 @@ def read_runs(
     has_head = _kind(config).endswith(_HEAD)
     n_rows = settings.rows_used(len(data.train))
     steps = math.ceil(settings.epochs * math.ceil(n_rows / settings.batch_size))
-    same = ("student", "layers", "teacher_layer", "student_layer", "batch_size", "max_length")
+    same = ("student", "layers", "batch_size", "max_length")
     runs = ClassificationSettings(
         task=data.name,
         n_train=n_rows,
@@ -103,9 +112,35 @@ def read_runs(
     )
     check_max_length(runs.max_length, config, f"teacher {base!r}")
     width, n_layers = student_dims(runs, config, tokenizer, n_labels)
-    resolve_layer(runs.teacher_layer, config.num_hidden_layers, "teacher")
-    resolve_layer(runs.student_layer, n_layers, "student")
+    teacher_layer = _layer_number(settings.teacher_layer, config, "teacher")
+    student_config = config if settings.student in (FIRST, UNIFORM) else load_config(runs.student)
+    student_config = copy.deepcopy(student_config)
+    student_config.num_hidden_layers = n_layers
+    student_layer = _layer_number(settings.student_layer, student_config, "student")
+    runs = replace(runs, teacher_layer=teacher_layer, student_layer=student_layer)
     return runs, config, width, has_head
+
+
+def _layer_number(layer: Layer, config: Any, role: str) -> int:
+    """The number in `hidden_states` of a layer, which may be the path of a module."""
+    from transformers import AutoModel
+
+    if isinstance(layer, int):
+        resolve_layer(layer, config.num_hidden_layers, role)
+        return layer
+    auto: Any = AutoModel
+    with torch.random.fork_rng(devices=[]):
+        model = auto.from_config(config).eval()
+    path = layer.removeprefix(f"{model.base_model_prefix}.")  # as in a classifier
+    with record_outputs(model, [path], grad=False, role=role) as recording, torch.no_grad():
+        hidden = model(torch.arange(8)[None], output_hidden_states=True).hidden_states
+    numbers = [i for i, x in enumerate(hidden) if torch.equal(x, recording.features(path))]
+    if not numbers:
+        raise InputError(
+            f"{role}_layer is {layer!r}, whose output is none of the {role}'s hidden states; "
+            "expected the path of a block, such as 'encoder.layer.5', or a number"
+        )
+    return numbers[0]
 
 
 def _load_teacher(name: str) -> tuple[str, Any, Any]:

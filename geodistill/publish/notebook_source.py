@@ -34,7 +34,7 @@ def read_source(path: Path) -> NotebookNode:
 
 
 def declared_parameters(notebook: NotebookNode, name: str) -> dict[str, object]:
-    """The defaults by name in the cell tagged `parameters`; None if computed, or annotated as `object`.
+    """Defaults by name in the cell tagged `parameters`; None if computed or of type `object`.
 
     Raises:
         InputError: not exactly one cell has the tag.

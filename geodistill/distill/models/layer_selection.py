@@ -17,7 +17,7 @@ from geodistill.layers.tokenized import in_eval
 _INDEX_NAMES = ("layer_idx", "layer_id", "layer_number")
 _DEPTH_NAMES = ("n_layers", "n_layer", "num_layers", "num_hidden_layers")
 _OF_A_COPY = ("training", "gradient_checkpointing", "name_or_path")
-"""What modules know of themselves that is no part of the model."""
+"""Attributes that may differ between a model and its saved copy."""
 _FIRST_LAYERS = ("first_k_dense_replace", "max_window_layers")
 """Settings that count the first blocks."""
 _INDEX_LISTS = ("mlp_only_layers", "cross_attention_layers", "attn_layer_indices", "moe_layers")
@@ -166,11 +166,12 @@ def _changed_by_saving(student: PreTrainedModel) -> str:
         loaded, info = kind.from_pretrained(folder, **options)
     if strange := sorted([*info["missing_keys"], *info["unexpected_keys"]]):
         return f"no place for {strange[0]}"
-    others = dict(loaded.named_modules())  # other modules may know of kinds of block that are gone
+    others = dict(loaded.named_modules())
+    # Modules outside of the blocks may list kinds of block that are gone.
     in_blocks = (x for x in student.named_modules() if any(p.isdigit() for p in x[0].split(".")))
     for name, module in in_blocks:
         for key, value in vars(module).items():
-            if key == "drop_prob":  # of stochastic depth: by place, whichever block is there
+            if key == "drop_prob":  # of stochastic depth: it depends on the place alone
                 vars(module)[key] = vars(others[name]).get(key) or 0.0
                 continue
             plain = isinstance(value, bool | int | float | str) and not key.startswith("_")
@@ -196,7 +197,7 @@ def _without_bars() -> Iterator[None]:
 
 
 def _example_inputs(student: Any) -> dict[str, Tensor] | None:
-    """A few tokens, an image or a sound, drawn at random; None for inputs of unknown shape."""
+    """A few tokens, images or audio clips, drawn at random; None for inputs of unknown shape."""
     config, name = student.config, student.main_input_name
     generator = torch.Generator().manual_seed(0)
     if name == "input_ids":

@@ -638,10 +638,12 @@ def test_columns_of_any_kind_are_padded_as_lists_are(kind):
         {"input_ids": [8, 9], "attention_mask": [1, 1], "token_type_ids": [0, 1],
          "labels": [-100, 9]},
     ]  # fmt: skip
-    given = [{name: kind(values) for name, values in row.items()} for row in lists]
+    given = [{name: kind(x) for name, x in row.items()} | {"text": "left out"} for row in lists]
     batch, expected = pad(given, 3), pad(lists, np.int64(3))
     assert batch.keys() == expected.keys() == lists[0].keys()
     assert all(torch.equal(batch[name], expected[name]) for name in expected)
+    assert batch["input_ids"].tolist() == [[5, 6, 7, 0], [8, 9, 3, 3]]
+    assert batch["token_type_ids"].tolist() == [[0, 1, 1, 0], [0, 1, 0, 0]]
     assert batch["attention_mask"].tolist() == [[1, 1, 1, 0], [1, 1, 0, 0]]
     assert batch["labels"].tolist() == [[-100, -100, 7, 8], [-100, 9, -100, -100]]
     counts = count_valid_tokens(given)

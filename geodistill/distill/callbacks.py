@@ -99,14 +99,14 @@ class LossLog:
         """A view of `x` for one loss, which records whether its gradient there is finite."""
         if not x.requires_grad:
             return x
-        seen = x.view_as(x)
+        view = x.view_as(x)
 
         def keep(gradient: Tensor) -> None:
             finite = gradient.detach().sum().isfinite()
             self.gradients[name] = self.gradients.get(name, finite) & finite
 
-        seen.register_hook(keep)  # type: ignore[no-untyped-call]
-        return seen
+        view.register_hook(keep)  # type: ignore[no-untyped-call]
+        return view
 
     def nonfinite_gradient(self, step: int) -> FloatingPointError:
         """The error for a step whose gradient is not finite; names the losses that caused it."""

@@ -19,11 +19,7 @@ from torch import Tensor
 
 from geodistill.distill.collate import batches_by_length, to_device
 from geodistill.experiments.classification.evaluate import task_scores
-from geodistill.experiments.classification.setup import (
-    ClassificationSetup,
-    base_model,
-    load_base,
-)
+from geodistill.experiments.classification.setup import ClassificationSetup, base_model, load_base
 from geodistill.experiments.run_store import Evaluation
 
 if TYPE_CHECKING:

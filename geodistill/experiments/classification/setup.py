@@ -17,11 +17,7 @@ from geodistill.distill.students import uniform_layer_map
 from geodistill.distill.teacher_cache import cache_key
 from geodistill.errors import check_choice
 from geodistill.experiments.classification.cached_outputs import cache_outputs, cached_features
-from geodistill.experiments.classification.settings import (
-    EMBEDDED,
-    INPUTS,
-    ClassificationSettings,
-)
+from geodistill.experiments.classification.settings import EMBEDDED, INPUTS, ClassificationSettings
 from geodistill.experiments.classification.students import build_student, student_dims
 from geodistill.experiments.classification.teacher import (
     check_max_length,

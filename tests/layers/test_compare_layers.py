@@ -42,12 +42,7 @@ def texts(count=20, seed=0):
 
 
 def compared(a, b, **settings):
-    given = {
-        "tokenizer_a": TOKENIZER,
-        "permutations": 19,
-        "progress": False,
-        **settings,
-    }
+    given = {"tokenizer_a": TOKENIZER, "permutations": 19, "progress": False, **settings}
     return compare_layers(a, b, given.pop("texts", texts()), **given).table
 
 

@@ -246,16 +246,21 @@ class _Builder:
             raise InputError(f"token_counts has {n} examples, the batches hold {done}")
         np.save(folder / "offsets.npy", offsets)
         np.save(folder / "inputs.npy", checksums)
-        stored = [*sorted(arrays), "offsets", "inputs"]
-        hashes = {name: files.sha256(folder / f"{name}.npy") for name in stored}
+        self._write_manifest(folder, sorted(arrays), names, per_token)
+
+    def _write_manifest(
+        self, folder: Path, arrays: list[str], inputs: list[str], per_token: bool
+    ) -> None:
+        """Write what the arrays hold, and their hashes."""
+        hashes = {n: files.sha256(folder / f"{n}.npy") for n in (*arrays, "offsets", "inputs")}
         manifest = {
             "layers": self.layers,
             "top_k": self.top_k,
             "token_logits": per_token,
             "num_hidden_layers": last_layer(self.teacher),
-            "arrays": sorted(arrays),
+            "arrays": arrays,
             "vocabulary": len(lm_head(self.teacher).weight) if self.top_k else None,
-            "inputs": names,
+            "inputs": inputs,
             "inputs_sha256": hashes.pop("inputs"),
             "sha256": hashes,
         }

@@ -3,7 +3,7 @@
 import math
 import warnings
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -44,25 +44,24 @@ class LossLog:
 
     Attributes:
         folder: where the batch of a non-finite loss is saved.
-        unchecked: losses by name, on the device, not yet checked.
+        unchecked: by name, losses on the device that are not yet checked, their shares of a step
+            and their factors.
+        sums: by name, shares of a step, and with them weights, losses, weighted losses.
         gradients: by the name of a loss, whether its last gradient was finite.
         reached: terms whose student features are known to depend on weights that are trained.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.unchecked: dict[str, tuple[Tensor, float]] = {}
-        self.weights: dict[str, float] = {}
+        self.unchecked: dict[str, tuple[Tensor, float, float]] = {}
         self.gradients: dict[str, Tensor] = {}
-        # By name: shares of a step, and with them weights, losses, weighted losses.
         self.sums: dict[str, list[float]] = defaultdict(lambda: [0.0] * 4)
         self.judged: set[str] = set()
         self.reached: set[str] = set()
 
     def add(self, name: str, value: Tensor, share: float, weight: float) -> None:
         """Store one value, unchecked, with its micro-batch's share of the step and its factor."""
-        self.unchecked[name] = (value.detach().float(), share)
-        self.weights[name] = weight
+        self.unchecked[name] = (value.detach().float(), share, weight)
 
     def check_finite(self, step: int, batch: Mapping[str, Any]) -> None:
         """Check all values added since the last check at once, since reading waits for the GPU.
@@ -72,11 +71,10 @@ class LossLog:
         """
         if not self.unchecked:
             return
-        values = torch.stack([value for value, _ in self.unchecked.values()]).tolist()
-        for (name, (_, share)), value in zip(self.unchecked.items(), values, strict=True):
+        values = torch.stack([value for value, *_ in self.unchecked.values()]).tolist()
+        for (name, (_, share, weight)), value in zip(self.unchecked.items(), values, strict=True):
             if not math.isfinite(value):
                 raise self._nonfinite(f"the loss {name} is {value}", step, batch)
-            weight = self.weights[name]
             new = (share, share * weight, share * value, share * weight * value)
             self.sums[name] = [a + b for a, b in zip(self.sums[name], new, strict=True)]
         self.unchecked.clear()
@@ -98,17 +96,17 @@ class LossLog:
             raise self._nonfinite(f"the teacher's {name} are not finite", step, batch) from error
 
     def watch(self, name: str, x: Tensor) -> Tensor:
-        """`x`, as one loss sees it: whether its gradient there is finite will be known."""
+        """A view of `x` for one loss, which records whether its gradient there is finite."""
         if not x.requires_grad:
             return x
-        seen = x.view_as(x)
+        view = x.view_as(x)
 
         def keep(gradient: Tensor) -> None:
             finite = gradient.detach().sum().isfinite()
             self.gradients[name] = self.gradients.get(name, finite) & finite
 
-        seen.register_hook(keep)  # type: ignore[no-untyped-call]
-        return seen
+        view.register_hook(keep)  # type: ignore[no-untyped-call]
+        return view
 
     def nonfinite_gradient(self, step: int) -> FloatingPointError:
         """The error for a step whose gradient is not finite; names the losses that caused it."""
@@ -166,15 +164,14 @@ class LossLog:
 class WarnUnclosedWindow(TrainerCallback):
     """Warn of terms whose warm-up is not over within the training: they would never count."""
 
-    def __init__(self, terms: nn.Module) -> None:
+    def __init__(self, terms: Sequence[TermModule]) -> None:
         self.terms = terms
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, *_: Any, **kwargs: Any
     ) -> None:
         batches = state.max_steps * args.gradient_accumulation_steps
-        for module in self.terms.children():
-            assert isinstance(module, TermModule)
+        for module in self.terms:
             n_measured = module.term.weight_warmup_batches
             if batches <= n_measured:
                 warnings.warn(

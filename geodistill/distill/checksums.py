@@ -11,11 +11,11 @@ from geodistill.distill.models.heads import base_of, is_encoder_decoder
 _MAIN_INPUTS = ("input_ids", "inputs_embeds", "pixel_values", "input_values", "input_features")
 DECODER_INPUTS = ("decoder_input_ids", "labels")
 """Of an encoder-decoder, of which the losses use all labels."""
-_STRIDE = 17  # of the pixels that are read: an image that differs in none of them is the same
+_STRIDE = 17  # of the pixels that are read: images that differ elsewhere count as the same
 
 
 def inputs_to_check(batch: Mapping[str, Any], teacher: Any) -> list[str]:
-    """The inputs of a batch that tell examples apart: tokens, pixels, samples of a sound.
+    """The inputs of a batch that identify its examples: tokens, pixels, audio samples.
 
     Args:
         batch: of a teacher.
@@ -39,7 +39,7 @@ def input_checksums(
     Args:
         batch: of a model.
         names: of inputs.
-        valid: tokens (b, t) that the losses use, of which the checksum of `input_ids` depends too.
+        valid: tokens (b, t) that the losses use, on which the checksum of `input_ids` depends too.
 
     Example:
         >>> texts = {"input_ids": torch.tensor([[5, 6, 0], [0, 5, 6], [6, 5, 0]])}
@@ -65,7 +65,7 @@ def input_checksums(
 
 
 def _checksum(values: Tensor, reads: Tensor | None, *, left: bool = False) -> Tensor:
-    """The sum over positions of value times factor, modulo 2^64, which zeros leave as it is.
+    """The sum over positions of value times factor, modulo 2^64; zeros add nothing.
 
     Args:
         values: integers (b, ...).

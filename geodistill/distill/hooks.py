@@ -101,7 +101,7 @@ class Recording:
 
 def _hidden_states(output: Any) -> Any:
     states = getattr(output, "hidden_states", None)
-    return states if states else getattr(output, "decoder_hidden_states", None)
+    return states or getattr(output, "decoder_hidden_states", None)
 
 
 def depends_on_weights(features: Tensor, model: nn.Module) -> bool:
@@ -253,11 +253,12 @@ def teacher_outputs(
         layer: feature_rows(recording.features(layer), inputs, teacher, layer, "teacher")
         for layer in layers
     }
-    wanted = find_logits(output) is not None if logits is None else logits
-    both = logits_of(output, teacher, inputs, "teacher") if wanted else (None, None)
+    if logits is None:
+        logits = find_logits(output) is not None
+    values, logits_mask = logits_of(output, teacher, inputs, "teacher") if logits else (None, None)
     return TeacherOutputs(
-        both[0],
+        values,
         {layer: features for layer, (features, _) in rows.items()},
         masks={layer: mask for layer, (_, mask) in rows.items()},
-        logits_mask=both[1],
+        logits_mask=logits_mask,
     )

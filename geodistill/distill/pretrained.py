@@ -26,7 +26,7 @@ def load_pretrained(auto_class: Any, name: Any, *, new_head: bool = False, **opt
 
     Raises:
         InputError: weights of the body, or of the head unless it may be new, are missing, or the
-            file has layers that the configuration has not.
+            file has layers that the configuration lacks.
         Exception: whatever `from_pretrained` raises.
 
     Example:

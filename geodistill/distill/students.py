@@ -98,12 +98,7 @@ def bert_student(
 
 
 def opt_student(
-    teacher: PreTrainedModel,
-    *,
-    width: int,
-    layers: int,
-    max_positions: int,
-    seed: int,
+    teacher: PreTrainedModel, *, width: int, layers: int, max_positions: int, seed: int
 ) -> OPTForCausalLM:
     """A small OPT language model with the teacher's vocabulary.
 

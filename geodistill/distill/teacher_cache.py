@@ -25,6 +25,11 @@ from geodistill.distill.feature_term import Layer, resolve_layer
 from geodistill.distill.teacher_outputs import TeacherOutputs
 from geodistill.errors import InputError
 
+_MANIFEST_KEYS = {
+    "layers", "top_k", "token_logits", "num_hidden_layers", "arrays", "vocabulary", "inputs",
+    "inputs_sha256", "sha256",
+}  # fmt: skip
+
 
 class TeacherCache:
     """Stored outputs of one teacher on one list of examples, made by `build_cache`.
@@ -53,8 +58,7 @@ class TeacherCache:
                 for name in self.manifest["arrays"]
             }
             self._offsets = np.load(self.folder / "offsets.npy", allow_pickle=False)
-            if "inputs" in self.manifest:
-                self._inputs = np.load(self.folder / "inputs.npy", allow_pickle=False)
+            self._inputs = np.load(self.folder / "inputs.npy", allow_pickle=False)
             self._check_lengths()
         # what truncated files raise
         except (OSError, ValueError, TypeError, EOFError, IndexError) as error:
@@ -63,24 +67,23 @@ class TeacherCache:
             ) from error
 
     def _check_lengths(self) -> None:
-        """Raise ValueError unless each array has the rows that the offsets tell."""
-        inputs = {"inputs": self._inputs} if "inputs" in self.manifest else {}
-        for name, array in {**self._arrays, **inputs}.items():
-            whole_texts = name == "logits" and not self.manifest.get("token_logits", False)
-            n = len(self) if whole_texts or name == "inputs" else int(self._offsets[-1])
+        """Raise ValueError unless each array has as many rows as the offsets imply."""
+        per_example = ("inputs",) if self.manifest["token_logits"] else ("inputs", "logits")
+        for name, array in {**self._arrays, "inputs": self._inputs}.items():
+            n = len(self) if name in per_example else int(self._offsets[-1])
             if len(array) != n:
-                raise ValueError(f"{name}.npy has {len(array)} rows, offsets.npy tells {n}")
+                raise ValueError(f"{name}.npy has {len(array)} rows, offsets.npy implies {n}")
 
     def __len__(self) -> int:
         return len(self._offsets) - 1
 
     def verify_checksums(self) -> None:
-        """Raise InputError if an array differs from its SHA-256 in the manifest, where it has one.
+        """Raise InputError if an array differs from its SHA-256 in the manifest.
 
         Reads all arrays, about a second per GB.
         """
-        inputs = {"inputs": self.manifest["inputs_sha256"]} if "inputs" in self.manifest else {}
-        for name, expected in {**self.manifest.get("sha256", {}), **inputs}.items():
+        recorded = {**self.manifest["sha256"], "inputs": self.manifest["inputs_sha256"]}
+        for name, expected in recorded.items():
             actual = files.sha256(self.folder / f"{name}.npy")
             if actual != expected:
                 raise InputError(
@@ -122,10 +125,11 @@ class TeacherCache:
 
     @property
     def num_logits(self) -> int | None:
-        """Logits of the teacher: its labels or its vocabulary; None if not recorded."""
+        """Logits of the teacher: its labels or its vocabulary; None if none are stored."""
         if "logits" in self._arrays:
             return int(self._arrays["logits"].shape[1])
-        return self.manifest.get("vocabulary")
+        vocabulary: int | None = self.manifest["vocabulary"]
+        return vocabulary
 
     def array(self, name: str) -> Any:
         """A stored array ("logits", "features_6", ...), memory-mapped."""
@@ -141,17 +145,12 @@ class TeacherCache:
             inputs: of the teacher, or of a student that reads the same.
             mask: valid tokens (b, t); None for images, speech and the like.
         """
-        if "inputs" not in self.manifest:
-            raise InputError(
-                f"teacher cache {self.folder} was built by an earlier version, which did not "
-                "record its examples: build it again (build_cache with this folder does)"
-            )
         stored = self.manifest["inputs"]
         names = [name for name in stored if isinstance(inputs.get(name), Tensor)]
         if not names:
             warnings.warn(
-                f"the batches have no {' or '.join(stored)} as the teacher read them, so that "
-                f"their rows of teacher cache {self.folder} are theirs is not checked",
+                f"the batches have no {' or '.join(stored)} as the teacher read them, so nothing "
+                f"shows that their rows of teacher cache {self.folder} are of the same examples",
                 stacklevel=2,
             )
             return
@@ -204,11 +203,10 @@ class TeacherCache:
             return torch.from_numpy(self._arrays[name][where]).to(rows.device)
 
         features = {i: _scatter(read(f"features_{i}", stored).float(), mask) for i in layers}
-        logits = None
-        per_token = self.manifest.get("token_logits", False)
+        logits, top = None, None
+        per_token = self.manifest["token_logits"]
         if "logits" in self._arrays:
             logits = read("logits", stored if per_token else index)
-        top = None
         if self.manifest["top_k"]:
             top = read("top_values", stored), read("top_indices", stored).long()
         masks = dict.fromkeys(features, mask)
@@ -219,7 +217,7 @@ def _complete_manifest(manifest: Any) -> dict[str, Any]:
     """The manifest; ValueError unless it lists every array that it implies."""
     if not isinstance(manifest, dict):
         raise ValueError(f"manifest.json holds {type(manifest).__name__}, not an object")
-    if missing := {"layers", "top_k", "num_hidden_layers", "arrays"} - manifest.keys():
+    if missing := _MANIFEST_KEYS - manifest.keys():
         raise ValueError(f"manifest.json lacks {', '.join(sorted(missing))}")
     implied = {f"features_{layer}" for layer in manifest["layers"]}
     if manifest["top_k"]:

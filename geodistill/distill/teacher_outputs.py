@@ -51,8 +51,8 @@ class TeacherOutputs:
         Args:
             student: its logits.
             mask: their valid positions (b, t), if known.
-            padded: whether both have one tokenizer, so that what the larger vocabulary has more are
-                rows of no token, which are cut.
+            padded: whether both share a tokenizer; the extra rows of the larger vocabulary then
+                stand for no token, and are left out.
 
         Raises:
             InputError: the vocabularies differ, or the numbers of positions.

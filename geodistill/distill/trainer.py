@@ -54,8 +54,8 @@ class FeatureDistillation(_Base):
             compare token with token, and each side's positions follow its own mask.
         teacher_cache: stored outputs instead; training examples need a `row` column, their index
             in the cache. With logits or features to compare, exactly one of the two is needed.
-        teacher_tokenizer: compared with the student's, `processing_class`. If they are one, what a
-            larger vocabulary has more is padding, and its logits are cut.
+        teacher_tokenizer: compared with the student's, `processing_class`. If they are the same,
+            the extra rows of a larger vocabulary are padding, and their logits are left out.
         terms: the feature terms.
         logit_loss: compares student and teacher logits; "auto" is the one of the student's head
             (`losses.logit_loss_for`); None for no logit distillation.
@@ -105,7 +105,7 @@ class FeatureDistillation(_Base):
         self.losses = callbacks.LossLog(Path(str(self.args.output_dir)))
         self._evaluation: report.EvaluationLog | None = None
         self.add_callback(callbacks.TermGradients(self.terms, self.losses))
-        self.add_callback(callbacks.WarnUnclosedWindow(self.terms))
+        self.add_callback(callbacks.WarnUnclosedWindow(self.term_modules))
         self.distils = logit_loss is not None or len(self.terms) > 0
         self.wrapped = type(self).__name__ if position is not None else ""
         self.mismatch = ""  # why the teacher reads other token ids, if it does
@@ -226,7 +226,7 @@ class FeatureDistillation(_Base):
             InputError: an incomplete checkpoint, or one of other terms.
         """
         warm_up = any(module.term.weight_warmup_batches for module in self.term_modules)
-        needs_terms = checkpoints.has_state(self.terms, warm_up)
+        needs_terms = warm_up or bool([*self.terms.parameters(), *self.terms.buffers()])
         output_dir = str(self.args.output_dir)
         resume = checkpoints.resumable(resume_from_checkpoint, output_dir, needs_terms)
         checkpoints.restore_terms(self.terms, self._initial_terms)

@@ -26,12 +26,7 @@ LABELS_ALONE, ANSWERS_ALONE = "ce", "sft"
 BASELINES = ("majority", "tfidf", "frozen", "teacher")
 """Classifiers without a student: the most frequent label, linear models on weighted words and on
 the frozen encoder's mean features, and the fine-tuned teacher."""
-CLASSIFICATION_METHODS = (
-    *BASELINES,
-    LABELS_ALONE,
-    "kd",
-    *(f"kd+{term}" for term in FEATURE_TERMS),
-)
+CLASSIFICATION_METHODS = (*BASELINES, LABELS_ALONE, "kd", *(f"kd+{term}" for term in FEATURE_TERMS))
 LOGIT_KINDS: dict[str, Literal["forward", "reverse", "skew"]] = {"kd": "forward", "skew": "skew"}
 """The divergence of each base that distils logits; "sft" learns from the answers, "seqkd" from the
 teacher's own answers."""

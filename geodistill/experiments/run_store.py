@@ -172,7 +172,7 @@ def run_tables(run: Run, made_by: dict[str, Any]) -> dict[str, pd.DataFrame]:
 
 
 def _refuse_other_data(folder: Path, run: Run) -> None:
-    """The name of a run does not tell its data: runs on other texts would pass for finished."""
+    """A run's name does not depend on its data: runs on other texts would pass for finished."""
     path = folder / "rows.parquet"
     if not path.is_file():
         return

@@ -51,11 +51,11 @@ def verify_runs(
 
 def _compare(run: Run, stored: pd.Series, stored_items: pd.DataFrame) -> pd.DataFrame:
     table = pd.DataFrame({"stored": stored, "repeated": pd.Series(run.metrics)})
-    both = stored_items.merge(run.items, on="item", suffixes=("", "_repeated"))
-    if "prediction" in both:
-        same = (both["prediction"] - both["prediction_repeated"]).abs() < 0.01  # classes or scores
+    pairs = stored_items.merge(run.items, on="item", suffixes=("", "_repeated"))
+    if "prediction" in pairs:  # of classes or scores
+        agree = (pairs["prediction"] - pairs["prediction_repeated"]).abs() < 0.01
     else:
-        value = "nll" if "nll" in both else "kept"  # synthetic students: the geometry kept
-        same = (both[f"{value}_repeated"] / both[value] - 1).abs() < 0.01
-    table.loc["same_items"] = [1.0, same.sum() / len(stored_items)]
+        value = "nll" if "nll" in pairs else "kept"  # synthetic students: the geometry kept
+        agree = (pairs[f"{value}_repeated"] / pairs[value] - 1).abs() < 0.01
+    table.loc["same_items"] = [1.0, agree.sum() / len(stored_items)]
     return table.rename_axis(run.run_id)

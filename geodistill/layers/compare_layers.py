@@ -13,13 +13,7 @@ from torch import Tensor, nn
 from geodistill.errors import InputError
 from geodistill.geometry.outliers import squared_distance_outliers
 from geodistill.geometry.pooling import pool_tokens
-from geodistill.layers.layer_map import (
-    MIN_ROWS,
-    LayerMap,
-    empty_moments,
-    finish_map,
-    widths_of,
-)
+from geodistill.layers.layer_map import MIN_ROWS, LayerMap, empty_moments, finish_map, widths_of
 from geodistill.layers.moments import Layer, LayerMoments
 from geodistill.layers.outliers import TokenDistances, describe_dominance
 from geodistill.layers.progress import progress_bar
@@ -122,7 +116,7 @@ def _warn_if_dominated(
         if text := describe_dominance(model.layers, side, n, tokens):
             names_by_text.setdefault(text, []).append(model.name)
     if names_by_text:
-        words = "; ".join(f"{' and '.join(of)}: {text}" for text, of in names_by_text.items())
+        words = "; ".join(f"{' and '.join(n)}: {text}" for text, n in names_by_text.items())
         warnings.warn(
             f"{words}. Little else is compared; drop_outliers=True (--drop-outliers) leaves "
             "outlier tokens out",
@@ -235,15 +229,17 @@ def _one_pass(
                 rows.append(means)
                 sample.append(means[in_batch])
             else:
-                tokens = [mask[k].nonzero()[:, 0] for k in in_batch]
-                at = [
-                    int(t[int(position[texts[k]] * len(t))])
-                    for k, t in zip(in_batch, tokens, strict=True)
-                ]
+                tokens = [_valid_token(mask[k], position[texts[k]]) for k in in_batch]
                 rows.append(features[mask])
-                sample.append(features[in_batch, at])
+                sample.append(features[in_batch, tokens])
         moments.update(rows[0], rows[1])
         samples.append([x.double().cpu() for x in sample])
     assert moments is not None
     a, b = (torch.cat(parts) for parts in zip(*samples, strict=True))
     return moments, distances, (a, b)
+
+
+def _valid_token(mask: Tensor, position: float) -> int:
+    """The index in a mask (t,) of the valid token at a relative position in [0, 1)."""
+    tokens = mask.nonzero()[:, 0]
+    return int(tokens[int(position * len(tokens))])

@@ -213,13 +213,13 @@ def image_features(
         InputError: no hidden states, or a file that is no image.
     """
     model = getattr(model, "vision_model", model)
-    like = next(model.parameters())
+    parameter = next(model.parameters())
     parts: list[list[Tensor]] = []
     starts = range(0, len(images), batch_size)
     with in_eval(model):
         for start in progress_bar(starts, "batches", progress):
             batch = [_open(image) for image in images[start : start + batch_size]]
-            pixels = processor(images=batch, return_tensors="pt")["pixel_values"].to(like)
+            pixels = processor(images=batch, return_tensors="pt")["pixel_values"].to(parameter)
             hidden = getattr(
                 model(pixel_values=pixels, output_hidden_states=True), "hidden_states", None
             )

@@ -59,11 +59,11 @@ def mapping_p(similarities: Tensor, at_equality: float, first: tuple[int, int]) 
         (1 + number of random orders of at least this gain)/(number of orders); nan where a
         similarity is undefined.
     """
-    used = similarities[:, first[0] :, first[1] :]
-    if used.isnan().any():
+    mapped = similarities[:, first[0] :, first[1] :]
+    if mapped.isnan().any():
         return float("nan")
-    chance = used.mean(0)
-    gains = (used - chance) / (at_equality - chance).clamp(min=1e-12)
+    chance = mapped.mean(0)
+    gains = (mapped - chance) / (at_equality - chance).clamp(min=1e-12)
     values = best_monotone(gains)[0]
     return float((values >= values[0] - 1e-9).double().mean())
 

@@ -12,5 +12,5 @@ T = TypeVar("T")
 
 def progress_bar(items: Sequence[T], name: str, show: bool) -> Iterable[T]:
     """The items, with a bar that is shown on terminals only and disappears at the end."""
-    bar: Iterable[T] = tqdm(items, name, leave=False, disable=None if show else True)
+    bar: Iterable[T] = tqdm(items, name, leave=False, disable=not show or None)
     return bar

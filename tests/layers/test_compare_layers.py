@@ -30,7 +30,7 @@ from geodistill.geometry import (
 )
 from geodistill.layers import compare_layers
 from geodistill.layers.statistics import pvalue_columns
-from geodistill.positions import max_positions, max_tokens, max_tokens_of
+from geodistill.positions import max_tokens, max_tokens_of
 
 WORDS = [f"w{i}" for i in range(2, 100)]
 TOKENIZER = word_tokenizer(WORDS)
@@ -42,12 +42,7 @@ def texts(count=20, seed=0):
 
 
 def compared(a, b, **settings):
-    given = {
-        "tokenizer_a": TOKENIZER,
-        "permutations": 19,
-        "progress": False,
-        **settings,
-    }
+    given = {"tokenizer_a": TOKENIZER, "permutations": 19, "progress": False, **settings}
     return compare_layers(a, b, given.pop("texts", texts()), **given).table
 
 
@@ -410,18 +405,9 @@ def test_positions_are_those_that_the_model_takes():
         intermediate_size=32, max_position_embeddings=34,
     )  # fmt: skip
     roberta = RobertaModel(config)
-    assert max_positions(roberta) == max_tokens(roberta) == max_tokens_of(config) == 32
+    assert max_tokens(roberta) == max_tokens_of(config) == 32
     rotary = LlamaConfig(max_position_embeddings=48, num_hidden_layers=1, vocab_size=9)
     assert max_tokens_of(rotary) == 48
-    assert max_positions(tiny_opt(1, positions=16)) == 16
-    assert max_positions(tiny_bert(1)) == 32
-    for n_tokens, works in ((32, True), (33, False)):
-        ids = torch.full((1, n_tokens), 7)
-        if works:
-            roberta(ids)
-        else:
-            with pytest.raises((IndexError, RuntimeError), match="index"):
-                roberta(ids)
     long = [" ".join(WORDS[i : i + 60]) for i in range(6)]
     tokenizer = word_tokenizer(WORDS)
     tokenizer.model_max_length = 1000

@@ -6,13 +6,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 from support.random_rows import normal
-from transformers import (
-    ResNetConfig,
-    ResNetModel,
-    ViTConfig,
-    ViTImageProcessorPil,
-    ViTModel,
-)
+from transformers import ResNetConfig, ResNetModel, ViTConfig, ViTImageProcessorPil, ViTModel
 from typer.testing import CliRunner
 
 from geodistill.cli import main

@@ -92,8 +92,8 @@ def feature_rows(
     """Features as (b, t, d), and which of their positions count, as a mask (b, t).
 
     Args:
-        features: of a batch: (b, d), (b, t, d), or maps (b, channels, height, width); maps whose
-            last size alone differs from the two others have their channels last.
+        features: of a batch: (b, d), (b, t, d), or maps (b, channels, height, width); maps
+            (b, n, n, d) with d other than n have their channels last.
         inputs: of the model.
         model: that gave them.
         layer: which gave them.

@@ -20,7 +20,7 @@ from geodistill.layers.tokenized import in_eval
 _SOFTMAX_PER_POSITION = ("TokenClassification", "AudioFrameClassification")
 """Heads whose loss is a softmax, whatever `problem_type` and the labels are."""
 _REFUSED = (ValueError, IndexError, TypeError, KeyError, AttributeError, RuntimeError)
-"""What models raise on inputs that they do not take: other inputs are missing, or other shapes."""
+"""What models raise on inputs that they do not accept, by missing arguments or other shapes."""
 _logger = logging.getLogger(__name__)
 _names: weakref.WeakKeyDictionary[nn.Module, tuple[frozenset[str], bool]]
 _names = weakref.WeakKeyDictionary()

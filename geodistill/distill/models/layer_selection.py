@@ -11,13 +11,14 @@ from torch import Tensor, nn
 from transformers import AutoModel, PreTrainedModel
 from transformers.utils import logging
 
+from geodistill.distill.models.heads import is_encoder_decoder
 from geodistill.errors import InputError
 from geodistill.layers.tokenized import in_eval
 
 _INDEX_NAMES = ("layer_idx", "layer_id", "layer_number")
 _DEPTH_NAMES = ("n_layers", "n_layer", "num_layers", "num_hidden_layers")
 _OF_A_COPY = ("training", "gradient_checkpointing", "name_or_path")
-"""What modules know of themselves that is no part of the model."""
+"""Attributes that may differ between a model and its saved copy."""
 _FIRST_LAYERS = ("first_k_dense_replace", "max_window_layers")
 """Settings that count the first blocks."""
 _INDEX_LISTS = ("mlp_only_layers", "cross_attention_layers", "attn_layer_indices", "moe_layers")
@@ -93,9 +94,7 @@ def take_layers(teacher: PreTrainedModel, layers: int | Sequence[int]) -> PreTra
 
 def _blocks(teacher: Any) -> nn.ModuleList:
     """The list of all blocks; InputError unless there is one."""
-    if getattr(teacher.config, "is_encoder_decoder", False) and hasattr(
-        teacher.base_model, "decoder"
-    ):
+    if is_encoder_decoder(teacher) and hasattr(teacher.base_model, "decoder"):
         raise InputError(
             f"teacher {type(teacher).__name__} has blocks in an encoder and in a decoder: expected "
             "a model of one of the two, or a smaller configuration (such as encoder_layers and "
@@ -166,16 +165,18 @@ def _changed_by_saving(student: PreTrainedModel) -> str:
         loaded, info = kind.from_pretrained(folder, **options)
     if strange := sorted([*info["missing_keys"], *info["unexpected_keys"]]):
         return f"no place for {strange[0]}"
-    others = dict(loaded.named_modules())  # other modules may know of kinds of block that are gone
+    loaded_modules = dict(loaded.named_modules())
+    # Modules outside of the blocks may list kinds of block that are gone.
     in_blocks = (x for x in student.named_modules() if any(p.isdigit() for p in x[0].split(".")))
     for name, module in in_blocks:
         for key, value in vars(module).items():
-            if key == "drop_prob":  # of stochastic depth: by place, whichever block is there
-                vars(module)[key] = vars(others[name]).get(key) or 0.0
+            if key == "drop_prob":  # of stochastic depth: it depends on the place alone
+                vars(module)[key] = vars(loaded_modules[name]).get(key) or 0.0
                 continue
             plain = isinstance(value, bool | int | float | str) and not key.startswith("_")
-            if plain and key not in _OF_A_COPY and vars(others[name]).get(key) != value:
-                return f"{key} of {name} is {value}, or {vars(others[name]).get(key)} when loaded"
+            as_loaded = vars(loaded_modules[name]).get(key)
+            if plain and key not in _OF_A_COPY and as_loaded != value:
+                return f"{key} of {name} is {value}, or {as_loaded} when loaded"
     if (inputs := _example_inputs(student)) is None:
         return f"its {student.main_input_name} are of no known shape, so outputs are not compared"
     loaded.to(student.device)
@@ -196,7 +197,7 @@ def _without_bars() -> Iterator[None]:
 
 
 def _example_inputs(student: Any) -> dict[str, Tensor] | None:
-    """A few tokens, an image or a sound, drawn at random; None for inputs of unknown shape."""
+    """A few tokens, images or audio clips, drawn at random; None for inputs of unknown shape."""
     config, name = student.config, student.main_input_name
     generator = torch.Generator().manual_seed(0)
     if name == "input_ids":

@@ -72,12 +72,6 @@ def restore_terms(terms: nn.Module, state: dict[str, Tensor]) -> None:
     terms.load_state_dict(state)
 
 
-def has_state(terms: nn.Module, warm_up: bool) -> bool:
-    """Whether terms would start anew without a checkpoint of theirs."""
-    tensors = [*terms.parameters(), *terms.buffers()]
-    return warm_up or bool(tensors)
-
-
 def resumable(resume: str | bool | None, output_dir: str, with_terms: bool) -> str | None:
     """The folder to resume from: as given, or for True the last complete checkpoint.
 

@@ -67,8 +67,8 @@ class EvaluationLog:
             with torch.no_grad():
                 self.values[term.name].append(float(term(features, teacher, mask, teacher_mask)))
                 y, x, valid = term.rows(features, teacher, mask, teacher_mask)
-            pair = tuple(a.flatten(0, -2) if valid is None else a[valid] for a in (y, x))
-            self.rows[term.name].append((pair[0].cpu(), pair[1].cpu()))
+            y, x = (a.flatten(0, -2) if valid is None else a[valid] for a in (y, x))
+            self.rows[term.name].append((y.cpu(), x.cpu()))
 
     def metrics(self, device: Any) -> dict[str, float]:
         """`loss/NAME` of each term and `geometry_kept`, their mean share of reachable geometry."""

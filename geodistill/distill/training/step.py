@@ -210,11 +210,7 @@ def logit_term(
 
 
 def add_feature_terms(
-    trainer: Any,
-    loss: Tensor,
-    calls: Recording,
-    inputs: Mapping[str, Any],
-    teacher: TeacherOutputs,
+    trainer: Any, loss: Tensor, calls: Recording, inputs: Mapping[str, Any], teacher: TeacherOutputs
 ) -> Tensor:
     """The loss with the weighted terms.
 

@@ -19,11 +19,7 @@ from torch import Tensor
 
 from geodistill.distill.collate import batches_by_length, to_device
 from geodistill.experiments.classification.evaluate import task_scores
-from geodistill.experiments.classification.setup import (
-    ClassificationSetup,
-    base_model,
-    load_base,
-)
+from geodistill.experiments.classification.setup import ClassificationSetup, base_model, load_base
 from geodistill.experiments.run_store import Evaluation
 
 if TYPE_CHECKING:
@@ -46,31 +42,21 @@ def evaluate_baseline(setup: ClassificationSetup, method: str, train_subset: Dat
     """
     if method == "teacher":
         return task_scores(setup, torch.tensor(setup.test_cache.array("logits")))
-    features = {"majority": _constant, "tfidf": _tfidf, "frozen": _mean_features}[method]
-    train, test = features(setup, train_subset)
-    labels = np.asarray(train_subset["labels"])
-    if method == "majority":
+    if method == "majority":  # whatever the features
+        train, test = (np.zeros((len(split), 1)) for split in (train_subset, setup.test))
         model: Any = DummyClassifier() if setup.n_classes else DummyRegressor()
     else:
-        model = _linear_model(classes=bool(setup.n_classes))
-    model.fit(train, labels)
+        train, test = (_tfidf if method == "tfidf" else _mean_features)(setup, train_subset)
+        linear: Any = LogisticRegression(max_iter=2000) if setup.n_classes else Ridge()
+        penalty = {"C": STRENGTHS} if setup.n_classes else {"alpha": [1 / c for c in STRENGTHS]}
+        model = GridSearchCV(linear, penalty, cv=FOLDS)  # by the labelled examples alone
+    model.fit(train, np.asarray(train_subset["labels"]))
     if not setup.n_classes:
         return task_scores(setup, torch.tensor(model.predict(test))[:, None])
     log_probabilities = np.full((len(setup.test), setup.n_classes), -100.0)  # labels never seen
     with np.errstate(divide="ignore"):
         log_probabilities[:, model.classes_] = np.maximum(model.predict_log_proba(test), -100.0)
     return task_scores(setup, torch.tensor(log_probabilities))
-
-
-def _linear_model(*, classes: bool) -> GridSearchCV:
-    """Logistic or ridge regression, its penalty chosen on the labelled examples alone."""
-    if classes:
-        return GridSearchCV(LogisticRegression(max_iter=2000), {"C": STRENGTHS}, cv=FOLDS)
-    return GridSearchCV(Ridge(), {"alpha": [1 / strength for strength in STRENGTHS]}, cv=FOLDS)
-
-
-def _constant(setup: ClassificationSetup, train_subset: Dataset) -> tuple[Any, Any]:
-    return np.zeros((len(train_subset), 1)), np.zeros((len(setup.test), 1))
 
 
 def _tfidf(setup: ClassificationSetup, train_subset: Dataset) -> tuple[Any, Any]:

@@ -17,11 +17,7 @@ from geodistill.distill.students import uniform_layer_map
 from geodistill.distill.teacher_cache import cache_key
 from geodistill.errors import check_choice
 from geodistill.experiments.classification.cached_outputs import cache_outputs, cached_features
-from geodistill.experiments.classification.settings import (
-    EMBEDDED,
-    INPUTS,
-    ClassificationSettings,
-)
+from geodistill.experiments.classification.settings import EMBEDDED, INPUTS, ClassificationSettings
 from geodistill.experiments.classification.students import build_student, student_dims
 from geodistill.experiments.classification.teacher import (
     check_max_length,
@@ -248,17 +244,21 @@ def tokenized_splits(
         inputs = {name: encoded[name] for name in names if name in encoded}
         return {**inputs, "row": rows} | ({"labels": labels} if labels else {})
 
-    splits = []
+    train, test = (split.map(tokenize, batched=True, with_indices=True) for split in (train, test))
     for name, split in (("train", train), (settings.split, test)):
-        tokenized = split.map(tokenize, batched=True, with_indices=True)
-        longest = tokenized.filter(lambda e: len(e["input_ids"]) == max_length)
-        texts = [list(longest[column]) for column in columns]
-        uncut = tokenizer(*texts)["input_ids"] if len(longest) else []
-        n_cut = sum(len(ids) > max_length for ids in uncut)
-        if n_cut:
+        if n_cut := _count_cut(split, columns, tokenizer, max_length):
             progress(
                 f"{settings.task}: {n_cut} of {len(split)} {name} texts are longer than "
                 f"{max_length} tokens and are cut there"
             )
-        splits.append(tokenized)
-    return splits[0], splits[1]
+    return train, test
+
+
+def _count_cut(
+    split: Dataset, columns: Sequence[str], tokenizer: PreTrainedTokenizerBase, max_length: int
+) -> int:
+    """How many tokenized examples have lost tokens; one of `max_length` may just fit."""
+    longest = split.filter(lambda example: len(example["input_ids"]) == max_length)
+    texts = [list(longest[column]) for column in columns]
+    uncut = tokenizer(*texts)["input_ids"] if len(longest) else []
+    return sum(len(ids) > max_length for ids in uncut)

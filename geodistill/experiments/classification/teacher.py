@@ -15,10 +15,7 @@ from safetensors import SafetensorError
 from geodistill.distill.collate import pad
 from geodistill.distill.pretrained import load_pretrained
 from geodistill.errors import InputError
-from geodistill.experiments.classification.settings import (
-    INPUTS,
-    TeacherSettings,
-)
+from geodistill.experiments.classification.settings import INPUTS, TeacherSettings
 from geodistill.experiments.training import fit, torch_threads, training_arguments
 from geodistill.files import atomic_folder, disk_full, first_line
 from geodistill.positions import max_tokens_of

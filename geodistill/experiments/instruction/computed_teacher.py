@@ -21,6 +21,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+import pandas as pd
 import torch
 from torch import Tensor
 
@@ -251,11 +252,10 @@ def exact_match_by_family(model: Any, examples: list[Example], pad_id: int) -> d
         examples: with `input_ids`, `labels` and `item`.
         pad_id: token for padding.
     """
-    matches: dict[str, list[bool]] = {}
-    is_exact = teacher_forced_exact_match(model, examples, pad_id)
-    for example, exact in zip(examples, is_exact, strict=True):
-        matches.setdefault(family_of(example["item"]), []).append(exact)
-    return {name: sum(exact) / len(exact) for name, exact in matches.items()}
+    is_exact = pd.Series(teacher_forced_exact_match(model, examples, pad_id), dtype=float)
+    families = [family_of(example["item"]) for example in examples]
+    shares: dict[Any, float] = is_exact.groupby(families, sort=False).mean().to_dict()
+    return shares
 
 
 def _line(entry: Mapping[str, Any]) -> str:

@@ -101,7 +101,8 @@ class ParticipationRatioCallback(TrainerCallback):
         self._measure(state.global_step / state.max_steps, kwargs["model"])
 
     def _measure(self, fraction: float, model: Any) -> None:
-        if not self.remaining or fraction < self.remaining[0] - 1e-9:
+        due = [x for x in self.remaining if x <= fraction + 1e-9]
+        if not due:
             return
         training = model.training
         features = answer_features(model, self.examples, self.pad_id)
@@ -109,6 +110,5 @@ class ParticipationRatioCallback(TrainerCallback):
         if not bool(features.isfinite().all()):  # the trainer reports it with the next loss
             return
         ratio = float(participation_ratio(features))
-        while self.remaining and fraction >= self.remaining[0] - 1e-9:
-            percent = round(100 * self.remaining.pop(0))
-            self.values[f"participation_ratio/at{percent:03d}"] = ratio
+        self.values |= {f"participation_ratio/at{round(100 * x):03d}": ratio for x in due}
+        self.remaining = self.remaining[len(due) :]

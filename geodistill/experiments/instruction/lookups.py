@@ -8,11 +8,7 @@ from collections.abc import Callable
 import numpy as np
 import pandas as pd
 
-from geodistill.experiments.instruction.evaluate import (
-    answer_metrics,
-    exact_matches,
-    score_answers,
-)
+from geodistill.experiments.instruction.evaluate import answer_metrics, exact_matches, score_answers
 from geodistill.experiments.instruction.generate import Example
 from geodistill.experiments.run_store import Evaluation
 

@@ -23,7 +23,7 @@ EXPECTED = "expected a folder or hub name of a causal language model with its to
 
 
 def weights_hash(name: str, adapter: str) -> str:
-    """What tells the weights of this teacher from others of its name; empty for a hub name.
+    """A hash of a teacher's weights, which its name does not determine; empty for a hub name.
 
     Args:
         name: of the teacher.
@@ -36,7 +36,7 @@ def weights_hash(name: str, adapter: str) -> str:
 
 
 def _teacher_files(name: str) -> list[Path]:
-    """Weights and configuration of a teacher in a folder, but of the embedded one, a fixed file."""
+    """Weights and configuration of a teacher in a folder; none for the embedded one."""
     if name == "smollm2":
         return []
     if name == COMPUTED_TEACHER:

@@ -126,8 +126,7 @@ def _model_of(
 
 
 def _evaluate_on_all_sets(
-    setup: InstructionSetup,
-    evaluate: Callable[[list[Example]], Evaluation],
+    setup: InstructionSetup, evaluate: Callable[[list[Example]], Evaluation]
 ) -> Evaluation:
     """Metrics and items of the test set and of the further sets.
 

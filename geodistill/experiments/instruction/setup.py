@@ -206,7 +206,7 @@ def teacher_generations(setup: InstructionSetup, progress: Progress = no_progres
     """
     settings = setup.settings
     # The hashes of the teacher's outputs identify its weights, which a name does not.
-    outputs = json.dumps(setup.train_cache.manifest.get("sha256"))
+    outputs = json.dumps(setup.train_cache.manifest["sha256"])
     ends = map(str, end_tokens(setup.teacher, setup.tokenizer)[1:])  # beside the tokenizer's
     limit = str(settings.max_new_tokens)
     key = cache_key(_outputs_key(settings, setup.train), limit, outputs, *ends)

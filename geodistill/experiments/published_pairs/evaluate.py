@@ -133,7 +133,7 @@ def caveats(table: pd.DataFrame) -> list[str]:
     """Why the rows of a `comparison_table` are not directly comparable, one sentence each."""
     sentences = [
         f"{SD}: over several samplings of the answers of one training; another training changes "
-        "the mean too, by an amount that no column here shows",
+        "the mean too, by an amount that no column here shows"
     ]
     if table["source"].str.startswith("this run").all():
         return sentences

@@ -43,7 +43,9 @@ def synthetic_study() -> Study:
     ]
     jobs = [
         Job(
-            run_id=_run_id(settings, objective),
+            run_id=run_id(
+                settings.task, objective, settings.seeds[0], synthetic_config(settings, objective)
+            ),
             label=f"{settings.task} {objective}",
             minutes=_MINUTES,
             work=partial(run_block, settings, objective),
@@ -54,11 +56,6 @@ def synthetic_study() -> Study:
         for objective in OBJECTIVES
     ]
     return Study(STUDY, jobs, lambda jobs, progress: None)
-
-
-def _run_id(settings: SyntheticSettings, objective: str) -> str:
-    config = synthetic_config(settings, objective)
-    return run_id(settings.task, objective, settings.seeds[0], config)
 
 
 def run_block(settings: SyntheticSettings, objective: str) -> Run:

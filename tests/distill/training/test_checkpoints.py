@@ -12,13 +12,7 @@ from transformers import Trainer
 from geodistill.distill import FeatureTerm
 from geodistill.distill.training import checkpoints
 from geodistill.errors import InputError
-from geodistill.losses import (
-    CKALoss,
-    FeatureGramLoss,
-    ProcrustesLoss,
-    ProjectionLoss,
-    ShuffledRows,
-)
+from geodistill.losses import CKALoss, FeatureGramLoss, ProcrustesLoss, ProjectionLoss, ShuffledRows
 
 DATA = sentences([6, 4, 5, 6], seed=1)
 

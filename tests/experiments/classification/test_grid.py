@@ -359,13 +359,3 @@ def test_a_section_that_the_gate_rests_on_must_be_complete(grid, section, missin
         with pytest.raises(UnplannedError) as refused:
             grid.runs(name)
         assert str(refused.value) == message
-
-
-def test_weights_need_a_complete_tuning_section(grid):
-    write(grid, "trivial", "kd-tuning", "terms")
-    path = grid.section_dir("terms") / "rows.parquet"
-    rows = pd.read_parquet(path)
-    rows[rows["seed"] == 7].to_parquet(path)
-    path.with_name("SHA256SUMS").unlink()
-    with pytest.raises(UnplannedError, match="section terms lacks 14 runs, and others rest on it"):
-        grid.choose_weights("terms")

@@ -6,12 +6,7 @@ import pytest
 import torch
 from support.own_cache import own_cache
 from support.tiny_classification import MINILM, small_config, tiny_settings
-from transformers import (
-    AutoModel,
-    BertForSequenceClassification,
-    DistilBertConfig,
-    DistilBertModel,
-)
+from transformers import AutoModel, BertForSequenceClassification, DistilBertConfig, DistilBertModel
 
 from geodistill.errors import InputError
 from geodistill.experiments.classification.evaluate import evaluate_student

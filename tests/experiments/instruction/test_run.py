@@ -291,19 +291,9 @@ def test_a_finished_run_leaves_no_folder(setup, runs):
 
 
 def test_students_of_one_setup_differ_in_the_rest():
-    for name, value in (
-        ("weight", 9.0),
-        ("learning_rate", 2.0),
-        ("epochs", 2.0),
-        ("width", 128),
-    ):
+    for name, value in (("weight", 9.0), ("learning_rate", 2.0), ("epochs", 2.0), ("width", 128)):
         assert setup_settings(replace(SETTINGS, **{name: value})) == setup_settings(SETTINGS)
-    for name, value in (
-        ("split", "validation"),
-        ("n_train", 7),
-        ("adapter", "x"),
-        ("task", "t0"),
-    ):
+    for name, value in (("split", "validation"), ("n_train", 7), ("adapter", "x"), ("task", "t0")):
         assert setup_settings(replace(SETTINGS, **{name: value})) != setup_settings(SETTINGS)
 
 

@@ -168,9 +168,7 @@ def test_self_instruct_and_vicuna_have_the_prompt_template_of_dolly(tmp_path, of
     mine, load = SimpleNamespace(train=[row], test=[row]), pairs_data.load_instructions
     sets = {"dolly": mine, "mine": mine}
     monkeypatch.setattr(
-        pairs_data,
-        "load_instructions",
-        lambda name: sets[name] if name in sets else load(name),
+        pairs_data, "load_instructions", lambda name: sets[name] if name in sets else load(name)
     )
     both = ["self_instruct", "vicuna"]
     pair = replace(offline, eval_sets=both, max_length=900, max_prompt_length=800)

@@ -22,11 +22,7 @@ from geodistill.experiments.synthetic.optimize import (
     pca_scores,
     projection_residual,
 )
-from geodistill.experiments.synthetic.results import (
-    load_results,
-    mean_interval,
-    means_over_seeds,
-)
+from geodistill.experiments.synthetic.results import load_results, mean_interval, means_over_seeds
 from geodistill.experiments.synthetic.settings import (
     OBJECTIVES,
     TWO_DIRECTIONS,

@@ -79,7 +79,7 @@ def load_instructions(name: str | Path) -> InstructionData:
     if name.startswith(hub.P3_PREFIX):
         return _data(name, hub.load_p3(name.removeprefix(hub.P3_PREFIX)))
     if Path(name).suffix.lower() in FILES or Path(name).is_dir() or is_hub_name(name):
-        return _data(name, _own(name))
+        return _data(name, _read_own_data(name))
     raise InputError(
         f"unknown instruction set {name!r}; known: {', '.join(INSTRUCTION_SETS)}, "
         f"{hub.P3_PREFIX}SUBSET, {EXPECTED}"
@@ -94,9 +94,9 @@ def _embedded() -> dict[str, list[Row]]:
     return {split: list(embedded_instructions.rows(split)) for split in SPLITS}
 
 
-def _own(name: str) -> dict[str, list[Row]]:
+def _read_own_data(name: str) -> dict[str, list[Row]]:
     marked = list(read_rows(name))
-    pairs = list(read_pairs((place, row) for _, place, row in marked))
+    pairs = list(read_pairs((where, row) for _, where, row in marked))
     if not pairs:
         raise InputError(f"{name}: empty, expected rows with prompt and completion, or messages")
     groups = group_by_shared_keys([[text_key(pair["prompt"])] for pair in pairs])

@@ -113,8 +113,8 @@ def read_rows(name: Path | str) -> Iterator[tuple[str, str, Row]]:
             yield "", f"{path}, row {i}", {**row, **lists}
     else:
         for split, rows in load_splits(name).items():
-            place = f"{name}, {split} row" if split else f"{name}, row"
-            yield from ((split, f"{place} {i}", row) for i, row in enumerate(rows, 1))
+            where = f"{name}, {split} row" if split else f"{name}, row"
+            yield from ((split, f"{where} {i}", row) for i, row in enumerate(rows, 1))
 
 
 def split_rows(
@@ -132,15 +132,15 @@ def split_rows(
     """
     if "test" not in splits:
         splits = ["test" if split == "validation" else split for split in splits]
-    own = {
+    parts = {
         name: [row for row, split in zip(rows, splits, strict=True) if split == name]
         for name in SPLITS
     }
-    if not own["test"]:
+    if not parts["test"]:
         return split_by_group(rows, test=test, validation=validation)
-    if not own["validation"]:
-        return split_around_test(own["test"], own["train"], validation=validation)
+    if not parts["validation"]:
+        return split_around_test(parts["test"], parts["train"], validation=validation)
     for name, later in (("train", "validation"), ("validation", "test"), ("train", "test")):
-        groups = {row["source"] for row in own[later]}
-        own[name] = [row for row in own[name] if row["source"] not in groups]
-    return own
+        groups = {row["source"] for row in parts[later]}
+        parts[name] = [row for row in parts[name] if row["source"] not in groups]
+    return parts

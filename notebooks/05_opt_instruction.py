@@ -288,7 +288,7 @@ if study.is_complete("full", "full-others"):
 # section, added when the main result was known, trains KD, Procrustes and the PCA target twice as long with the
 # settings of the full length. Another one trains all methods at a quarter of the steps, tuned again; another three
 # terms with the skewed divergence of DistiLLM {cite}`ko2024distillm` in place of KD's. Smaller and larger students
-# are shown once they are complete.
+# have the learning rate and weights of the study's size.
 
 # %% tags=["hide-input"]
 show_length(study, "epochs", "exact_match")
@@ -319,6 +319,17 @@ if study.is_complete("sizes"):
         length = "full" if epochs > 4 else "quarter"
         groups[f"width {width}, {length}"] = [compare(of_size, m, "kd") for m in SIZED]
     show_groups(groups, find_test("C5"), "sizes", study.provenance("sizes"))
+    full = sizes[sizes["epochs"] > 4].groupby(["width", "method"])["exact_match"].mean().unstack()
+    small, large = (100 * full.loc[width] for width in (64, 192))
+    differ = bool((small["kd+procrustes"] > small["kd"]) != (large["kd+procrustes"] > large["kd"]))
+    display(
+        Markdown(
+            f"One layer 64 wide reaches {small['kd']:.1f} % with KD and {small['kd+procrustes']:.1f} % with the "
+            f"term; three layers 192 wide, {large['kd']:.1f} % and {large['kd+procrustes']:.1f} %."
+            + " So a gain at one size says little of another."
+            * differ
+        )
+    )
 if study.is_complete("skew"):
     skew = study["skew"].pooled
     pairs = [(method, "skew") for method in sorted(skew["method"].unique()) if method != "skew"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,7 +16,7 @@ from geodistill.tasks.base import (
     text_key,
     to_datasets,
 )
-from geodistill.tasks.own_data import data_name, is_hub_name, load_splits, read_frame, split_rows
+from geodistill.tasks.own_data import data_name, read_frames, split_rows
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -81,8 +82,6 @@ def load_table(
     text_columns = ("text",) if len(texts) == 1 else ("text_1", "text_2")
     rows = _rows(path, table, dict(zip(text_columns, texts, strict=True)), label, group)
     regression = label is not None and table[label].dtype.kind == "f"
-    if regression:
-        _check_scores(path, table[label])
     splits = split_rows(rows, own_splits, test=TEST, validation=VALIDATION)
     for name, split in splits.items():
         if not split:
@@ -90,6 +89,8 @@ def load_table(
                 f"{path}: {len(rows)} rows in {len({row['source'] for row in rows})} groups leave "
                 f"none for {name}; expected a few dozen groups"
             )
+    if regression:
+        _check_scores(path, splits)
     has_classes = label is not None and not regression
     label_names = _index_labels(path, splits) if has_classes else ()
     return ClassificationData(
@@ -102,32 +103,53 @@ def load_table(
     )
 
 
-def _check_scores(path: Path, scores: pd.Series) -> None:
-    import numpy as np
-
-    if not np.isfinite(scores).all():
-        raise InputError(f"{path}: {scores.name} has infinite scores: expected finite ones")
-    if scores.nunique() < 2:
-        raise InputError(f"{path}: all rows have the score {scores.iloc[0]:g}; expected several")
+def _check_scores(path: Path, splits: dict[str, list[Row]]) -> None:
+    for split, rows in splits.items():
+        scores = {row["label"] for row in rows}
+        if not all(map(math.isfinite, scores)):
+            raise InputError(f"{path}: {split} rows have infinite scores; expected finite ones")
+        if len(scores) < 2:
+            raise InputError(
+                f"{path}: all {split} rows have the score {scores.pop():g}; expected several"
+            )
 
 
 def _read(path: Path, label: str | None) -> tuple[pd.DataFrame, list[str]]:
-    """The table with names of columns stripped and labels as words or numbers; rows' own splits."""
-    of_datasets = path.is_dir() or is_hub_name(path)
-    table, splits = _rows_of_splits(path, label) if of_datasets else (read_frame(path), [])
-    names = [str(name).strip() for name in table.columns]
-    repeated = [name for index, name in enumerate(names) if name in names[:index]]
-    if repeated:
-        raise InputError(
-            f"{path} has two columns {repeated[0]!r}, as blanks around a name do not count; "
-            "expected different names: rename one of them"
-        )
-    table.columns = names
-    if label in names and path.suffix.lower() == ".csv" and not of_datasets:
+    """The table, its labels as words or numbers, its index the place of each row; rows' splits."""
+    import pandas as pd
+
+    frames = read_frames(path, label)
+    if "test" in frames and _has_hidden_labels(frames, label):
+        del frames["test"]
+    types = {
+        f"{frame[label].dtype} in {split}" for split, frame in frames.items() if label in frame
+    }
+    if len(types) > 1 and 0 < sum("float" in name for name in types) < len(types):
+        raise InputError(f"{path}: {label} is {first_names(sorted(types))}; expected one type")
+    table = pd.concat(frames.values(), ignore_index=True)
+    splits = [split for split, frame in frames.items() for _ in range(len(frame))]
+    rows = [
+        f"{split} row {i}".strip()
+        for split, frame in frames.items()
+        for i in range(1, len(frame) + 1)
+    ]
+    table.index = pd.Index(rows)
+    if label in table and path.suffix.lower() == ".csv" and not path.is_dir():
         table[label] = _parse_labels(table[label])
-    elif label in names:
+    elif label in table:
         table[label] = table[label].infer_objects()
-    return table, splits or [""] * len(table)
+    return table, splits
+
+
+def _has_hidden_labels(frames: dict[str, pd.DataFrame], label: str | None) -> bool:
+    """Whether no test row has a label, as in a competition: none, or -1 where none is in train."""
+    if label is None or label not in frames["train"]:
+        return False
+    if label not in frames["test"] or _is_missing(frames["test"][label]).all():
+        return True
+    hidden = {"-1", "-1.0"}
+    in_train, in_test = (set(frames[split][label].astype(str)) for split in ("train", "test"))
+    return in_test <= hidden and not in_train & hidden
 
 
 def _parse_labels(cells: pd.Series) -> pd.Series:
@@ -146,24 +168,6 @@ def _parse_labels(cells: pd.Series) -> pd.Series:
         return words
 
 
-def _rows_of_splits(path: Path, label: str | None) -> tuple[pd.DataFrame, list[str]]:
-    """The rows of all splits of a data set, and the split of each."""
-    import datasets
-    import pandas as pd
-
-    tables = {}
-    for split, rows in load_splits(path).items():
-        table = rows.with_format("arrow")[:].to_pandas(integer_object_nulls=True)
-        for column, feature in rows.features.items():
-            if column.strip() == label and isinstance(feature, datasets.ClassLabel):
-                names = [None if i < 0 else feature.int2str(i) for i in table[column]]
-                table[column] = names
-        if split != "test" or label is None or label not in table or table[label].notna().any():
-            tables[split] = table
-    splits = [split for split, table in tables.items() for _ in range(len(table))]
-    return pd.concat(tables.values(), ignore_index=True), splits
-
-
 def _rows(
     path: Path, table: pd.DataFrame, texts: dict[str, str], label: str | None, group: str | None
 ) -> list[Row]:
@@ -172,10 +176,10 @@ def _rows(
 
     if label is not None:
         _check_labels(path, table[label])
-    values = table[list(texts.values())]
+    values = table[list(texts.values())].astype(object)
     is_list = values.map(is_list_like).any(axis=1)
     _refuse_rows(path, is_list, "a list in place of a text")
-    words = values.fillna("").astype(str)
+    words = values.where(values.notna(), "").astype(str)
     empty = words.apply(lambda column: column.str.strip() == "").any(axis=1)
     _refuse_rows(path, empty, "an empty text")
     keys = [[text_key(text) for text in row] for row in words.itertuples(index=False)]
@@ -217,15 +221,14 @@ def _check_labels(path: Path, labels: pd.Series) -> None:
 def _refuse_rows(path: Path, bad: pd.Series, fault: str) -> None:
     """Raise InputError if any rows are bad, with their number and the first of them."""
     if bad.any():
-        raise InputError(
-            f"{path}: {int(bad.sum())} rows have {fault}, the first is row "
-            f"{int(bad.to_numpy().argmax()) + 1}"
-        )
+        raise InputError(f"{path}: {int(bad.sum())} rows have {fault}, the first is {bad.idxmax()}")
 
 
 def _index_labels(path: Path, splits: dict[str, list[Row]]) -> tuple[str, ...]:
     """Replace labels by indices into the sorted training labels; return the names of these."""
     labels = sorted({row["label"] for row in splits["train"]})
+    if all(str(label).isdecimal() for label in labels):  # "10" follows "9"
+        labels.sort(key=int)
     if len(labels) < 2:
         raise InputError(f"{path}: all training rows have the label {labels[0]!r}; expected two")
     index_of = {value: index for index, value in enumerate(labels)}

@@ -28,7 +28,8 @@ def read_pairs(rows: Iterable[tuple[str, Row]], *required: str) -> Iterator[Row]
             messages; the error names its place.
     """
     for line, (where, row) in enumerate(rows, start=1):
-        if "messages" in row:
+        is_pair = row.get("messages") is None and "prompt" in row  # a table has both columns
+        if "messages" in row and not is_pair:
             row = {**row, **_pair_from_messages(row["messages"], where)}
         for field in ("prompt", "completion"):
             text = row.get(field)

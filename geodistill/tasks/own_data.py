@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from geodistill.errors import InputError
-from geodistill.files import first_line
+from geodistill.files import error_summary, first_line
 from geodistill.tasks.base import SPLITS, Row, split_around_test, split_by_group
 from geodistill.tasks.jsonl import read_jsonl
 
@@ -39,13 +39,13 @@ def data_name(name: Path | str) -> str:
 def load_splits(name: Path | str) -> dict[str, Dataset]:
     """The splits of a folder that `datasets` wrote or of a data set of the hub, by name.
 
-    A folder of one split has it by the name ""; where there is no test split, validation is it.
+    A folder without splits has one by the name "".
 
     Args:
         name: of the folder; `owner/name`, or `owner/name:subset`, of the hub.
 
     Raises:
-        InputError: no such data, or a data set without a train split.
+        InputError: no such data, no train split, or other splits beside it than those of `SPLITS`.
     """
     import datasets
 
@@ -55,17 +55,21 @@ def load_splits(name: Path | str) -> dict[str, Dataset]:
             loaded: Any = datasets.load_dataset(repository, subset or None)
         else:
             loaded = datasets.load_from_disk(name)
-    except (OSError, ValueError) as error:  # no such data, offline, several subsets
+    # no such data, offline, several subsets, a script, files that differ
+    except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
         raise InputError(
-            f"{name} can't be loaded as a data set of the hub ({first_line(error)}); expected "
+            f"{name} can't be loaded as a data set of the hub ({error_summary(error)}); expected "
             f"{EXPECTED}"
             if is_hub_name(name)
             else f"{name} is not a folder that datasets wrote"
         ) from error
     if isinstance(loaded, datasets.Dataset):
         return {"": loaded}
-    if "train" not in loaded:
-        raise InputError(f"{name} has the splits {', '.join(loaded)}; expected train among them")
+    if "train" not in loaded or (len(loaded) > 1 and not {"validation", "test"} & set(loaded)):
+        raise InputError(
+            f"{name} has the splits {', '.join(loaded)}; expected train, alone or with validation "
+            "or test (a datasets.DatasetDict with these names can be saved with save_to_disk)"
+        )
     return {split: loaded[split] for split in SPLITS if split in loaded}
 
 
@@ -82,7 +86,7 @@ def read_frame(path: Path) -> pd.DataFrame:
     readers: dict[str, Callable[[Path], pd.DataFrame]] = {
         ".csv": lambda file: pd.read_csv(file, dtype=str, keep_default_na=False, na_values=[""]),
         ".jsonl": lambda file: pd.DataFrame([row for _, row in read_jsonl(file)], dtype=object),
-        ".parquet": lambda file: parquet.read_table(file).to_pandas(integer_object_nulls=True),
+        ".parquet": lambda file: _to_pandas(parquet.read_table(file)),
     }
     if path.suffix.lower() not in readers:
         raise InputError(f"{path}: expected a folder or a file ending in {', '.join(readers)}")
@@ -97,6 +101,48 @@ def read_frame(path: Path) -> pd.DataFrame:
         raise InputError(f"{path} can't be read: {first_line(error)}{hint}") from error
 
 
+def _to_pandas(table: Any) -> pd.DataFrame:
+    """An Arrow table with every column as one, and long integers exact where others are missing."""
+    frame: pd.DataFrame = table.to_pandas(integer_object_nulls=True, ignore_metadata=True)
+    return frame
+
+
+def read_frames(path: Path, label: str | None) -> dict[str, pd.DataFrame]:
+    """The table of each split, "" for a file, with blanks around names of columns stripped.
+
+    Args:
+        path: of the data, or its name on the hub.
+        label: column whose classes, where they are numbered, get their names.
+
+    Raises:
+        InputError: unusable data, or two columns of one name.
+    """
+    import datasets
+
+    if not (path.is_dir() or is_hub_name(path)):
+        return {"": _with_stripped_names(read_frame(path), path)}
+    frames = {}
+    for split, rows in load_splits(path).items():
+        frame = _with_stripped_names(_to_pandas(rows.with_format("arrow")[:]), path)
+        for column, feature in rows.features.items():
+            if column.strip() == label and isinstance(feature, datasets.ClassLabel):
+                classes = [None if i < 0 else feature.int2str(i) for i in frame[label]]
+                frame[label] = classes
+        frames[split] = frame
+    return frames
+
+
+def _with_stripped_names(frame: pd.DataFrame, path: Path) -> pd.DataFrame:
+    names = [str(name).strip() for name in frame.columns]
+    repeated = [name for index, name in enumerate(names) if name in names[:index]]
+    if repeated:
+        raise InputError(
+            f"{path} has two columns {repeated[0]!r}, as blanks around a name do not count; "
+            "expected different names: rename one of them"
+        )
+    return frame.set_axis(names, axis=1)
+
+
 def read_rows(name: Path | str) -> Iterator[tuple[str, str, Row]]:
     """The rows of a data set, each after its split, "" if it has none, and its place.
 
@@ -107,7 +153,7 @@ def read_rows(name: Path | str) -> Iterator[tuple[str, str, Row]]:
     if path.suffix.lower() == ".jsonl":
         yield from (("", where, row) for where, row in read_jsonl(path))
     elif path.suffix.lower() in FILES:
-        records: list[Any] = read_frame(path).to_dict("records")
+        records: list[Any] = _with_stripped_names(read_frame(path), path).to_dict("records")
         for i, row in enumerate(records, 1):
             lists = {k: v.tolist() for k, v in row.items() if isinstance(v, np.ndarray)}
             yield "", f"{path}, row {i}", {**row, **lists}
@@ -122,7 +168,8 @@ def split_rows(
 ) -> dict[str, list[Row]]:
     """Rows by split: their own, or by group where they have none.
 
-    A row is left out if its group is in a later split, too: of train, validation and test.
+    A row is left out if its group is in a later split, too: of train, validation and test. Where
+    there is no test split, validation is it.
 
     Args:
         rows: with their group in the column `source`.

@@ -349,9 +349,16 @@ def bad_home(home):
     names = {"id2label": {0: "good", 1: "bad"}}
     several = {**names, "problem_type": "multi_label_classification"}
     save_model(home / "several", BertForSequenceClassification, **several)
-    save_model(home / "no_padding", BertForSequenceClassification, **names)
-    config = json.loads((home / "no_padding" / "config.json").read_text())
-    (home / "no_padding" / "config.json").write_text(json.dumps({**config, "pad_token_id": None}))
+    config = json.loads((home / "unnamed" / "config.json").read_text())
+    config |= {"id2label": names["id2label"], "label2id": {"good": 0, "bad": 1}}
+    changed = {"no_padding": {"pad_token_id": None}, "other_padding": {"pad_token_id": 7},
+               "generator": {"architectures": ["GPT2LMHeadModel"]}}  # fmt: skip
+    for name, values in changed.items():
+        save_model(home / name, BertForSequenceClassification, **names)
+        (home / name / "config.json").write_text(json.dumps({**config, **values}))
+    small_config(pad_token_id=7).save_pretrained(home / "student_padding")
+    (home / "damaged").mkdir()
+    (home / "damaged" / "distillation.json").write_text("{")
     small_config(max_position_embeddings=40).save_pretrained(home / "short")
     wide = small_config()
     wide.hidden_size = 96
@@ -397,7 +404,15 @@ def bad_home(home):
         bad(
             "teacher", "several", "has problem_type multi_label_classification; expected one label"
         ),
-        bad("teacher", "no_padding", "has no pad_token_id in its config.json; expected 0, its tok"),
+        bad(
+            "teacher", "no_padding", "has the pad_token_id None in its config.json; expected 0, it"
+        ),
+        bad(
+            "teacher", "other_padding", "has the pad_token_id 7 in its config.json; expected 0, it"
+        ),
+        bad("student", "student_padding", "student .+ has the pad_token_id 7 .+; expected 0"),
+        bad("teacher", "generator", "is a GPT2LMHeadModel, which has no head for text"),
+        bad("out", "damaged", "distillation.json is damaged; expected another out, or remove"),
         bad("teacher", "albert", "has 0 lists of 12 blocks"),
         bad("student", "short", "max_length is 96; expected at most 40, which is what the student"),
         bad("student", "wide", "is 96 wide and has no weights; expected at most 48, the teacher's"),
@@ -432,6 +447,18 @@ def test_what_cannot_be_distilled_is_refused_before_any_training(
     assert not (bad_home / "new").exists()
     assert not (bad_home / "new-runs").exists()
     assert (bad_home / "other" / "thesis.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("setting", "name"), [("data", "product"), ("teacher", "minilm"), ("student", "first")]
+)
+def test_a_name_of_the_library_that_is_a_folder_too_is_refused(
+    settings, tmp_path, monkeypatch, setting, name
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / name).mkdir()
+    with pytest.raises(InputError, match=f"{setting} is '{name}', which comes with .+ './{name}'"):
+        quietly(replace(settings, **{setting: name}))
 
 
 def test_columns_of_data_that_has_its_own_are_refused(settings):

@@ -267,6 +267,17 @@ def test_a_layer_after_the_pooling_is_refused(tmp_path):
         pooling_of(str(tmp_path))
 
 
+def test_texts_in_lower_case_are_refused_and_the_length_of_texts_is_written(
+    distilled, settings, tmp_path
+):
+    written = json.loads((distilled[0].folder / "sentence_bert_config.json").read_text())
+    assert written["max_seq_length"] == settings.max_length
+    assert not written["do_lower_case"]
+    (tmp_path / "sentence_bert_config.json").write_text('{"do_lower_case": true}')
+    with pytest.raises(InputError, match="puts texts in lower case before its tokenizer"):
+        pooling_of(str(tmp_path))
+
+
 def test_a_table_without_labels_has_texts_alone(home):
     data = load_table(home / "my.csv", texts="sentence", label=None)
     assert data.train.column_names == ["item", "source", "text"]

@@ -249,6 +249,7 @@ def bad_home(home):
     byte_tokenizer().save_pretrained(home / "encoder")
     save_model(home / "short", positions=16)
     save_model(home / "small", vocabulary=99)
+    save_model(home / "padded", vocabulary=VOCABULARY + 6)
     save_model(home / "other")
     byte_tokenizer(CHATML).save_pretrained(home / "other")
     vocabulary = json.loads((home / "other" / "tokenizer.json").read_text())
@@ -276,6 +277,7 @@ def bad_home(home):
         bad({"teacher": "small"}, "tokenizer of 258 tokens with the end token .*takes 99"),
         bad({"student": "uniform"}, "student is 'uniform'; for text generation expected 'first'"),
         bad({"student": "nowhere"}, "student is .*expected a folder or hub name of a causal"),
+        bad({"student": "padded"}, "264 logits, the teacher 258, .+ resize_token_embeddings.258"),
         bad({"student": "short"}, "takes 16 tokens; expected at least 28"),
         bad({"layers": 9, "student": "first"}, "layers is 9; expected 1 to 3, the teacher's"),
         bad({"text": "question"}, "text is 'question'; expected 'text', the default: for text"),
@@ -288,7 +290,17 @@ def test_what_cannot_be_distilled_is_refused_before_any_training(
     bad_home, settings, changes, message, monkeypatch
 ):
     monkeypatch.setattr(text_generation, "prepare_instruction", lambda *args: pytest.fail("work"))
-    own = {"nowhere", "encoder", "small", "short", "other", "no.jsonl", "few.jsonl", "torn.jsonl"}
+    own = {
+        "nowhere",
+        "encoder",
+        "small",
+        "padded",
+        "short",
+        "other",
+        "no.jsonl",
+        "few.jsonl",
+        "torn.jsonl",
+    }
     values = {name: str(bad_home / x) if x in own else x for name, x in changes.items()}
     values = {"out": str(bad_home / "new"), **values}
     with pytest.raises(InputError, match=message):

@@ -22,7 +22,7 @@ def complete(simulated_results, tmp_path_factory):
     """Simulated results of the sections that the home page shows."""
     folder, shown = (
         tmp_path_factory.mktemp("results"),
-        ["full", "references", "kd-length", "double"],
+        ["full", "references", "kd-length", "double", "sizes"],
     )
     copy_sections(simulated_results, folder, "classification", ["full", "baselines"])
     copy_sections(simulated_results, folder, "instruction", shown)
@@ -39,6 +39,7 @@ def settings(complete):
 def test_a_complete_section_is_a_setting_and_an_incomplete_one_is_none(settings):
     assert list(settings) == [
         "BERT, few labels", "OPT, computed instructions", "OPT, twice the steps",
+        "OPT, one layer 64 wide", "OPT, three layers 192 wide",
         "earlier: pretrained BERT", "earlier: OPT, real instructions",
     ]  # fmt: skip
 
@@ -111,6 +112,17 @@ def test_the_answer_has_the_main_number_its_qualifiers_and_every_test(complete, 
         f"With twice the training KD reaches {100 * longer.levels['kd']:.1f} %, and the term adds "
         f"{100 * longer.gain.estimate:+.1f} ("
     ) in words
+    items = pd.read_parquet(complete / "instruction/sizes/items.parquet")
+    rows = pd.read_parquet(complete / "instruction/sizes/rows.parquet")
+    configs = rows.drop_duplicates("run_id").set_index("run_id")["config"].map(json.loads)
+    for width, size in ((64, "one layer 64 wide"), (192, "three layers 192 wide")):
+        runs = [i for i, c in configs.items() if (c["width"], c["epochs"]) == (width, 15.0)]
+        scores = items[items["run_id"].isin(runs)].groupby("method")["exact_match"].mean()
+        change = re.search(rf"(\S+) \(\S+ to \S+\) points to {size} \(KD (\S+) %\)", words)
+        assert float(change[1]) == pytest.approx(
+            100 * (scores["kd+procrustes"] - scores["kd"]), abs=0.0501
+        )
+        assert float(change[2]) == pytest.approx(100 * scores["kd"], abs=0.0501)
     studies = [settings["BERT, few labels"], setting]
     grams = [100 * (s.levels["kd+gram"] - s.levels["kd"]) for s in studies]
     table = [line for line in words.splitlines() if line.startswith("|")]

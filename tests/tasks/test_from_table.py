@@ -190,6 +190,47 @@ def test_a_column_whose_name_has_a_comma_is_one_column(tmp_path):
     assert pair.data_hash == load(tmp_path, table(), texts=["review", "author"]).data_hash
 
 
+def test_categories_and_times_with_gaps_are_texts_or_missing(tmp_path):
+    for words in (
+        pd.Categorical([None, *table()["review"][1:]]),
+        pd.to_datetime([None, *range(119)], unit="D"),
+    ):
+        frame, path = table().assign(review=words), tmp_path / "mine.parquet"
+        frame.to_parquet(path)
+        with pytest.raises(InputError, match="1 rows have an empty text, the first is row 1"):
+            load_table(path, texts="review", label="kind")
+        frame[1:].to_parquet(path, index=False)
+        data = load_table(path, texts="review", label="kind")
+        texts = {text for split in SPLITS for text in getattr(data, split)["text"]}
+        assert texts == set(frame["review"][1:].astype(object).astype(str))
+
+
+@pytest.mark.parametrize("dtype", ["Float32", "Float64", "float32", "float64[pyarrow]"])
+def test_scores_of_every_type_are_numbers(tmp_path, dtype):
+    scores = [i / 8 for i in range(120)]
+    frame, path = table().assign(kind=pd.array(scores, dtype=dtype)), tmp_path / "mine.parquet"
+    frame.to_parquet(path)
+    data = load_table(path, texts="review", label="kind")
+    assert (data.metric, data.label_names) == ("pearson", ())
+    assert sorted(label for split in SPLITS for label in getattr(data, split)["label"]) == scores
+
+
+def test_a_stored_index_is_a_column(tmp_path):
+    table().set_index("review").to_parquet(tmp_path / "mine.parquet")
+    data = load_table(tmp_path / "mine.parquet", texts="review", label="kind")
+    assert data.data_hash == load(tmp_path, table()).data_hash
+
+
+def test_classes_that_are_numbers_are_in_the_order_of_numbers(tmp_path):
+    names = [str(i % 12) for i in range(600)]
+    data = load(tmp_path, table(600).assign(kind=[f"{name}" for name in names]))
+    assert data.label_names == tuple(map(str, range(12)))
+    words = table(600).assign(kind=names)
+    words.to_parquet(tmp_path / "mine.parquet")
+    data = load_table(tmp_path / "mine.parquet", texts="review", label="kind")
+    assert data.label_names == tuple(map(str, range(12)))
+
+
 def test_a_label_that_training_never_sees_is_refused(tmp_path):
     original = load(tmp_path, table())
     frame = table()
@@ -279,9 +320,9 @@ def test_labels_and_scores_that_cannot_be_learned(tmp_path):
         table().assign(kind=labels).to_json(path, orient="records", lines=True)
         with pytest.raises(InputError, match=f"kind holds {kinds}; expected words, or numbers"):
             load_table(path, texts="review", label="kind")
-    with pytest.raises(InputError, match=r"all rows have the score 0\.5; expected several"):
+    with pytest.raises(InputError, match=r"all train rows have the score 0\.5; expected several"):
         load(tmp_path, table().assign(kind=0.5))
-    with pytest.raises(InputError, match="kind has infinite scores"):
+    with pytest.raises(InputError, match=r"\w+ rows have infinite scores"):
         load(tmp_path, table().assign(kind=[float("inf")] + [0.5 * i for i in range(119)]))
 
 

@@ -1,6 +1,7 @@
 """A reader's own data with splits of its own, from folders and the hub; prompts in tables."""
 
 import json
+import re
 
 import datasets
 import pandas as pd
@@ -72,11 +73,67 @@ def test_validation_is_taken_from_train_where_there_is_none(store):
     assert 20 <= len(parts["validation"]) <= 60
 
 
-def test_validation_is_the_test_split_where_no_test_row_has_a_label(store):
+def as_type(dataset, kind, hidden):
+    """The labels of a split as other values."""
+    if hidden == "no column":
+        return dataset.remove_columns("kind")
+    values = [kind(label) if label >= 0 else hidden for label in dataset["kind"]]
+    return dataset.remove_columns("kind").add_column("kind", values)
+
+
+@pytest.mark.parametrize(
+    ("kind", "hidden"),
+    [
+        (None, None),
+        (int, -1),
+        (lambda label: label + 0.5, -1.0),
+        (str, ""),
+        (str, None),
+        (int, None),
+        (str, "no column"),
+    ],
+)
+def test_validation_is_the_test_split_where_no_test_row_has_a_label(store, kind, hidden):
     splits = {"train": reviews("a", 400), "validation": reviews("b", 30)}
-    data = load(store(**splits, test=reviews("c", 20, [-1] * 20)))
+    splits["test"] = reviews("c", 20, [-1] * 20)
+    if kind is not None:
+        splits = {name: as_type(rows, kind, hidden) for name, rows in splits.items()}
+    if hidden == "no column":
+        splits |= {name: as_type(reviews(*of), str, "") for name, of in
+                   (("train", ("a", 400)), ("validation", ("b", 30)))}  # fmt: skip
+    data = load(store(**splits))
     assert texts(data)["test"] == splits["validation"]["review"][:]
     assert len(data.train) + len(data.validation) == 400
+
+
+def test_a_class_of_minus_one_is_a_class(store):
+    def signed(rows):
+        return as_type(rows, lambda label: 2 * label - 1, None)
+
+    data = load(store(train=signed(reviews("a", 99)), test=signed(reviews("c", 20, [0] * 20))))
+    assert data.label_names == ("-1", "1")
+    assert data.test["label"][:] == [0] * 20
+
+
+def test_scores_that_are_all_the_same_in_a_split_are_refused(store):
+    train = as_type(reviews("a", 99), lambda label: label + 0.5, None)
+    test = as_type(reviews("c", 20), lambda _: 2.5, None)
+    with pytest.raises(InputError, match=r"all test rows have the score 2\.5; expected several"):
+        load(store(train=train, test=test))
+
+
+def test_labels_of_two_types_are_refused(store):
+    splits = {"train": as_type(reviews("a", 99), int, None)}
+    splits["test"] = as_type(reviews("c", 20), float, None)
+    with pytest.raises(InputError, match="kind is float64 in test, int64 in train; expected one"):
+        load(store(**splits))
+
+
+@pytest.mark.parametrize("others", [("dev",), ("validation_matched", "test_matched")])
+def test_splits_of_other_names_are_named(store, others):
+    splits = {"train": reviews("a", 99), **{name: reviews("b", 20) for name in others}}
+    with pytest.raises(InputError, match=f"has the splits train, {', '.join(others)}; expected"):
+        load(store(**splits))
 
 
 def test_a_train_split_alone_is_split_by_group(store):
@@ -98,12 +155,14 @@ def test_training_rows_with_a_text_of_a_later_split_are_left_out(store):
 
 def test_a_test_row_without_a_label_among_others_is_refused(store):
     name = store(train=reviews("a", 60), test=reviews("c", 4, [0, 1, -1, 1]))
-    with pytest.raises(InputError, match="1 rows have no kind, the first is row 63"):
+    with pytest.raises(InputError, match="1 rows have no kind, the first is test row 3"):
         load(name)
 
 
 def test_without_a_train_split_a_data_set_is_refused(store):
-    with pytest.raises(InputError, match="has the splits test; expected train among them"):
+    with pytest.raises(
+        InputError, match="has the splits test; expected train, alone or with validation or test"
+    ):
         load(store(test=reviews("c", 9)))
 
 
@@ -147,6 +206,39 @@ def test_chats_of_a_data_set_are_those_of_a_file(tmp_path):
     assert loaded[1].test["turns"][0][0]["content"] == loaded[1].test["prompt"][0]
 
 
+def test_a_table_of_pairs_and_chats(tmp_path):
+    chat = [{"role": "user", "content": "hello"}, {"role": "assistant", "content": "hi"}]
+    rows = [
+        {"prompt": f"q {i}", "completion": "a", "messages": None}
+        if i % 2
+        else {
+            "prompt": None,
+            "completion": None,
+            "messages": [{**chat[0], "content": f"{i}"}, chat[1]],
+        }
+        for i in range(300)
+    ]
+    datasets.Dataset.from_list(rows).save_to_disk(tmp_path / "mine")
+    data = load_instructions(tmp_path / "mine")
+    turns = [row["turns"] for split in SPLITS for row in getattr(data, split)]
+    assert sum(map(bool, turns)) == 150
+    with pytest.raises(InputError, match="messages is None, expected a list of two or more"):
+        load_instructions(store_one(tmp_path, {"messages": None}))
+
+
+def store_one(tmp_path, row):
+    (tmp_path / "one.jsonl").write_text(json.dumps(row))
+    return tmp_path / "one.jsonl"
+
+
+def test_blanks_around_names_of_columns_do_not_count_for_prompts(tmp_path):
+    frame = pairs("a", 300).to_pandas()
+    frame.to_csv(tmp_path / "mine.csv", index=False)
+    reference = load_instructions(tmp_path / "mine.csv")
+    frame.rename(columns=" {} ".format).to_csv(tmp_path / "mine.csv", index=False)
+    assert load_instructions(tmp_path / "mine.csv").data_hash == reference.data_hash
+
+
 def test_a_bad_row_of_prompts_is_named_by_its_place(store, tmp_path):
     pd.DataFrame({"prompt": ["a", "b"], "completion": ["c", None]}).to_csv(tmp_path / "gap.csv")
     with pytest.raises(InputError, match=r"gap\.csv, row 2: completion is nan, expected a text"):
@@ -156,13 +248,22 @@ def test_a_bad_row_of_prompts_is_named_by_its_place(store, tmp_path):
         load_instructions(name)
 
 
-@pytest.mark.parametrize("error", [ConnectionError("offline"), ValueError("Config name missing")])
+@pytest.mark.parametrize(
+    "error",
+    [
+        ConnectionError("offline"),
+        ValueError("Config name is missing.\nPlease pick one: ['a', 'b']"),
+        RuntimeError("Dataset scripts are no longer supported"),
+        datasets.exceptions.DatasetGenerationError("columns differ"),
+    ],
+)
 def test_data_that_the_hub_does_not_give_is_named(monkeypatch, error):
     def load_dataset(*_):
         raise error
 
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
-    message = rf"owner/name can't be loaded as a data set of the hub \({error}\); expected a .csv"
+    reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+    message = re.escape(f"owner/name can't be loaded as a data set of the hub ({reason}); expected")
     with pytest.raises(InputError, match=message):
         load("owner/name")
     with pytest.raises(InputError, match=message):

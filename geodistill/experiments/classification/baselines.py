@@ -5,6 +5,7 @@ They see the labelled sentences of a student with the same seed, and are scored 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -59,11 +60,24 @@ def evaluate_baseline(setup: ClassificationSetup, method: str, train_subset: Dat
     return task_scores(setup, torch.tensor(log_probabilities))
 
 
+def fit_tfidf(texts: Sequence[str], **options: Any) -> TfidfVectorizer:
+    """Words of two letters or more, weighted by their rarity; if there are none, all words.
+
+    Args:
+        texts: some of them not blank.
+        **options: of `TfidfVectorizer`.
+    """
+    try:
+        return TfidfVectorizer(sublinear_tf=True, **options).fit(texts)
+    except ValueError:  # no such word: letters of proteins, signs
+        return TfidfVectorizer(sublinear_tf=True, token_pattern=r"\S+", **options).fit(texts)
+
+
 def _tfidf(setup: ClassificationSetup, train_subset: Dataset) -> tuple[Any, Any]:
     """Words and pairs of words, weighted by their rarity in the labelled texts."""
     columns = setup.text_columns
-    vectorizer = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True)
-    vectorizer.fit([text for column in columns for text in train_subset[column]])
+    texts = [text for column in columns for text in train_subset[column]]
+    vectorizer = fit_tfidf(texts, ngram_range=(1, 2))
     train, test = (
         [vectorizer.transform(split[column]) for column in columns]
         for split in (train_subset, setup.test)

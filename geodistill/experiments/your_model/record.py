@@ -42,7 +42,12 @@ def record_of(settings: YourModelSettings, data_hash: str) -> dict[str, Any]:
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
         if not (out / RECORD).is_file():
             raise InputError(f"out: {out} holds other files; expected a new or empty folder")
-        stored = json.loads((out / RECORD).read_text(encoding="utf-8"))
+        try:
+            stored = json.loads((out / RECORD).read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise InputError(
+                f"out: {out / RECORD} is damaged; expected another out, or remove the folder"
+            ) from error
         if changed := [name for name in record if stored.get(name) != record[name]]:
             name = changed[0]
             raise InputError(

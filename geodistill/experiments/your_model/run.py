@@ -31,7 +31,12 @@ from geodistill.experiments.your_model.plan import plan_table
 from geodistill.experiments.your_model.record import record_of
 from geodistill.experiments.your_model.sentence_similarity import SentenceSimilarity
 from geodistill.experiments.your_model.settings import TUNING_SEED, YourModelSettings
-from geodistill.experiments.your_model.task import DistillationTask, Inputs, Split
+from geodistill.experiments.your_model.task import (
+    DistillationTask,
+    Inputs,
+    Split,
+    refuse_two_meanings,
+)
 from geodistill.experiments.your_model.text_classification import TextClassification
 from geodistill.experiments.your_model.text_generation import TextGeneration
 from geodistill.files import Progress, no_progress
@@ -70,6 +75,7 @@ def distill_your_model(
     """
     refuse_several_processes("make every run", instead=", and workers=N or scheduler")
     silence_libraries()
+    refuse_two_meanings(settings)
     task = TASKS[settings.task]
     inputs = task.read(settings)
     record = record_of(settings, inputs.data_hash)

@@ -14,6 +14,8 @@ from torch.nn.functional import normalize
 from geodistill.errors import InputError
 
 POOLINGS = ("mean", "cls")
+TRANSFORMER = "sentence_bert_config.json"
+"""Where sentence-transformers keeps the length of texts."""
 _MODULES, _POOLING = "modules.json", "1_Pooling/config.json"
 _FOLDERS = {"Transformer": "", "Pooling": "1_Pooling", "Normalize": "2_Normalize"}
 """By module, as sentence-transformers reads them."""
@@ -83,7 +85,7 @@ def pooling_of(name: str) -> str:
         name: a folder or a name of the hub.
 
     Raises:
-        InputError: a pooling that is none of `POOLINGS`, or layers after it.
+        InputError: a pooling that is none of `POOLINGS`, layers after it, or texts in lower case.
     """
     modules = _read_json(name, _MODULES) or []
     others = [kind for m in modules if (kind := m["type"].rpartition(".")[2]) not in _FOLDERS]
@@ -93,6 +95,11 @@ def pooling_of(name: str) -> str:
         for key, value in settings.items()
         if key.startswith("pooling_mode_") and value is True
     ] or [str(settings.get("pooling_mode"))]
+    if (_read_json(name, TRANSFORMER) or {}).get("do_lower_case"):
+        raise InputError(
+            f"teacher {name!r} puts texts in lower case before its tokenizer ({TRANSFORMER}); "
+            "expected a tokenizer that does so itself"
+        )
     if others or len(poolings) != 1 or poolings[0] not in POOLINGS:
         raise InputError(
             f"teacher {name!r} makes its embeddings by {' and '.join([*poolings, *others])}; "

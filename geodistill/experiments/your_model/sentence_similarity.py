@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pandas as pd
 import torch
-from sklearn.feature_extraction.text import TfidfVectorizer
 from torch import Tensor
 
 from geodistill.distill.students import uniform_layer_map
 from geodistill.errors import InputError
+from geodistill.experiments.classification.baselines import fit_tfidf
 from geodistill.experiments.classification.cached_outputs import cache_outputs
 from geodistill.experiments.classification.evaluate import evaluate_student
 from geodistill.experiments.classification.run import train_student
@@ -26,7 +27,11 @@ from geodistill.experiments.classification.students import build_student, studen
 from geodistill.experiments.run_store import Evaluation, Run
 from geodistill.experiments.settings import run_config
 from geodistill.experiments.training import default_device
-from geodistill.experiments.your_model.sentence_encoder import SentenceEncoder, pooling_of
+from geodistill.experiments.your_model.sentence_encoder import (
+    TRANSFORMER,
+    SentenceEncoder,
+    pooling_of,
+)
 from geodistill.experiments.your_model.settings import YourModelSettings
 from geodistill.experiments.your_model.task import FEW_ROWS, Inputs, OnTrained, Split
 from geodistill.experiments.your_model.text_classification import TextClassification
@@ -155,6 +160,8 @@ class SentenceSimilarity(TextClassification):
         from transformers import AutoTokenizer
 
         AutoTokenizer.from_pretrained(base_model(setup.settings)).save_pretrained(folder)
+        longest = {"max_seq_length": setup.settings.max_length, "do_lower_case": False}
+        (folder / TRANSFORMER).write_text(json.dumps(longest), encoding="utf-8")
         pooling = {"mean": "the mean over tokens", "cls": "the first token"}[setup.teacher.pooling]
         return f" An embedding is {pooling}, scaled to length one; SentenceTransformer loads it."
 
@@ -220,6 +227,5 @@ def _teacher_embeddings(setup: ClassificationSetup) -> Tensor:
 def _weighted_words(setup: ClassificationSetup) -> Tensor:
     """The words of the test texts, weighted by their rarity in the training texts; (n, words)."""
     (column,) = setup.text_columns
-    vectorizer = TfidfVectorizer(sublinear_tf=True, max_features=20_000)
-    vectorizer.fit(setup.train[column])
+    vectorizer = fit_tfidf(setup.train[column], max_features=20_000)
     return torch.tensor(vectorizer.transform(setup.test[column]).toarray())

@@ -13,9 +13,13 @@ from torch import Tensor
 
 from geodistill.distill import FeatureDistillationTrainer
 from geodistill.errors import InputError
+from geodistill.experiments.classification.settings import EMBEDDED, FIRST, UNIFORM
+from geodistill.experiments.instruction.models import COMPUTED_TEACHER
 from geodistill.experiments.run_store import Run
 from geodistill.experiments.your_model.settings import YourModelSettings
 from geodistill.files import Progress
+from geodistill.tasks import CLASSIFICATION_TASKS
+from geodistill.tasks.instructions import INSTRUCTION_SETS
 
 Split = Literal["test", "validation"]
 PlanRow = tuple[str, str, str]
@@ -23,6 +27,11 @@ PlanRow = tuple[str, str, str]
 OnTrained = Callable[[FeatureDistillationTrainer], None] | None
 """Called with the trainer of a student, once that is trained."""
 FEW_ROWS = 50
+BUILT_IN = {
+    *CLASSIFICATION_TASKS, *INSTRUCTION_SETS, *EMBEDDED, "smollm2", COMPUTED_TEACHER, FIRST,
+    UNIFORM,
+}  # fmt: skip
+"""Names of data and models that are no files."""
 
 
 @dataclass(frozen=True)
@@ -106,6 +115,17 @@ class DistillationTask(ABC):
     @abstractmethod
     def save_rest(self, folder: Path, inputs: Inputs, setup: Any) -> str:
         """Write what `from_pretrained` needs beside weights; what a user must know, or nothing."""
+
+
+def refuse_two_meanings(settings: YourModelSettings) -> None:
+    """Raise InputError for a name of the library's that is a file or folder here as well."""
+    for setting in ("data", "teacher", "student"):
+        name = getattr(settings, setting)
+        if name in BUILT_IN and Path(name).exists():
+            raise InputError(
+                f"{setting} is {name!r}, which comes with geodistill and is a file or folder here; "
+                f"expected './{name}' for the latter, or rename it"
+            )
 
 
 def warmup_batches(n_steps: int) -> int:

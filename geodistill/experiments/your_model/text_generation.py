@@ -227,4 +227,10 @@ def _check_student(settings: YourModelSettings, config: Any, tokenizer: Any) -> 
             "name of a causal language model with the teacher's tokenizer"
         )
     else:
-        load_student(settings.student, tokenizer, positions)
+        student = load_student(settings.student, tokenizer, positions)
+        if student.config.vocab_size != config.vocab_size:
+            raise InputError(
+                f"student {settings.student!r} has {student.config.vocab_size} logits, the teacher "
+                f"{config.vocab_size}, though their tokenizers are the same; expected a student "
+                f"saved after resize_token_embeddings({config.vocab_size})"
+            )

@@ -36,6 +36,7 @@ from geodistill.tasks.own_data import EXPECTED, is_hub_name
 
 _HEAD, _BODIES = "ForSequenceClassification", ("Model", "ForMaskedLM", "ForPreTraining")
 """How the class of a classifier ends, and that of an encoder that can be given a head."""
+_GENERATORS = ("LMHeadModel", "DoubleHeadsModel")
 
 
 def read_inputs(settings: YourModelSettings) -> tuple[ClassificationData, ClassificationSettings]:
@@ -114,6 +115,7 @@ def read_runs(
     width, n_layers = student_dims(runs, config, tokenizer, n_labels)
     teacher_layer = _layer_number(settings.teacher_layer, config, "teacher")
     student_config = config if settings.student in (FIRST, UNIFORM) else load_config(runs.student)
+    _check_padding(f"student {runs.student!r}", student_config, config.pad_token_id)
     student_config = copy.deepcopy(student_config)
     student_config.num_hidden_layers = n_layers
     student_layer = _layer_number(settings.student_layer, student_config, "student")
@@ -137,8 +139,9 @@ def _layer_number(layer: Layer, config: Any, role: str) -> int:
     numbers = [i for i, x in enumerate(hidden) if torch.equal(x, recording.features(path))]
     if not numbers:
         raise InputError(
-            f"{role}_layer is {layer!r}, whose output is none of the {role}'s hidden states; "
-            "expected the path of a block, such as 'encoder.layer.5', or a number"
+            f"{role}_layer is {layer!r}, whose output is none of the {role}'s hidden states (that "
+            "of the last block is not, if a norm follows it); expected the path of a block, such "
+            "as 'encoder.layer.5', or a number, -1 for the last"
         )
     return numbers[0]
 
@@ -162,9 +165,10 @@ def _load_teacher(name: str) -> tuple[str, Any, Any]:
             f"teacher {name!r} has a tokenizer of {len(tokenizer)} tokens, its model takes "
             f"{config.vocab_size}; expected a tokenizer of this model, with a padding token"
         )
-    if not _kind(config).endswith((_HEAD, *_BODIES)):
+    kind = _kind(config)
+    if not kind.endswith((_HEAD, *_BODIES)) or kind.endswith(_GENERATORS):
         raise InputError(
-            f"teacher {name!r} is a {_kind(config)}, which has no head for text classification; "
+            f"teacher {name!r} is a {kind}, which has no head for text classification; "
             "expected a classifier, or an encoder to fine-tune"
         )
     _check_head(name, config, tokenizer)
@@ -173,6 +177,7 @@ def _load_teacher(name: str) -> tuple[str, Any, Any]:
 
 def _check_head(name: str, config: Any, tokenizer: Any) -> None:
     """Raise InputError for a classifier whose outputs on a padded batch are not its labels'."""
+    _check_padding(f"teacher {name!r}", config, tokenizer.pad_token_id)
     if getattr(config, "summary_type", None) == "last":
         raise InputError(
             f"teacher {name!r} is a {_kind(config)}, which reads the last position of a padded "
@@ -185,10 +190,14 @@ def _check_head(name: str, config: Any, tokenizer: Any) -> None:
             f"teacher {name!r} has problem_type multi_label_classification; expected one label per "
             "text (FeatureDistillationTrainer takes several, with BernoulliKLLoss)"
         )
-    if config.pad_token_id is None:
+
+
+def _check_padding(model: str, config: Any, pad_id: int) -> None:
+    """Raise InputError for a model that would take padding for text, or text for padding."""
+    if config.pad_token_id != pad_id:
         raise InputError(
-            f"teacher {name!r} has no pad_token_id in its config.json; expected "
-            f"{tokenizer.pad_token_id}, its tokenizer's"
+            f"{model} has the pad_token_id {config.pad_token_id} in its config.json; expected "
+            f"{pad_id}, its tokenizer's"
         )
 
 

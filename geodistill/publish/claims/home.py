@@ -122,6 +122,13 @@ def _study_answer(
         qualified.append(
             f"KD alone goes from {full:.1f} to {double:.1f} % with twice the training (validation)."
         )
+    if sizes := [by_label[label] for label in spec.get("sizes", ()) if label in by_label]:
+        changes = " and ".join(
+            f"{POINTS.format_difference(size.gain)} points to {size.label.partition(', ')[2]} "
+            f"(KD {_level(size, KD)} %)"
+            for size in sizes
+        )
+        qualified.append(f"In students of other sizes, weights not tuned again, it adds {changes}.")
     if unlabelled is not None:
         qualified.append(
             "With the teacher's logits on all training texts and no label KD reaches "

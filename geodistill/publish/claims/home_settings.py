@@ -70,6 +70,8 @@ def _items(judge: Judge, spec: dict[str, Any]) -> pd.DataFrame | None:
     if not sections.is_complete(spec["section"], spec["levels"]):
         return None
     items, levels = sections[spec["section"]].pooled, sections[spec["levels"]].pooled
+    for column, value in spec.get("where", {}).items():
+        items = items[items[column] == value]
     tables = [items, levels[levels["task"].isin(items["task"].unique())]]
     if "others" in spec and sections.is_complete(spec["others"]):
         tables.append(sections[spec["others"]].pooled)

@@ -17,7 +17,7 @@ from support.tiny_classification import MINILM, tiny_settings
 from transformers import AutoModel
 
 from geodistill.analysis.stored_results import load_items, load_rows
-from geodistill.experiments.classification.baselines import evaluate_baseline
+from geodistill.experiments.classification.baselines import evaluate_baseline, fit_tfidf
 from geodistill.experiments.classification.run import run_classification
 from geodistill.experiments.classification.setup import prepare_classification
 from geodistill.experiments.methods import BASELINES
@@ -124,6 +124,13 @@ def test_the_majority(setup):
         metrics = check(setup, "majority", np.full(len(setup.test), labels.mean()))
         assert not {"pearson", "spearman", "agreement"} & set(metrics)  # of a constant: undefined
         assert "teacher_pearson" in metrics
+
+
+def test_texts_without_words_of_two_letters_have_weights(setup):
+    vectorizer = fit_tfidf(["M K V L", "M A V", "-"])
+    assert sorted(vectorizer.vocabulary_) == ["-", "a", "k", "l", "m", "v"]
+    usual = fit_tfidf(["a good thing", "I like it"])
+    assert sorted(usual.vocabulary_) == ["good", "it", "like", "thing"]
 
 
 def test_tfidf(setup):

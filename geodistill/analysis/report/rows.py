@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import groupby
 
 from geodistill.analysis.report.units import Scale
 from geodistill.analysis.stats.compare import Comparison, adjust_family
@@ -48,6 +49,12 @@ def with_verdicts(
     ]
     order = {c.method: number for number, c in enumerate(pooled)}
     return tuple(sorted(rows, key=lambda row: order[row.comparison.method]))
+
+
+def main_rows(rows: Sequence[ReportRow]) -> list[ReportRow]:
+    """The first row of each method: pooled over tasks, or its only task."""
+    by_method = groupby(rows, key=lambda row: row.comparison.method)
+    return [next(of_method) for _, of_method in by_method]
 
 
 def _row(

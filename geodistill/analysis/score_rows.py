@@ -84,13 +84,16 @@ def _notes_on_methods(
     unscored = [name for name in frame["method"].dropna().unique() if name not in scored]
     if baseline in unscored:
         raise InputError(f"{path}: no row of {baseline!r} has a finite score; expected some")
-    notes = [f"left out, since no row has a finite score: {roles.join(unscored)}"]
-    methods = roles.join(frame.loc[infinite, "method"].unique())
-    diverged = (
-        f"infinite scores of {methods} are left out ({int(infinite.sum())}): if these runs "
-        "diverged, the result is about those alone that did not"
-    )
-    return [*([diverged] if methods else []), *(notes if unscored else [])]
+    notes = []
+    if infinite.any():
+        methods = roles.join(frame.loc[infinite, "method"].unique())
+        notes.append(
+            f"infinite scores of {methods} are left out ({int(infinite.sum())}): if these runs "
+            "diverged, the result is about those alone that did not"
+        )
+    if unscored:
+        notes.append(f"left out, since no row has a finite score: {roles.join(unscored)}")
+    return notes
 
 
 def _refuse_two_labels(rows: pd.DataFrame, path: Path) -> None:

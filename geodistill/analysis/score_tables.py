@@ -14,7 +14,7 @@ the other names by which columns are recognised.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
@@ -60,7 +60,7 @@ class ScoreTable:
     n_rows: int
     left_out: dict[str, int]
     notes: tuple[str, ...]
-    taken: dict[str, str] = field(default_factory=dict)
+    taken: dict[str, str]
 
     @property
     def has_items(self) -> bool:

@@ -102,7 +102,7 @@ def _folder_name(baseline: str) -> str:
 def _print(console: Console, report: ComparisonReport, baseline: str, *, taken: bool) -> None:
     scores = report.scores
     if taken:
-        print_taken(console, scores)
+        print_taken(console, scores.taken)
     console.print(f"margin: {report.scale.words}", soft_wrap=True)
     direction = (
         "lower is better, so signs are reversed" if scores.sign_flipped else "higher is better"

@@ -80,8 +80,7 @@ def run_power(
     plan = plan_table(design, gains)
     console = wide_console()
     if pilot is not None:
-        taken = {**scores.taken, "value": scores.metric}  # either direction has the same variance
-        print_taken(console, replace(scores, taken=taken))
+        print_taken(console, {**scores.taken, "value": scores.metric})  # whichever way is better
     console.print(f"Variance components from {source}.")
     console.print(rich_table(plan))
     console.print(describe_design(design))

@@ -269,9 +269,7 @@ class Judge:
         Raises:
             InputError: as `has_results`.
         """
-        if not self.has_results(key):
-            return []
-        test, items = find_test(key), self.items(key)
+        test = find_test(key)
         return [
             Record(
                 claim=key,
@@ -283,7 +281,7 @@ class Judge:
                 detail=comparison_label(comparison.method, comparison.baseline),
                 rows=f"data/results/{test.study}/{test.section}",
                 run_ids=comparison.run_ids,
-                note=_control_vs_kd(items, comparison, test.unit),
+                note=_control_vs_kd(self.items(key), comparison, test.unit),
             )
             for comparison in self.comparisons(key)
         ]

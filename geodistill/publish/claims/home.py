@@ -42,7 +42,8 @@ def finding(settings: Sequence[Setting]) -> str:
     counted = [s for s in settings if s.kind == "confirmatory"]
     if len(counted) == 1:
         (only,) = counted
-        gain, best = (POINTS.format(c.estimate) for c in (only.gain, _best(only)))
+        over_kd = {c.method: POINTS.format(c.estimate) for c in (only.gain, *only.alternatives)}
+        gain, best = over_kd[PROCRUSTES], over_kd[only.over_best.baseline]
         return f"{only.label}: Procrustes {gain} points over KD, the best alternative {best}"
     gains = sum(_is_better(s.gain) for s in counted)
     ahead = sum(_is_better(s.over_best) for s in counted)
@@ -50,11 +51,6 @@ def finding(settings: Sequence[Setting]) -> str:
         f"A Procrustes term is better than KD in {gains} of {len(counted)} studies, and better "
         f"than the best alternative in {ahead}"
     )
-
-
-def _best(setting: Setting) -> Comparison:
-    """The best alternative over KD."""
-    return next(c for c in setting.alternatives if c.method == setting.over_best.baseline)
 
 
 def answer(judge: Judge, settings: Sequence[Setting]) -> str:

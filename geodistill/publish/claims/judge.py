@@ -20,8 +20,7 @@ from geodistill.errors import InputError
 from geodistill.experiments.methods import CONTROLS, term_of
 from geodistill.experiments.stored_sections import StoredSections
 
-HOLDS, FAILS = "holds", "does not hold"
-VERDICTS = (*WORDS, HOLDS, FAILS)
+VERDICTS = (*WORDS, "holds", "does not hold")
 NOT_YET = "not yet tested"
 KD = "kd"
 WORSE_THAN_KD = "worse than KD"

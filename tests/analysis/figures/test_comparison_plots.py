@@ -193,13 +193,12 @@ def test_groups_are_drawn_with_their_methods_side_by_side(ax):
         [(g, m, v, v - 1, v + 2) for g, v in (("KD", 1.0), ("SFT", 3.0)) for m in METHODS],
         columns=["group", "method", "estimate", "low", "high"],
     )
-    by_method = {m: table[table["method"] == m] for m in METHODS}
-    comparison_plots.grouped_errorbars(ax, by_method, ["KD", "SFT"], 0.2)
+    comparison_plots.grouped_errorbars(ax, table)
     assert [t.get_text() for t in ax.get_xticklabels()] == ["KD", "SFT"]
     first, second = ax.containers
     assert first.lines[0].get_ydata().tolist() == [1.0, 3.0]
-    assert first.lines[0].get_xdata() == pytest.approx([-0.1, 0.9])
-    assert second.lines[0].get_xdata() == pytest.approx([0.1, 1.1])
+    assert first.lines[0].get_xdata() == pytest.approx([-0.07, 0.93])
+    assert second.lines[0].get_xdata() == pytest.approx([0.07, 1.07])
     assert to_hex(first.lines[0].get_color()).upper() == method_style(METHODS[0]).color
     segments = first.lines[2][0].get_segments()
     assert [segment[:, 1].tolist() for segment in segments] == [[0.0, 3.0], [2.0, 5.0]]

@@ -173,5 +173,3 @@ def test_what_rows_do_not_allow_is_refused_or_left_out():
         sensitivity_table(one.assign(score=one["score"] / 3), "m", "kd")
     many = sensitivity_table(classifiers(n_items=300, tasks=("a",)), "m", "kd")
     assert not many["test"].str.contains("Bayesian|without|tasks better").any()
-    with pytest.raises(InputError, match="unknown method 'mm'"):
-        sensitivity_table(one, "mm", "kd")

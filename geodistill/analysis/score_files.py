@@ -164,7 +164,7 @@ def _harness_rows(content: dict[str, Any]) -> Iterator[dict[str, object]]:
     seed = {"seed": config["random_seed"]} if "random_seed" in config else {}
     groups = content.get("group_subtasks", {})
     subtasks = {name for group in groups if group in content["results"] for name in groups[group]}
-    tasks = {name: of for name, of in content["results"].items() if name not in subtasks}
+    tasks = {task: scores for task, scores in content["results"].items() if task not in subtasks}
     filtered = {  # as in "exact_match,strict-match" beside "exact_match,flexible-extract"
         metric
         for scores in tasks.values()
@@ -204,8 +204,8 @@ def _load_folder(path: Path) -> pd.DataFrame:
             "results, or of one JSON file per run"
         )
     frames = [_load_file(file) for file in paths]
-    if all(len(frame) == 1 for frame in frames):  # a run each: its name may be the file's alone
-        frames = [f.assign(file=file.stem) for f, file in zip(frames, paths, strict=True)]
+    if all(len(frame) == 1 for frame in frames):  # one run per file, perhaps named by it alone
+        frames = [rows.assign(file=file.stem) for rows, file in zip(frames, paths, strict=True)]
     return pd.concat(frames, ignore_index=True)
 
 

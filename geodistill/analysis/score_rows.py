@@ -97,7 +97,7 @@ def _notes_on_methods(
 
 
 def _refuse_two_labels(rows: pd.DataFrame, path: Path) -> None:
-    """Raise InputError if an item has another label in another run: it is not the same item."""
+    """Raise InputError if an item has different labels in different runs: it is not one item."""
     by_item = rows.groupby(["task", "item"], sort=False)["label"]
     several = by_item.transform("nunique") > 1
     if several.any():
@@ -106,7 +106,7 @@ def _refuse_two_labels(rows: pd.DataFrame, path: Path) -> None:
         raise InputError(
             f"{path}: item {item} of {task} has the labels {' and '.join(labels[:2])}: expected "
             "one label per item; name the column of the items by --column item=NAME (row numbers "
-            "of shuffled data are none)"
+            "of shuffled data do not identify items)"
         )
 
 

@@ -31,7 +31,7 @@ def parse_columns(columns: Sequence[str]) -> dict[str, str]:
 
 
 def print_taken(console: Console, taken: Mapping[str, str]) -> None:
-    """One line for each role: what was taken as it."""
+    """Print one line per role: what was taken for it."""
     for role, words in taken.items():
         console.print(f"{role}: {words}", soft_wrap=True)
 

@@ -201,8 +201,8 @@ def _sizes(report: ComparisonReport) -> list[str]:
         by_size.setdefault(_ran(row.comparison), []).append(row.comparison.method)
     if len(by_size) == 1:
         return [f"Both methods of each pair ran {next(iter(by_size))}."]
-    first = report.rows[0].comparison
-    return [f"{', '.join(of)} and {first.baseline} ran {size}." for size, of in by_size.items()]
+    baseline = report.rows[0].comparison.baseline
+    return [f"{', '.join(names)} and {baseline} ran {size}." for size, names in by_size.items()]
 
 
 def _corrections(n_primary: int, n_secondary: int) -> str:

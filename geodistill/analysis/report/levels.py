@@ -72,7 +72,7 @@ def score_levels(scores: ScoreTable) -> pd.DataFrame:
 def with_collapse_rule(
     scores: ScoreTable, collapsed_at: str | float | Sequence[str | float]
 ) -> ScoreTable:
-    """The table with a column `collapsed`, if a score is named for it; the rule among `taken`.
+    """The table with its collapse rule among `taken`, and a column `collapsed` if scores give it.
 
     Args:
         scores: the table.

@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+from support.paired_items import crossed_rows
 
 from geodistill.analysis.report.comparison_report import compare_all
 from geodistill.analysis.score_tables import read_scores
@@ -14,8 +15,7 @@ KEYS = ["task", "method", "seed", "item"]
 
 @pytest.fixture
 def long():
-    index = pd.MultiIndex.from_product([["a", "b"], ["kd", "cka"], [0, 1], range(3)], names=KEYS)
-    frame = index.to_frame(index=False)
+    frame = crossed_rows(task="ab", method=["kd", "cka"], seed=range(2), item=range(3))
     return frame.assign(value=np.random.default_rng(0).integers(0, 2, len(frame)).astype(float))
 
 

@@ -10,6 +10,7 @@ import pytest
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
 from support.command_line import run, run_in_fresh_interpreter
+from support.paired_items import crossed_rows
 
 from geodistill.analysis.figures import comparison_plots
 from geodistill.analysis.report.comparison_report import compare_all
@@ -30,9 +31,7 @@ METHODS = {"kd": 0.0, "cka_1": 0.0, "proc": 0.1, "gram": 0.01}
 
 
 def table(n_items=60, seeds=range(4), tasks=("a", "b"), methods=METHODS):
-    names = ["task", "method", "seed", "item"]
-    index = pd.MultiIndex.from_product([tasks, methods, seeds, range(n_items)], names=names)
-    frame = index.to_frame(index=False)
+    frame = crossed_rows(task=tasks, method=methods, seed=seeds, item=range(n_items))
     difficulty = np.random.default_rng(0).random((len(tasks), n_items))
     base = difficulty[frame["task"].map(list(tasks).index), frame["item"]]
     noise = 0.15 * np.random.default_rng(1).standard_normal(len(frame))

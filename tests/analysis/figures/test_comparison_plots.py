@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.colors import to_hex, to_rgb
+from support.paired_items import crossed_rows
 
 from geodistill.analysis.figures import comparison_plots
 from geodistill.analysis.figures.style import (
@@ -41,11 +42,8 @@ METHODS = ["kd+procrustes", "kd+gram"]
 @pytest.fixture
 def items():
     rng = np.random.default_rng(0)
-    index = pd.MultiIndex.from_product(
-        [["movie", "product"], ["kd", *METHODS], range(5), [f"i{i}" for i in range(40)]],
-        names=["task", "method", "seed", "item"],
-    )
-    frame = index.to_frame(index=False)
+    methods, names = ["kd", *METHODS], [f"i{i}" for i in range(40)]
+    frame = crossed_rows(task=["movie", "product"], method=methods, seed=range(5), item=names)
     gain = frame["method"].map({"kd": 0.0, "kd+procrustes": 0.6, "kd+gram": 0.0})
     frame["score"] = (rng.random(len(frame)) < 0.3 + gain).astype(float)
     run_id = frame["task"] + frame["method"] + frame["seed"].astype(str)

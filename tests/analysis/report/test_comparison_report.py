@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from support.command_line import run
+from support.paired_items import crossed_rows
 
 from geodistill.analysis import compare_all, read_scores
 from geodistill.analysis.report.export import (
@@ -22,9 +23,7 @@ from geodistill.errors import InputError
 
 
 def table(methods=("kd", "a", "b"), tasks=("t",), n_seeds=5, n_items=40):
-    names = ["task", "method", "seed", "item"]
-    axes = [tasks, methods, range(n_seeds), range(n_items)]
-    frame = pd.MultiIndex.from_product(axes, names=names).to_frame(index=False)
+    frame = crossed_rows(task=tasks, method=methods, seed=range(n_seeds), item=range(n_items))
     draw = np.random.default_rng(0).random(len(frame))
     return frame.assign(accuracy=(draw < 0.6).astype(float))
 

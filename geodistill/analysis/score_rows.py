@@ -45,20 +45,12 @@ def clean_rows(
     unlabelled = pd.Series(False, index=frame.index)
     if {"label", "prediction"} <= set(frame):
         unlabelled = values.isna() & (frame["label"].isna() | frame["prediction"].isna())
-    finite = np.isfinite(values)
-    valid = frame[named & finite]
-    largest = valid["score"].abs().max()
-    if largest > MAX_SCORE or 0 < largest < MIN_SCORE:
-        raise InputError(
-            f"{path}: the largest score is {largest:g}; expected a unit in which it lies between "
-            f"{MIN_SCORE:g} and {MAX_SCORE:g}"
-        )
+    valid = frame[named & np.isfinite(values)]
+    _refuse_size(valid["score"].abs().max(), path)
     cell = valid.groupby(keys, sort=False).ngroup()  # each name is read once
     repeated = cell.duplicated()
     if repeated.any():
-        first = valid["score"].groupby(cell, sort=False).transform("first")
-        other = valid[valid["score"] != first]
-        _refuse_conflict(other, valid, keys, absent, other_columns, path)
+        _refuse_conflict(valid, cell, keys, absent, other_columns, path)
     unique = valid[~repeated]
     if {"item", "label"} <= set(unique):
         _refuse_two_labels(unique, path)
@@ -75,6 +67,15 @@ def clean_rows(
     ids = runs["task"] + "/" + runs["method"] + "/" + runs["seed"]
     notes = _notes_on_methods(frame, infinite, set(unique["method"]), baseline, path)
     return unique.assign(run_id=ids.to_numpy()[run]).reset_index(drop=True), left_out, notes
+
+
+def _refuse_size(largest: float, path: Path) -> None:
+    """Raise InputError if powers of the largest score overflow, or all scores look like 0."""
+    if largest > MAX_SCORE or 0 < largest < MIN_SCORE:
+        raise InputError(
+            f"{path}: the largest score is {largest:g}; expected a unit in which it lies between "
+            f"{MIN_SCORE:g} and {MAX_SCORE:g}"
+        )
 
 
 def _notes_on_methods(
@@ -144,14 +145,16 @@ def _with_names(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def _refuse_conflict(
-    different: pd.DataFrame,
     rows: pd.DataFrame,
+    cell: "pd.Series[int]",
     keys: list[str],
     absent: list[str],
     others: pd.DataFrame,
     path: Path,
 ) -> None:
     """Raise InputError if a score has two values, with the column that tells its rows apart."""
+    first = rows["score"].groupby(cell, sort=False).transform("first")
+    different = rows[rows["score"] != first]
     if different.empty:
         return
     values = different.iloc[0][keys]

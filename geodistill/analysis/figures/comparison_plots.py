@@ -43,7 +43,7 @@ def forest(ax: Axes, estimates: pd.DataFrame, unit: str, margin: float | Sequenc
             label += f", {row['task']}"
         labels.append(label.replace("$", r"\$"))  # no formula
     difference = "difference"
-    if len(estimates) and not several["baseline"]:
+    if not several["baseline"]:
         difference += f" from {method_style(estimates['baseline'].iloc[0]).label}"
     ax.set_xlabel(f"{difference}, {unit} (line: 95 % interval)".replace("$", r"\$"))
     return _label_rows(ax, labels)

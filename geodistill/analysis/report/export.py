@@ -46,18 +46,16 @@ def report_table(report: ComparisonReport) -> pd.DataFrame:
     return pd.DataFrame(
         [
             {
-                "method": row.comparison.method,
-                "task": row.comparison.task,
-                f"{unit.name} ({100 * row.comparison.level:g} % interval)": (
-                    unit.format_difference(row.comparison)
-                ),
-                "n": _size(row.comparison),
-                "p": format_p(row.comparison.p),
+                "method": c.method,
+                "task": c.task,
+                f"{unit.name} ({100 * c.level:g} % interval)": unit.format_difference(c),
+                "n": f"{c.n_seeds} × {c.n_items:,}" if c.n_items else f"{c.n_seeds}",
+                "p": format_p(c.p),
                 "adjusted p": f"{format_p(row.p_adjusted)} {row.correction}",
-                "P(better)": "–" if math.isnan(p := row.comparison.p_better) else f"{p:.2f}",
+                "P(better)": "–" if math.isnan(c.p_better) else f"{c.p_better:.2f}",
                 "verdict": row.verdict.word,
             }
-            for row in report.rows
+            for row, c in zip(report.rows, report.comparisons, strict=True)
         ]
     )
 
@@ -229,11 +227,6 @@ def _ran(c: Comparison) -> str:
     clusters = f" from {c.n_clusters:,} sources" if c.n_clusters != c.n_items else ""
     unit = "tasks" if "over tasks" in c.test or "× tasks" in c.test else "items"
     return f"the same {seeds} on the same {c.n_items:,} {unit}{clusters}{tasks}"
-
-
-def _size(c: Comparison) -> str:
-    """Seeds × items."""
-    return f"{c.n_seeds} × {c.n_items:,}" if c.n_items else f"{c.n_seeds}"
 
 
 def to_json(report: ComparisonReport) -> str:

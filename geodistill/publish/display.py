@@ -36,7 +36,7 @@ def show(
     data: pd.DataFrame | None = None,
     source: Source,
     made_by: str | None = None,
-    results: str | Path | None = None,
+    results: str | None = None,
     run_ids: Sequence[str] | None = None,
     name: str | None = None,
 ) -> None:
@@ -84,7 +84,7 @@ def show_table(
     caption: str,
     source: Source,
     made_by: str | None = None,
-    results: str | Path | None = None,
+    results: str | None = None,
     run_ids: Sequence[str] | None = None,
     name: str | None = None,
 ) -> None:
@@ -156,7 +156,7 @@ def _facts(
     text: str,
     source: str,
     made_by: str | None,
-    results: str | Path | None,
+    results: str | None,
     run_ids: Sequence[str] | None,
 ) -> dict[str, Any]:
     if source not in ("live", "stored"):
@@ -170,7 +170,7 @@ def _facts(
         "text": text,
         "source": source,
         "made_by": made_by or LIVE,
-        "results": str(results) if results is not None else None,
+        "results": results,
         "run_ids": sorted(set(run_ids or [])),
     }
 

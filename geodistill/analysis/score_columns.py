@@ -1,4 +1,4 @@
-"""Which column of a table is what: method, task, seed, fold, item, cluster, metric, value.
+"""The role of each column of a table: method, task, seed, fold, item, cluster, metric, value.
 
 Names are recognised in any spelling, every guess is reported in words, and `columns` overrules it:
 another name for a role, or "" for none.
@@ -10,7 +10,7 @@ from difflib import get_close_matches
 from typing import Any
 
 import pandas as pd
-from pandas.api.types import is_bool_dtype, is_numeric_dtype
+from pandas.api.types import is_numeric_dtype
 
 from geodistill.errors import InputError
 
@@ -56,7 +56,7 @@ def canonical(name: object) -> str:
 
 
 def is_name(column: object) -> bool:
-    """Whether a column's name is one of those that stand for columns of names.
+    """Whether a column, by its own name, holds names: of methods, tasks, items or clusters.
 
     Example:
         >>> is_name("Model"), is_name("question_id"), is_name("accuracy")
@@ -66,7 +66,7 @@ def is_name(column: object) -> bool:
 
 
 def role_of(column: object) -> str:
-    """The role of which a column's name is one, whatever it holds; "" if there is none."""
+    """The role that a column's name stands for, whatever the column holds; "" if none."""
     return next((role for role in ROLES if canonical(column) in _ALIASES[role]), "")
 
 
@@ -159,7 +159,7 @@ def to_numbers(values: "pd.Series[Any]", path: object) -> "pd.Series[float]":
     Raises:
         InputError: a text that is no number.
     """
-    if is_numeric_dtype(values) or is_bool_dtype(values):
+    if is_numeric_dtype(values):
         return values.astype("Float64").astype(float)
     texts = values.astype("string").str.strip()
     texts = texts.mask(texts.str.lower().isin(list(_MISSING)))
@@ -224,7 +224,7 @@ def refuse_absent_columns(frame: pd.DataFrame, names: Iterable[str], what: str =
 
 
 def as_names(names: str | float | Iterable[object]) -> list[str]:
-    """One name or several as a list of texts.
+    """One name, or several, as a list of texts.
 
     Example:
         >>> as_names("kd"), as_names([1, 2])
@@ -234,6 +234,6 @@ def as_names(names: str | float | Iterable[object]) -> list[str]:
 
 
 def join(names: Iterable[object], most: int = 20) -> str:
-    """Names separated by commas, at most so many."""
+    """The first `most` names separated by commas, and the number of all if there are more."""
     texts = [str(name) for name in names]
     return ", ".join(texts[:most]) + (f", ... ({len(texts)})" if len(texts) > most else "")

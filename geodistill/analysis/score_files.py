@@ -123,23 +123,23 @@ def _read_lines(path: Path) -> pd.DataFrame:
 def _read_json(path: Path) -> pd.DataFrame:
     with _open(path) as file:
         content = json.load(file)
-    if isinstance(content, dict) and isinstance(content.get("results"), dict):
-        return pd.DataFrame(_harness_rows(content))
-    if isinstance(content, dict) and {"task_name", "scores"} <= set(content):
-        return pd.DataFrame(_embedding_rows(content, method=path.parents[1].name))
-    if isinstance(content, dict) and "data" in content and {"columns", "schema"} & set(content):
-        return pd.DataFrame(content["data"], columns=content.get("columns"))
-    if isinstance(content, dict) and _are_rows(content):  # as pandas writes orient="index"
-        return pd.DataFrame(list(content.values()))
-    if isinstance(content, dict) and content and all(map(_are_rows, content.values())):
-        return pd.DataFrame(content)  # as pandas writes it without an `orient`
-    if isinstance(content, dict) and all(isinstance(value, list) for value in content.values()):
-        return pd.DataFrame(content)
     if isinstance(content, list) and all(isinstance(row, dict) for row in content):
         return pd.json_normalize(content)
-    if isinstance(content, dict):
-        return pd.json_normalize([content])
-    raise InputError(f"{path} holds a {type(content).__name__}; expected a list of objects")
+    if not isinstance(content, dict):
+        raise InputError(f"{path} holds a {type(content).__name__}; expected a list of objects")
+    if isinstance(content.get("results"), dict):
+        return pd.DataFrame(_harness_rows(content))
+    if {"task_name", "scores"} <= set(content):
+        return pd.DataFrame(_embedding_rows(content, method=path.parents[1].name))
+    if "data" in content and {"columns", "schema"} & set(content):
+        return pd.DataFrame(content["data"], columns=content.get("columns"))
+    values = list(content.values())
+    if _are_rows(content):  # as pandas writes orient="index"
+        return pd.DataFrame(values)
+    are_lists = all(isinstance(value, list) for value in values)
+    if are_lists or all(map(_are_rows, values)):  # the latter as pandas writes by default
+        return pd.DataFrame(content)
+    return pd.json_normalize([content])
 
 
 def _are_rows(content: object) -> bool:
@@ -164,7 +164,7 @@ def _harness_rows(content: dict[str, Any]) -> Iterator[dict[str, object]]:
     seed = {"seed": config["random_seed"]} if "random_seed" in config else {}
     groups = content.get("group_subtasks", {})
     subtasks = {name for group in groups if group in content["results"] for name in groups[group]}
-    tasks = {name: of for name, of in content["results"].items() if name not in subtasks}
+    tasks = {task: scores for task, scores in content["results"].items() if task not in subtasks}
     filtered = {  # as in "exact_match,strict-match" beside "exact_match,flexible-extract"
         metric
         for scores in tasks.values()
@@ -204,8 +204,8 @@ def _load_folder(path: Path) -> pd.DataFrame:
             "results, or of one JSON file per run"
         )
     frames = [_load_file(file) for file in paths]
-    if all(len(frame) == 1 for frame in frames):  # a run each: its name may be the file's alone
-        frames = [f.assign(file=file.stem) for f, file in zip(frames, paths, strict=True)]
+    if all(len(frame) == 1 for frame in frames):  # one run per file, perhaps named by it alone
+        frames = [rows.assign(file=file.stem) for rows, file in zip(frames, paths, strict=True)]
     return pd.concat(frames, ignore_index=True)
 
 

@@ -45,20 +45,12 @@ def clean_rows(
     unlabelled = pd.Series(False, index=frame.index)
     if {"label", "prediction"} <= set(frame):
         unlabelled = values.isna() & (frame["label"].isna() | frame["prediction"].isna())
-    finite = np.isfinite(values)
-    valid = frame[named & finite]
-    largest = valid["score"].abs().max()
-    if largest > MAX_SCORE or 0 < largest < MIN_SCORE:
-        raise InputError(
-            f"{path}: the largest score is {largest:g}; expected a unit in which it lies between "
-            f"{MIN_SCORE:g} and {MAX_SCORE:g}"
-        )
+    valid = frame[named & np.isfinite(values)]
+    _refuse_size(valid["score"].abs().max(), path)
     cell = valid.groupby(keys, sort=False).ngroup()  # each name is read once
     repeated = cell.duplicated()
     if repeated.any():
-        first = valid["score"].groupby(cell, sort=False).transform("first")
-        other = valid[valid["score"] != first]
-        _refuse_conflict(other, valid, keys, absent, other_columns, path)
+        _refuse_conflict(valid, cell, keys, absent, other_columns, path)
     unique = valid[~repeated]
     if {"item", "label"} <= set(unique):
         _refuse_two_labels(unique, path)
@@ -77,6 +69,15 @@ def clean_rows(
     return unique.assign(run_id=ids.to_numpy()[run]).reset_index(drop=True), left_out, notes
 
 
+def _refuse_size(largest: float, path: Path) -> None:
+    """Raise InputError if powers of the largest score overflow, or all scores look like 0."""
+    if largest > MAX_SCORE or 0 < largest < MIN_SCORE:
+        raise InputError(
+            f"{path}: the largest score is {largest:g}; expected a unit in which it lies between "
+            f"{MIN_SCORE:g} and {MAX_SCORE:g}"
+        )
+
+
 def _notes_on_methods(
     frame: pd.DataFrame, infinite: "pd.Series[bool]", scored: set[str], baseline: str, path: Path
 ) -> list[str]:
@@ -84,17 +85,20 @@ def _notes_on_methods(
     unscored = [name for name in frame["method"].dropna().unique() if name not in scored]
     if baseline in unscored:
         raise InputError(f"{path}: no row of {baseline!r} has a finite score; expected some")
-    notes = [f"left out, since no row has a finite score: {roles.join(unscored)}"]
-    methods = roles.join(frame.loc[infinite, "method"].unique())
-    diverged = (
-        f"infinite scores of {methods} are left out ({int(infinite.sum())}): if these runs "
-        "diverged, the result is about those alone that did not"
-    )
-    return [*([diverged] if methods else []), *(notes if unscored else [])]
+    notes = []
+    if infinite.any():
+        methods = roles.join(frame.loc[infinite, "method"].unique())
+        notes.append(
+            f"infinite scores of {methods} are left out ({int(infinite.sum())}): if these runs "
+            "diverged, the result is about those alone that did not"
+        )
+    if unscored:
+        notes.append(f"left out, since no row has a finite score: {roles.join(unscored)}")
+    return notes
 
 
 def _refuse_two_labels(rows: pd.DataFrame, path: Path) -> None:
-    """Raise InputError if an item has another label in another run: it is not the same item."""
+    """Raise InputError if an item has different labels in different runs: it is not one item."""
     by_item = rows.groupby(["task", "item"], sort=False)["label"]
     several = by_item.transform("nunique") > 1
     if several.any():
@@ -103,7 +107,7 @@ def _refuse_two_labels(rows: pd.DataFrame, path: Path) -> None:
         raise InputError(
             f"{path}: item {item} of {task} has the labels {' and '.join(labels[:2])}: expected "
             "one label per item; name the column of the items by --column item=NAME (row numbers "
-            "of shuffled data are none)"
+            "of shuffled data do not identify items)"
         )
 
 
@@ -141,14 +145,16 @@ def _with_names(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def _refuse_conflict(
-    different: pd.DataFrame,
     rows: pd.DataFrame,
+    cell: "pd.Series[int]",
     keys: list[str],
     absent: list[str],
     others: pd.DataFrame,
     path: Path,
 ) -> None:
     """Raise InputError if a score has two values, with the column that tells its rows apart."""
+    first = rows["score"].groupby(cell, sort=False).transform("first")
+    different = rows[rows["score"] != first]
     if different.empty:
         return
     values = different.iloc[0][keys]

@@ -14,7 +14,7 @@ the other names by which columns are recognised.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
@@ -60,7 +60,7 @@ class ScoreTable:
     n_rows: int
     left_out: dict[str, int]
     notes: tuple[str, ...]
-    taken: dict[str, str] = field(default_factory=dict)
+    taken: dict[str, str]
 
     @property
     def has_items(self) -> bool:
@@ -133,20 +133,23 @@ def read_scores(
     n_rows = len(frame) + sum(left_out.values())
     taken = _describe(frame, name_by_role, taken)
     taken["value"] = f"{name}; {'lower' if sign_flipped else 'higher'} is better"
-    for role, names, reason in (
-        ("task", tasks, "of a task that was not chosen"),
-        ("method", [baseline, *methods] if methods else (), "of a method that was not chosen"),
-    ):
-        if names:
-            known = frame[role].unique().tolist()
-            if absent := [value for value in names if value not in known]:
-                raise InputError(
-                    f"{role} {absent[0]!r} is none of the rows'; they hold {join(known)}"
-                )
-            notes += [f"tasks: {join(tasks)} of {len(known)}, as chosen"] if role == "task" else []
-            left_out[reason] = int((~frame[role].isin(names)).sum())
-            frame = frame[frame[role].isin(names)].reset_index(drop=True)
+    if tasks:
+        notes.append(f"tasks: {join(tasks)} of {frame['task'].nunique()}, as chosen")
+        frame, n_others = _choose(frame, "task", tasks)
+        left_out["of a task that was not chosen"] = n_others
+    if methods:
+        frame, n_others = _choose(frame, "method", [baseline, *methods])
+        left_out["of a method that was not chosen"] = n_others
     return ScoreTable(frame, name, sign_flipped, from_labels, n_rows, left_out, tuple(notes), taken)
+
+
+def _choose(frame: pd.DataFrame, role: str, names: Sequence[str]) -> tuple[pd.DataFrame, int]:
+    """The rows of some tasks or methods, and the number of the other rows."""
+    known = frame[role].unique().tolist()
+    if absent := [name for name in names if name not in known]:
+        raise InputError(f"{role} {absent[0]!r} is none of the rows'; they hold {join(known)}")
+    is_chosen = frame[role].isin(names)
+    return frame[is_chosen].reset_index(drop=True), int((~is_chosen).sum())
 
 
 def _is_of_labels(frame: pd.DataFrame, metric: str | None, column: str) -> bool:

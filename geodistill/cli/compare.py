@@ -21,6 +21,7 @@ from geodistill.analysis.report.export import (
     to_json,
     write_report,
 )
+from geodistill.analysis.report.rows import main_rows
 from geodistill.analysis.score_tables import read_scores
 from geodistill.analysis.stats.verdict import BETTER, WORSE
 from geodistill.cli.tables import parse_columns, print_taken, rich_table, wide_console
@@ -101,7 +102,7 @@ def _folder_name(baseline: str) -> str:
 def _print(console: Console, report: ComparisonReport, baseline: str, *, taken: bool) -> None:
     scores = report.scores
     if taken:
-        print_taken(console, scores)
+        print_taken(console, scores.taken)
     console.print(f"margin: {report.scale.words}", soft_wrap=True)
     direction = (
         "lower is better, so signs are reversed" if scores.sign_flipped else "higher is better"
@@ -137,7 +138,7 @@ def _print_ranks(console: Console, report: ComparisonReport, baseline: str) -> N
 
     table = rank_table(task_means(report), baseline, report.margin)
     console.print(rich_table(_text(table), f"rank tests over tasks, against {baseline}"))
-    pooled = {row.comparison.method: row for row in reversed(report.rows)}
+    pooled = {row.comparison.method: row for row in main_rows(report.rows)}
     for ranks in table.to_dict("records"):
         if not (row := pooled.get(ranks["method"])):
             continue

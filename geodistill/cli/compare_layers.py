@@ -100,8 +100,12 @@ def _kind_of_input(names: tuple[str, str], texts: Path | None, images: Path | No
             raise InputError(f"no file or folder at {path}")
     if from_files:
         return "row"
-    for name in names:
-        _refuse_absent_folder(name)
+    for name in names:  # an absent folder would be looked up on the hub
+        if name.startswith((".", "/", "~")) and not Path(name).expanduser().is_dir():
+            raise InputError(
+                f"model {name!r}: expected a folder, a hub name, minilm or smollm2; there is no "
+                "such folder"
+            )
     return "image" if images else "text"
 
 
@@ -174,15 +178,6 @@ def read_texts(path: Path) -> list[str]:
             f"--texts {path}: {reason}; expected a text file, one text per line"
         ) from error
     return [line.strip() for line in lines if line.strip()]
-
-
-def _refuse_absent_folder(name: str) -> None:
-    """Raise InputError for a path that is not there; else it would be looked up on the hub."""
-    if name.startswith((".", "/", "~")) and not Path(name).expanduser().is_dir():
-        raise InputError(
-            f"model {name!r}: expected a folder, a hub name, minilm or smollm2; there is no such "
-            "folder"
-        )
 
 
 def load_model(name: str, device: str, dtype: str, preparer: Any = None) -> tuple[Any, Any]:

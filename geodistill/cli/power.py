@@ -1,6 +1,6 @@
 """What `geodistill power` does: plan a comparison from a pilot or from standard deviations."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -67,7 +67,9 @@ def run_power(
         design, source, gains = _pilot_design(pilot, scores, methods, baseline, gains, unit)
     else:
         of_pilot = {"method": methods, "column": columns, "metric": metric, "task": tasks}
-        _refuse_options_of_pilot({**of_pilot, "unit": unit})
+        of_pilot["unit"] = unit
+        if useless := [f"--{name}" for name, value in of_pilot.items() if value]:
+            raise InputError(f"{', '.join(useless)} are about a pilot: give --pilot too")
         design = Design(components_from_sd(*deviations), 1, seeds=5, items=1000)
         source = "given deviations " + ", ".join(f"{value:g}" for value in deviations)
     design = replace(
@@ -80,8 +82,7 @@ def run_power(
     plan = plan_table(design, gains)
     console = wide_console()
     if pilot is not None:
-        taken = {**scores.taken, "value": scores.metric}  # either direction has the same variance
-        print_taken(console, replace(scores, taken=taken))
+        print_taken(console, {**scores.taken, "value": scores.metric})  # whichever way is better
     console.print(f"Variance components from {source}.")
     console.print(rich_table(plan))
     console.print(describe_design(design))
@@ -89,12 +90,6 @@ def run_power(
     if out:
         write_design(out, design, source, gains)
         console.print(f"design written to {out}")
-
-
-def _refuse_options_of_pilot(options: Mapping[str, object]) -> None:
-    """InputError if options that only a pilot has are set without one."""
-    if without_use := [f"--{name}" for name, value in options.items() if value]:
-        raise InputError(f"{', '.join(without_use)} are about a pilot: give --pilot too")
 
 
 def _pilot_design(

@@ -1,13 +1,12 @@
 """Score tables named on the command line, and tables for a terminal."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import pandas as pd
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from geodistill.analysis.score_tables import ScoreTable
 from geodistill.errors import InputError
 
 PIPED = 110  # columns, where the output is no terminal and has no width of its own
@@ -31,9 +30,9 @@ def parse_columns(columns: Sequence[str]) -> dict[str, str]:
     return names
 
 
-def print_taken(console: Console, scores: ScoreTable) -> None:
-    """One line for each role: what was taken as it."""
-    for role, words in scores.taken.items():
+def print_taken(console: Console, taken: Mapping[str, str]) -> None:
+    """Print one line per role: what was taken for it."""
+    for role, words in taken.items():
         console.print(f"{role}: {words}", soft_wrap=True)
 
 

@@ -36,7 +36,7 @@ def show(
     data: pd.DataFrame | None = None,
     source: Source,
     made_by: str | None = None,
-    results: str | Path | None = None,
+    results: str | None = None,
     run_ids: Sequence[str] | None = None,
     name: str | None = None,
 ) -> None:
@@ -83,9 +83,8 @@ def show_table(
     *,
     caption: str,
     source: Source,
-    per_page: int | None = None,
     made_by: str | None = None,
-    results: str | Path | None = None,
+    results: str | None = None,
     run_ids: Sequence[str] | None = None,
     name: str | None = None,
 ) -> None:
@@ -95,7 +94,6 @@ def show_table(
         frame: the table; numbers are printed with four significant digits, texts uncut.
         caption: a sentence on what the table holds.
         source: "live" or "stored", as for `show`.
-        per_page: rows per folded page; by default the table is one page, unfolded.
         made_by: the command that makes the stored results.
         results: the stored tables.
         run_ids: the runs shown.
@@ -105,23 +103,15 @@ def show_table(
         InputError: as for `show`.
     """
     facts = _facts(name, caption, source, made_by, results, run_ids)
-    table = _to_html(frame, "gd-table")
-    if per_page:
-        table = "".join(
-            f"<details><summary>{first + 1} to {min(first + per_page, len(frame))} of "
-            f"{len(frame)}</summary>"
-            f"{_to_html(frame[first : first + per_page], 'gd-table gd-texts')}</details>"
-            for first in range(0, len(frame), per_page)
-        )
     head = f"<figcaption>{escape(caption)}<br>{_caption(facts)}</figcaption>"
     # A wide table scrolls, by the keyboard too.
-    _display(f'<figure class="gd-table" tabindex="0">{head}{table}</figure>', facts)
+    _display(f'<figure class="gd-table" tabindex="0">{head}{_to_html(frame)}</figure>', facts)
 
 
 def _folded(data: pd.DataFrame) -> str:
     if len(data) > LONGEST_TABLE:
         return ""
-    table = _to_html(data, "gd-table")
+    table = _to_html(data)
     return f'<details class="gd-numbers"><summary>Numbers of the figure</summary>{table}</details>'
 
 
@@ -157,10 +147,8 @@ def drawn_points(fig: Figure) -> pd.DataFrame:
     return pd.concat([table for table in tables if len(table)] or tables, ignore_index=True)
 
 
-def _to_html(frame: pd.DataFrame, classes: str) -> str:
-    return frame.to_html(
-        index=False, border=0, classes=classes, float_format=lambda value: f"{value:.4g}"
-    )
+def _to_html(frame: pd.DataFrame) -> str:
+    return frame.to_html(index=False, border=0, classes="gd-table", float_format="{:.4g}".format)
 
 
 def _facts(
@@ -168,7 +156,7 @@ def _facts(
     text: str,
     source: str,
     made_by: str | None,
-    results: str | Path | None,
+    results: str | None,
     run_ids: Sequence[str] | None,
 ) -> dict[str, Any]:
     if source not in ("live", "stored"):
@@ -182,7 +170,7 @@ def _facts(
         "text": text,
         "source": source,
         "made_by": made_by or LIVE,
-        "results": str(results) if results is not None else None,
+        "results": results,
         "run_ids": sorted(set(run_ids or [])),
     }
 

@@ -135,8 +135,6 @@ def test_a_claim_without_results_has_no_verdict(no_results):
     )
     with pytest.raises(InputError, match="C1 is not decided by stored results; these are: C4a"):
         judge.Judge().evaluate("C1")
-    with pytest.raises(InputError, match="unknown claim 'C9'; known: C1, C2"):
-        judge.Judge().evaluate("C9")
 
 
 def without_later_seeds(written, folder, section, last_seed):
@@ -254,8 +252,6 @@ def test_a_page_summarises_its_claims_with_numbers(results):
     assert lines[1] == f"  - KD + Procrustes vs KD: **better**, {gain}"
     assert lines[3] == "  - (`data/results/classification/full`)"
     assert len(lines) == 2 * 2 + 2 + 2
-    with pytest.raises(InputError, match="claim C1 is not decided by stored results"):
-        ledger.summary_list(("C1",))
 
 
 def test_each_claim_is_recorded_by_its_page():

@@ -1,7 +1,13 @@
-"""Item rows of two methods whose paired differences, or whose predictions, are known."""
+"""Rows of runs and items: crossed levels, and known paired differences or predictions."""
 
 import numpy as np
 import pandas as pd
+
+
+def crossed_rows(**levels):
+    """One row for each combination of levels, such as `task="ab", method=["kd"], seed=range(3)`."""
+    axes = map(list, levels.values())
+    return pd.MultiIndex.from_product(axes, names=[*levels]).to_frame(index=False)
 
 
 def item_rows(scores, task="movie", method="m", source=None):

@@ -1,6 +1,6 @@
 """Figures of comparisons: each function draws tidy data on an `ax` and returns the `ax`."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -43,26 +43,23 @@ def forest(ax: Axes, estimates: pd.DataFrame, unit: str, margin: float | Sequenc
             label += f", {row['task']}"
         labels.append(label.replace("$", r"\$"))  # no formula
     difference = "difference"
-    if len(estimates) and not several["baseline"]:
+    if not several["baseline"]:
         difference += f" from {method_style(estimates['baseline'].iloc[0]).label}"
     ax.set_xlabel(f"{difference}, {unit} (line: 95 % interval)".replace("$", r"\$"))
     return _label_rows(ax, labels)
 
 
-def grouped_errorbars(
-    ax: Axes, by_method: Mapping[str, pd.DataFrame], groups: Sequence[str], step: float
-) -> Axes:
+def grouped_errorbars(ax: Axes, estimates: pd.DataFrame) -> Axes:
     """Estimates with their intervals, groups along the axis and methods side by side.
 
     Args:
         ax: where to draw.
-        by_method: `group, estimate, low, high` of each method, in order.
-        groups: along the axis.
-        step: distance of two methods in one group; groups are 1 apart.
+        estimates: `group, method, estimate, low, high`; groups and methods in order of their rows.
     """
-    for number, (method, rows) in enumerate(by_method.items()):
-        style = method_style(method)
-        x = rows["group"].map(list(groups).index) + step * (number - (len(by_method) - 1) / 2)
+    groups, n_methods = list(estimates["group"].unique()), estimates["method"].nunique()
+    for number, (method, rows) in enumerate(estimates.groupby("method", sort=False)):
+        style = method_style(str(method))
+        x = rows["group"].map(groups.index) + 0.14 * (number - (n_methods - 1) / 2)
         error = [rows["estimate"] - rows["low"], rows["high"] - rows["estimate"]]
         ax.errorbar(
             x, rows["estimate"], error, fmt=style.marker, color=style.color, label=style.label

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.resources import as_file, files
 from zlib import crc32
 
@@ -68,9 +68,7 @@ METHOD_STYLE: dict[str, MethodStyle] = {
     **_PLAIN,
     **_LOSSES,
     **{
-        f"{base}+{name}": MethodStyle(
-            style.color, style.marker, f"{_PLAIN[base].label} + {style.label}"
-        )
+        f"{base}+{name}": replace(style, label=f"{_PLAIN[base].label} + {style.label}")
         for base in ("kd", "ce", "sft", "skew", "seqkd")
         for name, style in _LOSSES.items()
     },

@@ -15,7 +15,7 @@ from geodistill.analysis.report.matching import (
     tasks_as_items,
 )
 from geodistill.analysis.report.robustness import describe_influence
-from geodistill.analysis.report.rows import ReportRow, with_verdicts
+from geodistill.analysis.report.rows import ReportRow, main_rows, with_verdicts
 from geodistill.analysis.report.units import Margins, Scale, infer_scale
 from geodistill.analysis.score_columns import as_names, join
 from geodistill.analysis.score_tables import ScoreTable
@@ -209,12 +209,8 @@ def _no_test_notes(rows: Sequence[ReportRow], scores: ScoreTable) -> list[str]:
 
 
 def _influence_notes(pairs: Sequence[MatchedPair], rows: Sequence[ReportRow]) -> list[str]:
-    first_rows: dict[str, ReportRow] = {}  # of each method: the pooled one, or the only one
-    for row in rows:
-        first_rows.setdefault(row.comparison.method, row)
     notes: list[str] = []
-    for pair in pairs:
-        row = first_rows[pair.method]
+    for pair, row in zip(pairs, main_rows(rows), strict=True):
         if row.comparison.n_seeds > 1:
             notes += describe_influence(pair, row.comparison, row.p_adjusted, row.margin)
     return notes

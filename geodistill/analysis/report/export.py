@@ -15,7 +15,7 @@ from geodistill.analysis.report.comparison_report import ComparisonReport
 from geodistill.analysis.report.format import estimates_table, format_p, markdown_rows
 from geodistill.analysis.report.levels import format_levels, score_levels
 from geodistill.analysis.report.matching import tasks_as_items
-from geodistill.analysis.report.rows import PRIMARY, ReportRow
+from geodistill.analysis.report.rows import PRIMARY, ReportRow, main_rows
 from geodistill.analysis.stats.compare import Comparison
 
 _LATEX = str.maketrans({
@@ -46,18 +46,16 @@ def report_table(report: ComparisonReport) -> pd.DataFrame:
     return pd.DataFrame(
         [
             {
-                "method": row.comparison.method,
-                "task": row.comparison.task,
-                f"{unit.name} ({100 * row.comparison.level:g} % interval)": (
-                    unit.format_difference(row.comparison)
-                ),
-                "n": _size(row.comparison),
-                "p": format_p(row.comparison.p),
+                "method": c.method,
+                "task": c.task,
+                f"{unit.name} ({100 * c.level:g} % interval)": unit.format_difference(c),
+                "n": f"{c.n_seeds} × {c.n_items:,}" if c.n_items else f"{c.n_seeds}",
+                "p": format_p(c.p),
                 "adjusted p": f"{format_p(row.p_adjusted)} {row.correction}",
-                "P(better)": _probability(row.comparison.p_better),
+                "P(better)": "–" if math.isnan(c.p_better) else f"{c.p_better:.2f}",
                 "verdict": row.verdict.word,
             }
-            for row in report.rows
+            for row, c in zip(report.rows, report.comparisons, strict=True)
         ]
     )
 
@@ -74,8 +72,8 @@ def required_designs(report: ComparisonReport) -> list[str]:
     """For each inconclusive pooled row, a sentence on the design that would decide it."""
     return [
         f"{row.comparison.method} needs {row.required} for a verdict."
-        for row in report.rows
-        if row.required and _is_pooled(report, row)
+        for row in main_rows(report.rows)
+        if row.required
     ]
 
 
@@ -112,7 +110,7 @@ def methods_paragraph(report: ComparisonReport) -> list[str]:
         "the margin; otherwise equivalent, if they do; otherwise inconclusive. "
         f"Margin: {report.scale.words.partition(' (default')[0]}.",
         *_p_better(report),
-        *(_describe(row, report) for row in report.rows if _is_pooled(report, row)),
+        *(_describe(row, report) for row in main_rows(report.rows)),
         row_counts(report),
         *(f"{note[0].upper()}{note[1:]}." for note in report.notes),
     ]
@@ -194,22 +192,15 @@ def _sentences(report: ComparisonReport) -> list[str]:
     return [*methods_paragraph(report), *required_designs(report)]
 
 
-def _is_pooled(report: ComparisonReport, row: ReportRow) -> bool:
-    """Whether a row is a method's main one: pooled over tasks, or its only task."""
-    n_tasks = [len(c.tasks) for c in report.comparisons if c.method == row.comparison.method]
-    return len(row.comparison.tasks) == max(n_tasks)
-
-
 def _sizes(report: ComparisonReport) -> list[str]:
     """What both methods of each pair ran: one sentence for all pairs, or for each size."""
     by_size: dict[str, list[str]] = {}
-    for row in report.rows:
-        if _is_pooled(report, row):
-            by_size.setdefault(_ran(row.comparison), []).append(row.comparison.method)
+    for row in main_rows(report.rows):
+        by_size.setdefault(_ran(row.comparison), []).append(row.comparison.method)
     if len(by_size) == 1:
         return [f"Both methods of each pair ran {next(iter(by_size))}."]
-    first = report.rows[0].comparison
-    return [f"{', '.join(of)} and {first.baseline} ran {size}." for size, of in by_size.items()]
+    baseline = report.rows[0].comparison.baseline
+    return [f"{', '.join(names)} and {baseline} ran {size}." for size, names in by_size.items()]
 
 
 def _corrections(n_primary: int, n_secondary: int) -> str:
@@ -236,15 +227,6 @@ def _ran(c: Comparison) -> str:
     clusters = f" from {c.n_clusters:,} sources" if c.n_clusters != c.n_items else ""
     unit = "tasks" if "over tasks" in c.test or "× tasks" in c.test else "items"
     return f"the same {seeds} on the same {c.n_items:,} {unit}{clusters}{tasks}"
-
-
-def _size(c: Comparison) -> str:
-    """Seeds × items."""
-    return f"{c.n_seeds} × {c.n_items:,}" if c.n_items else f"{c.n_seeds}"
-
-
-def _probability(value: float) -> str:
-    return "–" if math.isnan(value) else f"{value:.2f}"
 
 
 def to_json(report: ComparisonReport) -> str:

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 import pandas as pd
 
@@ -73,7 +72,7 @@ def score_levels(scores: ScoreTable) -> pd.DataFrame:
 def with_collapse_rule(
     scores: ScoreTable, collapsed_at: str | float | Sequence[str | float]
 ) -> ScoreTable:
-    """The table with a column `collapsed`, if a score is named for it; the rule among `taken`.
+    """The table with its collapse rule among `taken`, and a column `collapsed` if scores give it.
 
     Args:
         scores: the table.
@@ -124,16 +123,11 @@ def format_levels(levels: pd.DataFrame, unit: Unit) -> pd.DataFrame:
         levels: as `level_table` gives it.
         unit: in which scores are printed.
     """
-    columns: dict[str, Any] = {
-        "method": levels["method"],
-        "task": levels["task"],
-        "runs": levels["runs"],
-    }
+    text = levels[["method", "task", "runs"]].astype(str)
     for name in ("mean", "median"):
-        columns[f"{name} ({unit.name})"] = [
-            f"{value * unit.factor:.{unit.digits}f}" for value in levels[name]
-        ]
+        numbers = [f"{value * unit.factor:.{unit.digits}f}" for value in levels[name]]
+        text[f"{name} ({unit.name})"] = numbers
     if levels["collapsed"].notna().any():
         pairs = zip(levels["collapsed"], levels["runs"], strict=True)
-        columns["collapsed"] = ["–" if pd.isna(n) else f"{n:.0f} of {runs}" for n, runs in pairs]
-    return pd.DataFrame(columns).astype(str)
+        text["collapsed"] = ["–" if pd.isna(n) else f"{n:.0f} of {runs}" for n, runs in pairs]
+    return text

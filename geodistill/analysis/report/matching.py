@@ -70,8 +70,8 @@ class MatchedPair:
         by_task = self.frame.groupby("task")
         levels = [name for name in ("seed", "item") if name in self.frame]
         shared = " × ".join(f"{format_range(by_task[name].nunique())} {name}s" for name in levels)
-        each = " in each task" if len(self.tasks) > 1 else ""
-        return [f"{self.method}: compared on {shared}{each}; left out: {'; '.join(lost)}"]
+        where = " in each task" if len(self.tasks) > 1 else ""
+        return [f"{self.method}: compared on {shared}{where}; left out: {'; '.join(lost)}"]
 
 
 def scored_rows(scores: ScoreTable) -> pd.DataFrame:

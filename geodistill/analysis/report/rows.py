@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import groupby
 
 from geodistill.analysis.report.units import Scale
 from geodistill.analysis.stats.compare import Comparison, adjust_family
@@ -42,18 +43,20 @@ def with_verdicts(
     """Each method pooled and then task by task; the first pooled ones are the primary family."""
     primary = adjust_family(pooled[:n_primary], "holm")
     secondary = adjust_family([*pooled[n_primary:], *by_task], "bh")
-    rows = [
-        *(_row(c, scale.margin(c), PRIMARY, n_primary, over_tasks) for c in primary),
-        *(_row(c, scale.margin(c), SECONDARY, 1, over_tasks) for c in secondary),
-    ]
+    rows = [_row(c, scale.margin(c), over_tasks) for c in (*primary, *secondary)]
     order = {c.method: number for number, c in enumerate(pooled)}
     return tuple(sorted(rows, key=lambda row: order[row.comparison.method]))
 
 
-def _row(
-    corrected: Comparison, margin: float, correction: str, family: int, over_tasks: bool
-) -> ReportRow:
-    p = corrected.p_adjusted
+def main_rows(rows: Sequence[ReportRow]) -> list[ReportRow]:
+    """The first row of each method: pooled over tasks, or its only task."""
+    by_method = groupby(rows, key=lambda row: row.comparison.method)
+    return [next(of_method) for _, of_method in by_method]
+
+
+def _row(corrected: Comparison, margin: float, over_tasks: bool) -> ReportRow:
+    p, is_primary = corrected.p_adjusted, corrected.p_holm is not None
+    family = corrected.family if is_primary else 1
     c = replace(corrected, family=1, p_holm=None, p_bh=None)
     # Required designs divide by the items; metrics of runs have none, and scale by seeds alone.
     adjusted = replace(c, p_holm=p, family=family, n_items=max(1, c.n_items))
@@ -62,7 +65,7 @@ def _row(
     if over_tasks:
         c = replace(c, test=c.test.replace("item", "task"))
         required = required.replace("item", "task")
-    return ReportRow(c, result, p, correction, margin, required)
+    return ReportRow(c, result, p, PRIMARY if is_primary else SECONDARY, margin, required)
 
 
 def _required(adjusted: Comparison, c: Comparison, margin: float) -> str:

@@ -115,7 +115,7 @@ def is_scale(label: "pd.Series[Any]", answer: "pd.Series[Any]") -> bool:
 
 
 def is_free_text(label: "pd.Series[Any]", answer: "pd.Series[Any]", n_items: int) -> bool:
-    """Whether labels are no classes but texts: most items have their own, or no answer is one."""
+    """Whether labels are texts, not classes: most are unique, or no answer equals any of them."""
     if label.isna().all() or all(is_numeric_dtype(side) for side in (label, answer)):
         return False
     return label.nunique() > n_items / 2 or not answer.isin(label.dropna().unique()).any()

@@ -115,7 +115,7 @@ def _mean_above(x: Column, v: Array) -> Array:
 
 
 def _confusion(label: Column, prediction: Column) -> Array:
-    classes = np.unique(np.concatenate([label, prediction]))
+    classes = np.union1d(label, prediction)
     if len(classes) > 100:
         raise InputError(f"{len(classes)} classes in label and prediction; matthews takes ≤ 100")
     pair = np.searchsorted(classes, label) * len(classes) + np.searchsorted(classes, prediction)
@@ -134,7 +134,7 @@ def _matthews(means: Array) -> Array:
 
 
 def _hits(label: Column, prediction: Column) -> Array:
-    values = sorted({*np.unique(label).tolist(), *np.unique(prediction).tolist()})
+    values = np.union1d(label, prediction).tolist()
     if not set(values) <= {0, 1}:
         raise InputError(f"f1 needs labels and predictions of 0 and 1; got {values[:5]}")
     truth, guess = label.astype(np.float64), prediction.astype(np.float64)

@@ -151,7 +151,7 @@ def pilot_components(comparisons: Sequence[Comparison]) -> tuple[Components, int
     return noisiest.components, noisiest.n_items
 
 
-def required_sizes(design: Design, gains: Sequence[float] = GAINS) -> pd.DataFrame:
+def required_sizes(design: Design, gains: Sequence[float]) -> pd.DataFrame:
     """What each gain requires.
 
     Args:

@@ -83,7 +83,6 @@ def show_groups(
         estimates_table(group, test.unit).assign(group=labels[label])
         for label, group in groups.items()
     )
-    by_method = {method: table[table["method"] == method] for method in table["method"].unique()}
     margin = test.margin * test.unit.factor
     comparisons = [comparison for group in groups.values() for comparison in group]
     finding = _finding(comparisons)
@@ -91,7 +90,7 @@ def show_groups(
         fig, ax = pyplot.subplots(figsize=(5.2, 3.8))
         ax.axhspan(-margin, margin, color="#EFEFEF", zorder=0)
         ax.axhline(0, color="black", linewidth=0.8)
-        comparison_plots.grouped_errorbars(ax, by_method, list(labels.values()), 0.14)
+        comparison_plots.grouped_errorbars(ax, table)
         ax.set_xlim(-0.6, len(groups) - 0.4)
         ax.set_ylabel(f"gain over KD, {test.unit.name}")
         ax.set_title(finding)

@@ -42,7 +42,8 @@ def finding(settings: Sequence[Setting]) -> str:
     counted = [s for s in settings if s.kind == "confirmatory"]
     if len(counted) == 1:
         (only,) = counted
-        gain, best = (POINTS.format(c.estimate) for c in (only.gain, _best(only)))
+        over_kd = {c.method: POINTS.format(c.estimate) for c in (only.gain, *only.alternatives)}
+        gain, best = over_kd[PROCRUSTES], over_kd[only.over_best.baseline]
         return f"{only.label}: Procrustes {gain} points over KD, the best alternative {best}"
     gains = sum(_is_better(s.gain) for s in counted)
     ahead = sum(_is_better(s.over_best) for s in counted)
@@ -50,11 +51,6 @@ def finding(settings: Sequence[Setting]) -> str:
         f"A Procrustes term is better than KD in {gains} of {len(counted)} studies, and better "
         f"than the best alternative in {ahead}"
     )
-
-
-def _best(setting: Setting) -> Comparison:
-    """The best alternative over KD."""
-    return next(c for c in setting.alternatives if c.method == setting.over_best.baseline)
 
 
 def answer(judge: Judge, settings: Sequence[Setting]) -> str:
@@ -87,14 +83,7 @@ def _study_answer(
     longer, shorter, unlabelled = (
         by_label.get(spec.get(name, "")) for name in ("longer", "shorter", "unlabelled")
     )
-    sections, gain, best = judge.sections(spec["study"]), setting.gain, setting.over_best
-    lead = (
-        f"**{setting.label}: a Procrustes term takes {setting.score} from {_level(setting, KD)} to "
-        f"{_level(setting, PROCRUSTES)} % ({POINTS.format(gain.estimate)} points, 95 % interval "
-        f"{POINTS.format_interval(gain)}; {gain.n_seeds} seeds, {gain.n_items:,} items); the best "
-        f"alternative, {method_style(best.baseline).label}, reaches "
-        f"{_level(setting, best.baseline)} %.**"
-    )
+    sections = judge.sections(spec["study"])
     items = sections["full"].items
     alignment = compare(sections["full"].pooled, ALIGNMENT, KD)
     qualified = []
@@ -139,7 +128,18 @@ def _study_answer(
         "Of its two parts, alignment alone changes KD by "
         f"{POINTS.format_difference(alignment)} points."
     )
-    return [lead, " ".join(qualified)]
+    return [_main_result(setting), " ".join(qualified)]
+
+
+def _main_result(setting: Setting) -> str:
+    """The gain of Procrustes over KD and the level of the best alternative, in bold."""
+    gain, best = setting.gain, setting.over_best.baseline
+    return (
+        f"**{setting.label}: a Procrustes term takes {setting.score} from {_level(setting, KD)} to "
+        f"{_level(setting, PROCRUSTES)} % ({POINTS.format(gain.estimate)} points, 95 % interval "
+        f"{POINTS.format_interval(gain)}; {gain.n_seeds} seeds, {gain.n_items:,} items); the best "
+        f"alternative, {method_style(best).label}, reaches {_level(setting, best)} %.**"
+    )
 
 
 def _further_tests(judge: Judge, study: str) -> dict[str, str]:
@@ -155,16 +155,17 @@ def _further_tests(judge: Judge, study: str) -> dict[str, str]:
 
 
 def _own_gain(items: pd.DataFrame, control: str) -> str:
-    """What a control alone changes: to beat one that is worse than KD shows nothing."""
+    """The gain of a control over KD: beating a control that is worse than KD shows nothing."""
     if term_of(control) not in CONTROLS:
         return ""
     return f"; that alone changes KD by {POINTS.format(compare(items, control, KD).estimate)}"
 
 
 def _tests_table(by_study: dict[str, dict[str, str]]) -> str:
-    """A Markdown table with a row per test and a column per study."""
-    sentences = dict.fromkeys(words for tests in by_study.values() for words in tests)
-    rows = [(words, *(of.get(words, "–") for of in by_study.values())) for words in sentences]
+    """A Markdown table with one row per test and one column per study."""
+    studies = by_study.values()
+    sentences = dict.fromkeys(words for tests in studies for words in tests)
+    rows = [(words, *(tests.get(words, "–") for tests in studies)) for words in sentences]
     return markdown_rows(["the other tests, in points", *by_study], rows)
 
 

@@ -87,22 +87,17 @@ def _earlier_items(spec: dict[str, Any]) -> pd.DataFrame:
     return as_score(pd.concat(tables, ignore_index=True), spec["score"])
 
 
-def _kind(spec: dict[str, Any]) -> str:
-    if "earlier" in spec:
-        return "earlier"
-    return "confirmatory" if spec["section"] == "full" else "descriptive"
-
-
 def _setting(spec: dict[str, Any], items: pd.DataFrame) -> Setting:
     by_task = items.groupby(["method", "task"])["score"].mean()
     means = by_task.groupby("method").mean()  # tasks count equally, as in `compare`
     levels = {str(method): float(score) for method, score in means.items()}
     alternatives = [compare(items, method, KD) for method in ALTERNATIVES if method in levels]
     best = max(alternatives, key=lambda comparison: comparison.estimate).method
+    kind = "confirmatory" if spec.get("section") == "full" else "descriptive"
     return Setting(
         spec["label"],
         spec["scored"],
-        _kind(spec),
+        "earlier" if "earlier" in spec else kind,
         levels,
         compare(items, PROCRUSTES, KD),
         tuple(alternatives),

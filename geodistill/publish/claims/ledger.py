@@ -20,7 +20,6 @@ from geodistill.publish.claims.judge import (
     Record,
     all_claims,
     find_claim,
-    find_test,
 )
 from geodistill.publish.display import read_metadata
 
@@ -116,7 +115,6 @@ def summary_list(keys: Sequence[str]) -> str:
     judge = Judge(log=lambda line: None)
     lines = []
     for key in keys:
-        find_test(key)
         records = judge.evaluate(key)
         lines.append(f"- {find_claim(key).statement}")
         lines += [f"  - {r.detail}: {_markdown(replace(r, detail=''))}" for r in records]

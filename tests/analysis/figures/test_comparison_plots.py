@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.colors import to_hex, to_rgb
+from support.paired_items import crossed_rows
 
 from geodistill.analysis.figures import comparison_plots
 from geodistill.analysis.figures.style import (
@@ -41,11 +42,8 @@ METHODS = ["kd+procrustes", "kd+gram"]
 @pytest.fixture
 def items():
     rng = np.random.default_rng(0)
-    index = pd.MultiIndex.from_product(
-        [["movie", "product"], ["kd", *METHODS], range(5), [f"i{i}" for i in range(40)]],
-        names=["task", "method", "seed", "item"],
-    )
-    frame = index.to_frame(index=False)
+    methods, names = ["kd", *METHODS], [f"i{i}" for i in range(40)]
+    frame = crossed_rows(task=["movie", "product"], method=methods, seed=range(5), item=names)
     gain = frame["method"].map({"kd": 0.0, "kd+procrustes": 0.6, "kd+gram": 0.0})
     frame["score"] = (rng.random(len(frame)) < 0.3 + gain).astype(float)
     run_id = frame["task"] + frame["method"] + frame["seed"].astype(str)
@@ -193,13 +191,12 @@ def test_groups_are_drawn_with_their_methods_side_by_side(ax):
         [(g, m, v, v - 1, v + 2) for g, v in (("KD", 1.0), ("SFT", 3.0)) for m in METHODS],
         columns=["group", "method", "estimate", "low", "high"],
     )
-    by_method = {m: table[table["method"] == m] for m in METHODS}
-    comparison_plots.grouped_errorbars(ax, by_method, ["KD", "SFT"], 0.2)
+    comparison_plots.grouped_errorbars(ax, table)
     assert [t.get_text() for t in ax.get_xticklabels()] == ["KD", "SFT"]
     first, second = ax.containers
     assert first.lines[0].get_ydata().tolist() == [1.0, 3.0]
-    assert first.lines[0].get_xdata() == pytest.approx([-0.1, 0.9])
-    assert second.lines[0].get_xdata() == pytest.approx([0.1, 1.1])
+    assert first.lines[0].get_xdata() == pytest.approx([-0.07, 0.93])
+    assert second.lines[0].get_xdata() == pytest.approx([0.07, 1.07])
     assert to_hex(first.lines[0].get_color()).upper() == method_style(METHODS[0]).color
     segments = first.lines[2][0].get_segments()
     assert [segment[:, 1].tolist() for segment in segments] == [[0.0, 3.0], [2.0, 5.0]]

@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+from support.paired_items import crossed_rows
 
 from geodistill.analysis import compare_all, read_scores
 from geodistill.analysis.report.export import methods_paragraph, report_table
@@ -78,9 +79,7 @@ def test_each_task_has_its_own_margin(tmp_path):
 
 def test_rewards_around_zero_have_a_scale(tmp_path):
     rng = np.random.default_rng(0)
-    names = ["task", "method", "seed"]
-    index = pd.MultiIndex.from_product([list("abcd"), ["kd", "new"], range(9)], names=names)
-    frame = index.to_frame(index=False)
+    frame = crossed_rows(task="abcd", method=["kd", "new"], seed=range(9))
     frame["reward"] = rng.standard_normal(len(frame))
     result = report(frame, tmp_path)
     assert result.unit.name == "reward"

@@ -151,7 +151,7 @@ def test_bad_input_is_named(rng):
         compare(rows, "m", "kdd")
     with pytest.raises(InputError, match=r"unknown task 'films'; the rows hold movie"):
         compare(rows, "m", "kd", ["films"])
-    with pytest.raises(InputError, match="share 1 seeds in movie"):
+    with pytest.raises(InputError, match=r"share 1 seeds in movie.* judged by the items alone"):
         compare(rows[rows["seed"] == 0], "m", "kd")
     with pytest.raises(InputError, match="lacks 1 of 24 scores"):
         compare(rows.drop(index=3), "m", "kd")
@@ -168,8 +168,6 @@ def test_bad_input_is_named(rng):
         compare_family(rows, [])
     with pytest.raises(InputError, match="items lack source, score; the columns are run_id"):
         compare(rows.drop(columns=["source", "score"]), "m", "kd")
-    with pytest.raises(InputError, match="one pair of trained models is judged by the items alone"):
-        compare(rows[rows["seed"] == 1], "m", "kd")
 
 
 @pytest.mark.parametrize(

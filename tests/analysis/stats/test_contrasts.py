@@ -100,14 +100,9 @@ def test_what_cannot_be_crossed_is_refused():
     items, _ = scores()
     with pytest.raises(InputError, match=r"kd, kd, kd\+alignment, .*; expected four different"):
         two_by_two(items, "kd", "kd", "kd+alignment", "kd+procrustes")
-    with pytest.raises(InputError, match="unknown method 'kd\\+gram'"):
-        two_by_two(items, "kd", "kd+spectrum", "kd+alignment", "kd+gram")
     other = items[(items["method"] != "kd+spectrum") | (items["item"] != "i3")]
-    with pytest.raises(InputError, match=r"not scored on the same items of a: 1 items .* i3"):
+    with pytest.raises(InputError, match=r"and kd\+procrustes were not scored on the same items"):
         two_by_two(other, *METHODS)
-    one = items[items["seed"] == 0]
-    with pytest.raises(InputError, match="share 1 seeds in a; a comparison"):
-        two_by_two(one, *METHODS)
     equal = items.assign(score=1.0)
     with pytest.raises(InputError, match=r"the differences are all 0: .*averaged over"):
         two_by_two(equal, *METHODS)

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats
-from support.paired_items import two_methods
+from support.paired_items import crossed_rows, two_methods
 
 from geodistill.analysis.stats.single_level import compare_over_items, compare_over_seeds
 from geodistill.errors import InputError
@@ -62,9 +62,7 @@ def test_seeds_that_only_tasks_apart_have_still_give_an_interval():
     rng = np.random.default_rng(3)
     covered, widths = 0, []
     for _ in range(300):
-        names = ["task", "method", "seed"]
-        index = pd.MultiIndex.from_product([list("abcdefgh"), ["kd", "m"], range(15)], names=names)
-        metrics = index.to_frame(index=False)
+        metrics = crossed_rows(task="abcdefgh", method=["kd", "m"], seed=range(15))
         metrics = metrics.assign(score=rng.standard_normal(len(metrics)), run_id="r")
         result = compare_over_seeds(metrics[rng.random(len(metrics)) > 0.14], "m", "kd")
         covered += result.low <= 0 <= result.high
@@ -162,7 +160,5 @@ def test_tables_that_cannot_be_tested_are_refused(items):
     with pytest.raises(InputError, match="share fewer than 2 items in some task"):
         compare_over_items(single[(single["task"] == "a") | (single["source"] == "bi0")], "m", "kd")
     equal = two_methods(np.full((2, 4), 0.5), np.random.default_rng(3))
-    with pytest.raises(InputError, match=r"the differences are all 0\.5: .*\(m against kd\)"):
-        compare_over_seeds(runs(equal), "m", "kd")
     with pytest.raises(InputError, match=r"the differences are all 0\.5: .*\(m against kd\)"):
         compare_over_items(equal[equal["seed"] == 0], "m", "kd")

@@ -80,21 +80,21 @@ def _read_text(path: Path, texts: Collection[str] = ()) -> pd.DataFrame:
     # In columns of names 1.10 and 1.1 are two.
     options["dtype"] = {name: str for name in fields if is_name(name) or name.strip() in texts}
     frame: pd.DataFrame = pd.read_csv(path, **options)
-    for name in options["dtype"]:
-        if role_of(name) in ("item", "cluster"):  # numbers as pandas writes them beside gaps
-            frame[name] = frame[name].str.replace(r"^(-?\d+)\.0$", r"\1", regex=True)
     if frame.shape[1] == 1:
         raise InputError(
             f"{path} has one column, {header.strip()!r}: expected fields separated by commas, "
             "semicolons or tabs, and their names in the first line"
         )
-    if isinstance(frame.index, pd.RangeIndex):
-        return frame
-    if len(frame) and not frame.iloc[:, -1].isna().all():  # R writes row names without a header
-        if isinstance(frame.index, pd.MultiIndex):
+    if not isinstance(frame.index, pd.RangeIndex):
+        if not len(frame) or frame.iloc[:, -1].isna().all():  # a separator ends each row
+            frame = pd.read_csv(path, **options, index_col=False)
+        elif isinstance(frame.index, pd.MultiIndex):
             raise ValueError(f"rows have more fields than the header {header.strip()!r} names")
-        return frame.reset_index(drop=True)
-    frame = pd.read_csv(path, **options, index_col=False)  # a separator ends each row
+        else:  # R writes row names without a header
+            frame = frame.reset_index(drop=True)
+    for name in options["dtype"]:
+        if role_of(name) in ("item", "cluster"):  # numbers as pandas writes them beside gaps
+            frame[name] = frame[name].str.replace(r"^(-?\d+)\.0$", r"\1", regex=True)
     return frame
 
 

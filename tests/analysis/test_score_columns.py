@@ -354,8 +354,12 @@ def test_items_and_columns_named_as_names_stay_as_they_are_written(tmp_path):
 
 def test_an_item_has_one_name_in_every_format(tmp_path):
     """Also as pandas writes it where another one is missing."""
-    (tmp_path / "x.csv").write_text("method,item,accuracy\nkd,1,0\nkd,2,1\nnew,1.0,1\nnew,2.0,1\n")
-    assert set(read_scores(tmp_path / "x.csv", "kd").frame["item"]) == {"1", "2"}
+    text = "method,item,accuracy\nkd,1,0\nkd,2,1\nnew,1.0,1\nnew,2.0,1\n"
+    for ending in ("", ","):  # of each row
+        header, *rows = text.splitlines()
+        lines = [header, *(row + ending for row in rows)]
+        (tmp_path / "x.csv").write_text("\n".join(lines))
+        assert set(read_scores(tmp_path / "x.csv", "kd").frame["item"]) == {"1", "2"}
     rows = [{"method": "kd", "item": item, "accuracy": 1.0} for item in (1, 2, None)]
     (tmp_path / "x.json").write_text(json.dumps(rows))
     assert set(read_scores(tmp_path / "x.json", "kd").frame["item"]) == {"1", "2"}

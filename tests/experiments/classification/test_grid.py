@@ -268,6 +268,22 @@ def test_a_task_must_clear_the_majority_too(grid, majority, passed):
     assert grid.gate_table(["news"])["passed"].tolist() == [passed]
 
 
+def test_where_all_runs_collapsed_the_gate_shows_the_best_of_them(grid):
+    def weak(planned):
+        metrics, items = measure(planned)
+        if planned.method == "kd" and planned.settings.task == "news":
+            metrics = classes(0.5 + 0.001 * planned.seed)
+        if planned.method == "tfidf" and planned.settings.task == "news":
+            metrics = classes(0.3)
+        return metrics, items
+
+    write(grid, "trivial", "kd-tuning", measure=weak)
+    table = grid.gate_table(["news", "tweets"])
+    assert table["kd"].tolist() == pytest.approx([50.8, 62.0])  # seed 8 is the better one
+    assert table["passed"].tolist() == [False, True]
+    assert grid.choose_settings("kd-tuning").keys() == {"tweets", "stsb"}
+
+
 def test_a_gate_that_nothing_passes_is_said_in_a_line(grid):
     def hopeless(planned):
         metrics, items = measure(planned)

@@ -317,7 +317,7 @@ if study.is_complete("sizes"):
     groups = {}
     for (width, epochs), of_size in sizes.groupby(["width", "epochs"]):
         length = "full" if epochs > 4 else "quarter"
-        groups[f"width {width}, {length}"] = [compare(of_size, m, "kd") for m in SIZED]
+        groups[f"width {width},\n{length}"] = [compare(of_size, m, "kd") for m in SIZED]
     show_groups(groups, find_test("C5"), "sizes", study.provenance("sizes"))
     full = sizes[sizes["epochs"] > 4].groupby(["width", "method"])["exact_match"].mean().unstack()
     small, large = (100 * full.loc[width] for width in (64, 192))

@@ -35,7 +35,7 @@ SPOILS: dict[str, tuple[Callable[[Tensor, Tensor, int], Pair], str]] = {
     "batch": (lambda x, y, k: (x.expand(2, -1, -1), y, None), r"x has rows \(2, .* and y"),
     "integers": (lambda x, y, k: (x.long(), y, None), r"x has dtype torch\.int64: expected"),
     "booleans": (lambda x, y, k: (x, y > 0, None), r"y has dtype torch\.bool: expected"),
-    "complex": (lambda x, y, k: (x + 0j, y, None), r"x has dtype torch\.complex"),
+    "complex": (lambda x, y, k: (x.to(torch.complex64), y, None), r"x has dtype torch\.complex"),
     "sparse": (lambda x, y, k: (x, y.to_sparse(), None), r"y has layout torch\.sparse_coo"),
     "list": (lambda x, y, k: (x.tolist(), y, None), r"x is a list: expected a torch\.Tensor"),
     "no width": (lambda x, y, k: (x, y[:, :0], None), r"y has shape .*n, d ≥ 1"),

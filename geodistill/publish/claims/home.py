@@ -234,7 +234,7 @@ def draw_answer(settings: Sequence[Setting], target: Path) -> None:
         handles, labels = ax.get_legend_handles_labels()
         unique = dict(zip(labels, handles, strict=True))
         fig.legend(unique.values(), unique.keys(), loc="outside lower center", ncols=2)
-        fig.suptitle(fill(finding(settings), 48), fontsize="medium")
+        fig.suptitle(fill(finding(settings), 40), fontsize="medium")
         fig.savefig(target, format="svg", metadata=facts)
         pyplot.close(fig)
 

@@ -74,10 +74,13 @@ def load_splits(name: Path | str) -> dict[str, Dataset]:
 
 
 def read_frame(path: Path) -> pd.DataFrame:
-    """The table of a file; cells of a .csv file stay as they are written.
+    """The table of a file, with blanks around names of columns stripped.
+
+    Cells of a .csv file stay as they are written.
 
     Raises:
-        InputError: no such file, another ending, or a file that can't be read.
+        InputError: no such file, another ending, a file that can't be read, or two columns of one
+            name.
     """
     import pandas as pd
     import pyarrow.parquet as parquet
@@ -93,7 +96,7 @@ def read_frame(path: Path) -> pd.DataFrame:
     if not path.is_file():
         raise InputError(f"no file at {path}")
     try:
-        return readers[path.suffix.lower()](path)
+        return _with_stripped_names(readers[path.suffix.lower()](path), path)
     except InputError:
         raise
     except (ValueError, OSError) as error:  # pandas' and pyarrow's errors of form and encoding
@@ -120,7 +123,7 @@ def read_frames(path: Path, label: str | None) -> dict[str, pd.DataFrame]:
     import datasets
 
     if not (path.is_dir() or is_hub_name(path)):
-        return {"": _with_stripped_names(read_frame(path), path)}
+        return {"": read_frame(path)}
     frames = {}
     for split, rows in load_splits(path).items():
         frame = _with_stripped_names(_to_pandas(rows.with_format("arrow")[:]), path)
@@ -153,7 +156,7 @@ def read_rows(name: Path | str) -> Iterator[tuple[str, str, Row]]:
     if path.suffix.lower() == ".jsonl":
         yield from (("", where, row) for where, row in read_jsonl(path))
     elif path.suffix.lower() in FILES:
-        records: list[Any] = _with_stripped_names(read_frame(path), path).to_dict("records")
+        records: list[Any] = read_frame(path).to_dict("records")
         for i, row in enumerate(records, 1):
             lists = {k: v.tolist() for k, v in row.items() if isinstance(v, np.ndarray)}
             yield "", f"{path}, row {i}", {**row, **lists}
